@@ -1,0 +1,1 @@
+"""The `capd` command: one module per verb, presentation only."""
