@@ -1,0 +1,207 @@
+"""The cgroup2 hierarchy: where it is, the cgroups of runs, who is in them, and when they are empty.
+
+What lives here: all that touches cgroupfs, and the request to systemd for a scope. What must not: what a run is (runs.py).
+
+Three shapes of host are normal: unified (cgroup2 at /sys/fs/cgroup), hybrid (at /sys/fs/cgroup/unified beside version 1) and
+mounted elsewhere. With systemd as init, a cgroup must be asked of it, else it would move our processes back or remove what it
+did not make.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from capd.daemon import mountinfo, processes
+from capd.daemon.errors import CgroupError, NoCgroup2Error
+
+OWN_PARENT: Final = "capd"
+"""Under the root of the hierarchy, when there is no systemd to ask."""
+AGENTS_SLICE: Final = "capd-agents.slice"
+SYSTEMD_RUNS: Final = Path("/run/systemd/system")
+"""Exists exactly when systemd is the init system: sd_booted(3)."""
+SYSTEMD_SECONDS_MAX: Final = 5.0
+"""A busy systemd answers in milliseconds; above this the person at the terminal wants to know."""
+SCOPE_POLL_SECONDS: Final = 0.005
+DESCRIPTION_CHARACTERS_MAX: Final = 120
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCgroup:
+    """The cgroup of a run.
+
+    Attributes:
+        path: below the root of the hierarchy, with a leading slash, as /proc/PID/cgroup has it.
+        id: the kernel's number for it, as bpf_get_current_cgroup_id gives it.
+        unit: systemd's scope, None when it is our own directory.
+    """
+
+    path: str
+    id: int
+    unit: str | None
+
+
+def find_root() -> Path:
+    """Find where the cgroup2 hierarchy is mounted, whole and writable first.
+
+    Raises:
+        NoCgroup2Error: nowhere.
+    """
+    found = mountinfo.mounted("cgroup2")
+    if not found:
+        raise NoCgroup2Error(
+            "no cgroup2 hierarchy is mounted: not at /sys/fs/cgroup, not at /sys/fs/cgroup/unified, not elsewhere"
+        )
+    best = max(found, key=lambda mount: (mount.root == "/", mount.writable))
+    return best.point
+
+
+def shape(root: Path) -> str:
+    """Name the kind of hierarchy for a person: unified, hybrid or elsewhere."""
+    return {Path("/sys/fs/cgroup"): "unified", Path("/sys/fs/cgroup/unified"): "hybrid"}.get(root, "elsewhere")
+
+
+def has_systemd() -> bool:
+    """Say whether systemd is the init system."""
+    return SYSTEMD_RUNS.is_dir()
+
+
+class Hierarchy:
+    """The cgroup2 tree of this host."""
+
+    def __init__(self, root: Path | None = None, *, systemd: bool | None = None) -> None:
+        """Use the tree at `root`.
+
+        Args:
+            root: its mount point; None looks for it.
+            systemd: whether to ask systemd for cgroups; None looks for it.
+
+        Raises:
+            NoCgroup2Error: there is none.
+        """
+        self.root = find_root() if root is None else root
+        self.systemd = has_systemd() if systemd is None else systemd
+
+    def directory(self, path: str) -> Path:
+        """Give the directory of a cgroup path."""
+        return self.root / path.lstrip("/")
+
+    def id_of(self, path: str) -> int | None:
+        """Give the kernel's number of a cgroup: the inode of its directory. None if it does not exist."""
+        try:
+            return self.directory(path).stat().st_ino
+        except OSError:
+            return None
+
+    def create(self, name: str, pid: int, description: str) -> RunCgroup:
+        """Make a cgroup for a run and move a process into it.
+
+        Args:
+            name: what makes it unique: letters, digits, dashes.
+            pid: the process that enters it, with all its threads.
+            description: what systemd shows for the scope.
+
+        Raises:
+            CgroupError: the kernel or systemd refused. Nothing is left behind.
+        """
+        return self._create_scope(name, pid, description) if self.systemd else self._create_own(name, pid)
+
+    def remove(self, cgroup: RunCgroup) -> None:
+        """Remove an empty run cgroup with what its processes made below it. systemd removes its scopes itself.
+
+        A cgroup that is not empty after all, or already gone, is left alone.
+        """
+        if cgroup.unit is not None:
+            return
+        with contextlib.suppress(OSError):
+            for below, _directories, _files in os.walk(self.directory(cgroup.path), topdown=False):
+                Path(below).rmdir()
+            self.directory(OWN_PARENT).rmdir()
+
+    def is_populated(self, path: str) -> bool:
+        """Say whether any process lives in the cgroup or below it; False if it is gone."""
+        try:
+            text = (self.directory(path) / "cgroup.events").read_text(encoding="ascii")
+        except OSError:
+            return False
+        return "populated 1" in text
+
+    def members(self, path: str) -> Iterator[int]:
+        """Give the pids that live in the cgroup or below it, except those that this pid namespace cannot see."""
+        for below, _directories, _files in os.walk(self.directory(path)):
+            try:
+                text = (Path(below) / "cgroup.procs").read_text(encoding="ascii")
+            except OSError:
+                continue
+            yield from (int(line) for line in text.split() if line != "0")
+
+    def children(self, path: str) -> list[str]:
+        """List the cgroups directly below one; none if it does not exist."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.directory(path)) if entry.is_dir(follow_symlinks=False))
+        except OSError:
+            return []
+        return [f"/{path.strip('/')}/{name}" for name in names]
+
+    def path_of(self, pid: int) -> str | None:
+        """Say in which cgroup a process lives; None if it is gone."""
+        try:
+            text = (processes.PROC / str(pid) / "cgroup").read_text(encoding="utf-8", errors="surrogateescape")
+        except OSError:
+            return None
+        return next((line[3:] for line in text.splitlines() if line.startswith("0::")), None)
+
+    def _create_own(self, name: str, pid: int) -> RunCgroup:
+        directory = self.directory(f"{OWN_PARENT}/{name}")
+        try:
+            directory.mkdir(parents=True)
+            (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
+            return RunCgroup(path=f"/{OWN_PARENT}/{name}", id=directory.stat().st_ino, unit=None)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                directory.rmdir()
+            raise CgroupError(f"cannot move process {pid} into the cgroup {directory}: {error.strerror}") from error
+
+    def _create_scope(self, name: str, pid: int, description: str) -> RunCgroup:
+        unit = f"capd-run-{name}.scope"
+        properties = {
+            "Description": ("s", description[:DESCRIPTION_CHARACTERS_MAX]),
+            "Slice": ("s", AGENTS_SLICE),
+            "CollectMode": ("s", "inactive-or-failed"),
+        }
+        _start_transient_unit(unit, pid, properties)
+        deadline = time.monotonic() + SYSTEMD_SECONDS_MAX
+        while time.monotonic() < deadline:
+            path = self.path_of(pid)
+            if path is None:
+                raise CgroupError(f"process {pid} ended while systemd made its scope")
+            cgroup_id = self.id_of(path)
+            if path.endswith(f"/{unit}") and cgroup_id is not None:
+                return RunCgroup(path=path, id=cgroup_id, unit=unit)
+            time.sleep(SCOPE_POLL_SECONDS)
+        raise CgroupError(f"systemd accepted {unit} but did not move process {pid} into it in {SYSTEMD_SECONDS_MAX:.0f} s")
+
+
+def _start_transient_unit(unit: str, pid: int, properties: dict[str, tuple[str, str]]) -> None:
+    """Ask systemd for a scope (org.freedesktop.systemd1(5), StartTransientUnit)."""
+    arguments = [word for key, (kind, value) in properties.items() for word in (key, kind, value)]
+    command = [
+        *("busctl", "--system", "--quiet", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"),
+        *("org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail"),
+        *(str(len(properties) + 1), *arguments, "PIDs", "au", "1", str(pid), "0"),
+    ]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=SYSTEMD_SECONDS_MAX, stdin=subprocess.DEVNULL)
+    except FileNotFoundError as error:
+        raise CgroupError("systemd is the init system, but its busctl is not installed") from error
+    except subprocess.TimeoutExpired as error:
+        raise CgroupError(f"systemd did not answer in {SYSTEMD_SECONDS_MAX:.0f} s when asked for {unit}") from error
+    except subprocess.CalledProcessError as error:
+        words = error.stderr.decode("utf-8", "replace").strip().replace("\n", " ")
+        raise CgroupError(f"systemd refused to make {unit}: {words}") from error

@@ -1,0 +1,217 @@
+"""The configuration: what can be set, its defaults, its limits, and where an instance keeps its files.
+
+What lives here: the pydantic model of capd.toml and the paths that follow from it. What must not: reading anything else of the
+host. An empty file, or none, is a good configuration. docs/operations.md lists every key; a test holds it against this model.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from capd.daemon import locations
+from capd.daemon.errors import ConfigurationError
+
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+GIB: Final = 1024 * MIB
+
+RING_BYTES_MIN: Final = 64 * KIB
+"""The kernel wants whole pages; below this a single TLS record of 16 KiB fills a quarter of the ring."""
+RING_BYTES_MAX: Final = 1 * GIB
+"""The kernel's own limit for a ring is 2 GiB minus a page, on 64 bit; all of it is locked memory."""
+JOURNAL_BYTES_MIN: Final = 1 * MIB
+"""Less than a few blocks and the drain would stop before the recorder can free anything."""
+
+
+def _power_of_two(value: int) -> int:
+    if value & (value - 1):
+        raise ValueError("must be a power of two")
+    return value
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must be an absolute path")
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+RingBytes = Annotated[int, Field(ge=RING_BYTES_MIN, le=RING_BYTES_MAX), AfterValidator(_power_of_two)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class CaptureSection(_Section):
+    """`[capture]`: how the kernel side works."""
+
+    tier: Literal["auto", "modern", "classic"] = Field(
+        default="auto", description="which set of probes; `auto` takes `modern` where the kernel has it (6.13 and later)"
+    )
+    data_ring_bytes: RingBytes = Field(
+        default=64 * MIB,
+        description="memory between kernel and daemon for payload; a power of two; a burst above it is lost, counted",
+    )
+    control_ring_bytes: RingBytes = Field(
+        default=4 * MIB, description="the same for process and connection events, apart so that payload cannot crowd them out"
+    )
+
+
+class JournalSection(_Section):
+    """`[journal]`: raw capture on disk, until the recorder has sealed it into segments."""
+
+    bytes_max: int = Field(
+        default=8 * GIB,
+        ge=JOURNAL_BYTES_MIN,
+        description="when this much waits for the recorder, draining stops and the kernel counts what is lost",
+    )
+    compression: Literal["zstd", "none"] = Field(default="zstd", description="zstd level 1, or none for the least CPU")
+    free_bytes_min: int = Field(
+        default=256 * MIB,
+        ge=0,
+        description="draining stops while the file system has less free, so that what is recorded can still be sealed",
+    )
+
+
+class RecorderSection(_Section):
+    """`[recorder]`: the role that decodes."""
+
+    user: str | None = Field(
+        default=None,
+        description="its user; default: `capd` if it exists, else who owns state_dir/segments, else a free number",
+    )
+
+
+class SelectionSection(_Section):
+    """`[selection]`: what is recorded besides `capd run`."""
+
+    slices: tuple[str, ...] = Field(
+        default=("capd-agents.slice",),
+        description="cgroups (relative to the root of the hierarchy) of which every child becomes a run, now and later",
+    )
+    cgroups: tuple[str, ...] = Field(default=(), description="cgroups (relative likewise) that are each one run")
+
+
+class Configuration(_Section):
+    """One capd instance."""
+
+    state_dir: AbsolutePath = Field(default=locations.STATE_DIRECTORY, description="what is recorded; survives a reboot")
+    runtime_dir: AbsolutePath = Field(
+        default=locations.RUNTIME_DIRECTORY, description="control socket and what is true only while capd runs; a tmpfs"
+    )
+    bucket_url: str | None = Field(default=None, description="where sealed segments are shipped; none: they stay in state_dir")
+    capture: CaptureSection = CaptureSection()
+    journal: JournalSection = JournalSection()
+    recorder: RecorderSection = RecorderSection()
+    selection: SelectionSection = SelectionSection()
+
+    @model_validator(mode="after")
+    def _directories_apart(self) -> Self:
+        if self.state_dir == self.runtime_dir:
+            raise ValueError("state_dir and runtime_dir must be two directories")
+        return self
+
+    @property
+    def host_file(self) -> Path:
+        """Text: the UUID of this host."""
+        return self.state_dir / "host"
+
+    @property
+    def journal_dir(self) -> Path:
+        """Raw capture; root writes, the recorder's group reads."""
+        return self.state_dir / "journal"
+
+    @property
+    def recorder_dir(self) -> Path:
+        """The recorder's own: its position in the journal and its lock."""
+        return self.state_dir / "recorder"
+
+    @property
+    def position_file(self) -> Path:
+        """Up to where the journal is in sealed segments; written by the recorder, read by the daemon."""
+        return self.recorder_dir / "position"
+
+    @property
+    def segments_dir(self) -> Path:
+        """The recording."""
+        return self.state_dir / "segments"
+
+    @property
+    def index_dir(self) -> Path:
+        """Where the index lies."""
+        return self.state_dir / "index"
+
+    @property
+    def index_file(self) -> Path:
+        """SQLite; can be rebuilt from the segments."""
+        return self.index_dir / "capd.db"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        """What the recorder could not read."""
+        return self.state_dir / "quarantine"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the daemon listens."""
+        return self.runtime_dir / locations.CONTROL_SOCKET
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the daemon as long as it lives."""
+        return self.runtime_dir / "daemon.lock"
+
+    @property
+    def pid_file(self) -> Path:
+        """Text: the daemon's pid."""
+        return self.runtime_dir / "daemon.pid"
+
+    @property
+    def recorder_runtime_dir(self) -> Path:
+        """The recorder's own corner: it must not be able to put a socket where clients look for the daemon."""
+        return self.runtime_dir / "recorder"
+
+    @property
+    def recorder_status_file(self) -> Path:
+        """JSON, replaced by the recorder every second."""
+        return self.recorder_runtime_dir / "recorder.status.json"
+
+    @property
+    def runs_dir(self) -> Path:
+        """One JSON file for each live run."""
+        return self.runtime_dir / "runs"
+
+
+def load(given: str | None = None) -> Configuration:
+    """Read the configuration file that `locations.configuration_file` names.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is wrong; the message names every problem.
+    """
+    path = locations.configuration_file(given)
+    return Configuration() if path is None else parse(locations.read_toml(path), str(path))
+
+
+def parse(values: dict[str, object], source: str) -> Configuration:
+    """Check values that were read from `source`.
+
+    Raises:
+        ConfigurationError: they are wrong; the message names every problem, one to a line.
+    """
+    try:
+        return Configuration.model_validate(values)
+    except ValidationError as error:
+        problems = [f"{source}: {_problem(item['loc'], item['type'], item['msg'])}" for item in error.errors()]
+        raise ConfigurationError("\n".join(problems)) from error
+
+
+def _problem(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    key = ".".join(str(part) for part in location)
+    if kind == "extra_forbidden":
+        return f"{key}: no such key; docs/operations.md lists all"
+    words = message.removeprefix("Value error, ")
+    return f"{key}: {words}" if key else words

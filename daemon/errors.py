@@ -1,0 +1,116 @@
+"""What can go wrong in a role, each with the words for the user, what to do next, and the exit status.
+
+What lives here: error classes. What must not: code that decides. docs/exit-statuses.md is held against these classes by a test.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar
+
+from capd.recording.errors import CapdError, ExitStatus
+
+
+class ConfigurationError(CapdError):
+    """The configuration cannot be used; lists every problem, not the first."""
+
+    exit_status: ClassVar[int] = ExitStatus.USAGE
+    hint: ClassVar[str] = "mend the file named above; `capd doctor --config FILE` checks it without starting anything"
+
+
+class RequestRefusedError(CapdError):
+    """What was asked of the daemon makes no sense to it: unknown verb, malformed or oversized request."""
+
+    exit_status: ClassVar[int] = ExitStatus.USAGE
+    hint: ClassVar[str] = "this client and the daemon may be of different versions; compare `capd --version` with `capd status`"
+
+
+class DaemonDiedError(CapdError):
+    """Under `capd up`, a role ended before it was ready, or too often."""
+
+    exit_status: ClassVar[int] = ExitStatus.USAGE
+    hint: ClassVar[str] = "its own message stands above this one; `capd doctor` checks the host"
+
+
+class NotRootError(CapdError):
+    """A role that must be root is not."""
+
+    exit_status: ClassVar[int] = ExitStatus.NOT_PERMITTED
+    hint: ClassVar[str] = "start it with sudo, or install the package, whose unit capd.service runs as root"
+
+
+class NotPermittedError(CapdError):
+    """The daemon does not do this for that user."""
+
+    exit_status: ClassVar[int] = ExitStatus.NOT_PERMITTED
+    hint: ClassVar[str] = "repeat it as root"
+
+
+class NoCgroup2Error(CapdError):
+    """No cgroup2 hierarchy is mounted where this process can see it."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = (
+        "mount one: `mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified`; "
+        "in a container, start it with the host's cgroup namespace and a writable cgroup2"
+    )
+
+
+class CgroupError(CapdError):
+    """A cgroup cannot be made, entered or removed."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = "`capd doctor` says which hierarchy is used; it must be mounted read-write"
+
+
+class MountError(CapdError):
+    """bpffs or tracefs is missing and cannot be mounted."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"
+
+
+class NoBtfError(CapdError):
+    """The kernel does not describe its own types, which the probes need."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11, RHEL 8.2 and later have it)"
+
+
+class SandboxError(CapdError):
+    """The kernel refused a step of confining the recorder, which therefore does not start."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = "the kernel needs CONFIG_SECCOMP_FILTER=y; a container must not forbid prctl, setuid or seccomp"
+
+
+class StateDirectoryFullError(CapdError):
+    """The file system of the state directory has no room for a recording."""
+
+    exit_status: ClassVar[int] = ExitStatus.STATE
+    hint: ClassVar[str] = "free space there, move `state_dir` to a larger file system, or lower `journal.free_bytes_min`"
+
+
+class NotRecordingError(CapdError):
+    """The daemon is alive but cannot write: a run started now would not be recorded, so it is not started."""
+
+    exit_status: ClassVar[int] = ExitStatus.STATE
+    hint: ClassVar[str] = "`capd status` says what is full and what to do"
+
+
+class AnotherCapdError(CapdError):
+    """Another capd works on the same directories."""
+
+    exit_status: ClassVar[int] = ExitStatus.ALREADY_RUNNING
+    hint: ClassVar[str] = "stop it first, or give this one its own `state_dir` and `runtime_dir` in the configuration"
+
+    def __init__(self, place: Path, pid: int | None) -> None:
+        holder = f" (pid {pid})" if pid else ""
+        super().__init__(f"another capd is running{holder}: it holds {place}")
+
+
+class DaemonUnreachableError(CapdError):
+    """Nobody answers on the control socket."""
+
+    exit_status: ClassVar[int] = ExitStatus.UNREACHABLE
+    hint: ClassVar[str] = "start it with `systemctl start capd` or `sudo capd up`; if it has a --config, give the same"

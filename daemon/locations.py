@@ -1,0 +1,61 @@
+"""Where a capd instance keeps things, known without reading the whole configuration.
+
+What lives here: default paths, and the one key that a client needs to find its daemon. What must not: pydantic or anything else
+that is slow to import, because `capd run` stands between an agent and its start.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Final
+
+from capd.daemon.errors import ConfigurationError
+
+CONFIGURATION: Final = Path("/etc/capd/capd.toml")
+STATE_DIRECTORY: Final = Path("/var/lib/capd")
+RUNTIME_DIRECTORY: Final = Path("/run/capd")
+CONTROL_SOCKET: Final = "control.sock"
+"""Name of the control socket in the runtime directory."""
+
+
+def configuration_file(given: str | None) -> Path | None:
+    """Say which file holds the configuration: the given one, else CAPD_CONFIG, else the default if it exists and may be read.
+
+    Returns:
+        None when there is none and the defaults hold.
+    """
+    named = given or os.environ.get("CAPD_CONFIG")
+    if named:
+        return Path(named)
+    return CONFIGURATION if os.access(CONFIGURATION, os.R_OK) else None
+
+
+def control_socket(given: str | None) -> Path:
+    """Say where the daemon listens, reading nothing but `runtime_dir` from the configuration.
+
+    Raises:
+        ConfigurationError: a configuration is named but cannot be read, or `runtime_dir` is not a path.
+    """
+    path = configuration_file(given)
+    if path is None:
+        return RUNTIME_DIRECTORY / CONTROL_SOCKET
+    directory = read_toml(path).get("runtime_dir", str(RUNTIME_DIRECTORY))
+    if not isinstance(directory, str) or not directory.startswith("/"):
+        raise ConfigurationError(f"{path}: runtime_dir must be an absolute path")
+    return Path(directory) / CONTROL_SOCKET
+
+
+def read_toml(path: Path) -> dict[str, object]:
+    """Read a TOML file.
+
+    Raises:
+        ConfigurationError: it is not there, may not be read, or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from error

@@ -1,0 +1,71 @@
+"""One capd to a set of directories.
+
+What lives here: taking the locks and saying who holds them. What must not: anything that works under the lock.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+from capd.daemon.errors import AnotherCapdError
+from capd.recording.errors import on_disk
+
+PID_DIGITS_MAX = 20
+
+
+class InstanceLock:
+    """Locks a file for its pid, and directories, for as long as the process lives or until `release`.
+
+    The kernel frees the locks when the process dies, however it dies, so there is no stale lock to remove. A directory is
+    locked besides the file because two configurations may share a state directory without sharing a runtime directory.
+    """
+
+    def __init__(self, lock_file: Path, *directories: Path) -> None:
+        self._lock_file = lock_file
+        self._directories = directories
+        self._held: list[int] = []
+
+    def acquire(self) -> Self:
+        """Take all locks or none.
+
+        Raises:
+            AnotherCapdError: another process has one of them.
+            StateDirectoryError: one of the places cannot be opened.
+        """
+        try:
+            self._take(self._lock_file, os.O_RDWR | os.O_CREAT)
+            for directory in self._directories:
+                self._take(directory, os.O_RDONLY | os.O_DIRECTORY)
+        except BaseException:
+            self.release()
+            raise
+        os.ftruncate(self._held[0], 0)
+        os.pwrite(self._held[0], f"{os.getpid()}\n".encode(), 0)
+        return self
+
+    def release(self) -> None:
+        """Give the locks back. The file stays: removing it would let a third process lock another file of the same name."""
+        while self._held:
+            os.close(self._held.pop())
+
+    def _take(self, place: Path, flags: int) -> None:
+        with on_disk("open", place):
+            descriptor = os.open(place, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        self._held.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise AnotherCapdError(place, holder(self._lock_file)) from error
+
+
+def holder(lock_file: Path) -> int | None:
+    """Say which process wrote its pid into the lock file last; it may be gone."""
+    try:
+        with lock_file.open("rb") as file:
+            text = file.read(PID_DIGITS_MAX).strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() else None
