@@ -1,0 +1,160 @@
+"""The house rules, held by machine.
+
+What lives here: rules about the source text that ruff and mypy do not know. What must not: anything about behaviour.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("probes", "recording", "decoders", "enforcer", "daemon", "cli")
+FOLDERS = (*PACKAGES, "tests", "bench", "demo", "packaging")
+
+FUNCTION_LINES_MAX = 60
+"""A function that does not fit a screen does more than one thing."""
+MODULE_LINES_MAX = 500
+
+BANNED_NAMES = {
+    "utils": "the noun that the functions are about",
+    "util": "the noun that the functions are about",
+    "helpers": "the noun that the functions are about",
+    "helper": "the noun that the functions are about",
+    "common": "the noun that the users share",
+    "misc": "one module per noun",
+    "manager": "what it manages, in the plural",
+    "base": "the noun of the base class",
+}
+
+
+def modules() -> list[Path]:
+    """Give every Python file of the project."""
+    return sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
+
+
+@cache
+def tree(path: Path) -> ast.Module:
+    """Parse a file, once."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    """Give every function of a file, nested ones too."""
+    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count a function's lines without its docstring."""
+    first = function.body[0]
+    docstring = ast.get_docstring(function, clean=False)
+    length = (function.end_lineno or 0) - function.lineno + 1
+    return length - ((first.end_lineno or 0) - first.lineno + 1 if docstring else 0)
+
+
+def relative(path: Path) -> str:
+    """Name a file as a person at the root would."""
+    return str(path.relative_to(ROOT))
+
+
+def test_functions_are_short() -> None:
+    """No function has more than 60 lines."""
+    long = [
+        f"{relative(path)}:{function.lineno} {function.name}: {body_lines(function)} lines"
+        for path in modules()
+        for function in functions(path)
+        if body_lines(function) > FUNCTION_LINES_MAX
+    ]
+    assert [] == long
+
+
+def test_modules_are_short() -> None:
+    """No module reaches 500 lines."""
+    lengths = {relative(path): len(path.read_text(encoding="utf-8").splitlines()) for path in modules()}
+    assert {} == {name: lines for name, lines in lengths.items() if lines >= MODULE_LINES_MAX}
+
+
+def test_modules_say_what_they_are() -> None:
+    """Every module's docstring says what lives there, and every module of a package also what must not."""
+    silent = []
+    for path in modules():
+        said = ast.get_docstring(tree(path)) or ""
+        in_package = path.relative_to(ROOT).parts[0] in PACKAGES
+        if not said or (in_package and path.name != "__init__.py" and "must not" not in said):
+            silent.append(relative(path))
+    assert [] == silent
+
+
+def test_modules_have_telling_names() -> None:
+    """No module is named after nothing, such as `utils`."""
+    named = {relative(path): BANNED_NAMES[path.stem] for path in modules() if path.stem in BANNED_NAMES}
+    assert named == {}
+
+
+def test_tests_state_their_promise() -> None:
+    """Every test has a docstring of one sentence."""
+    mute = [
+        f"{relative(path)}:{function.lineno} {function.name}"
+        for path in modules()
+        if path.name.startswith("test_")
+        for function in functions(path)
+        if function.name.startswith("test_") and not (ast.get_docstring(function) or "").rstrip("`").endswith(".")
+    ]
+    assert [] == mute
+
+
+def test_nothing_imports_the_command_line() -> None:
+    """Only the command line itself, and its tests, import capd.cli."""
+    guilty = [
+        relative(path)
+        for path in modules()
+        if path.relative_to(ROOT).parts[0] not in {"cli", "tests"}
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("capd.cli"))
+        or (isinstance(node, ast.Import) and any(name.name.startswith("capd.cli") for name in node.names))
+    ]
+    assert [] == guilty
+
+
+def test_package_links_are_whole() -> None:
+    """Each package at the root is importable as capd.<folder> through a relative link, and is a package."""
+    links = {path.name: str(path.readlink()) for path in (ROOT / "src" / "capd").iterdir() if path.is_symlink()}
+    assert {name: f"../../{name}" for name in PACKAGES} == links
+    bare = {relative(path.parent) for path in modules() if path.relative_to(ROOT).parts[0] in PACKAGES} - {
+        relative(path.parent) for path in modules() if path.name == "__init__.py"
+    }
+    assert set() == bare
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+def test_pins_name_no_host(name: str) -> None:
+    """The pinned versions are names and numbers only: no address, no index, no option."""
+    lines = (ROOT / "packaging" / name).read_text(encoding="ascii").splitlines()
+    pinned = [line for line in lines if not line.startswith("#")]
+    assert [] == [line for line in pinned if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)]
+
+
+def test_every_lint_exception_says_why() -> None:
+    """Each rule that pyproject.toml switches off carries its reason on its line."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    codes = [line for line in text.splitlines() if re.match(r'\s+"[A-Z]+[0-9]*",', line)]
+    assert codes != []
+    assert [] == [line for line in codes if not re.search(r"# \w+", line)]
+
+
+def test_noqa_names_its_rule_and_reason() -> None:
+    """A lint rule switched off at one place is named there, with a reason beside it."""
+    bare = re.compile(r"#\s*(noqa(?!: [A-Z0-9, ]+(?:\s|$).*\w)|type: ignore(?!\[))")
+    found = [
+        f"{relative(path)}:{number}"
+        for path in modules()
+        if path != Path(__file__)
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if bare.search(line)
+    ]
+    assert [] == found
