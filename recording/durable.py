@@ -1,0 +1,82 @@
+"""Writing files so that a crash leaves the old content or the new, never a mixture.
+
+What lives here: whole writes, sync of files and directories, atomic replacement. What must not: formats.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+FILE_MODE: Final = 0o640
+"""Recordings hold what agents said in clear: readable for the owner and one group, for nobody else."""
+DIRECTORY_MODE: Final = 0o750
+
+
+def write_whole(fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
+    """Write all parts one after the other at a file offset, in as few system calls as the kernel allows.
+
+    Returns:
+        Bytes written: the sum of the parts.
+
+    Raises:
+        OSError: not all could be written. What was written is cut off again, so that the file ends at `offset`.
+    """
+    views = [memoryview(part).cast("B") for part in parts if len(part)]
+    start = offset
+    try:
+        while views:
+            written = os.pwritev(fd, views, offset)
+            offset += written
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+    except OSError:
+        os.ftruncate(fd, start)
+        raise
+    return offset - start
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names created, renamed or removed in a directory survive a power cut."""
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Rename within one directory so that the new name survives a power cut. The content must have been synced before."""
+    source.rename(target)
+    sync_directory(target.parent)
+
+
+def replace_content(path: Path, content: bytes, *, mode: int = FILE_MODE, sync: bool = True) -> None:
+    """Give a file new content in one step: a reader or a crash meets the old content or the new, whole.
+
+    Args:
+        path: the file; it need not exist.
+        content: what it shall hold.
+        mode: permission bits of the file.
+        sync: whether the content must survive a power cut; without, it only survives the death of the process.
+
+    Raises:
+        OSError: it could not be done; the old content is untouched.
+    """
+    temporary = path.with_name(f".{path.name}.new")
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        write_whole(fd, [content], 0)
+        if sync:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+    if sync:
+        rename(temporary, path)
+    else:
+        temporary.rename(path)

@@ -1,0 +1,180 @@
+"""What can go wrong with a recording, in words for the person who has to act.
+
+What lives here: the base class of capd's errors, the exit statuses, and one class for each failure of files on disk.
+What must not: handling of errors, failures of probes or protocols.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from pathlib import Path
+from typing import ClassVar, Final
+
+
+class ExitStatus(IntEnum):
+    """What a capd command exits with. Numbers are frozen: scripts depend on them."""
+
+    OK = 0
+    NEGATIVE = 1
+    """A negative answer: degraded, altered, nothing found."""
+    USAGE = 2
+    """The command was used wrongly, or capd is down."""
+    NOT_PERMITTED = 3
+    HOST = 4
+    """The kernel or the host lacks something that capd needs."""
+    STATE = 5
+    """The state directory is unusable or full."""
+    CORRUPT = 6
+    """Data on disk is damaged, or written by a newer capd."""
+    ALREADY_RUNNING = 7
+    UNREACHABLE = 8
+    """The daemon cannot be reached."""
+
+
+class CapdError(Exception):
+    """Base of the errors that a person may see: `str()` is one line that says what is wrong.
+
+    Attributes:
+        exit_status: what a command that ends with this error exits with.
+        hint: one line that says what to do next; empty when there is nothing to do.
+    """
+
+    exit_status: ClassVar[int] = ExitStatus.NEGATIVE
+    hint: ClassVar[str] = ""
+
+
+class StateDirectoryError(CapdError):
+    """A file of the state directory cannot be used."""
+
+    exit_status = ExitStatus.STATE
+    hint = "check that the state directory exists, is mounted read-write and belongs to capd; `capd doctor` looks"
+
+    def __init__(self, operation: str, path: Path, error: OSError) -> None:
+        super().__init__(f"cannot {operation} {path}: {error.strerror or error}")
+        self.path = path
+        self.errno = error.errno
+
+
+class StorageFullError(StateDirectoryError):
+    """There is no room left for what has to be written. What was written before is whole; the call may be repeated."""
+
+    hint = "free space on that file system, or move `state_dir` to a larger one; capd goes on by itself once there is room"
+
+
+class NotReadableError(StateDirectoryError):
+    """The caller may not read, or not write, a file of the state directory."""
+
+    exit_status = ExitStatus.NOT_PERMITTED
+    hint = "run the command as root or as the recorder's user"
+
+
+class NewerVersionError(CapdError):
+    """A file was written in a format that this capd does not know yet."""
+
+    exit_status = ExitStatus.CORRUPT
+    hint = "read it with the capd that wrote it, or a later one"
+
+    def __init__(self, path: Path | str, found: int, known: int) -> None:
+        super().__init__(f"{path} has format version {found}; this capd reads versions up to {known}")
+        self.found = found
+        self.known = known
+
+
+class CorruptSegmentError(CapdError):
+    """A segment does not hold what was written into it.
+
+    Attributes:
+        path: the file.
+        frame: number of the frame, from 0; None when the damage is in the file header, the footer or the trailer.
+        offset: byte in the file where the damaged part starts.
+        reason: what is wrong there.
+    """
+
+    exit_status = ExitStatus.CORRUPT
+    hint = "`capd verify` lists all damage; what comes before the damaged frame can still be read"
+
+    def __init__(self, path: Path | str, frame: int | None, offset: int, reason: str) -> None:
+        place = "" if frame is None else f"frame {frame}, "
+        super().__init__(f"{path}: {place}byte {offset}: {reason}")
+        self.path = path
+        self.frame = frame
+        self.offset = offset
+        self.reason = reason
+
+
+class IndexUnusableError(CapdError):
+    """The index cannot be opened or is not an index of capd."""
+
+    exit_status = ExitStatus.CORRUPT
+    hint = "stop the recorder and remove the index: it is rebuilt from the segments at the next start"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"cannot use the index {path}: {reason}")
+        self.path = path
+
+
+class NothingRecordedError(CapdError):
+    """There is no recording where one was looked for."""
+
+    exit_status = ExitStatus.STATE
+    hint = "check `state_dir` in the configuration, or start capd with `capd up`"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"there is no recording in {path}")
+        self.path = path
+
+
+class UnknownSessionError(CapdError):
+    """No session or run has the given id."""
+
+    exit_status = ExitStatus.NEGATIVE
+    hint = "`capd sessions` and `capd runs` list the ids"
+
+    def __init__(self, text: str, what: str = "session") -> None:
+        super().__init__(f"there is no {what} {text!r}")
+
+
+class AmbiguousSessionError(CapdError):
+    """A shortened id fits more than one session or run."""
+
+    exit_status = ExitStatus.USAGE
+    hint = "give more digits of the id"
+
+    def __init__(self, text: str, matches: list[str], what: str = "session") -> None:
+        super().__init__(f"{what} {text!r} is ambiguous: {', '.join(matches)}")
+        self.matches = matches
+
+
+class RecordTooLargeError(CapdError):
+    """A record is larger than any reader would accept, so it must not be written."""
+
+    exit_status = ExitStatus.CORRUPT
+    hint = "this is a defect of capd: report it"
+
+    def __init__(self, size: int, limit: int) -> None:
+        super().__init__(f"a record of {size} bytes is over the limit of {limit}")
+
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_FORBIDDEN: Final = frozenset({errno.EACCES, errno.EPERM})
+
+
+def state_error(operation: str, path: Path, error: OSError) -> StateDirectoryError:
+    """Give the error class that tells a person what an OSError on a file of the state directory means."""
+    if error.errno in _FULL:
+        return StorageFullError(operation, path, error)
+    if error.errno in _FORBIDDEN:
+        return NotReadableError(operation, path, error)
+    return StateDirectoryError(operation, path, error)
+
+
+@contextmanager
+def on_disk(operation: str, path: Path) -> Iterator[None]:
+    """Turn every OSError of the block into a StateDirectoryError that says which operation failed on which file."""
+    try:
+        yield
+    except OSError as error:
+        raise state_error(operation, path, error) from error

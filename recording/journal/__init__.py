@@ -1,0 +1,10 @@
+"""The journal: raw capture on the host's own disk, written by the daemon, read by the recorder, removed when it is sealed.
+
+What lives here: the block format (docs/formats/journal.md), its writer and its reader. What must not: what payloads mean.
+"""
+
+from capd.recording.journal.block import Block, JournalDamage, Position, Source
+from capd.recording.journal.reader import JournalReader
+from capd.recording.journal.writer import JournalWriter
+
+__all__ = ["Block", "JournalDamage", "JournalReader", "JournalWriter", "Position", "Source"]

@@ -1,0 +1,87 @@
+"""Durable writes: whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from capd.recording.durable import replace_content, write_whole
+from capd.recording.errors import NotReadableError, StateDirectoryError, StorageFullError, on_disk
+
+FileLimit = Callable[[int], AbstractContextManager[None]]
+
+
+def test_a_replaced_file_has_the_new_content_and_nothing_is_left_beside_it(tmp_path: Path) -> None:
+    """Replacing leaves exactly one file with exactly the content and mode that were asked for."""
+    path = tmp_path / "position"
+    for content in (b"first", b"", b"third, longer than the first"):
+        replace_content(path, content, mode=0o644)
+        assert (content, 0o644, ["position"]) == (
+            path.read_bytes(),
+            path.stat().st_mode & 0o777,
+            [path.name for path in tmp_path.iterdir()],
+        )
+
+
+def test_a_replacement_that_finds_no_room_leaves_the_old_content(tmp_path: Path, file_limit: FileLimit) -> None:
+    """When the new content cannot be written whole, the old one is untouched."""
+    path = tmp_path / "position"
+    replace_content(path, b"old")
+    with file_limit(1000), pytest.raises(OSError, match="too large"):
+        replace_content(path, bytes(2000))
+    assert b"old" == path.read_bytes()
+
+
+def test_a_write_that_finds_no_room_is_taken_back(tmp_path: Path, file_limit: FileLimit) -> None:
+    """A write that stops half-way cuts the file to where it started, and says so."""
+    path = tmp_path / "file"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    assert 6 == write_whole(fd, [b"abc", b"", b"def"], 0)
+    with file_limit(1000), pytest.raises(OSError, match="too large"):
+        write_whole(fd, [b"x" * 600, memoryview(b"y" * 600)], 6)
+    os.close(fd)
+    assert b"abcdef" == path.read_bytes()
+
+
+def test_many_parts_are_written_in_order_however_the_kernel_splits_them(tmp_path: Path) -> None:
+    """More bytes than the kernel takes in one call all arrive, in order."""
+    path = tmp_path / "file"
+    fd = os.open(path, os.O_RDWR | os.O_CREAT)
+    parts = [bytes([n]) * (n * 1000) for n in range(50)]
+    assert sum(map(len, parts)) == write_whole(fd, parts, 0)
+    os.close(fd)
+    assert b"".join(parts) == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("number", "expected", "status"),
+    [
+        (errno.ENOSPC, StorageFullError, 5),
+        (errno.EDQUOT, StorageFullError, 5),
+        (errno.EFBIG, StorageFullError, 5),
+        (errno.EACCES, NotReadableError, 3),
+        (errno.EROFS, StateDirectoryError, 5),
+        (errno.EIO, StateDirectoryError, 5),
+    ],
+)
+def test_each_failure_of_the_disk_has_its_class(number: int, expected: type[StateDirectoryError], status: int) -> None:
+    """An OSError becomes the class that tells a person what to do, in one line with the file's name and a hint."""
+    with pytest.raises(StateDirectoryError) as caught, on_disk("write", Path("/var/lib/capd/x")):
+        raise OSError(number, os.strerror(number))
+    error = caught.value
+    assert (expected, status) == (type(error), error.exit_status)
+    assert f"cannot write /var/lib/capd/x: {os.strerror(number)}" == str(error)
+    assert error.hint
+
+
+def test_a_full_device_is_told_as_full() -> None:
+    """A write to a device without room ends in StorageFullError."""
+    fd = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(StorageFullError), on_disk("write", Path("/dev/full")):
+        os.write(fd, b"x")
+    os.close(fd)
