@@ -1,0 +1,66 @@
+"""What the end-to-end tests share: one capd for each tier, and servers that know the truth.
+
+What lives here: fixtures. What must not: cases.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e import certificates, postgres
+from tests.e2e.instance import CAPD, Instance, running
+from tests.e2e.truth import Echo, Mirror, Server, serving
+from tests.requirements import kernel, require, require_command, require_probes
+
+MODERN_KERNEL = (6, 13)
+
+
+@pytest.fixture(scope="session", params=["modern", "classic"])
+def capd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
+    """A running capd, once with each set of probes."""
+    require_probes()
+    require(CAPD.exists(), f"needs the installed command: {CAPD}")
+    require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.13 or later")
+    with running(tmp_path_factory.mktemp(f"capd-{request.param}"), f'[capture]\ntier = "{request.param}"\n') as instance:
+        yield instance
+
+
+@pytest.fixture
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A short path that the recorder's user may pass through."""
+    return tmp_path_factory.mktemp("e2e")
+
+
+@pytest.fixture(scope="session")
+def trusted(tmp_path_factory: pytest.TempPathFactory) -> certificates.Certificates:
+    """A certificate authority and a server certificate."""
+    require_command("openssl")
+    return certificates.make(tmp_path_factory.mktemp("certificates"))
+
+
+@pytest.fixture(scope="session")
+def mirror(trusted: certificates.Certificates) -> Iterator[Server]:
+    """An HTTPS server that answers with as many bytes as the path says."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(trusted.certificate, trusted.key)
+    with serving(Server(Mirror, context=context)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def echo() -> Iterator[Server]:
+    """A plain TCP server that sends back what it gets."""
+    with serving(Server(Echo)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database(trusted: certificates.Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Database]:
+    """A real PostgreSQL with TLS."""
+    require_probes()
+    with postgres.database(tmp_path_factory.mktemp("postgres") / "server", trusted) as server:
+        yield server

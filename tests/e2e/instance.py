@@ -1,0 +1,174 @@
+"""A whole capd of its own: the installed command, started in temporary directories.
+
+What lives here: starting, asking and stopping it, as a person would. What must not: imports of capd.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.truth import Hash, Pair, wait_until
+
+CAPD = Path(sys.executable).parent / "capd"
+CLIENTS = Path(__file__).parent / "clients"
+PYTHON = "/usr/bin/python3"
+"""The agents' Python: the distribution's, with the distribution's OpenSSL."""
+
+READY_SECONDS = 60
+SETTLED_SECONDS = 90
+STOP_SECONDS = 30
+
+Session = Mapping[str, Any]
+"""An object of `capd sessions --json`."""
+
+
+class Instance:
+    """A running `capd up` and the questions one asks it.
+
+    Attributes:
+        directory: where everything of it is.
+        config: its capd.toml.
+    """
+
+    def __init__(self, directory: Path, settings: str = "") -> None:
+        self.directory = directory
+        self.config = directory / "capd.toml"
+        self.state = directory / "state"
+        self.config.write_text(f'state_dir = "{self.state}"\nruntime_dir = "{directory / "run"}"\n{settings}', encoding="utf-8")
+        self._log = directory / "up.log"
+        self._up: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start `capd up` and wait until `capd status` no longer says that it is down.
+
+        Raises:
+            AssertionError: it ended or did not get ready; with what it said.
+        """
+        with self._log.open("ab") as log:
+            self._up = subprocess.Popen([CAPD, "up", "--config", self.config], stdout=log, stderr=log, start_new_session=True)
+        wait_until(self._ready, READY_SECONDS, "capd is ready")
+
+    def _ready(self) -> bool:
+        assert self.alive(), f"capd up ended with {self.ended_with()}:\n{self.said()}"
+        return self.ask("status", check=False).returncode in (0, 1)
+
+    def alive(self) -> bool:
+        """Tell whether `capd up` runs."""
+        return self._up is not None and self._up.poll() is None
+
+    def ended_with(self) -> int | None:
+        """Give the exit status of `capd up`, None while it runs."""
+        return None if self._up is None else self._up.poll()
+
+    def said(self) -> str:
+        """Give all that `capd up` printed."""
+        return self._log.read_text(encoding="utf-8", errors="replace")
+
+    def stop(self) -> int:
+        """Ask `capd up` to end; give its exit status.
+
+        Raises:
+            AssertionError: it did not end in time.
+        """
+        up = self._up
+        if up is None:
+            return 0
+        self._up = None
+        if up.poll() is None:
+            up.terminate()
+        try:
+            return up.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(up.pid, signal.SIGKILL)
+            up.wait()
+            raise AssertionError(f"capd up did not stop within {STOP_SECONDS} s:\n{self.said()}") from None
+
+    def ask(self, verb: str, *arguments: str | Path, check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        """Run another verb against this instance; give what it printed, as bytes."""
+        command = [str(CAPD), verb, "--config", str(self.config), *map(str, arguments)]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
+        assert not check or done.returncode == 0, (
+            f"{command} ended with {done.returncode}: {done.stderr.decode()}{done.stdout.decode()[:2000]}"
+        )
+        return done
+
+    def run(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None, status: int = 0) -> bytes:
+        """Run a command as an agent, under a run's name; give what it printed."""
+        done = subprocess.run(
+            [str(CAPD), "run", "--config", str(self.config), "--name", name, "--", *map(str, command)],
+            capture_output=True,
+            check=False,
+            timeout=300,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **(environment or {})},
+        )
+        assert status == done.returncode, f"{command[:4]} ended with {done.returncode}: {done.stderr.decode()[-2000:]}"
+        return done.stdout
+
+    def sessions(self, run_name: str | None = None) -> list[Session]:
+        """Give all sessions, or those of the runs with a name."""
+        listed: list[Session] = json.loads(self.ask("sessions", "--json").stdout)
+        return [session for session in listed if run_name in (None, session["run_name"])]
+
+    def settled(self, run_name: str, count: int) -> list[Session]:
+        """Wait until a run has exactly this many sessions and all are closed; give them.
+
+        Raises:
+            AssertionError: it did not come to that; says what there was.
+        """
+        seen: list[Session] = []
+
+        def enough() -> bool:
+            seen[:] = self.sessions(run_name)
+            return len(seen) >= count and all(session["state"] != "open" for session in seen)
+
+        try:
+            wait_until(enough, SETTLED_SECONDS, f"{count} sessions of {run_name} are closed")
+        finally:
+            states = Counter(session["state"] for session in seen)
+        assert count == len(seen), f"{run_name}: {len(seen)} sessions instead of {count}: {dict(states)}"
+        return seen
+
+    def raw(self, session: Session, direction: str) -> bytes:
+        """Give the bytes of one direction, as `capd replay --format raw` writes them."""
+        return self.ask("replay", str(session["session"]), "--format", "raw", "--direction", direction).stdout
+
+    def pair(self, session: Session) -> Pair:
+        """Hash both directions of a session."""
+        return Hash.of(self.raw(session, "request")), Hash.of(self.raw(session, "response"))
+
+    def assert_recorded(self, run_name: str, truth: Counter[Pair], **expected: object) -> list[Session]:
+        """Hold a run against what its servers know: the same conversations, byte for byte, each of them complete.
+
+        Args:
+            run_name: whose sessions.
+            truth: what the ledger gave.
+            expected: fields that each session must have, such as protocol="http1".
+        """
+        sessions = self.settled(run_name, truth.total())
+        assert truth == Counter(self.pair(session) for session in sessions)
+        verdicts = Counter((session["completeness"]["verdict"], *session["completeness"]["reasons"]) for session in sessions)
+        assert Counter({("complete",): len(sessions)}) == verdicts
+        for field, value in expected.items():
+            assert {value} == {session[field] for session in sessions}
+        return sessions
+
+
+@contextmanager
+def running(directory: Path, settings: str = "") -> Iterator[Instance]:
+    """Run an instance; it must stop in good order."""
+    instance = Instance(directory, settings)
+    try:
+        instance.start()
+        yield instance
+    finally:
+        instance.stop()
