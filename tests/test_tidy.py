@@ -158,3 +158,14 @@ def test_noqa_names_its_rule_and_reason() -> None:
         if bare.search(line)
     ]
     assert [] == found
+
+
+def test_documents_link_to_what_exists() -> None:
+    """Every relative link of a Markdown file leads to a file."""
+    broken = [
+        f"{relative(page)}: {target}"
+        for page in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
+        for target in re.findall(r"\]\(([^)#:]+)[^):]*\)", page.read_text(encoding="utf-8"))
+        if not (page.parent / target).exists()
+    ]
+    assert [] == broken

@@ -1,0 +1,53 @@
+"""Writes requirements.txt and requirements-dev.txt: the versions that pip would choose today for what pyproject.toml asks for.
+
+What lives here: asking pip and writing names and numbers. What must not: addresses of any index.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+BUILD = ["setuptools>=77"]
+RUNTIME_TEXT = """\
+# What capd runs with: exact versions, so that two machines made on different days are the same.
+# The names come from pyproject.toml and what they need; `make pin` writes both files anew.
+"""
+DEV_TEXT = """\
+# What checks and tests need beside requirements.txt. `make pin` writes this file.
+"""
+
+
+def resolve(wanted: Iterable[str]) -> dict[str, str]:
+    """Give name and version of all that pip would install."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", *wanted]
+    report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    found = (entry["metadata"] for entry in report["install"])
+    return {entry["name"].lower().replace("_", "-"): entry["version"] for entry in found}
+
+
+def lines(pins: dict[str, str]) -> str:
+    """Give one line for each pin."""
+    return "".join(f"{name}=={version}\n" for name, version in sorted(pins.items()))
+
+
+def main() -> None:
+    """Write both files."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    needed = [*project["dependencies"], *BUILD]
+    all_pins = resolve([*needed, *project["optional-dependencies"]["dev"]])
+    runtime = resolve(needed).keys()
+    here = ROOT / "packaging"
+    pins = {name: version for name, version in all_pins.items() if name in runtime}
+    (here / "requirements.txt").write_text(RUNTIME_TEXT + lines(pins), encoding="ascii")
+    extra = {name: version for name, version in all_pins.items() if name not in runtime}
+    (here / "requirements-dev.txt").write_text(DEV_TEXT + lines(extra), encoding="ascii")
+
+
+if __name__ == "__main__":
+    main()
