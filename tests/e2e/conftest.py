@@ -13,7 +13,7 @@ import pytest
 
 from tests.e2e import certificates, postgres
 from tests.e2e.instance import CAPD, Instance, running
-from tests.e2e.truth import Echo, Mirror, Server, serving
+from tests.e2e.truth import Echo, Mirror, Server, Server6, echoing_datagrams, serving
 from tests.requirements import kernel, require, require_command, require_probes
 
 MODERN_KERNEL = (6, 13)
@@ -56,6 +56,20 @@ def echo() -> Iterator[Server]:
     """A plain TCP server that sends back what it gets."""
     with serving(Server(Echo)) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def six() -> Iterator[Server]:
+    """The same on IPv6."""
+    with serving(Server6(Echo)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def datagrams() -> Iterator[int]:
+    """A UDP port that sends back what it gets, on IPv4 and IPv6."""
+    with echoing_datagrams() as port:
+        yield port
 
 
 @pytest.fixture(scope="session")

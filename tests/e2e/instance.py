@@ -1,6 +1,6 @@
 """A whole capd of its own: the installed command, started in temporary directories.
 
-What lives here: starting, asking and stopping it, as a person would. What must not: imports of capd.
+What lives here: starting, asking and stopping it, as a person would. What must not: knowledge of how capd does anything.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from capd.recording.journal import Block, JournalReader
+from capd.recording.record import pack
+from capd.recording.segment import SegmentReader
 from tests.e2e.truth import Hash, Pair, wait_until
 
 CAPD = Path(sys.executable).parent / "capd"
@@ -145,6 +148,38 @@ class Instance:
     def pair(self, session: Session) -> Pair:
         """Hash both directions of a session."""
         return Hash.of(self.raw(session, "request")), Hash.of(self.raw(session, "response"))
+
+    def records(self, session: Session) -> list[dict[str, Any]]:
+        """Give the records of a session, as `capd replay --format json` prints them, one to a line."""
+        printed = self.ask("replay", str(session["session"]), "--format", "json").stdout
+        return [json.loads(line) for line in printed.splitlines()]
+
+    def wait_sealed(self) -> None:
+        """Wait until no segment is being written."""
+        segments = self.state / "segments"
+
+        def sealed() -> bool:
+            return any(segments.glob("*.seg")) and not any(segments.glob("*.open"))
+
+        wait_until(sealed, SETTLED_SECONDS, "the recorder has sealed all segments")
+
+    def containing(self, needle: bytes) -> list[str]:
+        """Name the sessions and journal blocks in which bytes occur, uncompressed."""
+        self.wait_sealed()
+        readers = (SegmentReader(path) for path in sorted((self.state / "segments").glob("*.seg")))
+        found = [str(record.session) for reader in readers for record in reader.records() if needle in pack(record)]
+        journal = JournalReader(self.state / "journal", None)
+        while (block := journal.read()) is not None:
+            if isinstance(block, Block) and needle in bytes(block.payload):
+                found.append(f"journal block {block.sequence}")
+        return found
+
+    def kill_all(self) -> None:
+        """Kill -9 of the daemon, the recorder and what holds them together, at once."""
+        assert self._up is not None
+        os.killpg(self._up.pid, signal.SIGKILL)
+        self._up.wait()
+        self._up = None
 
     def assert_recorded(self, run_name: str, truth: Counter[Pair], **expected: object) -> list[Session]:
         """Hold a run against what its servers know: the same conversations, byte for byte, each of them complete.

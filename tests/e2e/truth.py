@@ -280,6 +280,27 @@ def serving(server: Server) -> Iterator[Server]:
         thread.join()
 
 
+@contextmanager
+def echoing_datagrams() -> Iterator[int]:
+    """Send every datagram back where it came from, on IPv4 and IPv6 of one port, until the end."""
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server:
+        server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        server.bind(("::", 0))
+        server.settimeout(0.1)
+        stopping = threading.Event()
+
+        def serve() -> None:
+            while not stopping.is_set():
+                with suppress(TimeoutError):
+                    server.sendto(*server.recvfrom(65536))
+
+        thread = threading.Thread(target=serve, name="datagrams", daemon=True)
+        thread.start()
+        yield int(server.getsockname()[1])
+        stopping.set()
+        thread.join()
+
+
 def answer(path: str) -> bytes:
     """Give the body for a path: as many bytes as its last part says, without a pattern, the same each time."""
     return noise(path, int(path.rsplit("/", 1)[-1]))

@@ -1,0 +1,124 @@
+"""Loss is visible: what capd could not keep it counts, in the right place.
+
+What lives here: floods and kills. What must not: cases in which nothing is lost; they are in the other files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.certificates import Certificates
+from tests.e2e.instance import CAPD, CLIENTS, PYTHON, Instance, Session, running
+from tests.e2e.truth import Hash, Server, Sink, noise, serving, wait_until
+from tests.requirements import kernel, require, require_probes
+
+pytestmark = pytest.mark.e2e
+
+MODERN_KERNEL = (6, 13)
+FLOOD_BYTES = 64 << 20
+TRAFFIC = 60
+"""Requests of the connection during which something is killed."""
+
+
+@pytest.fixture(params=["modern", "classic"])
+def tier(request: pytest.FixtureRequest) -> str:
+    """Each set of probes."""
+    require_probes()
+    require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.13 or later")
+    return str(request.param)
+
+
+@pytest.fixture
+def fresh(tier: str, directory: Path) -> Iterator[Instance]:
+    """An instance for one test."""
+    with running(directory, f'[capture]\ntier = "{tier}"\n') as instance:
+        yield instance
+
+
+def test_flood_of_a_tiny_ring(tier: str, directory: Path) -> None:
+    """With a ring of 64 KiB and a flood, what is kept and the gaps together are what was sent; the rest of capd says so."""
+    settings = f'[capture]\ntier = "{tier}"\ndata_ring_bytes = 65536\n'
+    flood = directory / "flood.bin"
+    flood.write_bytes(noise("flood", FLOOD_BYTES))
+    with serving(Server(Sink)) as sink, running(directory, settings) as capd:
+        capd.run("flood", PYTHON, "-I", CLIENTS / "sockets.py", "plain", str(sink.port), flood)
+        ((sent, answered),) = sink.ledger.take(1)
+        (session,) = capd.settled("flood", 1)
+        kept = len(capd.raw(session, "request"))
+        gaps = [record for record in capd.records(session) if record["kind"] == "gap"]
+        missing = sum(gap["length"] for gap in gaps)
+        assert (FLOOD_BYTES, FLOOD_BYTES) == (sent.length, kept + missing)
+        assert missing > 0
+        assert {"request"} == {gap["direction"] for gap in gaps}
+        assert answered == Hash.of(capd.raw(session, "response"))
+        assert "partial" == session["completeness"]["verdict"]
+        assert session["completeness"]["reasons"] != []
+        status = capd.ask("status", "--json", check=False)
+        assert 1 == status.returncode
+        assert str(missing) in status.stdout.decode()
+
+
+def traffic(capd: Instance, name: str, trusted: Certificates, mirror: Server, body: Path) -> subprocess.Popen[bytes]:
+    """Start an agent that talks for some seconds on one connection."""
+    client = [PYTHON, "-I", CLIENTS / "paced.py", trusted.authority, str(mirror.port), f"/{name}", str(TRAFFIC), body]
+    command = [str(CAPD), "run", "--config", str(capd.config), "--name", name, "--", *map(str, client)]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL)
+
+
+def role_pid(capd: Instance, role: str) -> int:
+    """Find the process of a role."""
+    status = json.loads(capd.ask("status", "--json", check=False).stdout)
+    return int(status["roles"][role]["pid"])
+
+
+def first_record(capd: Instance, name: str) -> Session:
+    """Wait until a run's first session is in the index."""
+    wait_until(lambda: capd.sessions(name), 30, f"{name} is seen")
+    return capd.sessions(name)[0]
+
+
+@pytest.fixture
+def body(directory: Path) -> Path:
+    """What each request of the traffic carries."""
+    path = directory / "body"
+    path.write_bytes(noise("traffic", 20_000))
+    return path
+
+
+def test_kill_of_the_recorder(fresh: Instance, trusted: Certificates, mirror: Server, body: Path) -> None:
+    """Kill -9 of the recorder in the middle of a conversation loses nothing at all: the next one goes on from the journal."""
+    agent = traffic(fresh, "interrupted", trusted, mirror, body)
+    first_record(fresh, "interrupted")
+    killed = role_pid(fresh, "recorder")
+    os.kill(killed, signal.SIGKILL)
+    assert 0 == agent.wait(60)
+    fresh.assert_recorded("interrupted", mirror.ledger.take(1), protocol="http1", state="closed")
+    assert killed != role_pid(fresh, "recorder")
+    fresh.ask("verify")
+
+
+def test_kill_of_everything(fresh: Instance, trusted: Certificates, mirror: Server, body: Path) -> None:
+    """Kill -9 of all of capd keeps every sealed segment; the next start closes what was cut, says so, and records on."""
+    fresh.run("before", PYTHON, "-I", CLIENTS / "blocking.py", trusted.authority, str(mirror.port), "/before", body)
+    sealed = fresh.assert_recorded("before", mirror.ledger.take(1))
+    fresh.wait_sealed()
+    agent = traffic(fresh, "cut", trusted, mirror, body)
+    first_record(fresh, "cut")
+    fresh.kill_all()
+    assert 0 == agent.wait(60)
+    mirror.ledger.take(1)
+    fresh.start()
+    fresh.run("after", PYTHON, "-I", CLIENTS / "blocking.py", trusted.authority, str(mirror.port), "/after", body)
+    fresh.assert_recorded("after", mirror.ledger.take(1), protocol="http1", state="closed")
+    assert sealed == fresh.sessions("before")
+    for session in fresh.sessions("cut"):
+        assert "partial" == session["completeness"]["verdict"]
+        assert any("restart" in reason for reason in session["completeness"]["reasons"])
+    fresh.ask("verify")

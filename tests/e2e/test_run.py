@@ -1,0 +1,65 @@
+"""`capd run` is transparent: an agent does not notice it, and neither does who started it.
+
+What lives here: exit status, signals, streams and terminal through `capd run`. What must not: what is recorded of it.
+"""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.instance import CAPD, Instance
+from tests.e2e.truth import wait_until
+
+pytestmark = pytest.mark.e2e
+
+
+def command(capd: Instance, *inside: str) -> list[str]:
+    """Give the command line of a run."""
+    return [str(CAPD), "run", "--config", str(capd.config), "--name", "transparent", "--", *inside]
+
+
+@pytest.mark.parametrize(
+    ("script", "status"),
+    [("exit 0", 0), ("exit 7", 7), ("exit 255", 255), ("kill -TERM $$", 128 + 15), ("no-such-program-x", 127)],
+)
+def test_exit_status(capd: Instance, script: str, status: int) -> None:
+    """The exit status is the command's, also when a signal ended it."""
+    assert status == subprocess.run(command(capd, "/bin/sh", "-c", script), stderr=subprocess.DEVNULL, check=False).returncode
+
+
+def test_streams(capd: Instance) -> None:
+    """Standard input, output and error are the command's own, untouched."""
+    done = subprocess.run(
+        command(capd, "/bin/sh", "-c", "cat; echo bad >&2"), input=b"\x00in\xff", capture_output=True, check=True
+    )
+    assert (b"\x00in\xff", b"bad\n") == (done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_signals(capd: Instance, directory: Path, number: signal.Signals) -> None:
+    """A signal to `capd run` reaches the command, which decides what to do."""
+    ready = directory / "ready"
+    script = f"trap 'exit 42' {number.name.removeprefix('SIG')}; touch '{ready}'; while :; do sleep 0.05; done"
+    running = subprocess.Popen(command(capd, "/bin/sh", "-c", script))
+    wait_until(ready.exists, 10, "the command has set its trap")
+    running.send_signal(number)
+    assert 42 == running.wait(10)
+
+
+def test_terminal(capd: Instance) -> None:
+    """The command has the terminal of `capd run`, as its controlling one."""
+    ours, theirs = pty.openpty()
+    script = "tty; stty size >/dev/null && [ -t 0 ] && : </dev/tty && echo mine"
+    running = subprocess.Popen(
+        ["setsid", "--ctty", "--wait", *command(capd, "/bin/sh", "-c", script)], stdin=theirs, stdout=theirs, stderr=theirs
+    )
+    os.close(theirs)
+    assert 0 == running.wait(20)
+    assert b"mine" in os.read(ours, 4096)
+    os.close(ours)
