@@ -97,7 +97,6 @@ def test_daemon_down(directory: Path) -> None:
     """`capd run` without a daemon says how to start one; `capd status` says down."""
     config = directory / "capd.toml"
     config.write_text(f'state_dir = "{directory}/state"\nruntime_dir = "{directory}/run"\n', encoding="utf-8")
-    at = ["--config", str(config)]
     for arguments, status in (
         (["run", "--config", str(config), "--", "true"], UNREACHABLE),
         (["status", "--config", str(config)], 2),
