@@ -13,6 +13,8 @@ from typing import Final
 FILE_MODE: Final = 0o640
 """Recordings hold what agents said in clear: readable for the owner and one group, for nobody else."""
 DIRECTORY_MODE: Final = 0o750
+PARTS_MAX: Final = 1024
+"""IOV_MAX of Linux: how many parts one call takes."""
 
 
 def write_whole(fd: int, parts: Sequence[bytes | bytearray | memoryview], offset: int) -> int:
@@ -28,16 +30,22 @@ def write_whole(fd: int, parts: Sequence[bytes | bytearray | memoryview], offset
     start = offset
     try:
         while views:
-            written = os.pwritev(fd, views, offset)
+            written = os.pwritev(fd, views[:PARTS_MAX], offset)
             offset += written
-            while views and written >= len(views[0]):
-                written -= len(views.pop(0))
-            if written:
-                views[0] = views[0][written:]
+            views = _after(views, written)
     except OSError:
         os.ftruncate(fd, start)
         raise
     return offset - start
+
+
+def _after(views: list[memoryview], written: int) -> list[memoryview]:
+    """Give what is left of the views after so many of their bytes."""
+    for index, view in enumerate(views):
+        if written < len(view):
+            return [view[written:], *views[index + 1 :]]
+        written -= len(view)
+    return []
 
 
 def sync_directory(directory: Path) -> None:

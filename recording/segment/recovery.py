@@ -1,0 +1,226 @@
+"""What is done with a segments directory before it is written again: sealing what a dead writer left open.
+
+What lives here: recovery after a crash. What must not: reading for people, writing of new segments.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+from capd.recording.durable import DIRECTORY_MODE, rename, sync_directory, write_whole
+from capd.recording.errors import CorruptSegmentError, on_disk
+from capd.recording.journal.block import Position
+from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry
+from capd.recording.segment.layout import (
+    FILE_HEADER,
+    OPEN_SUFFIX,
+    SEALED_SUFFIX,
+    sealed_path,
+    sequence_of,
+)
+from capd.recording.segment.reader import Frame, SegmentReader
+from capd.recording.segment.writer import FIRST_SEQUENCE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recovery:
+    """What recovery found and did.
+
+    Attributes:
+        position: everything that the journal holds before it is sealed; None when no segment says so.
+        next_sequence: number of the next segment.
+        sealed: files that were sealed now.
+        removed: files that held nothing whole.
+        quarantined: where files went that are no segments.
+        cut_bytes: bytes of unfinished frames that were cut off; the journal still has what they held.
+    """
+
+    position: Position | None
+    next_sequence: int
+    sealed: list[Path] = field(default_factory=list)
+    removed: list[Path] = field(default_factory=list)
+    quarantined: list[Path] = field(default_factory=list)
+    cut_bytes: int = 0
+
+
+def recover(directory: Path, *, clock: Callable[[], int], quarantine: Path | None = None) -> Recovery:
+    """Seal what a dead writer left open, so that a new writer may start. May itself be killed at any moment, and be repeated.
+
+    Args:
+        directory: the segments; it may be missing.
+        clock: wall time in ns since 1970 UTC.
+        quarantine: where open files go that cannot be read at all; None: `quarantine` beside the directory.
+
+    Raises:
+        StateDirectoryError: files cannot be read, written or renamed.
+        NewerVersionError: a later capd wrote here; nothing newer is touched.
+    """
+    quarantine = quarantine if quarantine is not None else directory.parent / "quarantine"
+    sealed: list[Path] = []
+    removed: list[Path] = []
+    quarantined: list[Path] = []
+    cut_bytes = 0
+    last = FIRST_SEQUENCE - 1
+    for path in _segments(directory, OPEN_SUFFIX):
+        sequence = sequence_of(path) or 0
+        with on_disk("recover", path):
+            if path.stat().st_size <= FILE_HEADER.size:
+                path.unlink()
+                removed.append(path)
+                continue
+        try:
+            cut = _seal(path, sealed_path(directory, sequence), clock)
+        except CorruptSegmentError:
+            quarantined.append(_set_aside(path, quarantine))
+            last = max(last, sequence)
+            continue
+        if cut is None:
+            removed.append(path)
+        else:
+            sealed.append(sealed_path(directory, sequence))
+            cut_bytes += cut
+    paths = _segments(directory, SEALED_SUFFIX)
+    last = max([last, *(sequence_of(path) or 0 for path in paths)])
+    return Recovery(
+        position=_last_position(paths),
+        next_sequence=last + 1,
+        sealed=sealed,
+        removed=removed,
+        quarantined=quarantined,
+        cut_bytes=cut_bytes,
+    )
+
+
+def _segments(directory: Path, suffix: str) -> list[Path]:
+    """Give a directory's segments of one kind, in their order."""
+    with on_disk("recover", directory):
+        try:
+            return sorted(path for path in directory.iterdir() if path.suffix == suffix and sequence_of(path) is not None)
+        except FileNotFoundError:
+            return []
+
+
+def _last_position(paths: list[Path]) -> Position | None:
+    """Give the position of the newest segment whose footer can be read: damage to it costs reading the journal again."""
+    for path in reversed(paths):
+        try:
+            with SegmentReader(path) as reader:
+                if reader.footer is not None:
+                    return reader.footer.position
+        except CorruptSegmentError:
+            continue
+    return None
+
+
+def _seal(path: Path, target: Path, clock: Callable[[], int]) -> int | None:
+    """Seal an open file with its whole flushes.
+
+    Returns:
+        Bytes that were cut off; None when nothing whole was in it and it was removed.
+
+    Raises:
+        CorruptSegmentError: the file header is damaged.
+    """
+    if _finished(path):
+        with on_disk("recover", path):
+            rename(path, target)
+        return 0
+    footer, end = _whole(path, clock)
+    with on_disk("recover", path):
+        if footer is None:
+            path.unlink()
+            return None
+        size = path.stat().st_size
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            os.ftruncate(fd, end)
+            write_whole(fd, [footer.pack()], end)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        rename(path, target)
+    return size - end
+
+
+def _finished(path: Path) -> bool:
+    """Tell whether the writer died between its footer and the renaming; what it wrote is synced, so that renaming is enough."""
+    try:
+        with SegmentReader(path, sealed=True):
+            pass
+    except CorruptSegmentError:
+        return False
+    with on_disk("recover", path):
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    return True
+
+
+def _whole(path: Path, clock: Callable[[], int]) -> tuple[Footer | None, int]:
+    """Read the whole flushes at the start of an open file, up to the first damage.
+
+    Returns:
+        The footer that they need, None when there are none; and where they end.
+    """
+    frames: list[FrameEntry] = []
+    sessions: dict[UUID, SessionEntry] = {}
+    position = Position(0, 0)
+    flush: list[tuple[Frame, FrameEntry]] = []
+    with SegmentReader(path, sealed=False) as reader:
+        try:
+            for frame, entry in zip(reader.frames(), reader.entries(), strict=True):
+                flush.append((frame, _entry(frame, entry, reader.stored(frame.number))))
+                if frame.continued:
+                    continue
+                for record, number in [(record, held.number) for held, _ in flush for record in held.records()]:
+                    sessions.setdefault(record.session, SessionEntry()).take(record, number)
+                frames += [held_entry for _, held_entry in flush]
+                position = frame.preamble.position
+                flush = []
+        except CorruptSegmentError:
+            pass  # the damaged flush and what follows is still in the journal
+        header = reader.header
+    if not frames:
+        return None, FILE_HEADER.size
+    footer = Footer(
+        header=header,
+        sealed_ns=clock(),
+        frames=frames,
+        sessions=sessions,
+        position=position,
+        losses={},
+        recovered=True,
+    )
+    return footer, frames[-1].offset + frames[-1].length
+
+
+def _entry(frame: Frame, entry: FrameEntry, stored: bytes) -> FrameEntry:
+    return replace(
+        entry,
+        raw=len(frame.raw),
+        sha256=sha256(stored).digest(),
+        first_ns=frame.preamble.first_ns,
+        last_ns=frame.preamble.last_ns,
+    )
+
+
+def _set_aside(path: Path, quarantine: Path) -> Path:
+    """Move a file that is no segment out of the way, without losing it."""
+    with on_disk("quarantine", path):
+        quarantine.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        target = quarantine / path.name
+        number = 1
+        while target.exists():
+            target = quarantine / f"{path.name}.{number}"
+            number += 1
+        path.rename(target)
+        sync_directory(quarantine)
+        sync_directory(path.parent)
+    return target

@@ -1,0 +1,297 @@
+"""Writing segments: records become frames, frames a file, the file is sealed.
+
+What lives here: the one writer of a segments directory. What must not: layouts, reading, the meaning of records.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+import zstandard
+
+from capd.recording.durable import DIRECTORY_MODE, FILE_MODE, sync_directory, write_whole
+from capd.recording.errors import RecordTooLargeError, on_disk, state_error
+from capd.recording.journal.block import Position
+from capd.recording.record import Record, pack
+from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry
+from capd.recording.segment.layout import (
+    FILE_HEADER,
+    RECORD_BYTES_MAX,
+    FileHeader,
+    Preamble,
+    open_path,
+    pack_frame,
+    sealed_path,
+    sequence_of,
+)
+
+FRAME_RAW_BYTES: Final = 1 << 20
+"""A flush of more than this becomes several frames, so that reading one session does not unpack much of the others."""
+SEGMENT_RAW_BYTES: Final = 8 << 20
+SEGMENT_AGE_NS: Final = 5_000_000_000
+"""A segment is due for sealing at this size or this long after its first record: what a lost disk or host can cost."""
+LEVEL: Final = 1
+"""zstd level: a quarter of the recorder's budget per core at text, for nearly the size of higher levels."""
+FIRST_SEQUENCE: Final = 1
+
+
+class SegmentWriter:
+    """Writes segments one after the other. One at a time may write into a directory; `recover` comes before it.
+
+    Records are buffered by `append`, written by `flush`, and final with `seal`. Only `flush` and `seal` touch the disk; when
+    they raise, nothing is lost: what was appended is kept, and the call may be repeated.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        host: UUID,
+        clock: Callable[[], int],
+        sequence: int | None = None,
+        position: Position = Position(0, 0),  # noqa: B008 - a frozen value
+        level: int = LEVEL,
+        raw_bytes_max: int = SEGMENT_RAW_BYTES,
+        age_max_ns: int = SEGMENT_AGE_NS,
+        frame_raw_bytes: int = FRAME_RAW_BYTES,
+    ) -> None:
+        """Prepare to write; the first file appears with the first flush of records.
+
+        Args:
+            directory: made if it is missing (0750).
+            host: the installation.
+            clock: wall time in ns since 1970 UTC.
+            sequence: number of the next segment, as `recover` gives it; None looks at the directory.
+            position: where in the journal what is appended starts.
+            level: zstd level.
+            raw_bytes_max: size from which on a segment is due for sealing.
+            age_max_ns: age of its first record from which on it is.
+            frame_raw_bytes: size at which a flush is divided into frames.
+
+        Raises:
+            StateDirectoryError: the directory cannot be used.
+        """
+        self._directory = directory
+        self._host = host
+        self._clock = clock
+        self._compressor = zstandard.ZstdCompressor(level=level)
+        self._raw_bytes_max = raw_bytes_max
+        self._age_max_ns = age_max_ns
+        self._frame_raw_bytes = frame_raw_bytes
+        self._position = self._pending_position = position
+        with on_disk("prepare", directory):
+            directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            self._sequence = sequence if sequence is not None else next_sequence(directory)
+        self._buffer: list[bytes] = []
+        self._buffer_bytes = 0
+        self._buffer_times: tuple[int, int] = (0, 0)
+        self._begin()
+
+    def _begin(self) -> None:
+        """Forget the segment before."""
+        self._fd = -1
+        self._size = 0
+        self._raw_bytes = 0
+        self._created_ns = 0
+        self._begun_ns: int | None = None
+        self._asked = False
+        self._frames: list[FrameEntry] = []
+        self._sessions: dict[UUID, SessionEntry] = {}
+        self._pending: list[bytes] = []
+        self._pending_frames: list[FrameEntry] = []
+
+    @property
+    def sequence(self) -> int:
+        """Number of the segment that is written, or will be next."""
+        return self._sequence
+
+    @property
+    def position(self) -> Position:
+        """Everything that the journal holds before it has been flushed."""
+        return self._position
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was appended since the last seal: then the position is as safe as a sealed one."""
+        return self._begun_ns is None
+
+    @property
+    def raw_bytes(self) -> int:
+        """Size of this segment before compression, with what is not flushed yet."""
+        return self._raw_bytes + self._buffer_bytes
+
+    @property
+    def file_bytes(self) -> int:
+        """Size of this segment's file so far."""
+        return self._size
+
+    def append(self, records: Iterable[Record]) -> None:
+        """Take records in their order. They are in memory only, until they are flushed.
+
+        Raises:
+            RecordTooLargeError: a record is over RECORD_BYTES_MAX; it and those after it were not taken.
+        """
+        for record in records:
+            packed = pack(record)
+            if len(packed) > RECORD_BYTES_MAX:
+                raise RecordTooLargeError(len(packed), RECORD_BYTES_MAX)
+            if self._begun_ns is None:
+                self._begun_ns = self._clock()
+            if self._buffer and self._buffer_bytes + len(packed) > self._frame_raw_bytes:
+                self._end_frame(self._pending_position, continued=True)
+            first_ns, last_ns = self._buffer_times if self._buffer else (record.time_ns, record.time_ns)
+            self._buffer_times = (min(first_ns, record.time_ns), max(last_ns, record.time_ns))
+            self._buffer.append(packed)
+            self._buffer_bytes += len(packed)
+            entry = self._sessions.get(record.session)
+            if entry is None:
+                entry = self._sessions[record.session] = SessionEntry()
+            entry.take(record, self._frame_number)
+
+    def flush(self, position: Position) -> None:
+        """Write what was appended; when this returns, readers see it, and the death of any process cannot take it away.
+
+        Args:
+            position: everything that the journal holds before it has been appended.
+
+        Raises:
+            StorageFullError: no room; nothing of this flush is in the file, everything is kept for the next call.
+            StateDirectoryError: the file cannot be written; as above.
+        """
+        if self._buffer:
+            self._end_frame(position, continued=False)
+        self._pending_position = position
+        if self._pending:
+            path = open_path(self._directory, self._sequence)
+            with on_disk("write", path):
+                if self._fd < 0:
+                    self._create(path)
+                self._write_pending()
+        self._position = position
+
+    def ask_seal(self) -> None:
+        """Make the segment due for sealing as soon as it holds a record."""
+        self._asked = True
+
+    def should_seal(self, now_ns: int) -> bool:
+        """Tell whether the segment is due for sealing; `now_ns` is of the same clock as the writer's."""
+        if self._begun_ns is None:
+            return False
+        age_ns = now_ns - self._begun_ns
+        old = age_ns >= self._age_max_ns or age_ns < 0  # a clock that was set back says nothing about age
+        return self._asked or old or self.raw_bytes >= self._raw_bytes_max
+
+    def seal(self, losses: Mapping[str, int]) -> Path | None:
+        """Make the segment final: footer, sync, rename. The next record starts the next segment.
+
+        Records that were appended and not flushed are flushed with the last position.
+
+        Args:
+            losses: counters of what was lost on the host since capd's start, by cause.
+
+        Returns:
+            The sealed file; None when there was nothing to seal.
+
+        Raises:
+            StorageFullError: no room; the segment stays open as it was, and the call may be repeated.
+            StateDirectoryError: the file cannot be sealed; as above.
+        """
+        self.flush(self._position)
+        if self._fd < 0:
+            return None
+        source = open_path(self._directory, self._sequence)
+        target = sealed_path(self._directory, self._sequence)
+        footer = Footer(
+            header=self._header(),
+            sealed_ns=self._clock(),
+            frames=self._frames,
+            sessions=self._sessions,
+            position=self._position,
+            losses=losses,
+            recovered=False,
+        )
+        with on_disk("seal", source):
+            try:
+                write_whole(self._fd, [footer.pack()], self._size)
+                os.fsync(self._fd)
+                source.rename(target)
+            except OSError:
+                os.ftruncate(self._fd, self._size)  # so that frames may follow, and a later footer ends the file
+                raise
+        self.close()
+        self._sequence += 1
+        self._begin()
+        with on_disk("seal", target):
+            sync_directory(self._directory)
+        return target
+
+    def close(self) -> None:
+        """Close the file without sealing it: what was flushed is for `recover` to seal."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    @property
+    def _frame_number(self) -> int:
+        return len(self._frames) + len(self._pending_frames)
+
+    def _header(self) -> FileHeader:
+        return FileHeader(host=self._host, sequence=self._sequence, created_ns=self._created_ns)
+
+    def _create(self, path: Path) -> None:
+        sealed = sealed_path(self._directory, self._sequence)
+        if sealed.exists():
+            raise state_error("write again", sealed, FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)))
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+        os.fchmod(self._fd, FILE_MODE)
+        self._created_ns = self._clock()
+
+    def _end_frame(self, position: Position, *, continued: bool) -> None:
+        """Compress what is buffered into a frame that waits to be written."""
+        number = self._frame_number
+        first_ns, last_ns = self._buffer_times if self._buffer else (0, 0)
+        preamble = Preamble(number=number, position=position, first_ns=first_ns, last_ns=last_ns)
+        raw = b"".join([preamble.pack(), *self._buffer])
+        stored = self._compressor.compress(raw)
+        frame = pack_frame(number=number, continued=continued, raw=raw, stored=stored)
+        before = self._frames[-1:] if not self._pending_frames else self._pending_frames[-1:]
+        offset = before[0].offset + before[0].length if before else FILE_HEADER.size
+        digest = sha256(frame)
+        digest.update(stored)
+        self._pending += [frame, stored]
+        self._pending_frames.append(
+            FrameEntry(
+                offset=offset,
+                length=len(frame) + len(stored),
+                raw=len(raw),
+                sha256=digest.digest(),
+                first_ns=first_ns,
+                last_ns=last_ns,
+            )
+        )
+        self._raw_bytes += len(raw)
+        self._buffer = []
+        self._buffer_bytes = 0
+
+    def _write_pending(self) -> None:
+        head = [] if self._size else [self._header().pack()]
+        self._size += write_whole(self._fd, head + self._pending, self._size)
+        self._frames += self._pending_frames
+        self._pending = []
+        self._pending_frames = []
+
+
+def next_sequence(directory: Path) -> int:
+    """Give the number after the highest of a directory's segments, open ones included.
+
+    Raises:
+        OSError: the directory cannot be read.
+    """
+    numbers = [number for path in directory.iterdir() if (number := sequence_of(path)) is not None]
+    return max(numbers, default=FIRST_SEQUENCE - 1) + 1
