@@ -9,7 +9,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 # -P: the folders at the root (daemon, cli, ...) are importable as capd.<folder> only.
 PY := $(RUN)/python -P
-PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet
+PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
 # Tests that load probes need root; everything of theirs goes to temporary directories.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
