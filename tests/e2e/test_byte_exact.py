@@ -6,6 +6,7 @@ What lives here: many clients against servers that hash what they read and write
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -123,6 +124,18 @@ def test_psql_bodies(
         commands: list[Command] = [["psql", "-X", "-q", "-o", "/dev/null", "-f", file] for file in files]
         capd.run("bodies-psql", *one_after_another(commands), environment=environment(port, trusted))
         capd.assert_recorded("bodies-psql", ledger.take(len(SIZES)), protocol="postgresql", state="closed")
+
+
+@pytest.mark.parametrize(
+    ("python", "library"), [(PYTHON, "the system's"), (sys.executable, "a wheel's")], ids=["system-openssl", "bundled-openssl"]
+)
+def test_psycopg(capd: Instance, trusted: Certificates, database: Database, python: str, library: str) -> None:
+    """Statements, COPY and pipelines of psycopg are whole, over the OpenSSL of the system and over the one in its wheel."""
+    name = f"psycopg of {library} OpenSSL"
+    with relay(database.port, trusted) as (port, ledger):
+        client = [python, "-P", CLIENTS / "statements.py", *map(str, SIZES)]
+        capd.run(name, *client, environment=environment(port, trusted))
+        capd.assert_recorded(name, ledger.take(1), protocol="postgresql", state="closed")
 
 
 def test_keep_alive(capd: Instance, trusted: Certificates, mirror: Server, bodies: Mapping[int, Path]) -> None:
