@@ -61,6 +61,8 @@ class Absence(IntEnum):
     """io_uring: the buffer is not known."""
     RING_FULL = 6
     """The ring had no room: bytes are lost."""
+    UNKNOWN_CALL = 7
+    """A system call whose buffers the probes do not know, such as a 32-bit one: bytes are lost."""
 
 
 class Role(IntEnum):
@@ -236,7 +238,7 @@ class ForkEvent:
 
 
 EXEC: Final = struct.Struct("<QQQIIIII4x16s")
-"""exe device, exe inode, cgroup, uid, gid, filename bytes, argv bytes, argv bytes before cutting, comm."""
+"""exe device (kernel form, major << 20 | minor), exe inode, cgroup, uid, gid, filename bytes, argv bytes, argv bytes before cutting, comm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +246,7 @@ class ExecEvent:
     """The header's process runs a new program.
 
     Attributes:
-        device, inode: of the executable file (device as `st_dev`).
+        device, inode: of the executable file (device in the kernel's form: major << 20 | minor).
         cgroup: cgroup id.
         uid, gid: real ids in the initial user namespace.
         argv_bytes_total: length before it was cut.
@@ -276,7 +278,7 @@ class ExitEvent:
 
 
 FILE_MAPPED: Final = struct.Struct("<QQ")
-"""device, inode."""
+"""device (kernel form, major << 20 | minor), inode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +349,8 @@ def _data(body: memoryview) -> DataEvent:
     if start + captured > len(body):
         raise struct.error(f"{captured} payload bytes announced, {len(body) - start} there")
     peer = PEER.unpack_from(body, DATA.size) if peer_bytes else None
+    if peer is not None and not peer[0]:
+        peer = None
     payload = body[start : start + captured]
     return DataEvent(stream, position, socket, length, captured, direction, tie, absence, library, peer, payload)
 

@@ -1,0 +1,130 @@
+/* State shared by the programs: who is recorded, which sockets and TLS streams exist, what was lost. */
+
+/* A process of a run. */
+struct member {
+	u64 run;
+	u64 start_ns;
+};
+
+enum socket_flag {
+	SOCKET_CLOSED = 1,
+	SOCKET_TCP = 2,
+	SOCKET_ENDED = 4,
+	/* The kernel's byte counters are known from the connection's first byte on. */
+	SOCKET_COUNTED = 8,
+	SOCKET_STREAM = 16,
+};
+
+struct socket_state {
+	struct member member;
+	u32 pid;
+	u32 flags;
+	u64 position[2];
+	/* write_seq and copied_seq when no byte had moved. */
+	u32 baseline[2];
+	u16 family;
+	u16 role;
+	u32 pad;
+};
+
+/* A TLS call in progress on a thread. */
+struct tls_call {
+	u64 ssl;
+	u64 buffer;
+	u64 bytes;
+	u64 moved_pointer;
+	u64 stack;
+	u64 socket;
+	u8 direction;
+	u8 result;
+	u8 library;
+	u8 tie;
+	u32 pad;
+};
+
+struct tls_key {
+	u64 ssl;
+	u32 pid;
+	u32 pad;
+};
+
+struct tls_stream {
+	u64 id;
+	u64 socket;
+	u64 position[2];
+	u8 library;
+	u8 tie;
+	u8 pad[6];
+};
+
+/* The first bytes of TLS records on their way between a socket and a memory BIO. Sixteen bytes hold eleven of ciphertext. */
+#define PREFIX_BYTES 16
+
+struct prefix_key {
+	u8 bytes[PREFIX_BYTES];
+	u32 pid;
+	u32 pad;
+};
+
+struct loss_key {
+	u64 stream;
+	u8 layer;
+	u8 direction;
+	u8 cause;
+	u8 pad[5];
+};
+
+/* `probes/counters.py` has the same list. */
+enum counter {
+	COUNT_DATA_RECORDS = 0,
+	COUNT_DATA_BYTES,
+	COUNT_CONTROL_RECORDS,
+	COUNT_CONTROL_LOST,
+	COUNT_RING_FULL_RECORDS,
+	COUNT_RING_FULL_BYTES,
+	COUNT_FAULT_BYTES,
+	COUNT_TOO_LARGE_BYTES,
+	COUNT_UNKNOWN_CALL_BYTES,
+	COUNT_MAP_FULL,
+	COUNT_TIE_CONFLICTS,
+	COUNT_STALE_CALLS,
+	COUNT_LOSSES_UNTOLD,
+	COUNTERS,
+};
+
+/* Processes of all runs; a host with more than 65,536 of them at once is not one that an agent should be on. */
+BPF_HASH(lineage, u32, struct member, 65536);
+BPF_HASH(selected_cgroups, u64, u64, 4096);
+BPF_HASH(sockets, u64, struct socket_state, 65536);
+BPF_HASH(tls_streams, struct tls_key, struct tls_stream, 65536);
+/* One entry per thread inside a TLS call. */
+BPF_HASH(tls_calls, u64, struct tls_call, 16384);
+/* Short-lived hints: old ones may be forgotten, so LRU. */
+BPF_TABLE("lru_hash", struct prefix_key, u64, received_prefixes, 16384);
+BPF_TABLE("lru_hash", struct prefix_key, struct tls_key, written_prefixes, 16384);
+BPF_TABLE("lru_hash", struct tls_key, u64, bio_sockets, 16384);
+/* Messages already passed in a thread's recvmmsg or sendmmsg. */
+BPF_TABLE("lru_hash", u64, u32, message_index, 16384);
+/* Where the datagram came from that a thread is receiving. */
+BPF_TABLE("lru_hash", u64, struct peer_address, datagram_peers, 16384);
+BPF_HASH(losses, struct loss_key, u64, 65536);
+BPF_ARRAY(counters, u64, COUNTERS);
+/* Executable files already told to the daemon: (device, inode). */
+struct file_key {
+	u64 device;
+	u64 inode;
+};
+BPF_HASH(known_files, struct file_key, u8, 16384);
+
+static __always_inline void count(u32 which, u64 amount)
+{
+	u64 *value = counters.lookup(&which);
+	if (value)
+		__sync_fetch_and_add(value, amount);
+}
+
+static __always_inline struct member *current_member(void)
+{
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	return lineage.lookup(&pid);
+}

@@ -1,0 +1,518 @@
+/*
+ * What moves through sockets.
+ *
+ * Modern tier: the tracepoints sock_send_length and sock_recv_length (Linux 6.3) run inside every send and receive on a socket, whichever system
+ * call it came by, with the socket itself in hand: file reads and writes pay nothing, a descriptor that another thread closes or
+ * swaps cannot mislead, and calls whose buffers are not known (io_uring, sendfile) still count their bytes. Classic tier: the
+ * per-syscall tracepoints, where the socket is found by its descriptor at entry and the bytes are read at exit.
+ */
+
+static __always_inline u64 socket_id(u64 sk, u64 trusted)
+{
+#if MODERN
+	/* The cookie never is given twice until the host restarts. The helper makes one where there is none yet. */
+	return trusted ? bpf_get_socket_cookie((void *)trusted) : READ(u64, sk + OFFSET_SK_COOKIE);
+#else
+	u64 inode = READ(u64, sk + OFFSET_SK_SOCKET);
+	if (!inode)
+		return 0;
+	return 1ULL << 63 | READ(u64, inode + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER);
+#endif
+}
+
+static __always_inline u32 tcp_written(u64 sk) { return READ(u32, sk + OFFSET_TCP_WRITE_SEQ); }
+static __always_inline u32 tcp_read(u64 sk) { return READ(u32, sk + OFFSET_TCP_COPIED_SEQ); }
+
+static __always_inline void read_unix_name(struct socket_open_event *event, u64 sk)
+{
+	u64 own = READ(u64, sk + OFFSET_UNIX_ADDR);
+	u64 peer = READ(u64, sk + OFFSET_UNIX_PEER);
+	u64 peer_name = peer ? READ(u64, peer + OFFSET_UNIX_ADDR) : 0;
+	u64 name = peer_name ? peer_name : own;
+	if (peer_name && !own)
+		event->role = ROLE_CLIENT;
+	else if (own && !peer_name)
+		event->role = ROLE_SERVER;
+	u64 bytes = name ? READ(u32, name + OFFSET_UNIX_NAME_BYTES) : 0;
+	if (bytes <= 2)
+		return;
+	bytes -= 2;
+	if (bytes > PATH_BYTES)
+		bytes = PATH_BYTES;
+	asm volatile("" : "+r"(bytes));
+	if (bytes <= PATH_BYTES && !bpf_probe_read_kernel(event->path, bytes, (void *)(name + OFFSET_UNIX_NAME + 2)))
+		event->path_bytes = bytes;
+}
+
+static __always_inline void announce(u64 sk, u64 id, struct member *member, u32 pid, u32 role, u32 mid_stream)
+{
+	struct socket_open_event *event = bpf_ringbuf_reserve(CONTROL_RING, sizeof(*event), 0);
+	if (!event) {
+		count(COUNT_CONTROL_LOST, 1);
+		return;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	fill_header(&event->header, member, SOCKET_OPEN, sizeof(*event));
+	/* A connection may be made in another process's time slice. */
+	event->header.pid = pid;
+	event->socket = id;
+	event->family = sock_family(sk);
+	event->type = sock_type(sk);
+	event->protocol = event->family == AF_UNIX ? 0 : sock_protocol(sk);
+	event->role = role;
+	event->mid_stream = mid_stream;
+	event->netns = READ(u32, READ(u64, sk + OFFSET_SK_NET) + OFFSET_NET_INUM);
+	if (event->family == AF_UNIX) {
+		read_unix_name(event, sk);
+	} else {
+		event->local_port = READ(u16, sk + OFFSET_SK_NUM);
+		event->peer_port = swap16(READ(u16, sk + OFFSET_SK_DPORT));
+		if (event->family == AF_INET) {
+			bpf_probe_read_kernel(event->local_address, 4, (void *)(sk + OFFSET_SK_RCV_SADDR));
+			bpf_probe_read_kernel(event->peer_address, 4, (void *)(sk + OFFSET_SK_DADDR));
+		} else {
+			bpf_probe_read_kernel(event->local_address, 16, (void *)(sk + OFFSET_SK_V6_RCV_SADDR));
+			bpf_probe_read_kernel(event->peer_address, 16, (void *)(sk + OFFSET_SK_V6_DADDR));
+		}
+	}
+	bpf_ringbuf_submit(event, 0);
+	count(COUNT_CONTROL_RECORDS, 1);
+}
+
+/* First sight of a socket. `written` and `read` are bytes of the very call that showed it. */
+static __always_inline struct socket_state *meet(u64 sk, u64 id, struct member *member, u32 pid, u32 role, u32 written, u32 read)
+{
+	struct socket_state state = {};
+	u32 mid_stream = 0;
+	state.member = *member;
+	state.pid = pid;
+	state.family = sock_family(sk);
+	state.role = role;
+	if (sock_type(sk) != SOCK_DGRAM)
+		state.flags |= SOCKET_STREAM;
+	if (state.family != AF_UNIX && sock_protocol(sk) == IPPROTO_TCP) {
+		state.flags |= SOCKET_TCP | SOCKET_COUNTED;
+		state.baseline[REQUEST] = tcp_written(sk) - written;
+		state.baseline[RESPONSE] = tcp_read(sk) - read;
+		/* bytes_acked counts the SYN of the side that opened, so one byte of it means nothing. */
+		u64 sent = READ(u64, sk + OFFSET_TCP_BYTES_ACKED) + (u32)(tcp_written(sk) - READ(u32, sk + OFFSET_TCP_SND_UNA));
+		u64 heard = READ(u64, sk + OFFSET_TCP_BYTES_RECEIVED) - (u32)(READ(u32, sk + OFFSET_TCP_RCV_NXT) - tcp_read(sk));
+		mid_stream = role == ROLE_UNKNOWN && (sent > written + 1ULL || (s64)heard > (s64)read + 1);
+	}
+	if (sockets.update(&id, &state)) {
+		count(COUNT_MAP_FULL, 1);
+		return 0;
+	}
+	announce(sk, id, member, pid, role, mid_stream);
+	return sockets.lookup(&id);
+}
+
+static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *state, u32 fin_written)
+{
+	if (state->flags & SOCKET_CLOSED)
+		return;
+	state->flags |= SOCKET_CLOSED;
+	struct socket_close_event event = {};
+	fill_header(&event.header, &state->member, SOCKET_CLOSE, sizeof(event));
+	event.header.pid = state->pid;
+	event.socket = id;
+	event.position[REQUEST] = state->position[REQUEST];
+	event.position[RESPONSE] = state->position[RESPONSE];
+	if (state->flags & SOCKET_COUNTED) {
+		/* TCP counts modulo 2^32; the probes' own count tells the rest. */
+		u32 written = tcp_written(sk) - fin_written - state->baseline[REQUEST];
+		u32 read = tcp_read(sk) - state->baseline[RESPONSE];
+		event.kernel_bytes[REQUEST] = state->position[REQUEST] + (s64)(s32)(written - (u32)state->position[REQUEST]);
+		event.kernel_bytes[RESPONSE] = state->position[RESPONSE] + (s64)(s32)(read - (u32)state->position[RESPONSE]);
+		event.kernel_known = 1;
+	}
+	emit_control(&event, sizeof(event));
+	sockets.delete(&id);
+}
+
+/*
+ * TCP connections begin and end here, not in connect() and close(): a descriptor may be one of many for the same socket, and a connection
+ * may end without any call. In the tracepoint since Linux 4.16. On close() the kernel sets both shutdown bits before it changes the state.
+ */
+int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0];
+	u32 old = ctx->args[1], new = ctx->args[2];
+	if (sock_protocol(sk) != IPPROTO_TCP)
+		return 0;
+	u64 id = socket_id(sk, sk);
+	if (!id)
+		return 0;
+	if (new == TCP_SYN_SENT) {
+		struct member *member = current_member();
+		if (!member)
+			return 0;
+		struct socket_state *state = meet(sk, id, member, bpf_get_current_pid_tgid() >> 32, ROLE_CLIENT, 0, 0);
+		if (state)
+			state->flags &= ~SOCKET_COUNTED;
+		return 0;
+	}
+	struct socket_state *state = sockets.lookup(&id);
+	if (!state)
+		return 0;
+	if (new == TCP_ESTABLISHED) {
+		state->baseline[REQUEST] = tcp_written(sk);
+		state->baseline[RESPONSE] = tcp_read(sk);
+		state->flags |= SOCKET_COUNTED;
+		announce(sk, id, &state->member, state->pid, state->role, 0);
+		return 0;
+	}
+	u32 released = (READ(u8, sk + OFFSET_SK_SHUTDOWN) & SHUTDOWN_MASK) == SHUTDOWN_MASK;
+	if (new == TCP_CLOSE || released)
+		tell_close(sk, id, state, old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT && old != TCP_SYN_SENT);
+	return 0;
+}
+
+struct descriptor_args {
+	u64 common;
+	long number;
+	u64 fd;
+};
+
+/* Sockets without a connection state end with their last descriptor. */
+int on_close(struct descriptor_args *ctx)
+{
+	if (!current_member())
+		return 0;
+	u64 file = file_of(ctx->fd);
+	u64 sk = sock_of(file);
+	if (!sk)
+		return 0;
+#ifdef OFFSET_FILE_REF
+	u32 last = READ(u64, file + OFFSET_FILE_REF) == 0;
+#else
+	u32 last = READ(u64, file + OFFSET_FILE_COUNT) == 1;
+#endif
+	u64 id = socket_id(sk, 0);
+	struct socket_state *state = id && last ? sockets.lookup(&id) : 0;
+	if (state && !(state->flags & SOCKET_TCP))
+		tell_close(sk, id, state, 0);
+	return 0;
+}
+
+struct exit_args {
+	u64 common;
+	long number;
+	long result;
+};
+
+/* An accepted connection: the agent is the server. Its bytes count from here on. */
+int on_accept(struct exit_args *ctx)
+{
+	if (ctx->result < 0)
+		return 0;
+	struct member *member = current_member();
+	if (!member)
+		return 0;
+	u64 sk = sock_of(file_of(ctx->result));
+	u64 id = sk ? socket_id(sk, 0) : 0;
+	if (!id || sockets.lookup(&id))
+		return 0;
+	u16 family = sock_family(sk);
+	if (family == AF_INET || family == AF_INET6 || family == AF_UNIX)
+		meet(sk, id, member, bpf_get_current_pid_tgid() >> 32, ROLE_SERVER, 0, 0);
+	return 0;
+}
+
+static __always_inline void read_message(struct cursor *at, u64 message)
+{
+	struct message_header header = {};
+	if (bpf_probe_read_user(&header, sizeof(header), (void *)message)) {
+		at->unknown = ABSENCE_FAULT;
+		return;
+	}
+	at->iov = header.iov;
+	at->iovs = header.iovs;
+}
+
+static __always_inline void read_name(struct peer_address *peer, u64 name, u32 bytes)
+{
+	/* struct sockaddr_in and sockaddr_in6 both begin with family and port; the addresses are at 4 and 8. */
+	if (!name || bytes < 16)
+		return;
+	peer->family = READ_USER(u16, name);
+	peer->port = swap16(READ_USER(u16, name + 2));
+	if (peer->family == AF_INET6 && bytes >= 24)
+		bpf_probe_read_user(peer->address, 16, (void *)(name + 8));
+	else if (peer->family == AF_INET)
+		bpf_probe_read_user(peer->address, 4, (void *)(name + 4));
+	else
+		peer->family = 0;
+}
+
+static __always_inline int looks_like_tls(u8 *bytes)
+{
+	return bytes[0] >= 20 && bytes[0] <= 23 && bytes[1] == 3 && bytes[2] <= 4;
+}
+
+/* Gives the first bytes of what the cursor points to, where they look like a TLS record. */
+static __always_inline int tls_prefix(struct prefix_key *key, struct cursor *at)
+{
+	u64 base = at->base;
+	if (!base && at->iovs) {
+		if (READ_USER(u64, at->iov + offsetof(struct iovec, bytes)) < PREFIX_BYTES)
+			return 0;
+		base = READ_USER(u64, at->iov);
+	}
+	if (!base || bpf_probe_read_user(key->bytes, PREFIX_BYTES, (void *)base))
+		return 0;
+	key->pid = bpf_get_current_pid_tgid() >> 32;
+	return looks_like_tls(key->bytes);
+}
+
+static __always_inline void tell_tie(struct tls_key *key, struct tls_stream *stream, struct member *member)
+{
+	struct tls_open_event event = {};
+	fill_header(&event.header, member, TLS_OPEN, sizeof(event));
+	event.stream = stream->id;
+	event.pointer = key->ssl;
+	event.socket = stream->socket;
+	event.library = stream->library;
+	event.tie = stream->tie;
+	emit_control(&event, sizeof(event));
+}
+
+/* Memory BIOs: the same bytes at the library and at the socket tie the two. */
+static __always_inline void compare_prefix(u64 id, struct member *member, u32 direction, struct cursor *at)
+{
+	struct prefix_key prefix = {};
+	if (!tls_prefix(&prefix, at))
+		return;
+	if (direction == RESPONSE) {
+		received_prefixes.update(&prefix, &id);
+		return;
+	}
+	struct tls_key *key = written_prefixes.lookup(&prefix);
+	if (!key)
+		return;
+	struct tls_key copy = *key;
+	struct tls_stream *stream = tls_streams.lookup(&copy);
+	if (!stream || stream->socket)
+		return;
+	stream->socket = id;
+	stream->tie = TIE_CIPHERTEXT;
+	tell_tie(&copy, stream, member);
+}
+
+/* A socket operation inside a TLS call moves that call's ciphertext, if it is a stream and nothing contradicts. */
+static __always_inline int nested_in_tls(u64 id, u32 socket_flags, u32 direction)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *call = tls_calls.lookup(&thread);
+	if (!call || !(socket_flags & SOCKET_STREAM))
+		return 0;
+	if (call->socket && call->socket != id) {
+		count(COUNT_TIE_CONFLICTS, 1);
+		return 0;
+	}
+	call->socket = id;
+	call->tie = TIE_NESTED;
+	return 1;
+}
+
+/* The end of what the peer says. If the FIN was read, TCP has counted it. */
+static __always_inline void tell_end(u64 sk, u64 id, struct socket_state *state, struct data_event *event)
+{
+	if (!(state->flags & SOCKET_STREAM) || state->flags & SOCKET_ENDED)
+		return;
+	state->flags |= SOCKET_ENDED;
+	if (state->flags & SOCKET_COUNTED && tcp_read(sk) - state->baseline[RESPONSE] == (u32)state->position[RESPONSE] + 1)
+		state->baseline[RESPONSE]++;
+	emit_absent(event, LAYER_SOCKET);
+}
+
+/* One finished send or receive of `bytes` bytes whose buffers `at` points to. */
+static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 direction, u32 bytes, struct cursor *at, struct peer_address *peer)
+{
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	struct socket_state *state = sockets.lookup(&id);
+	if (!state)
+		state = meet(sk, id, member, pid, ROLE_UNKNOWN, direction == REQUEST ? bytes : 0, direction == RESPONSE ? bytes : 0);
+	if (!state)
+		return;
+	struct data_event event = {};
+	fill_header(&event.header, member, SOCKET_DATA, sizeof(event));
+	event.stream = id;
+	event.socket = id;
+	event.direction = direction;
+	event.position = state->position[direction & 1];
+	if (!bytes) {
+		if (direction == RESPONSE)
+			tell_end(sk, id, state, &event);
+		return;
+	}
+	event.position = __sync_fetch_and_add(&state->position[direction & 1], bytes);
+	if (nested_in_tls(id, state->flags, direction)) {
+		event.length = bytes;
+		event.absence = ABSENCE_CIPHERTEXT;
+		event.tie = TIE_NESTED;
+		emit_absent(&event, LAYER_SOCKET);
+		return;
+	}
+	if (state->flags & SOCKET_STREAM && bytes >= PREFIX_BYTES && !at->unknown)
+		compare_prefix(id, member, direction, at);
+	emit_bytes(&event, peer, LAYER_SOCKET, at, bytes);
+}
+
+#if MODERN
+
+static __always_inline u64 next_message(u64 messages)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	u32 one = 1;
+	u32 *index = message_index.lookup(&thread);
+	if (!index) {
+		message_index.update(&thread, &one);
+		return messages;
+	}
+	u64 message = messages + (u64)*index * MMSG_BYTES;
+	*index += 1;
+	return message;
+}
+
+/* Finds the buffers of the system call that is going on, and the peer that a datagram goes to. */
+static __always_inline void locate(struct cursor *at, struct peer_address *peer, u32 direction)
+{
+	u64 registers = (u64)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+	u64 second = READ(u64, registers + offsetof(struct pt_regs, si));
+	u64 third = READ(u64, registers + offsetof(struct pt_regs, dx));
+	u64 message = 0;
+	if (READ(u64, registers + offsetof(struct pt_regs, cs)) == USER32_CS) {
+		at->unknown = ABSENCE_UNKNOWN_CALL;
+		return;
+	}
+	switch (READ(u64, registers + offsetof(struct pt_regs, orig_ax))) {
+	case CALL_SENDTO:
+		read_name(peer, READ(u64, registers + offsetof(struct pt_regs, r8)), READ(u32, registers + offsetof(struct pt_regs, r9)));
+	case CALL_READ:
+	case CALL_WRITE:
+	case CALL_RECVFROM:
+		at->base = second;
+		at->left = third;
+		return;
+	case CALL_READV:
+	case CALL_WRITEV:
+		at->iov = second;
+		at->iovs = third;
+		return;
+	case CALL_SENDMSG:
+	case CALL_RECVMSG:
+		message = second;
+		break;
+	case CALL_SENDMMSG:
+	case CALL_RECVMMSG:
+		message = next_message(second);
+		break;
+	case CALL_SENDFILE:
+	case CALL_SPLICE:
+		at->unknown = ABSENCE_KERNEL_COPY;
+		return;
+	case CALL_URING_ENTER:
+		at->unknown = ABSENCE_URING;
+		return;
+	default:
+		at->unknown = ABSENCE_UNKNOWN_CALL;
+		return;
+	}
+	read_message(at, message);
+	if (direction == REQUEST)
+		read_name(peer, READ_USER(u64, message), READ_USER(u32, message + 8));
+}
+
+static __always_inline int moved_on(struct bpf_raw_tracepoint_args *ctx, u32 direction, u32 flags)
+{
+	struct member *member = current_member();
+	if (!member)
+		return 0;
+	u64 sk = ctx->args[0];
+	int result = ctx->args[1];
+	u16 family = sock_family(sk);
+	if (result < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
+		return 0;
+	u64 id = socket_id(sk, sk);
+	struct cursor at = {};
+	struct peer_address peer = {};
+	locate(&at, &peer, direction);
+	if (direction == RESPONSE && flags & MSG_TRUNC)
+		at.unknown = ABSENCE_KERNEL_COPY;
+	struct member copy = *member;
+	u32 datagram = family != AF_UNIX && sock_type(sk) == SOCK_DGRAM;
+	if (datagram && direction == RESPONSE) {
+		u64 thread = bpf_get_current_pid_tgid();
+		struct peer_address *from = datagram_peers.lookup(&thread);
+		if (from) {
+			peer = *from;
+			datagram_peers.delete(&thread);
+		}
+	}
+	if (datagram && !peer.family) {
+		/* Connected: the socket knows its only peer. */
+		peer.family = family;
+		peer.port = swap16(READ(u16, sk + OFFSET_SK_DPORT));
+		bpf_probe_read_kernel(peer.address, family == AF_INET ? 4 : 16,
+				      (void *)(sk + (family == AF_INET ? OFFSET_SK_DADDR : OFFSET_SK_V6_DADDR)));
+	}
+	moved(sk, id, &copy, direction, result, &at, datagram ? &peer : 0);
+	return 0;
+}
+
+int on_sock_send(struct bpf_raw_tracepoint_args *ctx) { return moved_on(ctx, REQUEST, 0); }
+int on_sock_recv(struct bpf_raw_tracepoint_args *ctx) { return moved_on(ctx, RESPONSE, ctx->args[2]); }
+
+/* sendmmsg and recvmmsg move many messages in one call; each shows up by itself. */
+int on_many_messages(void *ctx)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	u32 none = 0;
+	if (current_member())
+		message_index.update(&thread, &none);
+	return 0;
+}
+
+/* splice from a socket does not pass sock_recv_length; splice to one passes sock_send_length. */
+int on_splice(struct exit_args *ctx)
+{
+	if (ctx->result <= 0)
+		return 0;
+	struct member *member = current_member();
+	if (!member)
+		return 0;
+	u64 registers = (u64)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+	u64 sk = sock_of(file_of(READ(u32, registers + offsetof(struct pt_regs, di))));
+	u64 id = sk ? socket_id(sk, 0) : 0;
+	if (!id)
+		return 0;
+	struct member copy = *member;
+	struct cursor at = {};
+	at.unknown = ABSENCE_KERNEL_COPY;
+	moved(sk, id, &copy, RESPONSE, ctx->result, &at, 0);
+	return 0;
+}
+
+/* cgroup/recvmsg4 and 6: the only place inside the call where the sender of a datagram is known (Linux 5.2). */
+static __always_inline int note_sender(struct bpf_sock_addr *ctx, u32 family)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct peer_address peer = {};
+	peer.family = family;
+	peer.port = swap16(ctx->user_port);
+	if (family == AF_INET) {
+		u32 address = ctx->user_ip4;
+		__builtin_memcpy(peer.address, &address, 4);
+	} else {
+		u32 address[4] = {ctx->user_ip6[0], ctx->user_ip6[1], ctx->user_ip6[2], ctx->user_ip6[3]};
+		__builtin_memcpy(peer.address, address, 16);
+	}
+	datagram_peers.update(&thread, &peer);
+	return 1;
+}
+
+int on_recvmsg4(struct bpf_sock_addr *ctx) { return note_sender(ctx, AF_INET); }
+int on_recvmsg6(struct bpf_sock_addr *ctx) { return note_sender(ctx, AF_INET6); }
+
+#endif

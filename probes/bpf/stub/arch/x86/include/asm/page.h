@@ -1,0 +1,3 @@
+#pragma once
+#define PAGE_SHIFT 12
+#define PAGE_SIZE 4096UL

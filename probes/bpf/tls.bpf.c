@@ -1,0 +1,266 @@
+/*
+ * What is said inside TLS: the plaintext at the library's read and write functions.
+ *
+ * OpenSSL: ssl_read_internal and ssl_write_internal where they can be found (all exported variants end there), else the exports. GnuTLS: its
+ * record functions. Bytes are read when the call returns, with the length that it returns: what a retry or a short write did not move is
+ * not recorded, and the pages are resident because the library has just used them.
+ *
+ * Uprobe programs may be preempted, and since Linux 6.13 such programs may get a per-CPU private stack: two threads would share it.
+ * A tail call in the program keeps the JIT from using one; ours never happens.
+ */
+
+BPF_PROG_ARRAY(never, 1);
+/* The kernel wants all programs that use such an array to be of one attach type. */
+BPF_PROG_ARRAY(never_in_session, 1);
+
+static __always_inline void keep_own_stack(struct pt_regs *ctx)
+{
+	if (!ctx->sp)
+		never.call(ctx, 0);
+}
+
+/* How a function tells the bytes it moved. `probes/sites.py` has the same list. */
+enum result {
+	/* by its return value, when positive */
+	RESULT_RETURNED = 0,
+	/* through a pointer in its fourth argument, when it returns a positive value */
+	RESULT_FOURTH = 1,
+	/* through a pointer in its fifth argument, when it returns a positive value */
+	RESULT_FIFTH = 2,
+};
+
+static __always_inline struct tls_stream *stream_of(struct tls_key *key, struct tls_call *call, struct member *member)
+{
+	struct tls_stream *stream = tls_streams.lookup(key);
+	u64 socket = call->socket;
+	if (stream && (!socket || !stream->socket || stream->socket == socket)) {
+		if (socket && !stream->socket) {
+			stream->socket = socket;
+			stream->tie = call->tie;
+			tell_tie(key, stream, member);
+		}
+		return stream;
+	}
+	struct tls_stream fresh = {};
+	if (stream) {
+		/* The library's object was taken for another connection. */
+		struct tls_close_event event = {};
+		fill_header(&event.header, member, TLS_CLOSE, sizeof(event));
+		event.stream = stream->id;
+		event.socket = stream->socket;
+		event.position[REQUEST] = stream->position[REQUEST];
+		event.position[RESPONSE] = stream->position[RESPONSE];
+		emit_control(&event, sizeof(event));
+	}
+	fresh.id = bpf_ktime_get_boot_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
+	fresh.socket = socket;
+	fresh.library = call->library;
+	fresh.tie = socket ? call->tie : TIE_NONE;
+	if (tls_streams.update(key, &fresh)) {
+		count(COUNT_MAP_FULL, 1);
+		return 0;
+	}
+	if (socket)
+		tell_tie(key, &fresh, member);
+	return tls_streams.lookup(key);
+}
+
+/* Gives 0 when the call is to be looked at again at its return. */
+static __always_inline int enter_call(struct pt_regs *ctx, u32 direction, u32 result, u32 library)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *outer = tls_calls.lookup(&thread);
+	if (outer && outer->stack > ctx->sp)
+		return 1; /* an inner function of a call that is already followed */
+	/* The same frame: gnutls_record_send jumps into gnutls_record_send2. */
+	if (outer && outer->stack < ctx->sp)
+		count(COUNT_STALE_CALLS, 1);
+	struct tls_call call = {};
+	call.ssl = ctx->di;
+	call.buffer = ctx->si;
+	call.bytes = ctx->dx;
+	/* Both are read: the verifier wants no choice between two places in the context. */
+	u64 fourth = ctx->cx, fifth = ctx->r8;
+	asm volatile("" : "+r"(fourth), "+r"(fifth));
+	call.moved_pointer = result == RESULT_FIFTH ? fifth : fourth;
+	call.stack = ctx->sp;
+	call.direction = direction;
+	call.result = result;
+	call.library = library;
+	if (tls_calls.update(&thread, &call)) {
+		count(COUNT_MAP_FULL, 1);
+		return 1;
+	}
+	return 0;
+}
+
+static __always_inline u64 bytes_moved(struct tls_call *call, s64 returned)
+{
+	if (call->result == RESULT_RETURNED)
+		return call->library == LIBRARY_OPENSSL ? ((s32)returned > 0 ? (u32)returned : 0) : (returned > 0 ? returned : 0);
+	return (s32)returned > 0 ? READ_USER(u64, call->moved_pointer) : 0;
+}
+
+static __always_inline int leave_call(struct pt_regs *ctx, struct member *member)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *entered = tls_calls.lookup(&thread);
+	if (!entered)
+		return 0;
+	struct tls_call call = *entered;
+	tls_calls.delete(&thread);
+	u64 bytes = bytes_moved(&call, ctx->ax);
+	if (!bytes)
+		return 0;
+	struct tls_key key = {};
+	key.ssl = call.ssl;
+	key.pid = thread >> 32;
+	struct tls_stream *stream = stream_of(&key, &call, member);
+	if (!stream)
+		return 0;
+	struct data_event event = {};
+	fill_header(&event.header, member, TLS_DATA, sizeof(event));
+	event.stream = stream->id;
+	event.socket = stream->socket;
+	event.direction = call.direction;
+	event.tie = stream->tie;
+	event.library = call.library;
+	event.position = __sync_fetch_and_add(&stream->position[call.direction & 1], bytes);
+	struct cursor at = {};
+	at.base = call.buffer;
+	at.left = bytes;
+	if (bytes > call.bytes || !call.buffer) {
+		/* GnuTLS finishing an earlier call's bytes: the buffer that held them is not known any more. */
+		at.unknown = ABSENCE_FAULT;
+	}
+	emit_bytes(&event, 0, LAYER_TLS, &at, bytes);
+	return 0;
+}
+
+#if MODERN
+
+static bool (*session_is_return)(void *ctx) = (void *)KFUNC_SESSION_IS_RETURN;
+
+/* One program for every function of every library: what it is stands in the attach cookie. Returning 1 at entry spares the return. */
+int on_tls_call(struct pt_regs *ctx)
+{
+	if (!ctx->sp)
+		never_in_session.call(ctx, 0);
+	struct member *member = current_member();
+	if (!member)
+		return 1;
+	if (session_is_return(ctx)) {
+		struct member copy = *member;
+		return leave_call(ctx, &copy);
+	}
+	u64 what = bpf_get_attach_cookie(ctx);
+	return enter_call(ctx, what & 1, what >> 1 & 3, what >> 8 & 0xff);
+}
+
+#else
+
+#define TLS_ENTRY(name, direction, result, library)                     \
+	int name(struct pt_regs *ctx)                                   \
+	{                                                               \
+		if (current_member())                                   \
+			enter_call(ctx, direction, result, library);    \
+		return 0;                                               \
+	}
+
+TLS_ENTRY(on_openssl_read, RESPONSE, RESULT_RETURNED, LIBRARY_OPENSSL)
+TLS_ENTRY(on_openssl_write, REQUEST, RESULT_RETURNED, LIBRARY_OPENSSL)
+TLS_ENTRY(on_openssl_read_fourth, RESPONSE, RESULT_FOURTH, LIBRARY_OPENSSL)
+TLS_ENTRY(on_openssl_write_fourth, REQUEST, RESULT_FOURTH, LIBRARY_OPENSSL)
+TLS_ENTRY(on_openssl_write_fifth, REQUEST, RESULT_FIFTH, LIBRARY_OPENSSL)
+TLS_ENTRY(on_gnutls_read, RESPONSE, RESULT_RETURNED, LIBRARY_GNUTLS)
+TLS_ENTRY(on_gnutls_write, REQUEST, RESULT_RETURNED, LIBRARY_GNUTLS)
+
+/* Return probes of inner functions come here too; only the one whose frame the entry saw counts. */
+int on_tls_return(struct pt_regs *ctx)
+{
+	keep_own_stack(ctx);
+	struct member *member = current_member();
+	u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *call = member ? tls_calls.lookup(&thread) : 0;
+	if (!call || call->stack + 8 != ctx->sp)
+		return 0;
+	struct member copy = *member;
+	return leave_call(ctx, &copy);
+}
+
+#endif
+
+/* SSL_free, gnutls_deinit: the pointer may be given to another connection next. */
+int on_tls_free(struct pt_regs *ctx)
+{
+	keep_own_stack(ctx);
+	struct member *member = current_member();
+	if (!member)
+		return 0;
+	struct tls_key key = {};
+	key.ssl = ctx->di;
+	key.pid = bpf_get_current_pid_tgid() >> 32;
+	struct tls_stream *stream = tls_streams.lookup(&key);
+	if (!stream)
+		return 0;
+	struct tls_close_event event = {};
+	fill_header(&event.header, member, TLS_CLOSE, sizeof(event));
+	event.stream = stream->id;
+	event.socket = stream->socket;
+	event.position[REQUEST] = stream->position[REQUEST];
+	event.position[RESPONSE] = stream->position[RESPONSE];
+	emit_control(&event, sizeof(event));
+	tls_streams.delete(&key);
+	return 0;
+}
+
+/*
+ * mem_write and mem_read of libcrypto: ciphertext on its way between the library and a program that does its own socket calls.
+ * Found through BIO_s_mem(), so that BIOs on sockets never come here.
+ */
+int on_bio_write(struct pt_regs *ctx)
+{
+	keep_own_stack(ctx);
+	if (!current_member() || (s32)ctx->dx < PREFIX_BYTES)
+		return 0;
+	struct prefix_key prefix = {};
+	if (bpf_probe_read_user(prefix.bytes, PREFIX_BYTES, (void *)ctx->si) || !looks_like_tls(prefix.bytes))
+		return 0;
+	u64 thread = bpf_get_current_pid_tgid();
+	prefix.pid = thread >> 32;
+	struct tls_call *call = tls_calls.lookup(&thread);
+	struct tls_key key = {};
+	key.pid = prefix.pid;
+	if (call) {
+		key.ssl = call->ssl;
+		written_prefixes.update(&prefix, &key);
+		return 0;
+	}
+	u64 *socket = received_prefixes.lookup(&prefix);
+	if (!socket)
+		return 0;
+	u64 id = *socket;
+	key.ssl = ctx->di;
+	bio_sockets.update(&key, &id);
+	return 0;
+}
+
+int on_bio_read(struct pt_regs *ctx)
+{
+	keep_own_stack(ctx);
+	if (!current_member())
+		return 0;
+	u64 thread = bpf_get_current_pid_tgid();
+	struct tls_call *call = tls_calls.lookup(&thread);
+	if (!call || call->socket)
+		return 0;
+	struct tls_key key = {};
+	key.ssl = ctx->di;
+	key.pid = thread >> 32;
+	u64 *socket = bio_sockets.lookup(&key);
+	if (!socket)
+		return 0;
+	call->socket = *socket;
+	call->tie = TIE_CIPHERTEXT;
+	return 0;
+}

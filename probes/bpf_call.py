@@ -1,0 +1,266 @@
+"""The bpf(2) and perf_event_open(2) system calls, as far as capd uses them.
+
+What lives here: attribute layouts (include/uapi/linux/bpf.h, perf_event.h) and nothing that decides. What must not: BCC, maps' meanings.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from capd.probes.errors import AttachError
+
+SYS_BPF: Final = 321
+SYS_PERF_EVENT_OPEN: Final = 298
+ATTRIBUTE_BYTES: Final = 160
+
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = 0, 1, 2, 3, 4, 5
+OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, LINK_CREATE = 15, 17, 28
+
+PROG_TYPE_KPROBE: Final = 2
+PROG_TYPE_TRACEPOINT: Final = 5
+PROG_TYPE_RAW_TRACEPOINT: Final = 17
+PROG_TYPE_CGROUP_SOCK_ADDR: Final = 18
+PROG_TYPE_TRACING: Final = 26
+ATTACH_UDP4_RECVMSG: Final = 19
+ATTACH_UDP6_RECVMSG: Final = 20
+ATTACH_TRACE_RAW_TP: Final = 23
+ATTACH_UPROBE_MULTI: Final = 48
+ATTACH_UPROBE_SESSION: Final = 57
+MAP_TYPE_RINGBUF: Final = 27
+
+VERIFIER_LOG_BYTES: Final = 1 << 20
+"""Enough for the last pages of a refusal; the verifier keeps the end of what does not fit since Linux 6.4."""
+
+PERF_TYPE_TRACEPOINT: Final = 2
+PERF_FLAG_FD_CLOEXEC: Final = 8
+PERF_EVENT_IOC_SET_BPF: Final = 0x40042408
+PERF_EVENT_IOC_ENABLE: Final = 0x2400
+PERF_ATTRIBUTE_BYTES: Final = 128
+
+_libc: Final = ctypes.CDLL(None, use_errno=True)
+
+
+def _bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
+    buffer = ctypes.create_string_buffer(attribute, ATTRIBUTE_BYTES)
+    result = _libc.syscall(SYS_BPF, command, buffer, ATTRIBUTE_BYTES)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result, buffer.raw
+
+
+def create_ring(size: int) -> int:
+    """Create a ring buffer map of `size` bytes, a power of two and a multiple of the page size. Returns its descriptor."""
+    return _bpf(MAP_CREATE, struct.pack("<IIII", MAP_TYPE_RINGBUF, 0, 0, size))[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A compiled program on its way to the kernel.
+
+    Attributes:
+        name: at most 15 bytes are kept by the kernel.
+        instructions: 8 bytes each, map descriptors in place.
+        kind: a PROG_TYPE_*.
+        attach_type: an ATTACH_*, or 0.
+        attach_btf_id: for typed tracepoints, else 0.
+    """
+
+    name: str
+    instructions: bytes
+    kind: int
+    attach_type: int = 0
+    attach_btf_id: int = 0
+
+
+class VerifierError(OSError):
+    """The kernel's verifier refused a program; `log` says why."""
+
+    def __init__(self, program: str, number: int, log: str) -> None:
+        super().__init__(number, f"program {program}: {os.strerror(number)}")
+        self.log = log
+
+
+def load(program: Program) -> int:
+    """Load a program and give its descriptor.
+
+    Raises:
+        VerifierError: the kernel refused it.
+    """
+    code = ctypes.create_string_buffer(program.instructions, len(program.instructions))
+    licence = ctypes.create_string_buffer(b"GPL")
+    name = program.name.encode()[:15]
+    for log_bytes in (0, VERIFIER_LOG_BYTES):
+        log = ctypes.create_string_buffer(log_bytes or 1)
+        attribute = struct.pack(
+            "<IIQQIIQII16sIIIIQIIQII",
+            program.kind,
+            len(program.instructions) // 8,
+            ctypes.addressof(code),
+            ctypes.addressof(licence),
+            1 if log_bytes else 0,
+            log_bytes,
+            ctypes.addressof(log) if log_bytes else 0,
+            0,
+            0,
+            name,
+            0,
+            program.attach_type,
+            *(0, 0, 0, 0, 0, 0, 0),  # the program's own BTF, which BCC's output has none of
+            program.attach_btf_id,
+        )
+        try:
+            return _bpf(PROG_LOAD, attribute)[0]
+        except OSError as error:
+            refused = VerifierError(program.name, error.errno or 0, log.value.decode(errors="replace"))
+    raise refused
+
+
+def attach_raw_tracepoint(program: int, name: str | None) -> int:
+    """Attach a raw tracepoint program by tracepoint name, or a typed one (name None). Returns the link's descriptor."""
+    text = ctypes.create_string_buffer((name or "").encode())
+    return _bpf(RAW_TRACEPOINT_OPEN, struct.pack("<QI", ctypes.addressof(text) if name else 0, program))[0]
+
+
+def attach_uprobes(program: int, path: str, offsets: Sequence[int], cookies: Sequence[int], attach_type: int) -> int:
+    """Attach a program to file offsets of one file, each with a cookie (uprobe_multi, Linux 6.6). Returns the link's descriptor."""
+    file_name = ctypes.create_string_buffer(os.fsencode(path))
+    places = (ctypes.c_uint64 * len(offsets))(*offsets)
+    marks = (ctypes.c_uint64 * len(cookies))(*cookies)
+    attribute = struct.pack(
+        "<IIIIQQQQIII",
+        program,
+        0,
+        attach_type,
+        0,
+        ctypes.addressof(file_name),
+        ctypes.addressof(places),
+        0,
+        ctypes.addressof(marks),
+        len(offsets),
+        0,
+        0,
+    )
+    return _bpf(LINK_CREATE, attribute)[0]
+
+
+def attach_cgroup(program: int, cgroup: int, attach_type: int) -> int:
+    """Attach a program to an open cgroup directory and all cgroups below it. Returns the link's descriptor."""
+    return _bpf(LINK_CREATE, struct.pack("<IIII", program, cgroup, attach_type, 0))[0]
+
+
+def _perf_event(kind: int, config: int, config1: int = 0, config2: int = 0, cpu: int = 0) -> int:
+    attribute = bytearray(PERF_ATTRIBUTE_BYTES)
+    struct.pack_into("<IIQQQQ", attribute, 0, kind, PERF_ATTRIBUTE_BYTES, config, 1, 0, 0)
+    struct.pack_into("<I", attribute, 48, 1)
+    struct.pack_into("<QQ", attribute, 56, config1, config2)
+    buffer = ctypes.create_string_buffer(bytes(attribute), PERF_ATTRIBUTE_BYTES)
+    descriptor = _libc.syscall(SYS_PERF_EVENT_OPEN, buffer, -1, cpu, -1, PERF_FLAG_FD_CLOEXEC)
+    if descriptor < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return int(descriptor)
+
+
+def _arm(descriptor: int, program: int) -> int:
+    try:
+        fcntl.ioctl(descriptor, PERF_EVENT_IOC_SET_BPF, program)
+        fcntl.ioctl(descriptor, PERF_EVENT_IOC_ENABLE, 0)
+    except OSError:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def attach_tracepoint(program: int, tracefs: Path, category: str, name: str) -> int:
+    """Attach a tracepoint program for all processes. Returns the event's descriptor."""
+    number = int((tracefs / "events" / category / name / "id").read_text())
+    return _arm(_perf_event(PERF_TYPE_TRACEPOINT, number), program)
+
+
+def uprobe_type() -> tuple[int, int]:
+    """Give perf's type number of uprobes and the config bit that makes one a return probe.
+
+    Raises:
+        AttachError: the kernel has no uprobes.
+    """
+    base = Path("/sys/bus/event_source/devices/uprobe")
+    try:
+        bit = int((base / "format" / "retprobe").read_text().split(":")[1])
+        return int((base / "type").read_text()), 1 << bit
+    except (OSError, ValueError, IndexError) as error:
+        raise AttachError(f"the kernel offers no uprobes: {error}") from error
+
+
+def attach_uprobe(program: int, path: str, offset: int, *, returns: bool) -> int:
+    """Attach a program to one file offset through perf (Linux 4.17). Returns the event's descriptor."""
+    kind, return_bit = uprobe_type()
+    file_name = ctypes.create_string_buffer(os.fsencode(path))
+    return _arm(_perf_event(kind, return_bit if returns else 0, ctypes.addressof(file_name), offset), program)
+
+
+def recursion_misses(program: int) -> int:
+    """Give how often the kernel skipped a program because it was already running on that CPU (struct bpf_prog_info, Linux 5.12)."""
+    info = ctypes.create_string_buffer(256)
+    _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", program, len(info), ctypes.addressof(info)))
+    return int(struct.unpack_from("<Q", info.raw, 208)[0])
+
+
+class Map:
+    """A map's entries as bytes.
+
+    Args:
+        descriptor: of the map; stays the caller's.
+        key_bytes, value_bytes: sizes of one key and one value.
+    """
+
+    def __init__(self, descriptor: int, key_bytes: int, value_bytes: int) -> None:
+        self.descriptor = descriptor
+        self._key_bytes = key_bytes
+        self._value_bytes = value_bytes
+
+    def _element(self, command: int, key: bytes, value: ctypes.Array[ctypes.c_char] | None) -> None:
+        place = ctypes.create_string_buffer(key, self._key_bytes)
+        pointer = ctypes.addressof(value) if value is not None else 0
+        _bpf(command, struct.pack("<I4xQQQ", self.descriptor, ctypes.addressof(place), pointer, 0))
+
+    def get(self, key: bytes) -> bytes | None:
+        """Give the value of a key, or None."""
+        value = ctypes.create_string_buffer(self._value_bytes)
+        try:
+            self._element(MAP_LOOKUP, key, value)
+        except FileNotFoundError:
+            return None
+        return value.raw
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Set the value of a key."""
+        self._element(MAP_UPDATE, key, ctypes.create_string_buffer(value, self._value_bytes))
+
+    def remove(self, key: bytes) -> None:
+        """Delete a key if it is there."""
+        try:
+            self._element(MAP_DELETE, key, None)
+        except FileNotFoundError:
+            return
+
+    def keys(self) -> Iterator[bytes]:
+        """Walk the keys. An entry that is deleted during the walk may make it start again: entries may come twice, none is left out."""
+        key: bytes | None = None
+        following = ctypes.create_string_buffer(self._key_bytes)
+        while True:
+            place = ctypes.create_string_buffer(key, self._key_bytes) if key is not None else None
+            pointer = ctypes.addressof(place) if place is not None else 0
+            try:
+                _bpf(MAP_NEXT_KEY, struct.pack("<I4xQQ", self.descriptor, pointer, ctypes.addressof(following)))
+            except FileNotFoundError:
+                return
+            key = following.raw
+            yield key

@@ -1,0 +1,279 @@
+"""Capture: the loaded programs at work, and all that the daemon may ask of them.
+
+What lives here: starting, selecting who is recorded, libraries that appear, counters, stopping. What must not: the journal, runs' names, policy.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from capd.probes import bpf_call, libraries, loader
+from capd.probes.attachments import Attachment, Attachments
+from capd.probes.bpf_call import Map
+from capd.probes.counters import COUNTERS
+from capd.probes.errors import AttachError, TracingMissingError
+from capd.probes.programs import PROGRAMS, Place, ProgramSpec, Tier
+from capd.probes.ring import Ring
+
+TRACEFS_PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+_MEMBER: Final = struct.Struct("<QQ")
+_LOSS_KEY: Final = struct.Struct("<QBBB5x")
+_FILE_KEY: Final = struct.Struct("<QQ")
+_TLS_KEY: Final = struct.Struct("<QI4x")
+_SOCKET_STATE: Final = struct.Struct("<QQII16x8xHHI")
+_U64: Final = struct.Struct("<Q")
+_U32: Final = struct.Struct("<I")
+_SOCKET_TCP: Final = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CaptureSettings:
+    """How to capture.
+
+    Attributes:
+        tier: `auto`, `modern` or `classic`.
+        data_ring_bytes: room for payload; at 1 GB/s 64 MiB last 60 ms. A power of two.
+        control_ring_bytes: room for lifecycle events. A power of two.
+        tracefs: where tracefs is mounted; None to look in the usual places.
+        cgroup_root: the unified hierarchy's mount point, to learn the senders of datagrams; None to do without.
+    """
+
+    tier: str = "auto"
+    data_ring_bytes: int = 64 << 20
+    control_ring_bytes: int = 4 << 20
+    tracefs: Path | None = None
+    cgroup_root: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """Bytes that a stream lost since capture started.
+
+    Attributes:
+        stream: socket id or TLS stream id.
+        layer: 0 socket, 1 TLS.
+        direction: 0 agent to peer, 1 peer to agent.
+        bytes: how many.
+        cause: an `Absence` of `layouts`.
+    """
+
+    stream: int
+    layer: int
+    direction: int
+    bytes: int
+    cause: int
+
+
+class Capture:
+    """Loaded and attached programs. Use as a context manager, or call `close`."""
+
+    def __init__(self, loaded: loader.Loaded, settings: CaptureSettings) -> None:
+        self._loaded = loaded
+        self._settings = settings
+        self._links: list[int] = []
+        self.tier = loaded.tier.value
+        self.features = loaded.features
+        self.warnings: list[str] = []
+        self.control = Ring(loaded.control, settings.control_ring_bytes)
+        self.data = Ring(loaded.data, settings.data_ring_bytes)
+        self._attachments = Attachments(loaded)
+        maps = loaded.maps
+        self._lineage = Map(maps["lineage"], 4, _MEMBER.size)
+        self._cgroups = Map(maps["selected_cgroups"], 8, 8)
+        self._sockets = Map(maps["sockets"], 8, 64)
+        self._tls_streams = Map(maps["tls_streams"], _TLS_KEY.size, 40)
+        self._losses = Map(maps["losses"], _LOSS_KEY.size, 8)
+        self._counters = Map(maps["counters"], 4, 8)
+        self._known_files = Map(maps["known_files"], _FILE_KEY.size, 1)
+
+    @classmethod
+    def start(cls, settings: CaptureSettings) -> Self:
+        """Compile, load and attach everything.
+
+        Raises:
+            ProbeError: one of its subclasses; nothing stays behind.
+        """
+        tracefs = settings.tracefs or _find_tracefs()
+        capture = cls(loader.load(settings.tier, settings.control_ring_bytes, settings.data_ring_bytes), settings)
+        try:
+            for spec in PROGRAMS[Tier(capture.tier)]:
+                capture._attach(spec, tracefs)
+            for path in libraries.installed():
+                capture._attachments.attach(path)
+        except OSError as error:
+            capture.close()
+            raise AttachError(f"the kernel refused to attach a probe: {error.strerror}") from error
+        except BaseException:
+            capture.close()
+            raise
+        capture._attachments.late = True
+        return capture
+
+    def _attach(self, spec: ProgramSpec, tracefs: Path) -> None:
+        program = self._loaded.programs[spec.name]
+        for point in spec.points:
+            if spec.place is Place.RAW_TRACEPOINT:
+                self._links.append(bpf_call.attach_raw_tracepoint(program, point))
+            elif spec.place is Place.TYPED_TRACEPOINT:
+                self._links.append(bpf_call.attach_raw_tracepoint(program, None))
+            else:
+                self._links.append(bpf_call.attach_tracepoint(program, tracefs, "syscalls", point))
+        if spec.place is Place.CGROUP:
+            self._attach_cgroup(spec, program)
+
+    def _attach_cgroup(self, spec: ProgramSpec, program: int) -> None:
+        root = self._settings.cgroup_root
+        if root is None:
+            self.warnings.append("no cgroup2 hierarchy: senders of datagrams on unconnected sockets are not known")
+            return
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self._links.append(bpf_call.attach_cgroup(program, descriptor, spec.attach_type))
+        finally:
+            os.close(descriptor)
+
+    @property
+    def attachments(self) -> list[Attachment]:
+        """Give the TLS libraries with probes."""
+        return self._attachments.all()
+
+    @property
+    def refused(self) -> list[str]:
+        """Give the TLS libraries that could not be attached, each with the reason."""
+        return list(self._attachments.refused)
+
+    def select_cgroup(self, cgroup_id: int, run: int) -> None:
+        """Record every process that is started in, or moved into, a cgroup or one below it."""
+        self._cgroups.put(_U64.pack(cgroup_id), _U64.pack(run))
+
+    def unselect_cgroup(self, cgroup_id: int) -> None:
+        """Record no further process for being in a cgroup. Those that are recorded stay so."""
+        self._cgroups.remove(_U64.pack(cgroup_id))
+
+    def select_process(self, pid: int, run: int) -> None:
+        """Record a running process and all its later descendants. A process that is recorded for this run already is left as it is."""
+        known = self._lineage.get(_U32.pack(pid))
+        if known is None or _MEMBER.unpack(known)[0] != run:
+            self._lineage.put(_U32.pack(pid), _MEMBER.pack(run, process_start_ns(pid)))
+
+    def selected(self) -> dict[int, int]:
+        """Give the recorded processes: pid to run key."""
+        found = {}
+        for key in self._lineage.keys():
+            value = self._lineage.get(key)
+            if value is not None:
+                found[_U32.unpack(key)[0]] = _MEMBER.unpack(value)[0]
+        return found
+
+    def start_of(self, pid: int) -> int | None:
+        """Give the start time (boot clock, ns) by which events name a recorded process, or None."""
+        value = self._lineage.get(_U32.pack(pid))
+        return None if value is None else int(_MEMBER.unpack(value)[1])
+
+    def counters(self) -> dict[str, int]:
+        """Give the probes' counters since the start, as `counters.COUNTERS` names them, and `programs_skipped`."""
+        values = {name: self._counters.get(_U32.pack(index)) for index, name in enumerate(COUNTERS)}
+        found = {name: _U64.unpack(value)[0] if value else 0 for name, value in values.items()}
+        found["programs_skipped"] = sum(map(bpf_call.recursion_misses, self._loaded.programs.values()))
+        return found
+
+    def losses(self) -> list[Loss]:
+        """Give what each stream lost since the start."""
+        found = []
+        for key in self._losses.keys():
+            value = self._losses.get(key)
+            if value is not None:
+                stream, layer, direction, cause = _LOSS_KEY.unpack(key)
+                found.append(Loss(stream, layer, direction, _U64.unpack(value)[0], cause))
+        return found
+
+    def attach_library(self, path: Path) -> Attachment | None:
+        """Probe a file if it holds a TLS library that has no probes yet; else None."""
+        return self._attachments.attach(path)
+
+    def on_file_mapped(self, pid: int, device: int, inode: int) -> Attachment | None:
+        """Look at a file that a recorded process mapped or runs.
+
+        Args:
+            pid: the process.
+            device: in the kernel's form, as FILE_MAPPED and PROCESS_EXEC events give it.
+            inode: its number.
+
+        Returns:
+            What was attached, or None: no TLS library, known before, or gone already (then it is told again at its next mapping).
+        """
+        for file in libraries.mapped(pid):
+            if (file.device, file.inode) == (device, inode):
+                path = libraries.reachable(pid, file)
+                return None if path is None else self._attachments.attach(path)
+        self._known_files.remove(_FILE_KEY.pack(device, inode))
+        return None
+
+    def sweep(self) -> None:
+        """Forget TLS streams of processes that are gone, and unconnected sockets of runs that have none left."""
+        members = self.selected()
+        runs = set(members.values())
+        for key in list(self._tls_streams.keys()):
+            if _TLS_KEY.unpack(key)[1] not in members:
+                self._tls_streams.remove(key)
+        for key in list(self._sockets.keys()):
+            value = self._sockets.get(key)
+            if value is not None:
+                run, _, _, flags, *_ = _SOCKET_STATE.unpack(value[: _SOCKET_STATE.size])
+                if run not in runs and not flags & _SOCKET_TCP:
+                    self._sockets.remove(key)
+
+    def explain(self, pid: int) -> dict[str, object]:
+        """Tell why a process is recorded or not: its run, and each TLS library it has mapped with its state."""
+        run = self.selected().get(pid)
+        attached = {(item.device, item.inode): item for item in self.attachments}
+        found = []
+        for file in libraries.mapped(pid):
+            path = libraries.reachable(pid, file)
+            if path is None:
+                continue
+            try:
+                status = path.stat()
+            except OSError:
+                continue
+            item = attached.get((status.st_dev, status.st_ino))
+            if item or libraries.LIBRARY_NAME.fullmatch(Path(file.path).name):
+                found.append({"path": file.path, "attached": bool(item), "functions": list(item.functions) if item else []})
+        return {"pid": pid, "selected": run is not None, "run": run, "libraries": found}
+
+    def close(self) -> None:
+        """Detach and unload everything."""
+        self._attachments.close()
+        for descriptor in (*self._links, *self._loaded.programs.values(), *self._loaded.maps.values()):
+            os.close(descriptor)
+        self._links = []
+        self.control.close()
+        self.data.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def process_start_ns(pid: int) -> int:
+    """Give a process's start on the boot clock in ns, to the precision of /proc/PID/stat (a clock tick); 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return int(fields[19]) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+def _find_tracefs() -> Path:
+    for place in TRACEFS_PLACES:
+        if (place / "events" / "syscalls").is_dir():
+            return place
+    raise TracingMissingError("tracefs is not mounted")
