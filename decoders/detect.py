@@ -1,0 +1,171 @@
+"""Which protocol a conversation speaks, from its first bytes.
+
+What lives here: one test for each protocol. What must not: decoding.
+
+Bytes are the truth. A test says yes, no, or "could still be". The first yes wins; `unknown` is said when every test says
+no, when `LOOKED_AT_BYTES` have not decided, or when both directions ended. The port is asked only where bytes say nothing:
+a direction that is still too short, or a server that speaks first and says nothing typical.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Final
+
+from capd.decoders.tls import is_client_hello
+
+LOOKED_AT_BYTES: Final = 4_096
+"""At most this much of each direction is looked at."""
+UNKNOWN: Final = "unknown"
+
+_PORTS: Final = {
+    22: "ssh",
+    25: "smtp",
+    587: "smtp",
+    80: "http1",
+    8080: "http1",
+    3306: "mysql",
+    5432: "postgresql",
+    6379: "redis",
+    27017: "mongodb",
+}
+_HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_METHOD: Final = re.compile(rb"(?:\r\n)?([A-Z][A-Z-]{2,19}) ")
+_METHOD_SO_FAR: Final = re.compile(rb"(?:\r|\r\n)?(?:[A-Z][A-Z-]{0,19})?")
+_REQUEST_LINE: Final = re.compile(rb"(?:\r\n)?[A-Z][A-Z-]{2,19} [\x21-\x7e\x80-\xff]+ HTTP/1\.[01]\r?\n")
+_TARGET_SO_FAR: Final = re.compile(rb"(?:\r\n)?[A-Z][A-Z-]{2,19} [\x21-\x7e\x80-\xff]*(?: [HTP/1.01\r]{0,9})?")
+_STATUS: Final = b"HTTP/1."
+_POSTGRESQL_CODES: Final = frozenset({80_877_102, 80_877_103, 80_877_104})
+_POSTGRESQL_MAJOR: Final = 3
+_POSTGRESQL_LENGTH_MAX: Final = 10_000
+_POSTGRESQL_HEAD_BYTES: Final = 8
+_SMTP: Final = re.compile(rb"220[ -][^\r\n]*(?:SMTP|smtp)")
+_REDIS: Final = re.compile(rb"\*[1-9][0-9]{0,6}\r\n\$[0-9]{1,9}\r\n")
+_REDIS_SO_FAR: Final = re.compile(rb"\*(?:[1-9][0-9]{0,6}(?:\r(?:\n(?:\$(?:[0-9]{1,9}\r?)?)?)?)?)?")
+_MONGODB_HEAD_BYTES: Final = 16
+_MONGODB_CODES: Final = frozenset({2004, 2010, 2011, 2012, 2013})
+_MONGODB_LENGTH_MAX: Final = 48_000_000
+_MYSQL_HEAD_BYTES: Final = 6
+_MYSQL_VERSION: Final = 10
+
+Verdict = bool | None
+"""Yes, no, or not yet."""
+
+
+def detect(request_prefix: bytes, response_prefix: bytes, port: int | None, *, ended: bool) -> str | None:
+    """Name the protocol of a conversation.
+
+    Args:
+        request_prefix: first bytes of the side that opened the connection.
+        response_prefix: first bytes of the other side.
+        port: the port connected to, or None.
+        ended: nothing more will come.
+
+    Returns:
+        `http1`, `http2`, `postgresql`, `tls`, `ssh`, `smtp`, `mysql`, `redis`, `mongodb` or `unknown`; None: more bytes are
+        needed.
+    """
+    request, response = request_prefix[:LOOKED_AT_BYTES], response_prefix[:LOOKED_AT_BYTES]
+    verdicts = {name: test(request, response) for name, test in _TESTS.items()}
+    for name, verdict in verdicts.items():
+        if verdict:
+            return name
+    possible = [name for name, verdict in verdicts.items() if verdict is None]
+    exhausted = len(request) == LOOKED_AT_BYTES or len(response) == LOOKED_AT_BYTES
+    if possible and not ended and not exhausted:
+        return None
+    by_port = _PORTS.get(port) if port is not None else None
+    return by_port if by_port in possible and (request or response) else UNKNOWN
+
+
+def _starts(data: bytes, expected: bytes) -> Verdict:
+    if data.startswith(expected):
+        return True
+    return None if expected.startswith(data) else False
+
+
+def _either(first: Verdict, second: Verdict) -> Verdict:
+    if first or second:
+        return True
+    return None if first is None and second is None else False
+
+
+def _tls(request: bytes, _response: bytes) -> Verdict:
+    return is_client_hello(request)
+
+
+def _http2(request: bytes, _response: bytes) -> Verdict:
+    return _starts(request, _HTTP2_PREFACE)
+
+
+def _http1(request: bytes, response: bytes) -> Verdict:
+    if _REQUEST_LINE.match(request):
+        return not request.startswith(b"PRI ")
+    if request and not (_TARGET_SO_FAR.fullmatch(request) or _METHOD_SO_FAR.fullmatch(request)):
+        # The answer may still say so: a request cut by a gap, or one that the server refuses as malformed.
+        return bool(response.startswith(_STATUS) and _METHOD.match(request))
+    answered = _starts(response, _STATUS)
+    if answered is False:
+        return False
+    return True if answered and response else None
+
+
+def _postgresql(request: bytes, response: bytes) -> Verdict:
+    head = request[:_POSTGRESQL_HEAD_BYTES]
+    if head[:2].strip(b"\0"):
+        return False
+    if len(head) < _POSTGRESQL_HEAD_BYTES:
+        return None if not response else False
+    length, code = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
+    if not _POSTGRESQL_HEAD_BYTES <= length <= _POSTGRESQL_LENGTH_MAX:
+        return False
+    return code in _POSTGRESQL_CODES or code >> 16 == _POSTGRESQL_MAJOR
+
+
+def _ssh(request: bytes, response: bytes) -> Verdict:
+    return _either(_starts(request, b"SSH-"), _starts(response, b"SSH-"))
+
+
+def _smtp(_request: bytes, response: bytes) -> Verdict:
+    if _SMTP.match(response):
+        return True
+    if b"\n" in response or not b"220".startswith(response[:3]):
+        return False
+    return None
+
+
+def _mysql(request: bytes, response: bytes) -> Verdict:
+    """The server speaks first: length (3), sequence 0, protocol version 10, then a version string."""
+    head = response[:_MYSQL_HEAD_BYTES]
+    if len(head) < _MYSQL_HEAD_BYTES:
+        return None if not request and not head[3:4].strip(b"\0") else False
+    length = int.from_bytes(head[:3], "little")
+    return head[3] == 0 and head[4] == _MYSQL_VERSION and chr(head[5]).isdigit() and len(head) <= length + 4
+
+
+def _redis(request: bytes, _response: bytes) -> Verdict:
+    if _REDIS.match(request):
+        return True
+    return None if not request or _REDIS_SO_FAR.fullmatch(request) else False
+
+
+def _mongodb(request: bytes, response: bytes) -> Verdict:
+    head = request[:_MONGODB_HEAD_BYTES]
+    if len(head) < _MONGODB_HEAD_BYTES:
+        return None if not response else False
+    length, answer_to, code = (int.from_bytes(head[at : at + 4], "little") for at in (0, 8, 12))
+    return _MONGODB_HEAD_BYTES < length <= _MONGODB_LENGTH_MAX and answer_to == 0 and code in _MONGODB_CODES
+
+
+_TESTS: Final[dict[str, Callable[[bytes, bytes], Verdict]]] = {
+    "tls": _tls,
+    "http2": _http2,
+    "http1": _http1,
+    "postgresql": _postgresql,
+    "ssh": _ssh,
+    "smtp": _smtp,
+    "mysql": _mysql,
+    "redis": _redis,
+    "mongodb": _mongodb,
+}

@@ -1,0 +1,29 @@
+"""Which protocols can be decoded.
+
+What lives here: the table of names. What must not: any knowledge of a protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from capd.decoders.http1 import Http1Decoder
+from capd.decoders.message import Decoder
+from capd.decoders.postgresql import PostgresqlDecoder
+
+_DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {
+    "http1": Http1Decoder,
+    "postgresql": PostgresqlDecoder,
+}
+
+
+def decoder_for(protocol: str) -> Decoder | None:
+    """A fresh decoder for a name that `detect` gives, or None: the protocol is kept raw and labelled."""
+    make = _DECODERS.get(protocol)
+    return None if make is None else make()
+
+
+def decodable() -> frozenset[str]:
+    """The names that `decoder_for` knows."""
+    return frozenset(_DECODERS)
