@@ -110,8 +110,9 @@ class Elf:
     def _search(self, table: Section, strings: Section, names: dict[bytes, str], found: dict[str, Symbol]) -> None:
         data, base = self._data, strings.offset
         places = self._name_places(strings, names)
-        entries = data[table.offset : table.offset + min(table.size, SYMBOLS_MAX * _SYMBOL.size)]
-        for name, info, _, section, address, size in _SYMBOL.iter_unpack(entries[: len(entries) // _SYMBOL.size * _SYMBOL.size]):
+        size_max = min(table.size, SYMBOLS_MAX * _SYMBOL.size, len(data) - table.offset) // _SYMBOL.size * _SYMBOL.size
+        entries = data[table.offset : table.offset + max(size_max, 0)]
+        for name, info, _, section, address, size in _SYMBOL.iter_unpack(entries):
             if name in places and section and info & 15 in (STT_FUNC, STT_GNU_IFUNC):
                 end = data.find(b"\0", base + name)
                 text = names.get(bytes(data[base + name : end]))

@@ -13,6 +13,7 @@ from capd.probes.errors import KernelTooOldError
 
 REQUIRED: Final = {
     "OFFSET_TASK_FILES": "task_struct.files",
+    "OFFSET_TASK_STACK": "task_struct.stack",
     "OFFSET_TASK_TGID": "task_struct.tgid",
     "OFFSET_TASK_SIGNAL": "task_struct.signal",
     "OFFSET_TASK_EXIT_CODE": "task_struct.exit_code",
@@ -101,12 +102,14 @@ class Kernel:
         kfuncs: placeholder number in a compiled call to BTF id.
         tracepoints: tracepoint name to the BTF id of its typedef, for programs that get typed arguments.
         features: each feature of the modern tier and whether it is there.
+        task_registers: whether programs may ask for a task's registers (Linux 5.15).
     """
 
     offsets: dict[str, int]
     kfuncs: dict[int, int]
     tracepoints: dict[str, int]
     features: dict[str, bool]
+    task_registers: bool
 
     @property
     def modern(self) -> bool:
@@ -116,7 +119,8 @@ class Kernel:
     def flags(self) -> list[str]:
         """Give the compiler's -D flags."""
         placeholders = {name: KFUNC_PLACEHOLDER + index for index, name in enumerate(KFUNCS)}
-        return [f"-D{name}={value}" for name, value in {**self.offsets, **placeholders}.items()]
+        helper = {"HAVE_TASK_PT_REGS": int(self.task_registers)}
+        return [f"-D{name}={value}" for name, value in {**self.offsets, **placeholders, **helper}.items()]
 
 
 def inspect(btf: Btf) -> Kernel:
@@ -145,4 +149,5 @@ def inspect(btf: Btf) -> Kernel:
         kfuncs={KFUNC_PLACEHOLDER + index: number for index, number in ids.items() if number is not None},
         tracepoints={name: number for name, number in tracepoints.items() if number is not None},
         features=features,
+        task_registers=btf.function("bpf_task_pt_regs") is not None,
     )

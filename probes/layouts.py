@@ -9,7 +9,7 @@ A ring record is an `EventHeader`, then the fixed part of its kind, then what ha
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -155,7 +155,7 @@ class SocketOpenEvent:
     """A socket of a run was seen for the first time, or connected.
 
     Attributes:
-        socket: its id: the kernel's socket cookie; where the kernel gives none, inode number with the top bit set.
+        socket: its id: the kernel's socket cookie; where the kernel gives none, inode number with bit 62 set.
         family: AF_UNIX 1, AF_INET 2, AF_INET6 10.
         type: SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5.
         protocol: IPPROTO_TCP 6, IPPROTO_UDP 17, 0 for unix.
@@ -399,7 +399,7 @@ def _exec(body: memoryview) -> ExecEvent:
     )
 
 
-_PARSERS: Final = {
+_PARSERS: Final[dict[int, Callable[[memoryview], Body]]] = {
     EventKind.PROCESS_FORK: lambda body: ForkEvent(*FORK.unpack_from(body)),
     EventKind.PROCESS_EXEC: _exec,
     EventKind.PROCESS_EXIT: lambda body: ExitEvent(*EXIT.unpack_from(body)),

@@ -52,7 +52,7 @@ def installed(folders: tuple[Path, ...] = DEFAULT_FOLDERS, configuration: Path =
                 continue
             if (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
-                yield path
+                yield path.resolve()
 
 
 def _configured(configuration: Path) -> Iterator[Path]:

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from capd.probes import bpf_call, btf
-from capd.probes.errors import CompilerError, KernelTooOldError, NotPermittedError, ProbeError
+from capd.probes.errors import BtfMissingError, CompilerError, KernelTooOldError, NotPermittedError, ProbeError
 from capd.probes.kernel import Kernel, inspect
-from capd.probes.programs import BPF_SOURCES, CHUNK_BYTES_MAX, EMIT_STEPS_MAX, MAPS, PROGRAMS, ProgramSpec, Tier
+from capd.probes.programs import BPF_SOURCES, CHUNK_BYTES_MAX, EMIT_STEPS_MAX, MAPS, PROGRAMS, TAIL_CALLS, ProgramSpec, Tier
 
 BPF_FOLDER: Final = Path(__file__).resolve().parent / "bpf"
 CHILD_SECONDS_MAX: Final = 60
@@ -57,7 +57,8 @@ def load(tier: str, control_bytes: int, data_bytes: int) -> Loaded:
 
     Args:
         tier: `modern`, `classic`, or `auto` for the best that this kernel can do.
-        control_bytes, data_bytes: ring sizes, powers of two, at least a page.
+        control_bytes: size of the ring for lifecycle events, a power of two, at least a page.
+        data_bytes: size of the ring for payload, likewise.
 
     Raises:
         ProbeError: one of its subclasses; nothing stays loaded.
@@ -97,7 +98,7 @@ def _receive(connection: socket.socket, messages: bytes) -> tuple[dict[str, Any]
         raise CompilerError(f"the probe compiler ended without an answer: {messages.decode(errors='replace').strip()[-2000:]}")
     manifest: dict[str, Any] = json.loads(text)
     if "error" in manifest:
-        kinds = {kind.__name__: kind for kind in (CompilerError, KernelTooOldError, NotPermittedError, btf.BtfMissingError)}
+        kinds = {kind.__name__: kind for kind in (CompilerError, KernelTooOldError, NotPermittedError, BtfMissingError)}
         raise kinds.get(manifest["error"], ProbeError)(manifest["message"])
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
@@ -157,9 +158,9 @@ def chunk_bytes(tier: Tier, data_bytes: int) -> int:
     return CHUNK_BYTES_MAX[tier] if tier is Tier.CLASSIC else min(CHUNK_BYTES_MAX[tier], data_bytes // 4)
 
 
-def _compile(tier: Tier, kernel: Kernel, control: int, data: int, data_bytes: int) -> Any:
+def _compile(tier: Tier, kernel: Kernel, control: int, data: int, data_bytes: int) -> Any:  # noqa: ANN401 - BCC has no types
     try:
-        from bcc import BPF  # type: ignore[import-untyped] # noqa: PLC0415 - only the child may carry a compiler
+        from bcc import BPF  # noqa: PLC0415 - only the child may carry a compiler
     except ImportError as error:
         raise CompilerError("BCC's Python package is missing") from error
     flags = [
@@ -172,12 +173,12 @@ def _compile(tier: Tier, kernel: Kernel, control: int, data: int, data_bytes: in
     ]
     try:
         return BPF(text=source(), cflags=flags)
-    except Exception as error:  # noqa: BLE001 - BCC raises bare Exception
+    except Exception as error:  # BCC raises it bare
         raise CompilerError(f"BCC could not compile the probes: {error}") from error
 
 
-def _load_program(module: Any, spec: ProgramSpec, kernel: Kernel) -> int:
-    from bcc.libbcc import lib  # type: ignore[import-untyped] # noqa: PLC0415 - only the child may carry a compiler
+def _load_program(module: Any, spec: ProgramSpec, kernel: Kernel) -> int:  # noqa: ANN401 - BCC has no types
+    from bcc.libbcc import lib  # noqa: PLC0415 - only the child may carry a compiler
 
     start = lib.bpf_function_start(module.module, spec.name.encode())
     size = lib.bpf_function_size(module.module, spec.name.encode())
@@ -207,6 +208,9 @@ def _build(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
     module = _compile(tier, kernel, control, data, request["data_bytes"])
     table = {"control": control, "data": data}
     table |= {f"p:{spec.name}": _load_program(module, spec, kernel) for spec in PROGRAMS[tier]}
+    for array, program in TAIL_CALLS[tier].items():
+        bpf_call.Map(module[array].map_fd, 4, 4).put(bytes(4), table[f"p:{program}"].to_bytes(4, "little"))
+        table[f"m:{array}"] = module[array].map_fd
     table |= {f"m:{name}": module[name].map_fd for name in MAPS}
     return {"tier": tier.value, "features": kernel.features, "names": list(table)}, list(table.values())
 

@@ -95,6 +95,7 @@ _CLASSIC: Final = (
     ProgramSpec("on_tcp_state", Place.RAW_TRACEPOINT, ("inet_sock_set_state",)),
     ProgramSpec("on_call_enter", Place.TRACEPOINT, tuple(f"sys_enter_{name}" for name in CLASSIC_CALLS)),
     ProgramSpec("on_call_exit", Place.TRACEPOINT, tuple(f"sys_exit_{name}" for name in CLASSIC_CALLS)),
+    ProgramSpec("on_message", Place.TRACEPOINT),
     ProgramSpec("on_openssl_read", Place.LIBRARY),
     ProgramSpec("on_openssl_write", Place.LIBRARY),
     ProgramSpec("on_openssl_read_fourth", Place.LIBRARY),
@@ -110,12 +111,14 @@ _CLASSIC: Final = (
 
 PROGRAMS: Final = {Tier.MODERN: _BOTH + _MODERN, Tier.CLASSIC: _BOTH + _CLASSIC}
 
-MAPS: Final = (
-    *("lineage", "selected_cgroups", "sockets", "tls_streams", "losses", "counters", "known_files"),
-)
+MAPS: Final = ("lineage", "selected_cgroups", "sockets", "tls_streams", "losses", "counters", "known_files")
 """Maps that user space reads or writes."""
 
+TAIL_CALLS: Final[dict[Tier, dict[str, str]]] = {Tier.MODERN: {}, Tier.CLASSIC: {"next_message": "on_message"}}
+"""Program array to the program that its only entry holds."""
+
 CHUNK_BYTES_MAX: Final = {Tier.MODERN: 1 << 20, Tier.CLASSIC: 64 << 10}
-"""Payload of one ring record. Modern: a larger one would need more room in one piece. Classic: its slots have constant sizes."""
+"""Payload of one ring record. Modern: a larger one would need more room in one piece. Classic: slots have constant sizes."""
 EMIT_STEPS_MAX: Final = {Tier.MODERN: 2048, Tier.CLASSIC: 160}
-"""Chunks and vector entries of one call. Modern: all 1,024 entries of a vector, or 2 GiB. Classic: 10 MiB, what the verifier can follow."""
+"""Chunks and vector entries of one call. Modern: all 1,024 entries of a vector, or 2 GiB. Classic: 10 MiB, what the verifier
+can follow."""

@@ -1,7 +1,7 @@
 """A ring buffer map, read in spans instead of record by record.
 
-What lives here: mapping the ring's pages and moving its consumer position (include/uapi/linux/bpf.h, kernel/bpf/ringbuf.c). What must not: what
-the records mean. The kernel maps the data pages twice in a row, so a span that wraps around still is one piece of memory.
+What lives here: mapping the ring's pages and moving its consumer position (kernel/bpf/ringbuf.c, Linux 5.8). What must not: what the
+records mean. The kernel maps the data pages twice in a row, so a span that wraps around still is one piece of memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ class Ring:
         self.count = 0
         """Records in the span that `drain` gave last, discarded ones included."""
         self._consumer_page = mmap.mmap(descriptor, PAGE_BYTES, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-        self._pages = mmap.mmap(descriptor, PAGE_BYTES + 2 * size, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=PAGE_BYTES)
+        mapped = PAGE_BYTES + 2 * size
+        self._pages = mmap.mmap(descriptor, mapped, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ, offset=PAGE_BYTES)
         whole = memoryview(self._pages)
         self._consumer = memoryview(self._consumer_page)[:8].cast("Q")
         self._producer = whole[:8].cast("Q")

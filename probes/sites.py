@@ -2,8 +2,8 @@
 
 What lives here: knowledge of OpenSSL, GnuTLS and of x86-64 function starts; pure. What must not: attaching, the kernel.
 
-A breakpoint on `push` is emulated by the kernel; most other first instructions are stepped out of line, which costs ten times as much. So the
-planner looks for OpenSSL's internal functions, which begin with `push` and where all exported variants meet.
+A breakpoint on `push` is emulated by the kernel; most other first instructions are stepped out of line, which costs ten times as
+much. So the planner looks for OpenSSL's internal functions, which begin with `push` and where all exported variants meet.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from capd.probes.layouts import Library
 REQUEST, RESPONSE = 0, 1
 ENDBR64: Final = b"\xf3\x0f\x1e\xfa"
 CALL_REL32: Final = 0xE8
+PUSH: Final = frozenset(bytes([code]) for code in range(0x50, 0x58))
+"""One byte each, for the eight old registers; the eight new ones have REX_B before it."""
+REX_B: Final = b"\x41"
 FUNCTION_BYTES_MAX: Final = 4096
 """How much of an exported wrapper is looked through for calls; OpenSSL's have some 200 bytes."""
 BIO_WRITE_OLD_OFFSET: Final = 24
@@ -114,7 +117,7 @@ def _openssl(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:
 
 
 def _internals(elf: Elf, functions: dict[str, Symbol]) -> dict[int, int] | None:
-    """Give the static functions behind reading and writing: what both exports of one direction call and those of the other do not."""
+    """Give the static functions behind reading and writing: both exports of one direction call it, those of the other do not."""
     if not {"SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"} <= functions.keys():
         return None
     exported = {symbol.address for symbol in functions.values()}
@@ -142,7 +145,7 @@ def _begins_with_push(elf: Elf, address: int) -> bool:
     code = elf.read(address, 8)
     if code.startswith(ENDBR64):
         code = code[4:]
-    return bool(code) and (0x50 <= code[0] <= 0x57 or (code[0] == 0x41 and 0x50 <= code[1] <= 0x57))
+    return code[:1] in PUSH or (code[:1] == REX_B and code[1:2] in PUSH)
 
 
 def _gnutls(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:

@@ -137,8 +137,9 @@ static __always_inline void emit_chunk(struct data_event *event, struct peer_add
 			note_ring_full(event, layer, bytes);                                              \
 			return;                                                                           \
 		}                                                                                         \
-		asm volatile("" : "+r"(bytes));                                                           \
-		if (bytes > room || bpf_probe_read_user(slot->payload, bytes, (void *)base)) {            \
+		u64 size = bytes;                                                                         \
+		asm volatile("" : "+r"(size));                                                            \
+		if (size > room || bpf_probe_read_user(slot->payload, size, (void *)base)) {              \
 			event->captured = 0;                                                              \
 			event->absence = ABSENCE_FAULT;                                                   \
 			count(COUNT_FAULT_BYTES, bytes);                                                  \

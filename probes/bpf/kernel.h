@@ -105,3 +105,14 @@ static __always_inline u16 sock_protocol(u64 sk) { return READ(u16, sk + OFFSET_
 static __always_inline u16 sock_family(u64 sk) { return READ(u16, sk + OFFSET_SK_FAMILY); }
 
 static __always_inline u16 swap16(u16 value) { return value << 8 | value >> 8; }
+
+/* The registers with which the current task came into the kernel: at a system call its number and arguments. */
+static __always_inline u64 user_registers(void)
+{
+#if HAVE_TASK_PT_REGS
+	return (u64)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+#else
+	/* Before Linux 5.15: they stand at the top of the kernel stack, which has 16 KiB on x86-64 (THREAD_SIZE). */
+	return READ(u64, bpf_get_current_task() + OFFSET_TASK_STACK) + (16 << 10) - sizeof(struct pt_regs);
+#endif
+}

@@ -112,8 +112,9 @@ static __always_inline void emit_exec(struct exec_event *event, u64 filename, u6
 		}                                                                             \
 		__builtin_memset(slot->filename, 0, sizeof(slot->filename));                  \
 		bpf_probe_read_kernel_str(slot->filename, sizeof(slot->filename), (void *)filename); \
-		asm volatile("" : "+r"(argv_bytes));                                          \
-		if (argv_bytes > room || bpf_probe_read_user(slot->argv, argv_bytes, (void *)argv)) \
+		u64 size = argv_bytes;                                                        \
+		asm volatile("" : "+r"(size));                                                \
+		if (size > room || bpf_probe_read_user(slot->argv, size, (void *)argv))       \
 			event->argv_bytes = 0;                                                \
 		slot->event = *event;                                                         \
 		bpf_ringbuf_submit(slot, 0);                                                  \

@@ -16,7 +16,8 @@ static __always_inline u64 socket_id(u64 sk, u64 trusted)
 	u64 inode = READ(u64, sk + OFFSET_SK_SOCKET);
 	if (!inode)
 		return 0;
-	return 1ULL << 63 | READ(u64, inode + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER);
+	/* No cookie comes near bit 62, and the number still fits a signed one. */
+	return 1ULL << 62 | READ(u64, inode + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER);
 #endif
 }
 
@@ -245,6 +246,20 @@ static __always_inline void read_name(struct peer_address *peer, u64 name, u32 b
 		peer->family = 0;
 }
 
+/* A connected datagram socket knows its only peer; another one leaves it unknown. */
+static __always_inline void read_only_peer(struct peer_address *peer, u64 sk, u16 family)
+{
+	u16 port = READ(u16, sk + OFFSET_SK_DPORT);
+	if (!port)
+		return;
+	peer->family = family;
+	peer->port = swap16(port);
+	if (family == AF_INET)
+		bpf_probe_read_kernel(peer->address, 4, (void *)(sk + OFFSET_SK_DADDR));
+	else
+		bpf_probe_read_kernel(peer->address, 16, (void *)(sk + OFFSET_SK_V6_DADDR));
+}
+
 static __always_inline int looks_like_tls(u8 *bytes)
 {
 	return bytes[0] >= 20 && bytes[0] <= 23 && bytes[1] == 3 && bytes[2] <= 4;
@@ -378,7 +393,7 @@ static __always_inline u64 next_message(u64 messages)
 /* Finds the buffers of the system call that is going on, and the peer that a datagram goes to. */
 static __always_inline void locate(struct cursor *at, struct peer_address *peer, u32 direction)
 {
-	u64 registers = (u64)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+	u64 registers = user_registers();
 	u64 second = READ(u64, registers + offsetof(struct pt_regs, si));
 	u64 third = READ(u64, registers + offsetof(struct pt_regs, dx));
 	u64 message = 0;
@@ -450,13 +465,8 @@ static __always_inline int moved_on(struct bpf_raw_tracepoint_args *ctx, u32 dir
 			datagram_peers.delete(&thread);
 		}
 	}
-	if (datagram && !peer.family) {
-		/* Connected: the socket knows its only peer. */
-		peer.family = family;
-		peer.port = swap16(READ(u16, sk + OFFSET_SK_DPORT));
-		bpf_probe_read_kernel(peer.address, family == AF_INET ? 4 : 16,
-				      (void *)(sk + (family == AF_INET ? OFFSET_SK_DADDR : OFFSET_SK_V6_DADDR)));
-	}
+	if (datagram && !peer.family)
+		read_only_peer(&peer, sk, family);
 	moved(sk, id, &copy, direction, result, &at, datagram ? &peer : 0);
 	return 0;
 }
@@ -482,7 +492,7 @@ int on_splice(struct exit_args *ctx)
 	struct member *member = current_member();
 	if (!member)
 		return 0;
-	u64 registers = (u64)bpf_task_pt_regs((void *)bpf_get_current_task_btf());
+	u64 registers = user_registers();
 	u64 sk = sock_of(file_of(READ(u32, registers + offsetof(struct pt_regs, di))));
 	u64 id = sk ? socket_id(sk, 0) : 0;
 	if (!id)
@@ -514,5 +524,174 @@ static __always_inline int note_sender(struct bpf_sock_addr *ctx, u32 family)
 
 int on_recvmsg4(struct bpf_sock_addr *ctx) { return note_sender(ctx, AF_INET); }
 int on_recvmsg6(struct bpf_sock_addr *ctx) { return note_sender(ctx, AF_INET6); }
+
+#else
+
+/* A system call on a socket, from its entry to its exit. */
+struct socket_call {
+	u64 sk;
+	u64 id;
+	u64 second;
+	u64 third;
+	u64 name;
+	u64 name_bytes;
+	u32 number;
+	u32 flags;
+	u32 direction;
+	/* Messages of recvmmsg and sendmmsg that were told already, and how many there are. */
+	u32 index;
+	u32 messages;
+	u32 pad;
+};
+
+BPF_HASH(socket_calls, u64, struct socket_call, 16384);
+/* Holds on_message, which calls itself for the next message: the kernel allows 33 such calls. */
+BPF_PROG_ARRAY(next_message, 1);
+#define MESSAGES_TOLD_MAX 30
+/* UIO_MAXIOV, the most that one call takes. */
+#define MESSAGES_MAX 1024
+/* Stands for what is left of a call with more messages than can be told one by one. */
+#define CALL_TOO_MANY 0xffff
+
+/* Only what every system call's entry has: the kernel refuses a program that could read beyond a shorter one. */
+struct call_args {
+	u64 common;
+	long number;
+};
+
+static __always_inline int is_receive(u32 number)
+{
+	return number == CALL_READ || number == CALL_READV || number == CALL_RECVFROM || number == CALL_RECVMSG || number == CALL_RECVMMSG;
+}
+
+static __always_inline u32 receive_flags(u32 number, u64 third, u64 fourth)
+{
+	if (number == CALL_RECVMSG)
+		return third;
+	return number == CALL_RECVFROM || number == CALL_RECVMMSG ? fourth : 0;
+}
+
+int on_call_enter(struct call_args *ctx)
+{
+	if (!current_member())
+		return 0;
+	struct socket_call call = {};
+	u64 registers = user_registers();
+	call.number = ctx->number;
+	call.second = READ(u64, registers + offsetof(struct pt_regs, si));
+	call.third = READ(u64, registers + offsetof(struct pt_regs, dx));
+	call.name = READ(u64, registers + offsetof(struct pt_regs, r8));
+	call.name_bytes = READ(u64, registers + offsetof(struct pt_regs, r9));
+	call.direction = is_receive(call.number) ? RESPONSE : REQUEST;
+	u64 fourth = READ(u64, registers + offsetof(struct pt_regs, r10));
+	call.flags = call.direction == RESPONSE ? receive_flags(call.number, call.third, fourth) : 0;
+	call.sk = sock_of(file_of(READ(u32, registers + offsetof(struct pt_regs, di))));
+	if (call.number == CALL_SPLICE) {
+		if (call.sk)
+			call.direction = RESPONSE;
+		else
+			call.sk = sock_of(file_of(call.third));
+	}
+	if (!call.sk || call.flags & (MSG_PEEK | MSG_ERRQUEUE))
+		return 0;
+	u16 family = sock_family(call.sk);
+	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+		return 0;
+	call.id = socket_id(call.sk, 0);
+	u64 thread = bpf_get_current_pid_tgid();
+	if (call.id && socket_calls.update(&thread, &call))
+		count(COUNT_MAP_FULL, 1);
+	return 0;
+}
+
+/* Finds the buffers of a finished call, and the peer of a datagram: the kernel has written the sender's name by now. */
+static __always_inline void locate(struct socket_call *call, struct cursor *at, struct peer_address *peer)
+{
+	u32 number = call->number;
+	u64 message = call->second + (u64)call->index * MMSG_BYTES;
+	if (number == CALL_SENDFILE || number == CALL_SPLICE || (call->direction == RESPONSE && call->flags & MSG_TRUNC)) {
+		at->unknown = ABSENCE_KERNEL_COPY;
+	} else if (number == CALL_TOO_MANY) {
+		at->unknown = ABSENCE_TOO_LARGE;
+	} else if (number == CALL_READV || number == CALL_WRITEV) {
+		at->iov = call->second;
+		at->iovs = call->third;
+	} else if (number == CALL_SENDMSG || number == CALL_RECVMSG || number == CALL_SENDMMSG || number == CALL_RECVMMSG) {
+		read_message(at, message);
+		read_name(peer, READ_USER(u64, message), READ_USER(u32, message + 8));
+	} else {
+		at->base = call->second;
+		at->left = call->third;
+		if (number == CALL_SENDTO)
+			read_name(peer, call->name, call->name_bytes);
+		else if (number == CALL_RECVFROM && call->name)
+			read_name(peer, call->name, READ_USER(u32, call->name_bytes));
+	}
+}
+
+static __always_inline void tell_moved(struct socket_call *call, struct member *member, u32 bytes)
+{
+	struct cursor at = {};
+	struct peer_address peer = {};
+	locate(call, &at, &peer);
+	u16 family = sock_family(call->sk);
+	u32 datagram = family != AF_UNIX && sock_type(call->sk) == SOCK_DGRAM;
+	if (datagram && !peer.family)
+		read_only_peer(&peer, call->sk, family);
+	if (!datagram)
+		peer.family = 0;
+	moved(call->sk, call->id, member, call->direction, bytes, &at, &peer);
+}
+
+int on_call_exit(struct exit_args *ctx)
+{
+	struct member *member = current_member();
+	if (!member)
+		return 0;
+	u64 thread = bpf_get_current_pid_tgid();
+	struct socket_call *entered = socket_calls.lookup(&thread);
+	if (!entered)
+		return 0;
+	if (ctx->result > 0 && (entered->number == CALL_SENDMMSG || entered->number == CALL_RECVMMSG)) {
+		entered->messages = ctx->result;
+		next_message.call(ctx, 0);
+	}
+	struct socket_call call = *entered;
+	struct member copy = *member;
+	socket_calls.delete(&thread);
+	if (ctx->result >= 0)
+		tell_moved(&call, &copy, ctx->result);
+	return 0;
+}
+
+/* One message of recvmmsg or sendmmsg, then the next. */
+int on_message(struct exit_args *ctx)
+{
+	struct member *member = current_member();
+	u64 thread = bpf_get_current_pid_tgid();
+	struct socket_call *entered = socket_calls.lookup(&thread);
+	if (!member || !entered)
+		return 0;
+	struct socket_call call = *entered;
+	struct member copy = *member;
+	if (call.index >= call.messages) {
+		socket_calls.delete(&thread);
+		return 0;
+	}
+	u32 bytes = READ_USER(u32, call.second + (u64)call.index * MMSG_BYTES + MMSG_MOVED);
+	if (call.index >= MESSAGES_TOLD_MAX) {
+		for (u32 more = 1; more < MESSAGES_MAX; more++) {
+			if (call.index + more >= call.messages)
+				break;
+			bytes += READ_USER(u32, call.second + (u64)(call.index + more) * MMSG_BYTES + MMSG_MOVED);
+		}
+		call.number = CALL_TOO_MANY;
+		call.index = call.messages;
+	}
+	entered->index = call.index + 1;
+	tell_moved(&call, &copy, bytes);
+	next_message.call(ctx, 0);
+	return 0;
+}
 
 #endif

@@ -52,7 +52,7 @@ static __always_inline struct tls_stream *stream_of(struct tls_key *key, struct 
 		event.position[RESPONSE] = stream->position[RESPONSE];
 		emit_control(&event, sizeof(event));
 	}
-	fresh.id = bpf_ktime_get_boot_ns() << 8 | (bpf_get_smp_processor_id() & 0xff);
+	fresh.id = (bpf_ktime_get_boot_ns() << 8 | (bpf_get_smp_processor_id() & 0xff)) & ~(1ULL << 63);
 	fresh.socket = socket;
 	fresh.library = call->library;
 	fresh.tie = socket ? call->tie : TIE_NONE;
