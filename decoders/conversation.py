@@ -120,6 +120,10 @@ class Conversation:
             side = self._current
             if side.out:
                 return side.out.popleft()
+            other = self._sides[1 - side.direction]
+            if other.ready:
+                # What this side just said set held bytes of the other free; they came before what this side says next.
+                side = self._current = other
             if side.ready:
                 try:
                     event = side.advance()
@@ -134,7 +138,7 @@ class Conversation:
     def _turn(self) -> bool:
         """Go to the side that has something to do, or to the next arrival. False: there is none."""
         other = self._sides[1 - self._current.direction]
-        if other.ready or other.out:
+        if other.out:
             self._current = other
             return True
         if not self._arrivals:

@@ -87,8 +87,6 @@ class RequestSide(LossySide):
         upgrade = bool(values_of(fields, "upgrade")) and "upgrade" in tokens_of(fields, "connection")
         self._asked = self._exchanges.ask(head=method == "HEAD", connect=method == "CONNECT", upgrade=upgrade)
         self.exchange = self._asked.number
-        if framing is Framing.LENGTH and not length:
-            framing = Framing.NONE
         return framing or Framing.NONE, length, {"host": host}
 
     def cut(self) -> None:
@@ -187,8 +185,6 @@ class ResponseSide(LossySide):
             self._answered(asked)
         if self.interim or line.status in _NO_CONTENT or (asked is not None and asked.head):
             return Framing.NONE, 0, {"interim": self.interim}
-        if framing is Framing.LENGTH and not length:
-            framing = Framing.NONE
         return framing or Framing.CLOSE, length, {"interim": False}
 
     def cut(self) -> None:
