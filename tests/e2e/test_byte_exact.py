@@ -133,7 +133,7 @@ def test_psycopg(capd: Instance, trusted: Certificates, database: Database, pyth
     """Statements, COPY and pipelines of psycopg are whole, over the OpenSSL of the system and over the one in its wheel."""
     name = f"psycopg of {library} OpenSSL"
     with relay(database.port, trusted) as (port, ledger):
-        client = [python, "-P", CLIENTS / "statements.py", *map(str, SIZES)]
+        client: Command = [python, "-P", CLIENTS / "statements.py", *map(str, SIZES)]
         capd.run(name, *client, environment=environment(port, trusted))
         capd.assert_recorded(name, ledger.take(1), protocol="postgresql", state="closed")
 
