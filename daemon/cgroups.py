@@ -67,6 +67,14 @@ def shape(root: Path) -> str:
     return {Path("/sys/fs/cgroup"): "unified", Path("/sys/fs/cgroup/unified"): "hybrid"}.get(root, "elsewhere")
 
 
+def slice_path(name: str) -> str:
+    """Give the cgroup path of a systemd slice by its name: a dash is a level, systemd.slice(5). A path stays as it is."""
+    if "/" in name or not name.endswith(".slice"):
+        return f"/{name.strip('/')}"
+    parts = name.removesuffix(".slice").split("-")
+    return "".join(f"/{'-'.join(parts[:count])}.slice" for count in range(1, len(parts) + 1))
+
+
 def has_systemd() -> bool:
     """Say whether systemd is the init system."""
     return SYSTEMD_RUNS.is_dir()

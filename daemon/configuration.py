@@ -20,8 +20,8 @@ GIB: Final = 1024 * MIB
 
 RING_BYTES_MIN: Final = 64 * KIB
 """The kernel wants whole pages; below this a single TLS record of 16 KiB fills a quarter of the ring."""
-RING_BYTES_MAX: Final = 1 * GIB
-"""The kernel's own limit for a ring is 2 GiB minus a page, on 64 bit; all of it is locked memory."""
+RING_BYTES_MAX: Final = 256 * MIB
+"""A journal block holds at most one ring, and RAW_BYTES_MAX there is this; all of a ring is locked memory."""
 JOURNAL_BYTES_MIN: Final = 1 * MIB
 """Less than a few blocks and the drain would stop before the recorder can free anything."""
 
@@ -91,9 +91,11 @@ class SelectionSection(_Section):
 
     slices: tuple[str, ...] = Field(
         default=("capd-agents.slice",),
-        description="cgroups (relative to the root of the hierarchy) of which every child becomes a run, now and later",
+        description="systemd slices by name, or cgroups by path, of which every child becomes a run, now and later",
     )
-    cgroups: tuple[str, ...] = Field(default=(), description="cgroups (relative likewise) that are each one run")
+    cgroups: tuple[str, ...] = Field(
+        default=(), description="cgroups by path (below the root of the hierarchy) that are each one run"
+    )
 
 
 class Configuration(_Section):

@@ -66,6 +66,11 @@ def read(pid: int) -> Process | None:
     )
 
 
+def exists(pid: int) -> bool:
+    """Say whether there is such a process, dead but not yet waited for included."""
+    return (PROC / str(pid)).exists()
+
+
 def executable(pid: int) -> str:
     """Give the path of a process's executable as /proc has it, "" if it may not be read."""
     try:

@@ -1,0 +1,139 @@
+"""`capd status`: how capd is.
+
+What lives here: the screen. What must not: gathering (daemon/status.py) or judging (daemon/health.py).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Final, cast
+
+import click
+
+from capd.cli.line import Line, Span, Style
+from capd.cli.screen import reader_may_leave, standard_output
+from capd.cli.summary import size
+from capd.cli.table import Column, lay_out
+from capd.daemon import configuration, status
+
+EXAMPLES: Final = """\b
+Examples:
+  capd status
+  capd status --json | jq .reasons
+"""
+STYLES: Final = {"healthy": Style.GOOD, "degraded": Style.DOUBTFUL, "down": Style.BAD}
+LABEL_COLUMNS: Final = 12
+RUNS_SHOWN_MAX: Final = 20
+"""As many as a person looks at; --json has all."""
+
+Facts = Mapping[str, object]
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are documented in docs/operations.md.")
+def command(config: str | None, as_json: bool) -> int:
+    """Say how capd is: healthy, degraded or down, and why.
+
+    Exit status: 0 healthy, 1 degraded, 2 down.
+    """
+    found, judged = status.gather(configuration.load(config))
+    with reader_may_leave():
+        if as_json:
+            click.echo(json.dumps(found, indent=2))
+        else:
+            screen = standard_output()
+            screen.write(lines(found, screen.columns))
+    return judged.verdict.value
+
+
+def lines(found: Facts, columns: int | None) -> Iterator[Line]:
+    """Give the whole screen."""
+    health = str(found["health"])
+    yield (Span("capd is "), Span(health, STYLES[health]))
+    for reason in _list(found, "reasons"):
+        yield (Span("  ! ", STYLES[health]), Span(str(reason["reason"])))
+        yield (Span(f"    {reason['next_step']}", Style.FAINT),)
+    yield from _roles(found)
+    if "tier" in found:
+        yield from _capture(found)
+    yield from _disk(_map(found, "disk"))
+    if "runs" in found:
+        yield from _runs(_list(found, "runs"), columns)
+
+
+def _roles(found: Facts) -> Iterator[Line]:
+    for name, role in _map(found, "roles").items():
+        facts = cast("Facts", role)
+        pid = f" (pid {facts['pid']})" if facts["pid"] else ""
+        backlog = f", {size(cast('int', facts['lag_bytes']))} behind" if facts.get("lag_bytes") else ""
+        yield _label(name, f"{facts['state']}{pid}{backlog}")
+
+
+def _capture(found: Facts) -> Iterator[Line]:
+    drained, journal = _map(found, "drained"), _map(found, "journal")
+    yield _label("tier", f"{found['tier']}, capd {found['version']}")
+    rings = ", ".join(f"{name} {_ring(cast('Facts', ring))}" for name, ring in _map(found, "rings").items())
+    yield _label("rings", rings)
+    yield _label("captured", f"{drained['records']} records, {size(cast('int', drained['bytes']))}")
+    losses = _map(found, "losses")
+    causes = ", ".join(f"{name} {count}" for name, count in _map(losses, "counters").items())
+    lost = f"{size(cast('int', losses['bytes']))} of {losses['streams']} streams{f' ({causes})' if causes else ''}"
+    yield _label("lost", lost if losses["bytes"] or causes else "nothing")
+    backlog, most = cast("int", journal["backlog_bytes"]), cast("int", journal["bytes_max"])
+    yield _label("journal", f"{size(backlog)} wait for the recorder, of at most {size(most)}")
+    attached = _list(found, "attachments")
+    yield _label("TLS", ", ".join(str(library["path"]) for library in attached) or "no library found on this host yet")
+    for failure in cast("list[object]", found["attach_failures"]):
+        yield _label("", f"not watched: {failure}")
+    for warning in cast("list[object]", found["warnings"]):
+        yield _label("note", str(warning))
+
+
+def _disk(disk: Facts) -> Iterator[Line]:
+    free, total = cast("int | None", disk["free_bytes"]), cast("int | None", disk["total_bytes"])
+    room = "not there yet" if free is None else f"{size(free)} free of {size(total)}"
+    yield _label("disk", f"{disk['state_dir']}: {room}")
+
+
+def _runs(runs: list[Facts], columns: int | None) -> Iterator[Line]:
+    yield _label("runs", f"{len(runs)} live" if runs else "none live; start one: capd run -- COMMAND")
+    if not runs:
+        return
+    headings = [
+        Column(name="run", rigid=True),
+        Column(name="name"),
+        Column(name="for"),
+        Column(name="processes", right=True),
+        Column(name="cgroup"),
+    ]
+    rows = [
+        [
+            str(run["run"]),
+            str(run["name"] or "-"),
+            str(_map(run, "principal")["name"]),
+            str(run["processes"]),
+            str(run["cgroup"]),
+        ]
+        for run in runs[:RUNS_SHOWN_MAX]
+    ]
+    yield from lay_out(headings, rows, fit=columns)
+    if len(runs) > RUNS_SHOWN_MAX:
+        yield (Span(f"and {len(runs) - RUNS_SHOWN_MAX} more: capd status --json", Style.FAINT),)
+
+
+def _ring(ring: Facts) -> str:
+    return f"{size(cast('int', ring['used']))} of {size(cast('int', ring['bytes']))}"
+
+
+def _label(name: str, text: str) -> Line:
+    return (Span(f"  {name:<{LABEL_COLUMNS}}", Style.FAINT), Span(text))
+
+
+def _map(facts: Facts, key: str) -> Facts:
+    return cast("Facts", facts[key])
+
+
+def _list(facts: Facts, key: str) -> list[Facts]:
+    return cast("list[Facts]", facts[key])

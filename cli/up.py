@@ -1,0 +1,50 @@
+"""`capd up`: all of capd in the foreground.
+
+What lives here: options and what is printed. What must not: supervision (daemon/supervision.py).
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from typing import Final
+
+import click
+
+from capd.daemon import configuration, recorder_user
+from capd.daemon.errors import NotRootError
+from capd.daemon.supervision import Supervisor
+
+EXAMPLES: Final = """\b
+Examples:
+  sudo capd up
+  sudo capd up --config ./capd.toml
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+def command(config: str | None) -> int:
+    """Run all of capd in the foreground, as one process tree.
+
+    The daemon captures as root; the recorder decodes as a user without rights, which need not exist beforehand. Ctrl-C or
+    SIGTERM ends both; nothing stays behind.
+    """
+    if os.geteuid() != 0:
+        raise NotRootError("capd up loads programs into the kernel, which only root may")
+    settings = configuration.load(config)
+    user = recorder_user.choose(settings.recorder.user, settings.segments_dir)
+
+    def ready(status: dict[str, object]) -> None:
+        click.echo("capd is ready")
+        for name, value in (
+            ("tier", f"{status['tier']} (kernel {platform.release()})"),
+            ("recorder", f"user {user}"),
+            ("state_dir", settings.state_dir),
+            ("runtime_dir", settings.runtime_dir),
+            ("record", f"capd run{f' --config {config}' if config else ''} -- COMMAND"),
+        ):
+            click.echo(f"  {name:<12} {value}")
+
+    arguments = ["--config", config] if config else []
+    return Supervisor(arguments, settings.control_socket, lambda line: click.echo(f"capd up: {line}", err=True)).run(ready)

@@ -1,0 +1,274 @@
+"""The attendant: the daemon's second thread, for everything that may take a while, so that the drain never waits for it.
+
+What lives here: the loop over clients, cgroup changes and the clock; attaching to libraries; losses; the answers to `status`
+and `explain`. What must not: the rings and the journal, which belong to the drain thread. All calls of Capture but its rings
+are made here, by one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import selectors
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from capd.daemon import notes, processes
+from capd.daemon.control import ControlServer, Peer, Verb
+from capd.daemon.drain import Drain, FileHint
+from capd.daemon.errors import NotPermittedError, RequestRefusedError
+from capd.daemon.run_keeping import RunKeeper
+from capd.probes.counters import LOST
+
+if TYPE_CHECKING:  # pragma: no cover
+    from capd.probes.attachments import Attachment
+    from capd.probes.capture import Capture
+
+TICK_SECONDS: Final = 1.0
+"""How often losses are asked for and forgotten events looked after."""
+SWEEP_SECONDS: Final = 10.0
+"""How often what gone processes left in the kernel's maps is looked for; the maps have room for minutes of it."""
+HINTS_MAX: Final = 10_000
+"""Files waiting to be looked at; above this the oldest questions are answered by the capture's own cache anyway."""
+SEEN_FILES_MAX: Final = 50_000
+"""Files remembered as looked at, some 10 MB; then the memory starts anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Losses:
+    """What the kernel counted as lost since the daemon started.
+
+    Attributes:
+        counters: totals by name.
+        streams: (stream, layer, direction, bytes, cause) for each stream that lost something.
+        changed_ns: wall time when they last grew; None: never.
+    """
+
+    counters: dict[str, int]
+    streams: list[tuple[int, int, int, int, int]]
+    changed_ns: int | None
+
+
+class Attendant:
+    """Attends to clients, runs and libraries until it is told to stop."""
+
+    def __init__(
+        self,
+        *,
+        capture: Capture,
+        drain: Drain,
+        keeper: RunKeeper,
+        facts: Callable[[], dict[str, object]],
+        wake_drain: Callable[[], None],
+    ) -> None:
+        """Take what it works with.
+
+        Args:
+            capture: the kernel side.
+            drain: takes notes.
+            keeper: the runs.
+            facts: gives what else belongs into a status: the drain thread's numbers.
+            wake_drain: makes the drain thread look at its notes now.
+        """
+        self._capture = capture
+        self._drain = drain
+        self._keeper = keeper
+        self._facts = facts
+        self._wake_drain = wake_drain
+        self._hints: queue.Queue[FileHint] = queue.Queue(HINTS_MAX)
+        self._seen: set[tuple[int, int]] = set()
+        self._noted: set[tuple[int, int]] = set()
+        self._failures: list[str] = []
+        self._stopping = threading.Event()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._selector = selectors.DefaultSelector()
+        self._exits = False
+        self._server: ControlServer | None = None
+        self.losses = Losses(counters={}, streams=[], changed_ns=None)
+        self.error: BaseException | None = None
+
+    def verbs(self) -> dict[str, Verb]:
+        """Give what clients may ask."""
+        return {
+            "run": Verb(act=self._keeper.start, through_pipe=True),
+            "status": Verb(act=self._status),
+            "explain": Verb(act=self._explain),
+        }
+
+    def start(self, server: Callable[[selectors.BaseSelector], ControlServer], ready: Callable[[int], None]) -> None:
+        """Start the thread: it takes up live runs, opens the control socket, says that it is ready, and attends.
+
+        Args:
+            server: makes the control server in a selector.
+            ready: is told how many live runs were taken up.
+        """
+        self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
+        self._selector.register(self._keeper.watch, selectors.EVENT_READ, self._keeper.changed)
+        self._thread = threading.Thread(target=self._run, args=(server, ready), name="capd-attendant", daemon=True)
+        self._thread.start()
+
+    def hint(self, files: list[FileHint], *, exits: bool) -> None:
+        """Hand over what the drain saw in the control ring. Called by the drain thread; never blocks."""
+        new = [hint for hint in files if hint.first or (hint.device, hint.inode) not in self._seen]
+        for hint in new:
+            try:
+                self._hints.put_nowait(hint)
+            except queue.Full:
+                break
+        if new or exits:
+            self._exits = self._exits or exits
+            os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self) -> None:
+        """End the thread and hang up on its clients. To be called once, by the thread that called `start`."""
+        self._stopping.set()
+        os.eventfd_write(self._wake_fd, 1)
+        self._thread.join()
+        if self._server is not None:
+            self._server.close()
+        self._selector.close()
+        self._keeper.watch.close()
+        os.close(self._wake_fd)
+
+    def note_attachments(self) -> None:
+        """Write down the libraries that are watched and were not written down yet."""
+        for attachment in self._capture.attachments:
+            key = (attachment.device, attachment.inode)
+            if key not in self._noted:
+                self._noted.add(key)
+                self._post(_attached(attachment))
+
+    def note_losses(self) -> None:
+        """Write down what was lost, if it grew."""
+        counters = self._capture.counters()
+        streams = sorted((loss.stream, loss.layer, loss.direction, loss.bytes, loss.cause) for loss in self._capture.losses())
+        if counters == self.losses.counters and streams == self.losses.streams:
+            return
+        grew = streams != self.losses.streams or _lost(counters) != _lost(self.losses.counters)
+        changed_ns = time.time_ns() if grew else self.losses.changed_ns
+        self.losses = Losses(counters=counters, streams=streams, changed_ns=changed_ns)
+        if grew:
+            self._post(notes.losses(counters, streams, _boottime_ns()), after_events=True)
+
+    def _run(self, server: Callable[[selectors.BaseSelector], ControlServer], ready: Callable[[int], None]) -> None:
+        try:
+            resumed = self._keeper.resume()
+            self._keeper.select_configured()
+            self._server = server(self._selector)
+            ready(resumed)
+            self._loop(self._server)
+        except BaseException as error:  # noqa: BLE001 - without attendant it must not look healthy: the drain thread ends it
+            self.error = error
+            self._wake_drain()
+
+    def _loop(self, server: ControlServer) -> None:
+        due = time.monotonic() + TICK_SECONDS
+        sweep_due = time.monotonic() + SWEEP_SECONDS
+        while not self._stopping.is_set():
+            for key, _events in self._selector.select(max(0.0, due - time.monotonic())):
+                key.data()
+            if time.monotonic() >= due:
+                due = time.monotonic() + TICK_SECONDS
+                server.expire()
+                self.note_losses()
+                self._keeper.end_empty()
+            if time.monotonic() >= sweep_due:
+                sweep_due = time.monotonic() + SWEEP_SECONDS
+                self._capture.sweep()
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake_fd)
+        while not self._hints.empty():
+            self._look_at(self._hints.get_nowait())
+        if self._exits:
+            self._exits = False
+            self._keeper.end_empty()
+
+    def _look_at(self, hint: FileHint) -> None:
+        """Attach to a file if it is a TLS library; whatever goes wrong with one file is noted and concerns only that file."""
+        key = (hint.device, hint.inode)
+        if key in self._seen and not hint.first:
+            return
+        try:
+            attachment = self._capture.on_file_mapped(hint.pid, hint.device, hint.inode)
+        except Exception as error:  # noqa: BLE001 - the file is an agent's: no content of it may end the daemon
+            self._failures.append(f"{processes.executable(hint.pid)} inode {hint.inode}: {error!r}")
+            self._post(
+                notes.attach_failed(device=hint.device, inode=hint.inode, reason=repr(error), boottime_ns=_boottime_ns())
+            )
+            return
+        if attachment is not None:
+            self.note_attachments()
+        if processes.exists(hint.pid):
+            # Else it may have ended before the file was found, and the next one to run it must be looked at.
+            if len(self._seen) >= SEEN_FILES_MAX:
+                self._seen.clear()
+            self._seen.add(key)
+
+    def _post(self, note: notes.Note, *, after_events: bool = False) -> None:
+        self._drain.post(note, after_events=after_events)
+        self._wake_drain()
+
+    def _status(self, _peer: Peer, _request: Mapping[str, object]) -> dict[str, object]:
+        return {
+            **self._facts(),
+            "counters": self.losses.counters,
+            "losses": {
+                "counters": _lost(self.losses.counters),
+                "bytes": sum(stream[3] for stream in self.losses.streams),
+                "streams": len(self.losses.streams),
+                "changed_ns": self.losses.changed_ns,
+            },
+            "attachments": [_attachment(attachment) for attachment in self._capture.attachments],
+            "attach_failures": [*self._capture.refused, *self._failures],
+            "runs": self._keeper.describe(),
+        }
+
+    def _explain(self, peer: Peer, request: Mapping[str, object]) -> dict[str, object]:
+        pid = request.get("pid")
+        if not isinstance(pid, int) or isinstance(pid, bool):
+            raise RequestRefusedError("explain wants a pid")
+        process = processes.read(pid)
+        if process is None:
+            raise RequestRefusedError(f"there is no process {pid}")
+        if peer.uid not in {0, process.uid}:
+            raise NotPermittedError(f"process {pid} belongs to another user")
+        return {
+            "process": {"pid": pid, "exe": process.exe, "uid": process.uid},
+            "explanation": dict(self._capture.explain(pid)),
+        }
+
+
+def _attached(attachment: Attachment) -> notes.Note:
+    return notes.attached(
+        device=attachment.device,
+        inode=attachment.inode,
+        path=attachment.path,
+        library=attachment.library,
+        functions=attachment.functions,
+        late=attachment.late,
+        boottime_ns=_boottime_ns(),
+    )
+
+
+def _attachment(attachment: Attachment) -> dict[str, object]:
+    return {
+        "path": attachment.path,
+        "library": attachment.library,
+        "functions": list(attachment.functions),
+        "late": attachment.late,
+        "device": attachment.device,
+        "inode": attachment.inode,
+    }
+
+
+def _lost(counters: Mapping[str, int]) -> dict[str, int]:
+    """Pick the counters that count what is lost, not what was moved."""
+    return {name: count for name, count in counters.items() if count and name in LOST}
+
+
+def _boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -1,0 +1,267 @@
+"""The daemon role: from a bare host to a journal that grows, and back.
+
+What lives here: the order of the start and of the end, and the drain thread's loop. What must not: what is drained, what
+clients ask.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+from uuid import uuid4
+
+from capd.daemon import drain as draining
+from capd.daemon import mounts, notes, recorder_user, state_directory, version
+from capd.daemon.attendant import Attendant
+from capd.daemon.cgroups import Hierarchy, shape
+from capd.daemon.configuration import Configuration
+from capd.daemon.control import ControlServer
+from capd.daemon.drain import Drain, PendingNote
+from capd.daemon.errors import CgroupError, NoBtfError, NotRootError
+from capd.daemon.lock import InstanceLock
+from capd.daemon.notify import notify
+from capd.daemon.run_keeping import RunKeeper
+from capd.daemon.runs import Registry
+from capd.daemon.spool import Spool
+from capd.probes.capture import Capture, CaptureSettings
+from capd.recording.durable import replace_content
+
+BTF: Final = Path("/sys/kernel/btf/vmlinux")
+BATCH_SECONDS: Final = 0.005
+"""How long data may gather in the ring before the next block, so that a trickle does not become a block for each event."""
+BATCH_RING_SHARE: Final = 8
+"""With more than this part of the data ring in use there is no waiting."""
+REFRESH_SECONDS: Final = 1.0
+STOPPED_POLL_SECONDS: Final = 0.1
+"""While the journal is full the rings stay readable; looking again is of no use before the recorder has freed something."""
+FINISH_SECONDS_MAX: Final = 5.0
+"""For what is left at the end; service managers kill after 90 s, people sooner."""
+
+Say = Callable[[str], None]
+
+
+def run(configuration: Configuration, say: Say) -> None:
+    """Be the daemon until SIGTERM or SIGINT.
+
+    Args:
+        configuration: of this instance.
+        say: tells the operator one line.
+
+    Raises:
+        CapdError, ProbeError: it cannot start; nothing is left behind but directories.
+    """
+    if os.geteuid() != 0:
+        raise NotRootError("the daemon loads programs into the kernel, which only root may")
+    with ExitStack() as stack:
+        daemon = Daemon(configuration, say, stack)
+        daemon.loop()
+        daemon.finish()
+
+
+class Daemon:
+    """The role, once everything is in place."""
+
+    def __init__(self, configuration: Configuration, say: Say, stack: ExitStack) -> None:
+        self._configuration = configuration
+        self._say = say
+        self._started_ns = time.time_ns()
+        self._stopping = False
+        user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
+        state_directory.prepare(configuration, user)
+        lock = InstanceLock(configuration.lock_file, configuration.journal_dir).acquire()
+        stack.callback(lock.release)
+        state_directory.check_room(configuration)
+        self._host = state_directory.host_id(configuration.host_file)
+        self._boot = state_directory.boot_id()
+        self._mounted = mounts.mount_missing()
+        for sentence in self._mounted:
+            say(sentence)
+        if not BTF.exists():
+            raise NoBtfError(f"this kernel has no type information at {BTF}")
+        self._hierarchy = Hierarchy()
+        self._registry = Registry(configuration.runs_dir)
+        self._refuse_to_record_ourselves()
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        stack.callback(os.close, self._wake_fd)
+        self._catch_signals(stack)
+        self._capture = stack.enter_context(Capture.start(_settings(configuration, self._hierarchy.root)))
+        for warning in self._capture.warnings:
+            say(warning)
+        self._spool = Spool(
+            configuration.journal_dir,
+            configuration.position_file,
+            configuration.journal,
+            group=user.gid,
+            free_bytes=lambda: state_directory.free_bytes(configuration.state_dir),
+        )
+        stack.callback(self._spool.close)
+        self._drain = Drain(self._capture.control, self._capture.data, self._spool, clock=draining.now)
+        self._begin(stack)
+
+    def loop(self) -> None:
+        """Drain until a signal comes."""
+        control, data = self._capture.control.fileno(), self._capture.data.fileno()
+        everything, urgent = _epoll(control, data, self._wake_fd), _epoll(control, self._wake_fd)
+        refresh = time.monotonic() + REFRESH_SECONDS
+        with everything, urgent:
+            while not self._stopping and self._attendant.error is None:
+                if self._spool.stoppage is None:
+                    everything.poll(max(0.0, refresh - time.monotonic()))
+                    self._unwake()
+                    self._turn()
+                    if self._capture.data.used() * BATCH_RING_SHARE < self._capture.data.size:
+                        urgent.poll(BATCH_SECONDS)
+                else:
+                    time.sleep(STOPPED_POLL_SECONDS)
+                if time.monotonic() >= refresh:
+                    refresh = time.monotonic() + REFRESH_SECONDS
+                    self._refresh()
+
+    def finish(self) -> None:
+        """Write what is left and a last note. Runs stay as they are, for the next daemon."""
+        notify("STOPPING=1")
+        self._attendant.stop()
+        self._drain.finish(FINISH_SECONDS_MAX)
+        self._attendant.note_losses()
+        self._drain.post(notes.stop(_boottime_ns()), after_events=True)
+        self._drain.finish(FINISH_SECONDS_MAX)
+        if self._attendant.error is not None:
+            raise self._attendant.error
+
+    def _begin(self, stack: ExitStack) -> None:
+        """Write the first notes, take up live runs, open the control socket, say that capd is ready."""
+        configuration = self._configuration
+        self._drain.post(
+            notes.start(
+                epoch=uuid4(),
+                boot=self._boot,
+                host=self._host,
+                tier=self._capture.tier,
+                version=version.VERSION,
+                boottime_ns=_boottime_ns(),
+            )
+        )
+        self._drain.turn()
+        keeper = RunKeeper(
+            capture=self._capture,
+            hierarchy=self._hierarchy,
+            registry=self._registry,
+            post=self._post,
+            stoppage=lambda: None if self._spool.stoppage is None else self._spool.stoppage.detail,
+            selection=configuration.selection,
+        )
+        self._attendant = Attendant(
+            capture=self._capture, drain=self._drain, keeper=keeper, facts=self._facts, wake_drain=self._wake
+        )
+        self._attendant.note_attachments()
+        self._attendant.start(
+            lambda selector: ControlServer(configuration.control_socket, self._attendant.verbs(), selector), self._ready
+        )
+        stack.callback(configuration.pid_file.unlink, missing_ok=True)
+
+    def _ready(self, resumed: int) -> None:
+        replace_content(self._configuration.pid_file, f"{os.getpid()}\n".encode(), mode=0o644, sync=False)
+        taken_up = f", took up {resumed} live runs" if resumed else ""
+        self._say(f"capd daemon is ready: tier {self._capture.tier}, journal in {self._configuration.journal_dir}{taken_up}")
+        notify(f"READY=1\nSTATUS=recording, tier {self._capture.tier}")
+
+    def _post(self, note: notes.Note, *, after_events: bool = False) -> PendingNote:
+        pending = self._drain.post(note, after_events=after_events)
+        self._wake()
+        return pending
+
+    def _turn(self) -> None:
+        turn = self._drain.turn()
+        if turn.files or turn.exits:
+            self._attendant.hint(turn.files, exits=turn.exits)
+
+    def _refresh(self) -> None:
+        before = self._spool.stoppage
+        self._spool.refresh()
+        after = self._spool.stoppage
+        if after is not None and before is None:
+            self._say(f"capd daemon stopped draining, what does not fit into the rings is lost and counted: {after.detail}")
+        elif before is not None and after is None:
+            self._say("capd daemon drains again")
+
+    def _wake(self) -> None:
+        os.eventfd_write(self._wake_fd, 1)
+
+    def _unwake(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.eventfd_read(self._wake_fd)
+
+    def _catch_signals(self, stack: ExitStack) -> None:
+        def stop(_number: int, _frame: object) -> None:
+            self._stopping = True
+            self._wake()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            stack.callback(signal.signal, number, signal.signal(number, stop))
+
+    def _refuse_to_record_ourselves(self) -> None:
+        """A daemon inside a live run would record its own journal writes, which would make more of them, without end."""
+        own = self._hierarchy.path_of(os.getpid()) or "/"
+        for left in self._registry.load():
+            if f"{own}/".startswith(f"{left.cgroup.path}/"):
+                raise CgroupError(f"this daemon was started inside the run {left.id}, in the cgroup {own}")
+
+    def _facts(self) -> dict[str, object]:
+        """Give the part of a status that this thread knows. Called by the attendant: reads only, torn values do no harm."""
+        capture, spool, stoppage = self._capture, self._spool, self._spool.stoppage
+        return {
+            "version": version.VERSION,
+            "pid": os.getpid(),
+            "started_ns": self._started_ns,
+            "host": str(self._host),
+            "boot": str(self._boot),
+            "tier": capture.tier,
+            "features": dict(capture.features),
+            "warnings": [*self._mounted, *capture.warnings],
+            "cgroup2": {
+                "root": str(self._hierarchy.root),
+                "shape": shape(self._hierarchy.root),
+                "systemd": self._hierarchy.systemd,
+            },
+            "rings": {
+                name: {"bytes": ring.size, "used": ring.used()}
+                for name, ring in (("control", capture.control), ("data", capture.data))
+            },
+            "drained": {"bytes": self._drain.bytes, "records": self._drain.records},
+            "journal": {
+                "blocks": spool.blocks,
+                "backlog_bytes": spool.backlog_bytes,
+                "bytes_max": self._configuration.journal.bytes_max,
+                "position": spool.position.to_fields(),
+                "sealed": None if spool.sealed is None else spool.sealed.to_fields(),
+                "stopped": None if stoppage is None else {"cause": stoppage.cause, "detail": stoppage.detail},
+            },
+        }
+
+
+def _settings(configuration: Configuration, cgroup_root: Path) -> CaptureSettings:
+    section = configuration.capture
+    return CaptureSettings(
+        tier=section.tier,
+        data_ring_bytes=section.data_ring_bytes,
+        control_ring_bytes=section.control_ring_bytes,
+        cgroup_root=cgroup_root,
+    )
+
+
+def _epoll(*descriptors: int) -> select.epoll:
+    poll = select.epoll()
+    for descriptor in descriptors:
+        poll.register(descriptor, select.EPOLLIN)
+    return poll
+
+
+def _boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -1,0 +1,214 @@
+"""The drain: ring spans go whole into journal blocks.
+
+What lives here: the order of control, data and notes, batching, and what little of the control ring the daemon must know
+itself. What must not: anything per data event. A span of the data ring is never looked into.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from capd.daemon import notes
+from capd.daemon.configuration import MIB
+from capd.daemon.spool import Spool
+from capd.probes import layouts
+from capd.probes.layouts import EventKind
+from capd.recording.journal import Source
+
+BLOCK_BYTES: Final = 8 * MIB
+"""As much of a ring as one block takes: bounds the recorder's memory, and how long the control ring waits for the data ring."""
+BLOCKS_A_TURN: Final = 2
+"""Of one ring, so that neither ring keeps the other waiting when agents are faster than the disk."""
+_KIND_OFFSET: Final = layouts.RING_HEADER_BYTES + 32
+_PID_OFFSET: Final = layouts.RING_HEADER_BYTES + 24
+_BODY_OFFSET: Final = layouts.RING_HEADER_BYTES + layouts.HEADER.size
+_FILE: Final = struct.Struct("<QQ")
+"""device and inode: how the bodies of PROCESS_EXEC and FILE_MAPPED begin."""
+_HINT_BYTES_MIN: Final = _BODY_OFFSET + _FILE.size
+
+Clock = Callable[[], tuple[int, int]]
+"""Gives CLOCK_BOOTTIME and wall time of one moment, in ns."""
+
+
+class Ring(Protocol):
+    """What the drain needs of a ring; `capd.probes` has the real one."""
+
+    @property
+    def count(self) -> int:
+        """Records in the span that was drained last."""
+
+    def used(self) -> int:
+        """Say how many bytes wait in it."""
+
+    def drain(self, limit_bytes: int) -> memoryview | None:
+        """Give a span of whole records, the same again until it is released; None if there is none."""
+
+    def release(self) -> None:
+        """Give the span back to the kernel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileHint:
+    """A process of a run mapped, or runs, a file: a TLS library may have to be watched.
+
+    Attributes:
+        pid: the process.
+        device, inode: the file, in the kernel's form.
+        first: the kernel tells it once for each file, so it must be looked at; else it is told with every exec.
+    """
+
+    pid: int
+    device: int
+    inode: int
+    first: bool
+
+
+@dataclass(kw_only=True)
+class Turn:
+    """What one turn of the drain moved.
+
+    Attributes:
+        bytes: payload of the blocks written.
+        files: files that processes of runs mapped or executed.
+        exits: whether a process of a run ended.
+    """
+
+    bytes: int = 0
+    files: list[FileHint] = field(default_factory=list)
+    exits: bool = False
+
+
+class PendingNote:
+    """A note on its way into the journal, for whom it matters that it is there."""
+
+    def __init__(self, note: notes.Note, *, after_events: bool) -> None:
+        self.payload = notes.pack(note)
+        self.after_events = after_events
+        self.after_bytes = 0
+        self._written = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until the note is in the journal; False when it is not in time."""
+        return self._written.wait(seconds)
+
+    def written(self) -> None:
+        """Say that it is in the journal."""
+        self._written.set()
+
+
+class Drain:
+    """Moves what is in the rings, and the notes of other threads, into the journal. One thread calls it."""
+
+    def __init__(self, control: Ring, data: Ring, spool: Spool, *, clock: Clock) -> None:
+        self._control = control
+        self._data = data
+        self._spool = spool
+        self._clock = clock
+        self._posted: deque[PendingNote] = deque()
+        self._early: deque[PendingNote] = deque()
+        self._late: deque[PendingNote] = deque()
+        self._data_bytes = 0
+        self.records = 0
+        self.bytes = 0
+
+    def post(self, note: notes.Note, *, after_events: bool = False) -> PendingNote:
+        """Queue a note from any thread. The drain has to be woken besides.
+
+        Args:
+            note: what to write.
+            after_events: write it after all that is in the rings now, as the end of a run must be; else before.
+        """
+        pending = PendingNote(note, after_events=after_events)
+        self._posted.append(pending)
+        return pending
+
+    def turn(self) -> Turn:
+        """Write what there is: notes first, then the control ring, then the data ring.
+
+        What cannot be written stays where it is, in the ring: when that is full, the kernel counts what is lost.
+        """
+        done = self.control_turn()
+        before = done.bytes
+        self._move(self._data, Source.DATA, done)
+        self._data_bytes += done.bytes - before
+        while self._late and self._late[0].after_bytes <= self._data_bytes and self._write(self._late):
+            pass
+        return done
+
+    def control_turn(self) -> Turn:
+        """Write notes and the control ring only: what others wait for."""
+        done = Turn()
+        while self._posted:
+            pending = self._posted.popleft()
+            pending.after_bytes = self._data_bytes + self._data.used()
+            (self._late if pending.after_events else self._early).append(pending)
+        while self._early and self._write(self._early):
+            pass
+        if not self._early:
+            self._move(self._control, Source.CONTROL, done)
+        return done
+
+    def finish(self, seconds_max: float) -> None:
+        """Write all that is left, before the end; no longer than `seconds_max`, because agents go on writing."""
+        deadline = time.monotonic() + seconds_max
+        while self.turn().bytes and time.monotonic() < deadline:
+            pass
+
+    def _write(self, queue: deque[PendingNote]) -> bool:
+        pending = queue[0]
+        boottime_ns, realtime_ns = self._clock()
+        if not self._spool.append(Source.NOTE, pending.payload, count=1, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
+            return False
+        queue.popleft()
+        pending.written()
+        return True
+
+    def _move(self, ring: Ring, source: Source, done: Turn) -> None:
+        for _block in range(BLOCKS_A_TURN):
+            span = ring.drain(BLOCK_BYTES)
+            if span is None:
+                return
+            boottime_ns, realtime_ns = self._clock()
+            count, size = ring.count, len(span)
+            if not self._spool.append(source, span, count=count, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
+                return
+            if source is Source.CONTROL:
+                _look(span, done)
+            span.release()
+            ring.release()
+            done.bytes += size
+            self.bytes += size
+            self.records += count
+
+
+def now() -> tuple[int, int]:
+    """Give CLOCK_BOOTTIME and wall time of this moment, in ns."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME), time.time_ns()
+
+
+def _look(span: memoryview, done: Turn) -> None:
+    """Pick out of a control span the three kinds that the daemon acts on, by their fixed-size headers."""
+    for offset, kind in kinds(span):
+        if kind in {EventKind.FILE_MAPPED, EventKind.PROCESS_EXEC} and offset + _HINT_BYTES_MIN <= len(span):
+            device, inode = _FILE.unpack_from(span, offset + _BODY_OFFSET)
+            (pid,) = struct.unpack_from("<I", span, offset + _PID_OFFSET)
+            done.files.append(FileHint(pid=pid, device=device, inode=inode, first=kind == EventKind.FILE_MAPPED))
+        elif kind == EventKind.PROCESS_EXIT:
+            done.exits = True
+
+
+def kinds(span: memoryview) -> Iterator[tuple[int, int]]:
+    """Walk a span's ring records and give the offset and the kind of each event; stops where the span is not whole."""
+    offset, end = 0, len(span)
+    while offset + _BODY_OFFSET <= end:
+        length = int.from_bytes(span[offset : offset + 4], "little")
+        size = length & ~(layouts.RING_BUSY | layouts.RING_DISCARD)
+        if not length & layouts.RING_DISCARD:
+            yield offset, int.from_bytes(span[offset + _KIND_OFFSET : offset + _KIND_OFFSET + 2], "little")
+        offset += layouts.RING_HEADER_BYTES + (size + 7 & ~7)

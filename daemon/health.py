@@ -1,0 +1,158 @@
+"""Is capd healthy? A judgement over facts.
+
+What lives here: the rules, and for each thing that is wrong the next step. What must not: finding the facts (status.py), the
+screen (cli/status.py), clocks: the time comes in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+LOSS_NS_RECENT: Final = 600_000_000_000
+"""A loss counts against health for ten minutes; it stays in the record, and in the totals, for ever."""
+RECORDER_SECONDS_STALE: Final = 10.0
+"""The recorder writes its status every second; a segment's fsync on a slow disk may hold it up for some."""
+BACKLOG_SHARE: Final = 2
+"""The journal filled to more than this part of its maximum: the recorder does not keep up."""
+DISK_SHARE: Final = 2
+"""Less than this many times `journal.free_bytes_min` free: draining will stop soon."""
+NS_PER_SECOND: Final = 1_000_000_000
+MIB: Final = 1 << 20
+
+
+class Verdict(Enum):
+    """How capd is. The value is the exit status of `capd status`."""
+
+    HEALTHY = 0
+    DEGRADED = 1
+    DOWN = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class DaemonFacts:
+    """What the daemon says of itself.
+
+    Attributes:
+        stopped: why it does not drain at the moment, or None.
+        lost_bytes: payload that the kernel counted as lost, in total.
+        lost_records: other losses by counter name, in total.
+        lost_ns: wall time of the last loss, None if there was none.
+        attach_failures: libraries that cannot be watched.
+        backlog_bytes: of the journal, not in segments yet.
+        backlog_bytes_max: where draining stops.
+    """
+
+    stopped: str | None
+    lost_bytes: int
+    lost_records: dict[str, int]
+    lost_ns: int | None
+    attach_failures: int
+    backlog_bytes: int
+    backlog_bytes_max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known.
+
+    Attributes:
+        daemon: its own words; None if it does not answer.
+        unreachable: why it does not, or "".
+        recorder_running: whether its process lives.
+        recorder_seconds: age of its status; None if there is none.
+        free_bytes: of the state directory's file system; None if it cannot be asked.
+        free_bytes_min: where draining stops.
+        state_dir: for the operator's eyes.
+        now_ns: wall time.
+    """
+
+    daemon: DaemonFacts | None
+    unreachable: str
+    recorder_running: bool
+    recorder_seconds: float | None
+    free_bytes: int | None
+    free_bytes_min: int
+    state_dir: str
+    now_ns: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One thing that is wrong.
+
+    Attributes:
+        reason: what.
+        next_step: what to do.
+    """
+
+    reason: str
+    next_step: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Health:
+    """The judgement."""
+
+    verdict: Verdict
+    reasons: tuple[Reason, ...]
+
+
+def judge(facts: Facts) -> Health:
+    """Judge: down without a daemon, degraded with anything missing, late or lost, else healthy."""
+    if facts.daemon is None:
+        start = "start it: `systemctl start capd` or `sudo capd up`; `capd doctor` checks the host"
+        return Health(verdict=Verdict.DOWN, reasons=(Reason(reason=facts.unreachable, next_step=start),))
+    reasons = (*_daemon(facts.daemon, facts.now_ns), *_recorder(facts), *_disk(facts))
+    return Health(verdict=Verdict.DEGRADED if reasons else Verdict.HEALTHY, reasons=reasons)
+
+
+def _daemon(daemon: DaemonFacts, now_ns: int) -> Iterator[Reason]:
+    if daemon.stopped is not None:
+        yield Reason(
+            reason=f"not draining: {daemon.stopped}",
+            next_step="free disk space or let the recorder catch up; it resumes by itself; till then bytes are lost, counted",
+        )
+    if daemon.lost_ns is not None and now_ns - daemon.lost_ns < LOSS_NS_RECENT:
+        ago = max(0, now_ns - daemon.lost_ns) // NS_PER_SECOND
+        others = ", ".join(f"{name} {count}" for name, count in sorted(daemon.lost_records.items()))
+        yield Reason(
+            reason=f"{daemon.lost_bytes} bytes of agents' streams lost, the last {ago} s ago ({others or 'no counter grew'})",
+            next_step="the sessions concerned say `partial`; raise capture.data_ring_bytes if `ring_full` counters grow",
+        )
+    if daemon.attach_failures:
+        yield Reason(
+            reason=f"{daemon.attach_failures} TLS libraries cannot be watched",
+            next_step="`capd status` lists them; their sessions are `opaque`",
+        )
+    if daemon.backlog_bytes * BACKLOG_SHARE > daemon.backlog_bytes_max:
+        yield Reason(
+            reason=f"the recorder is {daemon.backlog_bytes // MIB} MiB behind, the journal holds "
+            f"{daemon.backlog_bytes_max // MIB} MiB",
+            next_step="see whether the recorder has enough processor time; at journal.bytes_max draining stops",
+        )
+
+
+def _recorder(facts: Facts) -> Iterator[Reason]:
+    if not facts.recorder_running:
+        yield Reason(
+            reason="the recorder does not run; what is captured waits in the journal",
+            next_step="start it: `systemctl start capd-recorder`; under `capd up` it is restarted by itself",
+        )
+    elif facts.recorder_seconds is None or facts.recorder_seconds > RECORDER_SECONDS_STALE:
+        age = "never" if facts.recorder_seconds is None else f"for {facts.recorder_seconds:.0f} s not"
+        yield Reason(
+            reason=f"the recorder has {age} reported",
+            next_step="it may be stuck: see its log, then restart it; it resumes from the journal and loses nothing",
+        )
+
+
+def _disk(facts: Facts) -> Iterator[Reason]:
+    if facts.free_bytes is not None and facts.free_bytes < facts.free_bytes_min * DISK_SHARE:
+        yield Reason(
+            reason=f"{facts.state_dir} has {facts.free_bytes // MIB} MiB free; draining stops below "
+            f"{facts.free_bytes_min // MIB} MiB",
+            next_step="free space on that file system, or move `state_dir` to a larger one",
+        )

@@ -1,0 +1,121 @@
+"""Notes: what the daemon itself writes into the journal, between the spans of the rings.
+
+What lives here: the form of every note (docs/formats/journal.md). What must not: when one is written, and the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import cast
+from uuid import UUID
+
+import msgpack
+
+from capd.daemon.processes import Process
+from capd.daemon.runs import Run
+
+Note = dict[str, object]
+
+
+def pack(note: Note) -> bytes:
+    """Give a note's bytes: a msgpack map."""
+    return cast("bytes", msgpack.packb(note))
+
+
+def start(*, epoch: UUID, boot: UUID, host: UUID, tier: str, version: str, boottime_ns: int) -> Note:
+    """Say that a daemon started: the first note of each; what came before without a stop note was cut off."""
+    return {
+        "note": "start",
+        "epoch": epoch.bytes,
+        "boot": boot.bytes,
+        "host": host.bytes,
+        "tier": tier,
+        "version": version,
+        "boottime_ns": boottime_ns,
+    }
+
+
+def stop(boottime_ns: int) -> Note:
+    """Say that the daemon ended after it had drained what was left."""
+    return {"note": "stop", "boottime_ns": boottime_ns}
+
+
+def run_started(run: Run, *, boottime_ns: int, resumed: bool = False) -> Note:
+    """Say what a run is, before the first event with its key.
+
+    Args:
+        run: the run.
+        boottime_ns: now.
+        resumed: an earlier daemon wrote this already; this one took the run up.
+    """
+    return {
+        "note": "run_started",
+        "key": run.key,
+        "run": run.id.bytes,
+        "name": run.name,
+        "labels": {_text(key): _text(value) for key, value in run.labels.items()},
+        "principal": dict(run.principal),
+        "cgroup": _text(run.cgroup.path),
+        "cgroup_id": run.cgroup.id,
+        "command": [_text(word) for word in run.command],
+        "cwd": None if run.cwd is None else _text(run.cwd),
+        "adopted": run.adopted,
+        "resumed": resumed,
+        "boottime_ns": boottime_ns,
+    }
+
+
+def run_ended(key: int, boottime_ns: int) -> Note:
+    """Say that the last process of a run is gone."""
+    return {"note": "run_ended", "key": key, "boottime_ns": boottime_ns}
+
+
+def process(found: Process, *, run: int, boottime_ns: int) -> Note:
+    """Describe a process that already ran when its run was selected; `start_ns` is as exact as /proc tells it, 10 ms."""
+    return {
+        "note": "process",
+        "run": run,
+        "pid": found.pid,
+        "start_ns": found.start_ns,
+        "exe": _text(found.exe),
+        "argv": [_text(word) for word in found.argv],
+        "uid": found.uid,
+        "parent": found.parent,
+        "boottime_ns": boottime_ns,
+    }
+
+
+def losses(counters: Mapping[str, int], streams: Iterable[tuple[int, int, int, int, int]], boottime_ns: int) -> Note:
+    """Say what the kernel counted as lost, in totals since the daemon started."""
+    return {
+        "note": "losses",
+        "counters": dict(counters),
+        "streams": [list(stream) for stream in streams],
+        "boottime_ns": boottime_ns,
+    }
+
+
+def attached(
+    *, device: int, inode: int, path: str, library: str, functions: Iterable[str], late: bool, boottime_ns: int
+) -> Note:
+    """Say that a TLS library is watched from now on; `late`: a process had mapped it before."""
+    return {
+        "note": "attached",
+        "device": device,
+        "inode": inode,
+        "path": _text(path),
+        "library": library,
+        "functions": list(functions),
+        "late": late,
+        "boottime_ns": boottime_ns,
+    }
+
+
+def attach_failed(*, device: int, inode: int, reason: str, boottime_ns: int) -> Note:
+    """Say that a mapped file looked like a TLS library but cannot be watched."""
+    return {"note": "attach_failed", "device": device, "inode": inode, "reason": _text(reason), "boottime_ns": boottime_ns}
+
+
+def _text(value: str) -> str:
+    """Give text that is UTF-8 whatever bytes a process chose for its names."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

@@ -1,0 +1,302 @@
+"""The life of runs: made for a client or of what a selector finds, taken up after a restart, ended when empty.
+
+What lives here: the order of steps that keeps a run's record whole: note, then selection, then answer; last event, then end.
+What must not: the control socket, the drain. One thread (the attendant's) calls all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from capd.daemon import notes, processes, runs
+from capd.daemon.cgroups import Hierarchy, RunCgroup, slice_path
+from capd.daemon.configuration import SelectionSection
+from capd.daemon.control import Peer
+from capd.daemon.drain import PendingNote
+from capd.daemon.errors import NotRecordingError, RequestRefusedError
+from capd.daemon.runs import Registry, Run
+from capd.daemon.watch import IN_CREATE, IN_MODIFY, IN_ONLYDIR, Watch
+from capd.recording.identity import uuid7_from
+
+if TYPE_CHECKING:  # pragma: no cover
+    from capd.probes.capture import Capture
+
+NOTE_SECONDS_MAX: Final = 2.0
+"""For a note to reach the journal; the drain comes round every few milliseconds."""
+MEMBER_ROUNDS_MAX: Final = 8
+"""Times that the members of a cgroup are listed until no new one is found; what is selected passes that on to its children."""
+EMPTY_NS_MAX: Final = 5_000_000_000
+"""How long a cgroup that was just made may stay empty before its run counts as ended."""
+SEED_BYTES: Final = 16
+EVENTS_FILE: Final = "cgroup.events"
+"""The kernel marks it as modified when the cgroup becomes populated or empty (Documentation/admin-guide/cgroup-v2.rst)."""
+
+
+class Post(Protocol):
+    """Queues a note for the journal."""
+
+    def __call__(self, note: notes.Note, *, after_events: bool = False) -> PendingNote:
+        """Queue it; `Drain.post` says what the argument means."""
+
+
+class RunKeeper:
+    """Makes, adopts, resumes and ends runs."""
+
+    def __init__(
+        self,
+        *,
+        capture: Capture,
+        hierarchy: Hierarchy,
+        registry: Registry,
+        post: Post,
+        stoppage: Callable[[], str | None],
+        selection: SelectionSection,
+    ) -> None:
+        """Take what it works with.
+
+        Args:
+            capture: selects in the kernel.
+            hierarchy: makes and watches cgroups.
+            registry: the live runs.
+            post: puts a note into the journal, before or after the events that are in the rings.
+            stoppage: why nothing is written at the moment, or None.
+            selection: what becomes a run by itself.
+        """
+        self._capture = capture
+        self._hierarchy = hierarchy
+        self._registry = registry
+        self._post = post
+        self._stoppage = stoppage
+        self._selection = selection
+        self.watch = Watch()
+
+    def start(self, peer: Peer, request: Mapping[str, object]) -> dict[str, object]:
+        """Make a run of the process that asks, which will then become the agent's command.
+
+        Raises:
+            RequestRefusedError: the request is not one, or the process cannot be seen.
+            NotRecordingError: nothing is written at the moment.
+            CgroupError: its cgroup cannot be made.
+        """
+        wishes = _Wishes(request)
+        reason = self._stoppage()
+        if reason is not None:
+            raise NotRecordingError(f"capd cannot record at the moment: {reason}")
+        if peer.pid == 0 or not peer.alive():
+            raise RequestRefusedError("the daemon cannot see the process that asks: it is gone, or in another pid namespace")
+        now_ns = time.time_ns()
+        identity = uuid7_from(now_ns // 1_000_000, os.urandom(SEED_BYTES))
+        description = f"capd run {wishes.name or ' '.join(wishes.command[:1]) or identity}"
+        cgroup = self._hierarchy.create(str(identity), peer.pid, _printable(description))
+        run = Run(
+            id=identity,
+            name=wishes.name,
+            labels=wishes.labels,
+            principal=runs.user_principal(peer.uid),
+            cgroup=cgroup,
+            command=wishes.command,
+            cwd=processes.working_directory(peer.pid),
+            started_ns=now_ns,
+        )
+        self._open(run, {peer.pid}, resumed=False)
+        if not peer.alive():
+            raise RequestRefusedError("the process that asked ended before its run began")
+        return {"run": str(run.id), "cgroup": cgroup.path, "unit": cgroup.unit}
+
+    def resume(self) -> int:
+        """Take up the runs that an earlier daemon left and that still live; end the others.
+
+        Returns:
+            How many were taken up.
+        """
+        for run in self._registry.load():
+            same = self._hierarchy.id_of(run.cgroup.path) == run.cgroup.id
+            if same and self._hierarchy.is_populated(run.cgroup.path):
+                self._open(run, set(self._hierarchy.members(run.cgroup.path)), resumed=True)
+                self._describe(run)
+            else:
+                self._post(notes.run_ended(run.key, _boottime_ns()), after_events=True)
+                self._registry.remove(run)
+                if same and not run.adopted:
+                    self._hierarchy.remove(run.cgroup)
+        return len(self._registry)
+
+    def select_configured(self) -> None:
+        """Make runs of what the selectors of the configuration find now, and watch for what comes."""
+        for name in self._selection.slices:
+            path = slice_path(name)
+            for above in (path, *(str(parent) for parent in Path(path).parents)):
+                self.watch.add(self._hierarchy.directory(above), IN_CREATE | IN_ONLYDIR)
+            for child in self._hierarchy.children(path):
+                self._adopt(child)
+        for path in self._selection.cgroups:
+            self._adopt(f"/{path.strip('/')}")
+
+    def changed(self) -> None:
+        """Look at what the kernel said has changed: cgroups that appeared, run cgroups that became empty."""
+        slices = {self._hierarchy.directory(slice_path(name)) for name in self._selection.slices}
+        for change in self.watch.read():
+            if change.path in slices and change.name:
+                self._adopt(f"/{(change.path / change.name).relative_to(self._hierarchy.root)}", just_made=True)
+            elif change.path is None or change.name:
+                self.select_configured()
+            elif change.path.name == EVENTS_FILE:
+                self._populated(f"/{change.path.parent.relative_to(self._hierarchy.root)}")
+        self.end_empty()
+
+    def end_empty(self) -> None:
+        """End the runs of which no process is left, neither in the cgroup nor, having left it, in the kernel's lineage."""
+        grace_ns = time.time_ns() - EMPTY_NS_MAX
+        empty = [
+            run
+            for run in self._registry
+            if not self._hierarchy.is_populated(run.cgroup.path) and not (run.adopted and run.started_ns > grace_ns)
+        ]
+        if not empty:
+            return
+        escaped = set(self._capture.selected().values())
+        for run in empty:
+            if run.key not in escaped:
+                self._end(run)
+
+    def describe(self) -> list[dict[str, object]]:
+        """List the live runs for status."""
+        selected = list(self._capture.selected().values())
+        return [
+            {
+                "run": str(run.id),
+                "name": run.name,
+                "labels": dict(run.labels),
+                "principal": dict(run.principal),
+                "cgroup": run.cgroup.path,
+                "adopted": run.adopted,
+                "started_ns": run.started_ns,
+                "processes": selected.count(run.key),
+            }
+            for run in self._registry
+        ]
+
+    def _populated(self, path: str) -> None:
+        """Make a run of a selected cgroup that was empty and has a process again."""
+        if self._registry.by_cgroup(path) is None:
+            self._adopt(path)
+
+    def _adopt(self, path: str, *, just_made: bool = False) -> None:
+        """Make a run of a cgroup, unless it belongs to a run already, is our own, or is empty.
+
+        Args:
+            path: the cgroup.
+            just_made: it is empty because its maker is about to put the first process in; wait for that with the selection in
+                place, so that the process is in the record from its first instruction.
+        """
+        cgroup_id = self._hierarchy.id_of(path)
+        own = self._hierarchy.path_of(os.getpid()) or "/"
+        if cgroup_id is None or self._registry.by_cgroup(path) is not None or f"{own}/".startswith(f"{path}/"):
+            return
+        self._watch_events(path)
+        if not just_made and not self._hierarchy.is_populated(path):
+            return
+        now_ns = time.time_ns()
+        unit = Path(path).name
+        run = Run(
+            id=uuid7_from(now_ns // 1_000_000, os.urandom(SEED_BYTES)),
+            name=unit,
+            principal=runs.unit_principal(unit),
+            cgroup=RunCgroup(path=path, id=cgroup_id, unit=unit),
+            adopted=True,
+            started_ns=now_ns,
+        )
+        self._open(run, set(self._hierarchy.members(path)), resumed=False)
+        self._describe(run)
+
+    def _watch_events(self, path: str) -> None:
+        self.watch.add(self._hierarchy.directory(path) / EVENTS_FILE, IN_MODIFY)
+
+    def _open(self, run: Run, pids: set[int], *, resumed: bool) -> None:
+        """Do the steps that make a run's record whole from its first event; undo them if one fails."""
+        self._registry.add(run)
+        note = self._post(notes.run_started(run, boottime_ns=_boottime_ns(), resumed=resumed))
+        if not note.wait(NOTE_SECONDS_MAX) and not resumed:
+            self._registry.remove(run)
+            raise NotRecordingError(f"the journal took no note in {NOTE_SECONDS_MAX:.0f} s")
+        self._watch_events(run.cgroup.path)
+        self._capture.select_cgroup(run.cgroup.id, run.key)
+        for pid in pids:
+            self._capture.select_process(pid, run.key)
+
+    def _describe(self, run: Run) -> None:
+        """Write down the processes that were there before the selection."""
+        known: set[int] = set()
+        for _round in range(MEMBER_ROUNDS_MAX):
+            found = set(self._hierarchy.members(run.cgroup.path)) - known
+            if not found:
+                return
+            for pid in found:
+                self._capture.select_process(pid, run.key)
+                process = processes.read(pid)
+                if process is not None:
+                    # As the events will name it.
+                    exact = replace(process, start_ns=self._capture.start_of(pid) or process.start_ns)
+                    self._post(notes.process(exact, run=run.key, boottime_ns=_boottime_ns()))
+            known |= found
+
+    def _end(self, run: Run) -> None:
+        self._capture.unselect_cgroup(run.cgroup.id)
+        self._post(notes.run_ended(run.key, _boottime_ns()), after_events=True)
+        self._registry.remove(run)
+        if not run.adopted:
+            self.watch.remove(self._hierarchy.directory(run.cgroup.path) / EVENTS_FILE)
+            self._hierarchy.remove(run.cgroup)
+
+
+def _boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _printable(text: str) -> str:
+    """Give text that systemd takes as a description: one line, UTF-8."""
+    plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return "".join(character if character.isprintable() else " " for character in plain)
+
+
+class _Wishes:
+    """What a client asks for: checked, because anybody may ask."""
+
+    def __init__(self, request: Mapping[str, object]) -> None:
+        """Read the request.
+
+        Raises:
+            RequestRefusedError: a field is missing, of the wrong type, or too long.
+        """
+        unknown = request.keys() - {"name", "labels", "command"}
+        if unknown:
+            raise RequestRefusedError(f"a run has no {', '.join(sorted(unknown))}")
+        self.name = self._name(request.get("name"))
+        self.labels = self._labels(request.get("labels", {}))
+        self.command = self._command(request.get("command"))
+
+    @staticmethod
+    def _name(value: object) -> str | None:
+        if value is not None and (not isinstance(value, str) or not 0 < len(value) <= runs.NAME_CHARACTERS_MAX):
+            raise RequestRefusedError(f"a run's name is a text of at most {runs.NAME_CHARACTERS_MAX} characters")
+        return value
+
+    @staticmethod
+    def _labels(value: object) -> dict[str, str]:
+        if not isinstance(value, dict) or len(value) > runs.LABELS_MAX:
+            raise RequestRefusedError(f"a run has at most {runs.LABELS_MAX} labels")
+        for text in (*value.keys(), *value.values()):
+            if not isinstance(text, str) or len(text) > runs.LABEL_CHARACTERS_MAX:
+                raise RequestRefusedError(f"a label is a text of at most {runs.LABEL_CHARACTERS_MAX} characters")
+        return value
+
+    @staticmethod
+    def _command(value: object) -> list[str]:
+        if not isinstance(value, list) or not value or not all(isinstance(word, str) for word in value):
+            raise RequestRefusedError("a run has a command: a list of texts")
+        return value

@@ -1,0 +1,164 @@
+"""Runs: which there are, and their files, so that a restarted daemon takes up those that still live.
+
+What lives here: what is known of a run, its JSON form, the registry. What must not: making cgroups, selecting in the kernel.
+"""
+
+from __future__ import annotations
+
+import json
+import pwd
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import Final, cast
+from uuid import UUID
+
+from capd.daemon.cgroups import RunCgroup
+from capd.recording.durable import replace_content
+from capd.recording.errors import on_disk
+
+NAME_CHARACTERS_MAX: Final = 200
+LABELS_MAX: Final = 64
+LABEL_CHARACTERS_MAX: Final = 256
+"""What a person can still read in a list; labels are for grouping, not for storing."""
+COMMAND_BYTES_MAX: Final = 32 * 1024
+"""Of the command line as the client states it; the exec event has the kernel's own copy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One agent execution.
+
+    Attributes:
+        id: UUIDv7, unique over all hosts.
+        name, labels: as its owner calls it.
+        principal: who it acts for: kind, name, uid, verified.
+        cgroup: where it lives.
+        command, cwd: as the client states them; empty and None for a run made by a selector.
+        adopted: True when a selector made a run of what already ran.
+        started_ns: wall time.
+    """
+
+    id: UUID
+    name: str | None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    principal: Mapping[str, object]
+    cgroup: RunCgroup
+    command: list[str] = field(default_factory=list)
+    cwd: str | None = None
+    adopted: bool = False
+    started_ns: int
+
+    @property
+    def key(self) -> int:
+        """Give the 64-bit number that stands for this run in kernel events; never 0, the same after a restart."""
+        return int.from_bytes(blake2b(self.id.bytes, digest_size=8).digest(), "little") | 1
+
+    def to_json(self) -> dict[str, object]:
+        """Give the form of the run's file."""
+        return {
+            "id": str(self.id),
+            "name": self.name,
+            "labels": dict(self.labels),
+            "principal": dict(self.principal),
+            "cgroup": {"path": self.cgroup.path, "id": self.cgroup.id, "unit": self.cgroup.unit},
+            "command": self.command,
+            "cwd": self.cwd,
+            "adopted": self.adopted,
+            "started_ns": self.started_ns,
+        }
+
+
+def from_json(values: Mapping[str, object]) -> Run:
+    """Read the form of the run's file.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is not one.
+    """
+    cgroup = cast("Mapping[str, object]", values["cgroup"])
+    return Run(
+        id=UUID(cast("str", values["id"])),
+        name=cast("str | None", values["name"]),
+        labels=cast("Mapping[str, str]", values["labels"]),
+        principal=cast("Mapping[str, object]", values["principal"]),
+        cgroup=RunCgroup(
+            path=cast("str", cgroup["path"]),
+            id=cast("int", cgroup["id"]),
+            unit=cast("str | None", cgroup["unit"]),
+        ),
+        command=cast("list[str]", values["command"]),
+        cwd=cast("str | None", values["cwd"]),
+        adopted=cast("bool", values["adopted"]),
+        started_ns=cast("int", values["started_ns"]),
+    )
+
+
+def user_principal(uid: int) -> dict[str, object]:
+    """Give the principal of a run whose owner is known by user id alone."""
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    return {"kind": "user", "name": name, "uid": uid, "verified": False}
+
+
+def unit_principal(unit: str) -> dict[str, object]:
+    """Give the principal of a run that a selector found."""
+    return {"kind": "unit", "name": unit, "verified": False}
+
+
+class Registry:
+    """The live runs, each with a file in the runtime directory: after a reboot the files are gone, as the runs are."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._runs: dict[int, Run] = {}
+
+    def __iter__(self) -> Iterator[Run]:
+        return iter(list(self._runs.values()))
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def get(self, key: int) -> Run | None:
+        """Give the run of a key, None if it is not live."""
+        return self._runs.get(key)
+
+    def by_cgroup(self, path: str) -> Run | None:
+        """Give the run that lives in a cgroup or above it, None if there is none."""
+        inside = (run for run in self if path == run.cgroup.path or path.startswith(f"{run.cgroup.path.rstrip('/')}/"))
+        return max(inside, key=lambda run: len(run.cgroup.path), default=None)
+
+    def add(self, run: Run) -> None:
+        """Take a run in and write its file.
+
+        Raises:
+            StateDirectoryError: the file cannot be written; the run is not taken in.
+        """
+        path = self._file(run)
+        content = json.dumps(run.to_json(), ensure_ascii=True).encode("ascii")
+        with on_disk("write", path):
+            replace_content(path, content, mode=0o600, sync=False)
+        self._runs[run.key] = run
+
+    def remove(self, run: Run) -> None:
+        """Forget a run that ended, and its file."""
+        self._runs.pop(run.key, None)
+        self._file(run).unlink(missing_ok=True)
+
+    def load(self) -> list[Run]:
+        """Read what an earlier daemon left. They are not taken in: the caller looks which of them still live.
+
+        A file that cannot be read as a run is removed: nothing can be done with it.
+        """
+        found = []
+        for path in sorted(self._directory.glob("*.json")):
+            try:
+                found.append(from_json(json.loads(path.read_text(encoding="ascii"))))
+            except (OSError, ValueError, KeyError, TypeError):
+                path.unlink(missing_ok=True)
+        return found
+
+    def _file(self, run: Run) -> Path:
+        return self._directory / f"{run.id}.json"

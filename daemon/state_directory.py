@@ -1,0 +1,126 @@
+"""The directories of an instance: made, owned and checked before anything is recorded.
+
+What lives here: who owns what, whether it can be written, how much room there is, the host's id. What must not: what is in
+the files.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from uuid import UUID, uuid4
+
+from capd.daemon.configuration import MIB, Configuration
+from capd.daemon.errors import StateDirectoryFullError
+from capd.daemon.recorder_user import RecorderUser
+from capd.recording.durable import replace_content
+from capd.recording.errors import StateDirectoryError, on_disk
+
+BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+HOST_FILE_BYTES_MAX: Final = 64
+"""A UUID in any of its spellings; root reads no more of a file than it needs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Directory:
+    path: Path
+    uid: int
+    gid: int
+    mode: int
+
+
+def prepare(configuration: Configuration, user: RecorderUser) -> None:
+    """Make the directories that are missing and give each the owner and mode that keep the roles apart.
+
+    What the recorder owned under another number is given to `user`: that happens once, when the package makes its user.
+
+    Raises:
+        StateDirectoryError: one cannot be made or changed.
+    """
+    for directory in _layout(configuration, user):
+        with on_disk("make", directory.path):
+            directory.path.mkdir(mode=directory.mode, parents=True, exist_ok=True)
+        with on_disk("give an owner to", directory.path):
+            _own(directory, recursive=directory.uid != 0)
+
+
+def check_room(configuration: Configuration) -> None:
+    """Refuse to start where the first minutes would already fill the disk.
+
+    Raises:
+        StateDirectoryFullError: less is free than `journal.free_bytes_min`.
+        StateDirectoryError: the file system cannot be asked.
+    """
+    free = free_bytes(configuration.state_dir)
+    wanted = configuration.journal.free_bytes_min
+    if free < wanted:
+        raise StateDirectoryFullError(
+            f"{configuration.state_dir} has {free // MIB} MiB free, journal.free_bytes_min wants {wanted // MIB} MiB"
+        )
+
+
+def free_bytes(directory: Path) -> int:
+    """Say how many bytes an unprivileged process, as the recorder is, may still write there.
+
+    Raises:
+        StateDirectoryError: the file system cannot be asked.
+    """
+    with on_disk("ask for free space in", directory):
+        found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize
+
+
+def host_id(path: Path) -> UUID:
+    """Give this host's id; the first start makes it.
+
+    Raises:
+        StateDirectoryError: the file cannot be read or written, or holds something else.
+    """
+    with on_disk("read", path):
+        if not path.exists():
+            replace_content(path, f"{uuid4()}\n".encode(), mode=0o644)
+        with path.open("rb") as file:
+            text = file.read(HOST_FILE_BYTES_MAX)
+    try:
+        return UUID(text.decode("ascii").strip())
+    except ValueError as error:
+        raise StateDirectoryError("read the host's id from", path, OSError("it is no UUID")) from error
+
+
+def boot_id() -> UUID:
+    """Give the kernel's id of this boot."""
+    return UUID(BOOT_ID.read_text(encoding="ascii").strip())
+
+
+def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory]:
+    def of_root(path: Path, mode: int, gid: int = 0) -> _Directory:
+        return _Directory(path=path, uid=0, gid=gid, mode=mode)
+
+    def of_recorder(path: Path, mode: int) -> _Directory:
+        return _Directory(path=path, uid=user.uid, gid=user.gid, mode=mode)
+
+    return [
+        of_root(configuration.state_dir, 0o755),
+        of_root(configuration.journal_dir, 0o750, user.gid),
+        of_recorder(configuration.recorder_dir, 0o750),
+        of_recorder(configuration.segments_dir, 0o750),
+        of_recorder(configuration.index_dir, 0o750),
+        of_recorder(configuration.quarantine_dir, 0o750),
+        of_root(configuration.runtime_dir, 0o755),
+        of_root(configuration.runs_dir, 0o700),
+        of_recorder(configuration.recorder_runtime_dir, 0o755),
+    ]
+
+
+def _own(directory: _Directory, *, recursive: bool) -> None:
+    """Set owner and mode; symbolic links in it are never followed, since its former owner may have put them there."""
+    found = directory.path.stat(follow_symlinks=False)
+    if (found.st_uid, found.st_gid) != (directory.uid, directory.gid):
+        if recursive:
+            for entry in os.scandir(directory.path):
+                os.chown(entry.path, directory.uid, directory.gid, follow_symlinks=False)
+        os.chown(directory.path, directory.uid, directory.gid, follow_symlinks=False)
+    if found.st_mode & 0o7777 != directory.mode:
+        directory.path.chmod(directory.mode)

@@ -1,0 +1,108 @@
+"""What `capd status` shows: facts gathered from the daemon, the recorder's file and the disk.
+
+What lives here: gathering, and the shape of the JSON object. What must not: judging (health.py), the screen (cli/status.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final, cast
+
+from capd.daemon import control_client, health, lock
+from capd.daemon.configuration import Configuration
+from capd.daemon.errors import DaemonUnreachableError
+from capd.daemon.health import DaemonFacts, Facts, Health
+
+STATUS_BYTES_MAX: Final = 1 << 20
+"""Of the recorder's status, which an unprivileged process writes and root may read."""
+
+Json = dict[str, object]
+
+
+def gather(configuration: Configuration) -> tuple[Json, Health]:
+    """Ask everybody and judge.
+
+    Returns:
+        The object that `capd status --json` prints (docs/operations.md), and the judgement in it.
+    """
+    answer, unreachable = _ask(configuration.control_socket)
+    recorder, age = _recorder(configuration.recorder_status_file)
+    pid = recorder.get("pid")
+    running = isinstance(pid, int) and _lives(pid) and age is not None
+    free, total = _disk(configuration.state_dir)
+    judged = health.judge(
+        Facts(
+            daemon=None if answer is None else daemon_facts(answer),
+            unreachable=unreachable,
+            recorder_running=running,
+            recorder_seconds=age,
+            free_bytes=free,
+            free_bytes_min=configuration.journal.free_bytes_min,
+            state_dir=str(configuration.state_dir),
+            now_ns=time.time_ns(),
+        )
+    )
+    daemon_pid = answer.get("pid") if answer else None
+    status: Json = {
+        "health": judged.verdict.name.lower(),
+        "reasons": [{"reason": item.reason, "next_step": item.next_step} for item in judged.reasons],
+        "roles": {
+            "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
+            "recorder": {**recorder, "state": "running" if running else "down", "pid": pid if running else None, "age": age},
+        },
+        "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
+        **{key: value for key, value in (answer or {}).items() if key not in {"ok", "pid"}},
+    }
+    if answer is None:
+        status["last_daemon_pid"] = lock.holder(configuration.lock_file)
+    return status, judged
+
+
+def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
+    """Pick from the daemon's answer what its health hangs on."""
+    journal = cast("Mapping[str, object]", answer["journal"])
+    losses = cast("Mapping[str, object]", answer["losses"])
+    stopped = cast("Mapping[str, str] | None", journal["stopped"])
+    return DaemonFacts(
+        stopped=None if stopped is None else f"{stopped['cause']}: {stopped['detail']}",
+        lost_bytes=cast("int", losses["bytes"]),
+        lost_records=cast("dict[str, int]", losses["counters"]),
+        lost_ns=cast("int | None", losses["changed_ns"]),
+        attach_failures=len(cast("list[object]", answer["attach_failures"])),
+        backlog_bytes=cast("int", journal["backlog_bytes"]),
+        backlog_bytes_max=cast("int", journal["bytes_max"]),
+    )
+
+
+def _ask(path: Path) -> tuple[Json | None, str]:
+    try:
+        return control_client.ask(path, "status"), ""
+    except DaemonUnreachableError as error:
+        return None, str(error)
+
+
+def _recorder(path: Path) -> tuple[Json, float | None]:
+    """Read the recorder's status and say how old it is, in seconds; empty and None if there is none."""
+    try:
+        with path.open("rb") as file:
+            age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
+            found = json.loads(file.read(STATUS_BYTES_MAX))
+    except (OSError, ValueError, RecursionError):
+        return {}, None
+    return (found, age) if isinstance(found, dict) else ({}, None)
+
+
+def _lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def _disk(directory: Path) -> tuple[int | None, int | None]:
+    try:
+        found = os.statvfs(directory)
+    except OSError:
+        return None, None
+    return found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize

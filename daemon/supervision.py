@@ -1,0 +1,187 @@
+"""`capd up`: all roles as one process tree in the foreground.
+
+What lives here: starting, watching, restarting and ending the roles. What must not: what a role does. A role is a process of
+its own from its first instruction (fork and exec), in the same session and process group, so that a terminal and `kill` treat
+the tree as one; and each asks the kernel to be told when this process dies, so that nothing is left behind however it dies.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from capd.daemon import control_client
+from capd.daemon.confinement import PR_SET_PDEATHSIG
+from capd.daemon.errors import DaemonUnreachableError
+
+BACKOFF_SECONDS_MIN: Final = 0.2
+BACKOFF_SECONDS_MAX: Final = 30.0
+"""A role that cannot live costs two starts a minute."""
+STEADY_SECONDS: Final = 60.0
+"""A role that lived this long has its backoff forgiven."""
+STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0}
+"""How long a role may take to end by itself: the daemon drains, then the recorder seals what the daemon left."""
+POLL_SECONDS: Final = 0.05
+NANOSECONDS_PER_SECOND: Final = 1_000_000_000
+
+Say = Callable[[str], None]
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
+"""Looked up before the fork: between fork and exec as little as possible may happen."""
+
+
+@dataclass(kw_only=True)
+class Role:
+    """A child and how its life went.
+
+    Attributes:
+        name: daemon or recorder.
+        process: the current one.
+        started: monotonic time of its start.
+        backoff: seconds to wait before the next start.
+        due: monotonic time of the next start, None while it runs.
+    """
+
+    name: str
+    process: subprocess.Popen[bytes] | None = None
+    started: float = 0.0
+    backoff: float = BACKOFF_SECONDS_MIN
+    due: float | None = 0.0
+
+
+class Supervisor:
+    """Keeps the roles of one instance alive until it is told to stop."""
+
+    def __init__(self, arguments: Sequence[str], control_socket: Path, say: Say) -> None:
+        """Prepare.
+
+        Args:
+            arguments: what every role's command line ends with, such as --config.
+            control_socket: where the daemon answers once it is ready.
+            say: tells the operator one line.
+        """
+        self._arguments = list(arguments)
+        self._control_socket = control_socket
+        self._say = say
+        self._daemon = Role(name="daemon")
+        self._recorder = Role(name="recorder")
+        self._stopping = False
+
+    def run(self, ready: Callable[[dict[str, object]], None]) -> int:
+        """Run until SIGINT or SIGTERM, or until the daemon cannot be started.
+
+        Args:
+            ready: is told the daemon's status when it answers for the first time.
+
+        Returns:
+            Exit status: 0 after a signal, the daemon's own if it never became ready.
+        """
+        with self._signals():
+            try:
+                self._start(self._daemon)
+                status = self._wait_ready()
+                if status is None:
+                    return 0 if self._stopping else self._failure()
+                self._start(self._recorder)
+                ready(status)
+                while not self._stopping:
+                    for role in (self._daemon, self._recorder):
+                        self._attend(role)
+                    time.sleep(POLL_SECONDS)
+                return 0
+            finally:
+                self._stop(self._daemon)
+                self._stop(self._recorder)
+
+    def _wait_ready(self) -> dict[str, object] | None:
+        """Give the daemon's first status; None if it ended, or we are to stop."""
+        assert self._daemon.process is not None
+        while self._daemon.process.poll() is None and not self._stopping:
+            if self._control_socket.exists():
+                try:
+                    status = control_client.ask(self._control_socket, "status")
+                except DaemonUnreachableError:
+                    status = {}
+                # Another capd's socket in our place is no sign of our daemon: it will find the lock taken and end.
+                if status.get("pid") == self._daemon.process.pid:
+                    return status
+            time.sleep(POLL_SECONDS)
+        return None
+
+    def _failure(self) -> int:
+        assert self._daemon.process is not None
+        code = self._daemon.process.returncode
+        return code if code > 0 else 2
+
+    def _attend(self, role: Role) -> None:
+        now = time.monotonic()
+        if role.process is not None and role.process.poll() is not None:
+            if now - role.started > STEADY_SECONDS:
+                role.backoff = BACKOFF_SECONDS_MIN
+            role.due = now + role.backoff
+            kept = "; the journal keeps what is captured" if role is self._recorder else ""
+            self._say(f"the {role.name} {_ended(role.process.returncode)}, restarting it in {role.backoff:.1f} s{kept}")
+            role.backoff = min(role.backoff * 2, BACKOFF_SECONDS_MAX)
+            role.process = None
+        if role.process is None and role.due is not None and now >= role.due:
+            self._start(role)
+
+    def _start(self, role: Role) -> None:
+        command = [sys.executable, "-P", "-m", "capd.cli.main", role.name, *self._arguments]
+        parent = os.getpid()
+        role.started, role.due = time.monotonic(), None
+        role.process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            preexec_fn=lambda: _tie_to(parent),  # noqa: PLW1509 - this process has one thread
+        )
+
+    def _stop(self, role: Role) -> None:
+        process, role.process = role.process, None
+        if process is None or process.poll() is not None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS_MAX[role.name])
+        except subprocess.TimeoutExpired:
+            self._say(
+                f"the {role.name} did not end in {STOP_SECONDS_MAX[role.name]:.0f} s, killing it; it resumes at the next start"
+            )
+            process.kill()
+            process.wait()
+
+    @contextmanager
+    def _signals(self) -> Iterator[None]:
+        def stop(_number: int, _frame: object) -> None:
+            self._stopping = True
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _tie_to(parent: int) -> None:
+    """In the child, before exec: end with the parent, and leave Ctrl-C to it, which ends the roles in their order."""
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def _ended(code: int) -> str:
+    """Say how a process ended."""
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with status {code}"
