@@ -6,6 +6,7 @@ What lives here: conversations as lists of arrivals, ways to cut them, and a nor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 
 from capd.decoders.message import NEED_DATA, Decoder, Direction, Event, Gap, Message, ProtocolError, Skipped
 
@@ -64,7 +65,7 @@ def split_at(arrivals: Sequence[Arrival], positions: Iterable[int]) -> list[Arri
             continue
         inside = [position - offset for position in cuts if offset < position < offset + len(data)]
         edges = [0, *inside, len(data)]
-        cut += [(direction, data[begin:end]) for begin, end in zip(edges, edges[1:], strict=False) if end > begin]
+        cut += [(direction, data[begin:end]) for begin, end in pairwise(edges) if end > begin]
         offset += len(data)
     return cut
 
