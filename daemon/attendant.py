@@ -236,10 +236,8 @@ class Attendant:
             raise RequestRefusedError(f"there is no process {pid}")
         if peer.uid not in {0, process.uid}:
             raise NotPermittedError(f"process {pid} belongs to another user")
-        return {
-            "process": {"pid": pid, "exe": process.exe, "uid": process.uid},
-            "explanation": dict(self._capture.explain(pid)),
-        }
+        explanation = self._capture.explain(pid)
+        return {"explanation": explanation, "run": self._keeper.name_of(explanation["run"])}
 
 
 def _attached(attachment: Attachment) -> notes.Note:

@@ -63,6 +63,7 @@ class Facts:
         unreachable: why it does not, or "".
         recorder_running: whether its process lives.
         recorder_seconds: age of its status; None if there is none.
+        recorder_state: its own word for how it is; "running" is good.
         free_bytes: of the state directory's file system; None if it cannot be asked.
         free_bytes_min: where draining stops.
         state_dir: for the operator's eyes.
@@ -73,6 +74,7 @@ class Facts:
     unreachable: str
     recorder_running: bool
     recorder_seconds: float | None
+    recorder_state: str
     free_bytes: int | None
     free_bytes_min: int
     state_dir: str
@@ -146,6 +148,11 @@ def _recorder(facts: Facts) -> Iterator[Reason]:
         yield Reason(
             reason=f"the recorder has {age} reported",
             next_step="it may be stuck: see its log, then restart it; it resumes from the journal and loses nothing",
+        )
+    elif facts.recorder_state != "running":
+        yield Reason(
+            reason=f"the recorder says: {facts.recorder_state}",
+            next_step="`capd status --json` has its last errors; what is captured waits in the journal",
         )
 
 

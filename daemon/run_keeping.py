@@ -164,6 +164,11 @@ class RunKeeper:
             if run.key not in escaped:
                 self._end(run)
 
+    def name_of(self, key: object) -> str | None:
+        """Give the id of a live run by its key."""
+        run = self._registry.get(key) if isinstance(key, int) else None
+        return None if run is None else str(run.id)
+
     def describe(self) -> list[dict[str, object]]:
         """List the live runs for status."""
         selected = list(self._capture.selected().values())

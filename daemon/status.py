@@ -40,6 +40,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             unreachable=unreachable,
             recorder_running=running,
             recorder_seconds=age,
+            recorder_state=str(recorder.get("state", "running")),
             free_bytes=free,
             free_bytes_min=configuration.journal.free_bytes_min,
             state_dir=str(configuration.state_dir),
@@ -52,7 +53,12 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
         "reasons": [{"reason": item.reason, "next_step": item.next_step} for item in judged.reasons],
         "roles": {
             "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
-            "recorder": {**recorder, "state": "running" if running else "down", "pid": pid if running else None, "age": age},
+            "recorder": {
+                **recorder,
+                "state": recorder.get("state", "running") if running else "down",
+                "pid": pid if running else None,
+                "age_seconds": age,
+            },
         },
         "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
         **{key: value for key, value in (answer or {}).items() if key not in {"ok", "pid"}},

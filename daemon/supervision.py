@@ -172,12 +172,14 @@ class Supervisor:
 
 
 def _tie_to(parent: int) -> None:
-    """In the child, before exec: end with the parent, and leave Ctrl-C to it, which ends the roles in their order."""
+    """In the child, before exec: end with the parent, and leave Ctrl-C to it, which ends the roles in their order.
+
+    The terminal's signals are blocked, not ignored: a role that handles SIGINT when started alone must not do so here.
+    """
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         os._exit(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
 
 
 def _ended(code: int) -> str:

@@ -113,7 +113,7 @@ machine_known = pytest.mark.skipif(platform.machine() != "x86_64", reason="the t
 @pytest.mark.usefixtures("root")
 @machine_known
 def test_confined_process_reaches_nothing_outside_and_still_works() -> None:
-    """After confine_recorder there is no root, no capability, no network, no exec, no other process; fork, threads and files stay."""
+    """Once confined there is no root, no capability, no network, no exec, no other process; fork, threads and files stay."""
     done = subprocess.run([sys.executable, "-P", "-c", TRIES], capture_output=True, text=True, check=False, timeout=30)
     assert (0, "") == (done.returncode, done.stderr)
     assert EXPECTED == json.loads(done.stdout)
@@ -130,7 +130,7 @@ def test_root_is_no_recorder(uid: int, gid: int) -> None:
 
 @pytest.mark.parametrize("machine", confinement.MACHINES.values(), ids=confinement.MACHINES)
 def test_filter_decides_as_documented(machine: confinement.Machine) -> None:
-    """For both architectures, the assembled program gives the documented answer; run in a small interpreter, as a kernel would."""
+    """For both architectures the assembled program, run in a small interpreter, gives the documented answer."""
     allowed, refused = confinement.RET_ALLOW, confinement.RET_ERRNO | 1
     cases = [
         (machine.audit ^ 1, 0, 0, confinement.RET_KILL_PROCESS),

@@ -1,0 +1,33 @@
+"""`capd recorder`: the role that decodes.
+
+What lives here: options, and the directories while it still is root. What must not: the role (daemon/recorder.py).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import click
+
+from capd.daemon import configuration, recorder, recorder_user, state_directory
+
+EXAMPLES: Final = """\b
+Examples:
+  sudo capd recorder
+  systemctl start capd-recorder        the same as a service
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+def command(config: str | None) -> None:
+    """Turn what was captured into the record (the role without rights).
+
+    Reads the journal, writes segments and the index. Started as root, it first becomes the recorder's user and gives up root,
+    capabilities, network and exec for ever.
+    """
+    settings = configuration.load(config)
+    if os.geteuid() == 0:
+        state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
+    recorder.run_recorder(settings)
