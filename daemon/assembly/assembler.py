@@ -1,0 +1,478 @@
+"""Journal blocks in, records out: the one place where everything of the core comes together.
+
+What lives here: dispatch of events and notes, and what has to wait for the next drain cycle. What must not: files, clocks, what
+happens inside a session.
+
+A cycle is the blocks that the daemon drained in one turn: control first, then data. They are put in order of time, but the
+daemon takes only so much of a full data ring in one turn, so data may come many cycles after the control events that it came
+before. So nothing is concluded from an absence at once: lost bytes, ends of sessions and ends of runs wait until a later data
+event shows that the data ring was drained up to their time, or until so many cycles came that any ring must have been drained.
+Where nothing more comes at all, `settle` ends the waiting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Final, cast
+from uuid import UUID
+
+import msgpack
+
+from capd.daemon.assembly import events
+from capd.daemon.assembly.events import ControlEvent
+from capd.daemon.assembly.lineage import Lineage
+from capd.daemon.assembly.output import Batch
+from capd.daemon.assembly.processes import ProcessTable, Run, RunTable
+from capd.daemon.assembly.session import History, Session
+from capd.daemon.assembly.sessions import TLS_KEY, Origin, SessionTable, UserName
+from capd.daemon.assembly.snapshot import Snapshot, restored_session, saved_chunk, saved_session
+from capd.daemon.assembly.streams import DAMAGED, RESTARTED, Chunk, reason_of
+from capd.daemon.assembly.tls import Hold
+from capd.probes.layouts import (
+    ExecEvent,
+    ExitEvent,
+    ForkEvent,
+    MalformedEventError,
+    Role,
+    SocketCloseEvent,
+    SocketOpenEvent,
+    Tie,
+    TlsCloseEvent,
+    TlsOpenEvent,
+)
+from capd.recording.journal import Block, Source
+from capd.recording.record import Kind, Record, Value
+
+BATCH_BYTES: Final = 4 * 1024 * 1024
+"""Payload after which a batch is given out, so that a full ring's block does not become a ring's worth of records at once."""
+PATIENCE_CYCLES: Final = 16
+PATIENCE_NS: Final = 2_000_000_000
+"""Cycles and time after which data that has not come will not come, though no later data was seen: the daemon takes up to 16
+MiB of the data ring in a turn, so this many turns empty a ring of 256 MiB; a larger one is emptied in this time."""
+SOCKET_LAYER: Final = 0
+"""In the daemon's loss notes: 0 is a socket's stream, 1 a TLS stream."""
+
+
+class Assembler:
+    """The state of everything that is open, and the way from blocks to records."""
+
+    def __init__(self, *, origin: Origin, history: History, user_name: UserName, snapshot: Snapshot | None = None) -> None:
+        """Begin with nothing, or with what a snapshot holds.
+
+        Args:
+            origin: host and boot until the first note of a start tells them.
+            history: gives the records of a session that are on disk already; asked after a restart only.
+            user_name: gives the name of a user id.
+            snapshot: from the last time that everything was settled.
+        """
+        self._lineage = Lineage(ProcessTable(), RunTable())
+        self._hold = Hold()
+        self._cycle = 0
+        self._waiting: dict[int, int] = {}
+        """Keys of sessions that wait, and since which cycle."""
+        self._ending: dict[int, int] = {}
+        """Runs that end: their time on the boot clock."""
+        self._drained_ns = 0
+        """Boot clock: the data ring was drained up to here."""
+        self._lost: dict[tuple[bool, int, int], tuple[int, int]] = {}
+        """Bytes that the probes say were lost, and why, by stream and direction."""
+        self._changed: dict[int, Session] = {}
+        self._broken = False
+        """A block of this cycle could not be read to its end."""
+        self._now_ns = 0
+        self._wall_ns = 0
+        self.losses: dict[str, int] = {}
+        """The probes' own counters, as last noted."""
+        self.malformed = 0
+        """Blocks that could not be read to their end."""
+        self.table = SessionTable(
+            origin=origin, processes=self._lineage.processes, runs=self._lineage.runs, history=history, user_name=user_name
+        )
+        if snapshot is not None:
+            self._restore(snapshot, history)
+
+    @property
+    def unsettled(self) -> bool:
+        """Whether something waits for the next cycle."""
+        return bool(self._waiting or self._ending)
+
+    def process(self, blocks: Sequence[Block]) -> Iterator[Batch]:
+        """Take the blocks of one cycle; all batches have to be taken before the next call."""
+        batch = Batch()
+        payload_bytes = 0
+        self._cycle += 1
+        last = blocks[-1]
+        self._now_ns, self._wall_ns = last.boottime_ns, last.realtime_ns
+        for block in blocks:
+            if block.source is Source.NOTE:
+                self._note(block, batch)
+        control: list[ControlEvent] = []
+        for block in blocks:
+            if block.source is Source.CONTROL:
+                try:
+                    control.extend(events.control_events(block))
+                except MalformedEventError:
+                    self._broken = True
+        data = (chunk for block in blocks if block.source is Source.DATA for chunk in self._chunks(block))
+        for event in events.in_order(control, data):
+            if isinstance(event, Chunk):
+                self._chunk(event, batch)
+                self._drained_ns = max(self._drained_ns, event.time_ns)
+                payload_bytes += event.captured
+                if payload_bytes > BATCH_BYTES:
+                    yield batch
+                    batch, payload_bytes = Batch(), 0
+            else:
+                self._control(event, batch)
+        if self._broken:
+            self._malformed(batch)
+        self._conclude(batch, force=False)
+        self._finish(batch)
+        yield batch
+
+    def settle(self) -> Batch:
+        """Wait for nothing any more, because what was given so far is to be stored."""
+        batch = Batch()
+        self._conclude(batch, force=True)
+        self._finish(batch)
+        return batch
+
+    def damaged(self) -> Batch:
+        """A part of the journal cannot be read: nobody knows what of which session was in it."""
+        batch = Batch()
+        self._interrupt(DAMAGED, batch)
+        self._finish(batch)
+        return batch
+
+    def snapshot(self) -> Snapshot:
+        """Give everything that has to be remembered. Only between cycles."""
+        return Snapshot(
+            origin=self.table.origin,
+            now_ns=self._now_ns,
+            wall_ns=self._wall_ns,
+            drained_ns=self._drained_ns,
+            runs=self._lineage.runs.all(),
+            processes=self._lineage.processes.all(),
+            sessions=[saved_session(session) for _, session in self.table.items()],
+            cycle=self._cycle,
+            waiting=self._waiting,
+            ending=self._ending,
+            sockets=self.table.sockets(),
+            held=[saved_chunk(chunk) for chunk in self._hold.all()],
+            lost=[(*key, *value) for key, value in self._lost.items()],
+            total=self.table.total,
+        )
+
+    # -- data ------------------------------------------------------------------------------------------------------------------
+
+    def _chunks(self, block: Block) -> Iterator[Chunk]:
+        try:
+            yield from events.chunks(block)
+        except MalformedEventError:
+            self._broken = True
+
+    def _chunk(self, chunk: Chunk, batch: Batch) -> None:
+        if chunk.tls:
+            key = self._key_of_plaintext(chunk, batch)
+            if key is None:
+                return
+        else:
+            key = chunk.socket or chunk.stream
+        session = self.table.get(key)
+        process = (chunk.pid, chunk.process_start_ns)
+        if session is None:
+            if not chunk.length and not chunk.datagram:
+                return  # the end of a direction of a session that is over
+            session = self._begin(key, chunk, batch)
+        elif process != session.state.process or session.state.orphaned_ns is not None:
+            self.table.use(session, key, process, chunk.wall_ns, batch)
+        self._changed[key] = session
+        if not session.accept(chunk, batch):
+            self._waiting.setdefault(key, self._cycle)
+
+    def _key_of_plaintext(self, chunk: Chunk, batch: Batch) -> int | None:
+        """Give the session that plaintext belongs to; None when it has to wait for its socket."""
+        if chunk.socket:
+            if chunk.stream in self._hold:
+                self._tie(chunk.stream, chunk.socket, batch)
+            self.table.tie(chunk.stream, chunk.socket)
+            return chunk.socket
+        session = self.table.of_stream(chunk.stream)
+        if session is not None:
+            return session.state.socket or TLS_KEY + session.state.stream
+        if self.table.get(TLS_KEY + chunk.stream) is not None:
+            return TLS_KEY + chunk.stream
+        for stream in self._hold.add(chunk):
+            self._release(stream, batch)
+        return None
+
+    def _tie(self, stream: int, socket: int, batch: Batch) -> None:
+        """What waited for its socket belongs to this one."""
+        for chunk in self._hold.release(stream):
+            chunk.socket = socket
+            self._chunk(chunk, batch)
+
+    def _release(self, stream: int, batch: Batch) -> Session | None:
+        """What waited for its socket becomes a session without one."""
+        key = TLS_KEY + stream
+        for chunk in self._hold.release(stream):
+            session = self.table.get(key)
+            if session is None:
+                session = self._begin(key, chunk, batch)
+                session.tie(stream, chunk.library, Tie.NONE, chunk.wall_ns, batch)
+                session.state.reasons.append("TLS without socket")
+            self._changed[key] = session
+            if not session.accept(chunk, batch):
+                self._waiting.setdefault(key, self._cycle)
+        return self.table.get(key)
+
+    def _begin(self, key: int, event: ControlEvent | Chunk, batch: Batch) -> Session:
+        """Open a session at an event of it."""
+        self._run(event.run, event.wall_ns)
+        return self.table.begin(key, event, batch)
+
+    def _run(self, key: int, wall_ns: int) -> Run:
+        return self._lineage.run(key, wall_ns, self.table.origin.host, self.table.origin.boot)
+
+    # -- control ---------------------------------------------------------------------------------------------------------------
+
+    def _control(self, event: ControlEvent, batch: Batch) -> None:
+        match event.body:
+            case SocketOpenEvent() as body:
+                self._socket_open(event, body, batch)
+            case SocketCloseEvent() as body:
+                self._socket_close(event, body)
+            case TlsOpenEvent() as body:
+                self._tls_open(event, body, batch)
+            case TlsCloseEvent() as body:
+                self._tls_close(event, body, batch)
+            case ForkEvent() as body:
+                self._lineage.fork(event, body, self._run(event.run, event.wall_ns), batch)
+            case ExecEvent() as body:
+                self._lineage.exec(event, body, self._run(event.run, event.wall_ns), batch)
+                self.table.process_known((event.pid, event.process_start_ns))
+            case ExitEvent() as body:
+                self._exit(event, body, batch)
+            case _:
+                pass  # a mapped file concerns the daemon, which attaches to it
+
+    def _socket_open(self, event: ControlEvent, body: SocketOpenEvent, batch: Batch) -> None:
+        session = self.table.learn(body)
+        if session is None and body.role in (Role.CLIENT, Role.SERVER):
+            session = self._begin(body.socket, event, batch)
+        if session is not None:
+            self._changed[body.socket] = session
+
+    def _socket_close(self, event: ControlEvent, body: SocketCloseEvent) -> None:
+        session = self.table.get(body.socket)
+        if session is None:
+            self.table.forget_socket(body.socket)
+            return
+        session.ends[False, body.socket] = body.position
+        session.closing, session.closed_ns = body, event.wall_ns
+        session.wait(event.time_ns)
+        self._waiting.setdefault(body.socket, self._cycle)
+
+    def _tls_open(self, event: ControlEvent, body: TlsOpenEvent, batch: Batch) -> None:
+        if not body.socket:
+            return
+        self._tie(body.stream, body.socket, batch)
+        untied = self.table.get(TLS_KEY + body.stream)
+        session = self.table.get(body.socket)
+        if untied is not None:
+            facts: dict[str, Value] = {"name": "tied_late", "socket": body.socket, "tie": Tie(body.tie).name.lower()}
+            facts["session"] = None if session is None else session.state.id.bytes
+            batch.records.append(Record(Kind.MARKER, untied.state.id, event.wall_ns, None, facts))
+            return
+        if session is None:
+            session = self._begin(body.socket, event, batch)
+        self.table.tie(body.stream, body.socket)
+        session.tie(body.stream, body.library, body.tie, event.wall_ns, batch)
+        self._changed[body.socket] = session
+
+    def _tls_close(self, event: ControlEvent, body: TlsCloseEvent, batch: Batch) -> None:
+        if body.stream in self._hold and body.socket:
+            self._tie(body.stream, body.socket, batch)
+        session = self._release(body.stream, batch) if body.stream in self._hold else self.table.of_stream(body.stream)
+        session = session or self.table.get(TLS_KEY + body.stream)
+        if session is None:
+            return
+        session.ends[True, body.stream] = body.position
+        key = session.state.socket or TLS_KEY + session.state.stream
+        if not session.state.socket:
+            session.closing, session.closed_ns = session.closing or "closed", event.wall_ns
+        session.wait(event.time_ns)
+        self._waiting.setdefault(key, self._cycle)
+
+    def _exit(self, event: ControlEvent, body: ExitEvent, batch: Batch) -> None:
+        run = self._run(event.run, event.wall_ns)
+        heirs = self._lineage.exit(event, body, run, batch)
+        process = (event.pid, event.process_start_ns)
+        for stream in self._hold.of_process(*process):
+            self._release(stream, batch)
+        self.table.process_ended(process, heirs, event.time_ns)
+
+    # -- notes -----------------------------------------------------------------------------------------------------------------
+
+    def _note(self, block: Block, batch: Batch) -> None:
+        try:
+            note = cast("Mapping[str, Value]", msgpack.unpackb(block.payload, strict_map_key=False))
+            self._take_note(note, block.wall_time_ns(cast(int, note.get("boottime_ns", block.boottime_ns))), batch)
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError, msgpack.UnpackException):
+            self.malformed += 1
+
+    def _take_note(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
+        match note["note"]:
+            case "start":
+                self._started(note, wall_ns, batch)
+            case "run_started":
+                run = self._lineage.started(note, wall_ns, self.table.origin.host, batch)
+                self._ending.pop(run.key, None)
+                for key, session in self.table.of_run(run.key):
+                    session.announce = True
+                    self._changed[key] = session
+            case "run_ended":
+                self._ending[cast(int, note["key"])] = self._now_ns
+            case "process":
+                self.table.process_known(self._lineage.told(note))
+            case "losses":
+                self._note_losses(note)
+            case "attach_failed" | "stop":
+                self._mark_host(note, wall_ns, batch)
+            case _:
+                pass
+
+    def _started(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
+        """The daemon began anew: everything that is open has a hole here; after a reboot nothing of it is left."""
+        before = self.table.origin
+        epoch, boot, host = (UUID(bytes=cast(bytes, note[name])) for name in ("epoch", "boot", "host"))
+        if epoch == before.epoch:
+            return
+        self._lost.clear()
+        self._conclude(batch, force=True)
+        if boot != before.boot:
+            self._abandon_all(batch)
+        else:
+            self._interrupt(RESTARTED, batch)
+        self.table.origin = replace(before, host=host, boot=boot, epoch=epoch)
+        self._mark_host(note, wall_ns, batch)
+
+    def _mark_host(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
+        body: dict[str, Value] = {
+            "name": f"capture_{note['note']!s}",
+            **{name: value for name, value in note.items() if name != "note"},
+        }
+        batch.records.append(Record(Kind.MARKER, self.table.origin.host, wall_ns, None, body))
+
+    def _note_losses(self, note: Mapping[str, Value]) -> None:
+        counters = note.get("counters")
+        if isinstance(counters, Mapping):
+            self.losses = {str(name): value for name, value in counters.items() if isinstance(value, int)}
+        for stream, layer, direction, lost, cause in cast("list[tuple[int, int, int, int, int]]", note.get("streams") or []):
+            self._lost[layer != SOCKET_LAYER, stream, direction] = (lost, cause)
+
+    # -- conclusions -----------------------------------------------------------------------------------------------------------
+
+    def _conclude(self, batch: Batch, *, force: bool) -> None:
+        """Settle what can wait no longer, or everything."""
+        for key, since in list(self._waiting.items()):
+            session = self.table.get(key)
+            if session is None:
+                del self._waiting[key]
+            elif force or session.reached() or self._in_vain(session.waits_ns, since):
+                del self._waiting[key]
+                self._settle_session(key, session, batch)
+        for stream in self._hold.expired(self._now_ns):
+            self._release(stream, batch)
+        for session in self.table.orphans(self._now_ns):
+            session.settle(self._wall_ns, batch)
+            self._end(session.state.socket or TLS_KEY + session.state.stream, session, "closed", batch)
+        for run_key, time_ns in list(self._ending.items()):
+            if force or self._in_vain(time_ns, self._cycle - PATIENCE_CYCLES):
+                del self._ending[run_key]
+                self._end_run(run_key, batch)
+        self._lineage.processes.forget(self._now_ns)
+
+    def _in_vain(self, waits_ns: int, since: int) -> bool:
+        """Say whether what was waited for would have come by now."""
+        patient = self._cycle - since < PATIENCE_CYCLES or self._now_ns < waits_ns + PATIENCE_NS
+        return waits_ns <= self._drained_ns or not patient
+
+    def _settle_session(self, key: int, session: Session, batch: Batch) -> None:
+        session.settle(session.state.last_ns, batch)
+        self._changed[key] = session
+        if session.closing is not None:
+            self._end(key, session, session.closing if isinstance(session.closing, str) else "closed", batch)
+
+    def _end(self, key: int, session: Session, word: str, batch: Batch) -> None:
+        state = session.state
+        streams = [(False, state.socket)] + [(True, stream) for stream in state.tls_streams]
+        for tls_stream, stream in streams:
+            for direction in (0, 1):
+                lost = self._lost.pop((tls_stream, stream, direction), None)
+                if lost is not None:
+                    session.unaccounted((tls_stream, stream, direction), lost[0], reason_of(lost[1]), state.last_ns, batch)
+        self._changed.pop(key, None)
+        self._waiting.pop(key, None)
+        self.table.end(key, word, max(state.last_ns, session.closed_ns), batch)
+
+    def _end_run(self, run_key: int, batch: Batch) -> None:
+        run = self._lineage.runs.get(run_key)
+        if run is None:
+            return
+        for stream in self._hold.of_run(run_key):
+            self._release(stream, batch)
+        for key, session in self.table.of_run(run_key):
+            session.settle(session.state.last_ns, batch)
+            session.closed_ns = session.closed_ns or self._wall_ns
+            self._end(key, session, "closed", batch)
+        self._lineage.ended(run, self._wall_ns, batch)
+
+    def _interrupt(self, reason: str, batch: Batch) -> None:
+        for key, session in self.table.items():
+            session.interrupted(reason, self._wall_ns, batch)
+            self._changed[key] = session
+
+    def _abandon_all(self, batch: Batch) -> None:
+        """The host was started anew: whatever was open is gone."""
+        for stream in self._hold.streams():
+            self._release(stream, batch)
+        for key, session in self.table.items():
+            self._end(key, session, "abandoned", batch)
+        self.table.clear_sockets()
+        self._lineage.processes.clear()
+        for run in self._lineage.runs.all():
+            if run.ended_ns is None:
+                self._lineage.ended(run, self._wall_ns, batch)
+
+    def _malformed(self, batch: Batch) -> None:
+        self._broken = False
+        self.malformed += 1
+        self._interrupt(DAMAGED, batch)
+
+    def _finish(self, batch: Batch) -> None:
+        """End a batch: write what waited for more of its kind, repeat changed OPEN records."""
+        for session in self._changed.values():
+            if session.writer.waiting:
+                session.writer.flush(batch)
+            if session.announce:
+                self.table.announce(session, session.state.last_ns, batch)
+        self._changed.clear()
+
+    def _restore(self, snapshot: Snapshot, history: History) -> None:
+        self.table.origin = snapshot.origin
+        self.table.total = snapshot.total
+        self._now_ns, self._wall_ns = snapshot.now_ns, snapshot.wall_ns
+        for run in snapshot.runs:
+            self._lineage.runs.put(run)
+        self._lineage.processes.restore(snapshot.processes, snapshot.now_ns)
+        self.table.restore([restored_session(saved, history) for saved in snapshot.sessions], snapshot.sockets)
+        self._drained_ns = snapshot.drained_ns
+        self._ending = dict(snapshot.ending)
+        self._cycle, self._waiting = snapshot.cycle, dict(snapshot.waiting)
+        for chunk in snapshot.held:
+            self._hold.add(Chunk(*chunk))
+        self._lost = {
+            (bool(tls_stream), stream, direction): (lost, cause) for tls_stream, stream, direction, lost, cause in snapshot.lost
+        }

@@ -1,0 +1,204 @@
+"""From a session's application bytes to its protocol's messages.
+
+What lives here: detection, the decoder of one session, building it anew after a restart. What must not: records, how messages
+are put together for a reader.
+
+Directions outside are the agent's (0 request, 1 response); a decoder's are those of the connection. They differ where the peer
+opened the connection, and `SessionState.swapped` says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Final
+
+from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, SessionState
+from capd.decoders.detect import detect
+from capd.decoders.message import NEED_DATA, Decoder, Direction, Gap, Message, ProtocolError, Skipped
+from capd.decoders.registry import decoder_for
+from capd.probes.layouts import Role
+
+PREFIX_BYTES: Final = 4096
+"""Bytes of each direction that detection looks at; with that many and no answer the protocol is unknown."""
+PENDING_MAX: Final = 4096
+"""Pieces that may wait for detection: one byte at a time is the worst case."""
+UNKNOWN: Final = "unknown"
+DATAGRAM_PROTOCOLS: Final = {53: "dns", 123: "ntp", 443: "quic"}
+"""Names by port, for datagrams, whose bytes capd does not look into yet."""
+OVER_TLS: Final = frozenset({"postgresql", "smtp", "imap", "ldap", "mysql"})
+"""Protocols that turn into TLS in mid-conversation and go on with their own state. After any other preamble (a proxy's CONNECT,
+say) what is inside TLS is a conversation of its own."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """The decoder gave up one direction.
+
+    Attributes:
+        direction: the decoder's.
+        offset: the decoder's offset in it.
+        reason: what is wrong there.
+        ours: True when the decoder itself failed, which is a defect of capd.
+    """
+
+    direction: Direction
+    offset: int
+    reason: str
+    ours: bool = False
+
+
+Decoded = Message | Skipped | Failure
+
+
+@dataclass(slots=True)
+class Decoding:
+    """The decoder of one session, from undecided to decided.
+
+    Attributes:
+        state: the session; `protocol`, `swapped` and `base` in it are written here.
+        decoder: None while undecided, and for protocols that capd labels but does not decode.
+        decided: whether the protocol is decided.
+        pending: what waits for detection, in order.
+    """
+
+    state: SessionState
+    decoder: Decoder | None = None
+    decided: bool = False
+    pending: list[tuple[int, bytes | Gap]] = field(default_factory=list)
+    _prefixes: list[bytearray] = field(default_factory=lambda: [bytearray(), bytearray()])
+
+    @property
+    def wants(self) -> bool:
+        """Whether it makes sense to feed it."""
+        return self.decoder is not None or not self.decided
+
+    def feed(self, direction: int, data: bytes | Gap) -> Iterator[Decoded]:
+        """Take the next application bytes of a direction, a gap, or `b""` for its end, and give what became whole.
+
+        Everything must be taken from the result before the next call.
+        """
+        if self.decoder is not None:
+            yield from self._decode(direction, data)
+        elif not self.decided:
+            self.pending.append((direction, data))
+            if isinstance(data, bytes):
+                prefix = self._prefixes[direction]
+                prefix += data[: PREFIX_BYTES - len(prefix)]
+            if self._decide(last=not data or isinstance(data, Gap) or len(self.pending) >= PENDING_MAX):
+                yield from self._catch_up()
+
+    def finish(self) -> Iterator[Decoded]:
+        """The session is over: decide at last, and tell the decoder that the directions which did not end have ended now."""
+        if not self.decided and self.pending and self._decide(last=True):
+            yield from self._catch_up()
+        if self.decoder is not None:
+            for direction in DIRECTIONS:
+                if not self.state.ended[direction]:
+                    yield from self._decode(direction, b"")
+
+    def over_tls(self) -> None:
+        """What follows comes from inside TLS: begin anew, unless the protocol is one that upgrades itself."""
+        if self.decided and self.state.protocol in OVER_TLS:
+            return
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget the protocol; what follows is a conversation of its own."""
+        self.state.protocol = None
+        self.state.base = list(self.state.application)
+        self.decoder = None
+        self.decided = False
+        self._prefixes = [bytearray(), bytearray()]
+        self.pending = []
+
+    def label_datagrams(self, peer: tuple[int, int, bytes] | None) -> None:
+        """Datagrams are kept raw: give their protocol the name that the port suggests."""
+        if self.decided:
+            return
+        self.decided = True
+        target = self.state.target
+        port = peer[1] if peer else target.get("port") if target else None
+        self.state.protocol = DATAGRAM_PROTOCOLS.get(port, UNKNOWN) if isinstance(port, int) else UNKNOWN
+
+    def resume(self) -> None:
+        """Take up the protocol that a snapshot names, with a decoder that has seen nothing yet."""
+        if self.state.protocol is not None:
+            self.decoder = decoder_for(self.state.protocol)
+
+    def remember(self, pending: list[tuple[int, bytes | Gap]], *, decided: bool) -> None:
+        """Take what a snapshot kept; with a decided protocol, `resume` gives the decoder."""
+        self.decided = decided
+        self.pending = pending
+        for direction, data in pending:
+            if isinstance(data, bytes):
+                prefix = self._prefixes[direction]
+                prefix += data[: PREFIX_BYTES - len(prefix)]
+
+    def _decide(self, *, last: bool) -> bool:
+        state = self.state
+        full = any(len(prefix) >= PREFIX_BYTES for prefix in self._prefixes)
+        name = self._detect(swapped=state.role == Role.SERVER, ended=last or full)
+        if name is None:
+            return False
+        self.decided = True
+        state.protocol = name
+        self.decoder = decoder_for(name)
+        return True
+
+    def _detect(self, *, swapped: bool, ended: bool) -> str | None:
+        """Ask who speaks; where it is not known who opened the connection, ask both ways."""
+        state = self.state
+        request, response = (bytes(prefix) for prefix in self._prefixes)
+        ours = (response, request) if swapped else (request, response)
+        end = state.local if swapped else state.target
+        port = end.get("port") if end else None
+        name = detect(*ours, port if isinstance(port, int) else None, ended=ended)
+        state.swapped = swapped
+        if state.role == Role.UNKNOWN and not swapped and name == UNKNOWN:
+            other = self._detect(swapped=True, ended=ended)
+            if other not in (None, UNKNOWN):
+                return other
+            state.swapped = False
+        return name
+
+    def _catch_up(self) -> Iterator[Decoded]:
+        pending, self.pending = self.pending, []
+        self._prefixes = [bytearray(), bytearray()]
+        if self.decoder is not None:
+            for direction, data in pending:
+                yield from self._decode(direction, data)
+
+    def _decode(self, direction: int, data: bytes | Gap) -> Iterator[Decoded]:
+        decoder = self.decoder
+        if decoder is None:
+            return
+        try:
+            decoder.receive(Direction(direction ^ self.state.swapped), data)
+        except Exception as error:  # noqa: BLE001  # a defect in one decoder must not stop the recording of everything else
+            self.decoder = None
+            yield self._defect(direction, error)
+            return
+        while True:
+            try:
+                event = decoder.next_event()
+            except ProtocolError as error:
+                yield Failure(direction=error.direction, offset=error.offset, reason=error.reason)
+                continue
+            except Exception as error:  # noqa: BLE001  # as above
+                self.decoder = None
+                yield self._defect(direction, error)
+                return
+            if event is NEED_DATA:
+                return
+            yield event
+
+    def _defect(self, direction: int, error: Exception) -> Failure:
+        offset = self.state.application[direction] - self.state.base[direction]
+        reason = f"the decoder failed: {type(error).__name__}: {error}"
+        return Failure(direction=Direction(direction ^ self.state.swapped), offset=offset, reason=reason, ours=True)
+
+
+def opener(state: SessionState) -> int:
+    """Give the direction in which the side that opened the connection speaks."""
+    return RESPONSE if state.role == Role.SERVER else REQUEST

@@ -1,0 +1,238 @@
+"""Decoded messages as MESSAGE records, put together so that a reader gets tables and bodies, not fragments.
+
+What lives here: ordinals, coalescing of rows and bodies, text for search. What must not: decoding, sessions' facts.
+
+Rows and body pieces that arrive together become one record. Together means: within one drain cycle of the daemon, so that a
+record never waits for bytes that may not come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from capd.daemon.assembly.decoding import Failure
+from capd.daemon.assembly.output import Batch
+from capd.daemon.assembly.state import SessionState
+from capd.decoders.message import Message, Skipped
+from capd.recording.record import Direction, Kind, Record, Value
+
+ROWS_PER_RECORD_MAX: Final = 256
+"""A reader shows a table from one record; more rows than a screen or ten gain nothing."""
+ROW_BYTES_PER_RECORD_MAX: Final = 1024 * 1024
+"""Wire bytes of the rows in one record, so that wide rows do not make a record of many megabytes."""
+TEXT_BYTES_MAX: Final = 64 * 1024
+"""Text of one message that search can find; beyond it the index would grow like the recording itself."""
+BINARY_PROBE_BYTES: Final = 1024
+"""Where a NUL byte tells that a body is not text."""
+ROW_TYPE: Final = "DataRow"
+BODY_TYPE: Final = "body"
+COLUMNS: Final = "columns"
+
+
+@dataclass(slots=True)
+class _Together:
+    """Messages of one kind that wait to be one record."""
+
+    first: Message
+    time_ns: int
+    end: int
+    rows: list[Value] = field(default_factory=list)
+    content: list[bytes] = field(default_factory=list)
+    content_bytes: int = 0
+    incomplete: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What a record says otherwise than the message that it begins with."""
+
+    type: str
+    summary: str
+    end: int
+    fields: Mapping[str, Value]
+    incomplete: str | None
+    text: str | None = None
+
+
+class MessageWriter:
+    """Writes one session's messages.
+
+    `muted` is True while a decoder is rebuilt from what is already recorded: everything is tracked, nothing is written.
+    """
+
+    def __init__(self, state: SessionState) -> None:
+        self._state = state
+        self._together: _Together | None = None
+        self._columns: Sequence[Value] = ()
+        self._columns_of: int | None = None
+        self._rows_told = 0
+        self._text_left = TEXT_BYTES_MAX
+        self._text_of: tuple[int | None, int] | None = None
+        self._skipped: dict[int, Skipped] = {}
+        """By direction of the decoder: what was passed over and is not told yet; its start is what was told."""
+        self.muted = False
+
+    @property
+    def waiting(self) -> bool:
+        """Whether `flush` has something to do."""
+        return self._together is not None
+
+    def take(self, decoded: Message | Skipped | Failure, time_ns: int, batch: Batch) -> None:
+        """Take what a decoder gave; `time_ns` is the wall time of the bytes that made it whole."""
+        if isinstance(decoded, Message):
+            self._message(decoded, time_ns, batch)
+            return
+        self.flush(batch)
+        if isinstance(decoded, Skipped):
+            self._skip(decoded, time_ns, batch)
+        else:
+            body: dict[str, Value] = {"name": "decoder", "error": decoded.reason, "offset": self._offset(decoded)}
+            self._mark(decoded.direction, body, time_ns, batch)
+
+    def flush(self, batch: Batch) -> None:
+        """Write what was put together until now."""
+        together = self._together
+        if together is None:
+            return
+        self._together = None
+        if together.rows:
+            self._write_rows(together, batch)
+        else:
+            self._write_body(together, batch)
+
+    def over_tls(self) -> None:
+        """A new decoder begins: its exchange numbers go on after those already used."""
+        self._state.exchange_base = max(self._state.exchange_base, self._state.exchange_last + 1)
+        self._skipped.clear()
+
+    def _message(self, message: Message, time_ns: int, batch: Batch) -> None:
+        if message.exchange is not None:
+            self._state.exchange_last = max(self._state.exchange_last, message.exchange + self._state.exchange_base)
+        row = message.type == ROW_TYPE and "values" in message.fields
+        if row or message.type == BODY_TYPE:
+            self._join(message, time_ns, batch)
+            return
+        self.flush(batch)
+        columns = message.fields.get(COLUMNS)
+        if isinstance(columns, Sequence) and not isinstance(columns, str):
+            self._columns, self._columns_of, self._rows_told = columns, message.exchange, 0
+        self._write(
+            message, _Form(message.type, message.summary, message.end, message.fields, message.incomplete), time_ns, batch
+        )
+
+    def _join(self, message: Message, time_ns: int, batch: Batch) -> None:
+        together = self._together
+        if together is None or not self._joins(together, message):
+            self.flush(batch)
+            together = self._together = _Together(message, time_ns, message.end)
+        together.end = message.end
+        together.incomplete = together.incomplete or message.incomplete
+        if message.type == BODY_TYPE:
+            together.content.append(message.content)
+            together.content_bytes += len(message.content)
+        else:
+            values = message.fields["values"]
+            together.rows.append(values)
+            if len(together.rows) >= ROWS_PER_RECORD_MAX or together.end - together.first.start >= ROW_BYTES_PER_RECORD_MAX:
+                self.flush(batch)
+
+    @staticmethod
+    def _joins(together: _Together, message: Message) -> bool:
+        first = together.first
+        return (
+            first.type == message.type
+            and first.exchange == message.exchange
+            and first.direction == message.direction
+            and together.end <= message.start
+            and together.incomplete is None
+        )
+
+    def _write_rows(self, together: _Together, batch: Batch) -> None:
+        first = together.first
+        if self._columns_of != first.exchange:
+            self._rows_told = self._rows_told if self._columns_of is None else 0
+            self._columns_of = first.exchange
+        own = first.fields.get(COLUMNS)
+        columns = own if isinstance(own, Sequence) and not isinstance(own, str) else self._columns
+        fields: dict[str, Value] = {COLUMNS: columns, "rows": together.rows, "first_row": self._rows_told}
+        self._rows_told += len(together.rows)
+        count = len(together.rows)
+        summary = f"{count} row{'' if count == 1 else 's'}"
+        self._write(first, _Form("rows", summary, together.end, fields, together.incomplete), together.time_ns, batch)
+
+    def _write_body(self, together: _Together, batch: Batch) -> None:
+        first = together.first
+        fields: dict[str, Value] = {**first.fields, "bytes": together.content_bytes}
+        text = self._text(first, together.content)
+        summary = first.summary or f"{together.content_bytes} bytes"
+        self._write(first, _Form(first.type, summary, together.end, fields, together.incomplete, text), together.time_ns, batch)
+
+    def _text(self, first: Message, content: list[bytes]) -> str:
+        """Give as much of a body as search may still take of this message."""
+        if self._text_of != (first.exchange, first.direction):
+            self._text_of = (first.exchange, first.direction)
+            self._text_left = TEXT_BYTES_MAX
+            if b"\0" in content[0][:BINARY_PROBE_BYTES]:
+                self._text_left = 0
+        parts = []
+        for part in content:
+            if self._text_left <= 0:
+                break
+            parts.append(part[: self._text_left])
+            self._text_left -= len(parts[-1])
+        return b"".join(parts).decode("utf-8", "ignore")
+
+    def _write(self, message: Message, form: _Form, time_ns: int, batch: Batch) -> None:
+        if self.muted:
+            return
+        state = self._state
+        direction = message.direction ^ state.swapped
+        base = state.base[direction]
+        body: dict[str, Value] = {
+            "protocol": state.protocol,
+            "type": form.type,
+            "summary": form.summary,
+            "exchange": None if message.exchange is None else message.exchange + state.exchange_base,
+            "ordinal": state.messages,
+            "start": message.start + base,
+            "end": form.end + base,
+            "fields": form.fields,
+            "incomplete": form.incomplete,
+        }
+        if form.text is not None:
+            body["text"] = form.text
+        state.messages += 1
+        batch.records.append(Record(Kind.MESSAGE, state.id, time_ns, Direction(direction), body))
+
+    def finish(self, time_ns: int, batch: Batch) -> None:
+        """The session is over: tell what is not told yet."""
+        self.flush(batch)
+        for untold in self._skipped.values():
+            if untold.end > untold.start:
+                self._tell_skipped(untold, time_ns, batch)
+        self._skipped.clear()
+
+    def _skip(self, skipped: Skipped, time_ns: int, batch: Batch) -> None:
+        """Tell bytes that were passed over; what goes on where that left off, for the same reason, is told once, at the end."""
+        before = self._skipped.get(skipped.direction)
+        if before is not None and (before.end, before.reason) == (skipped.start, skipped.reason):
+            self._skipped[skipped.direction] = replace(before, end=skipped.end)
+            return
+        if before is not None and before.end > before.start:
+            self._tell_skipped(before, time_ns, batch)
+        self._tell_skipped(skipped, time_ns, batch)
+        self._skipped[skipped.direction] = replace(skipped, start=skipped.end)
+
+    def _tell_skipped(self, skipped: Skipped, time_ns: int, batch: Batch) -> None:
+        base = self._state.base[skipped.direction ^ self._state.swapped]
+        start, end = skipped.start + base, skipped.end + base
+        self._mark(skipped.direction, {"name": "skipped", "reason": skipped.reason, "start": start, "end": end}, time_ns, batch)
+
+    def _mark(self, direction: int, body: dict[str, Value], time_ns: int, batch: Batch) -> None:
+        if not self.muted:
+            batch.records.append(Record(Kind.MARKER, self._state.id, time_ns, Direction(direction ^ self._state.swapped), body))
+
+    def _offset(self, failure: Failure) -> int:
+        return failure.offset + self._state.base[failure.direction ^ self._state.swapped]

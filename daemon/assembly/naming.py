@@ -1,0 +1,37 @@
+"""What the peer of a session is called, from what the agent itself said to it.
+
+What lives here: which field of which message holds the name. What must not: looking names up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from capd.decoders.message import JsonValue, Message
+
+NAMING_TYPES: Final = frozenset({"request", "StartupMessage"})
+"""HTTP's request head (Host, RFC 9110, section 7.2) and PostgreSQL's StartupMessage (database, else user)."""
+
+
+def peer_name(message: Message) -> str | None:
+    """Give the name of the peer that a message tells, or None."""
+    if message.type == "request":
+        return _host(message.fields.get("host"))
+    if message.type == "StartupMessage":
+        return _database(message.fields)
+    return None
+
+
+def _host(value: JsonValue) -> str | None:
+    if not isinstance(value, str) or not value:
+        return None
+    name, _, port = value.rpartition(":")
+    return name if name and port.isdecimal() else value
+
+
+def _database(fields: Mapping[str, JsonValue]) -> str | None:
+    inner = fields.get("parameters")
+    parameters = inner if isinstance(inner, Mapping) else fields
+    name = parameters.get("database") or parameters.get("user")
+    return name if isinstance(name, str) else None

@@ -1,0 +1,417 @@
+"""The recorder: the role that turns the journal into the recording.
+
+What lives here: its loop, what it writes when, its signals and its status. What must not: what events mean (assembly/), formats
+of files (recording/).
+
+It reads the journal cycle by cycle, gives the blocks to the assembler and appends the records to a segment. A flush makes them
+visible and ends a frame, which says up to where in the journal everything is stored. After a seal it remembers the assembler's
+state and allows the daemon to free the journal. It holds nothing that it could not find again after `kill -9`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import resource
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from capd.daemon import recorder_user
+from capd.daemon.assembly.assembler import Assembler
+from capd.daemon.assembly.sessions import Origin
+from capd.daemon.configuration import Configuration
+from capd.daemon.confinement import confine_recorder
+from capd.daemon.lock import InstanceLock
+from capd.daemon.recorder_cycles import Cycle, Cycles
+from capd.daemon.recorder_memory import SETTLED, Memory, Steps, steps_after
+from capd.daemon.state_directory import boot_id
+from capd.recording.durable import replace_content
+from capd.recording.errors import CapdError, IndexUnusableError, StorageFullError
+from capd.recording.index import Index
+from capd.recording.index_search import SessionFilter
+from capd.recording.journal import Block, JournalDamage, JournalReader, Position
+from capd.recording.projection import Projection
+from capd.recording.record import Kind, Record, Value
+from capd.recording.rows import STATE_OPEN, SegmentRow
+from capd.recording.segment import SegmentReader, SegmentWriter, recover
+from capd.recording.segment.layout import sealed_path
+
+POLL_SECONDS: Final = 0.03
+"""How often an empty journal is looked at: what a follower waits at most, for half a percent of a core."""
+IDLE_SECONDS: Final = 0.3
+"""Without a new block for so long, nothing more of what was drained will come: the daemon writes a block in a tenth of that."""
+FLUSH_SECONDS: Final = 0.2
+"""How long records may wait in memory while the journal grows."""
+FLUSH_BYTES: Final = 4 * 1024 * 1024
+STATUS_SECONDS: Final = 1.0
+MEMORY_SHARE: Final = 20
+"""A snapshot is taken at a seal when the last one is this many times as long ago as it took: at most 5 % of the time."""
+MEMORY_IDLE_SECONDS: Final = 5.0
+RETRY_SECONDS: Final = 1.0
+"""How long to wait after the disk refused to take more."""
+STOP_SECONDS_MAX: Final = 20.0
+"""After a signal the rest of the journal is worked off, for as long as this; a later start does what is left."""
+ERRORS_SHOWN: Final = 10
+
+
+class Recorder:
+    """One recorder at work in the directories of one configuration."""
+
+    def __init__(self, configuration: Configuration, *, host: UUID, user: str) -> None:
+        """Recover what an earlier one left, and stand where it stood.
+
+        Raises:
+            CapdError: a directory cannot be used, or holds what a later capd wrote.
+        """
+        self._configuration = configuration
+        self._host = host
+        self._user = user
+        self._errors: deque[str] = deque(maxlen=ERRORS_SHOWN)
+        self._counts = {"messages": 0, "records": 0, "segments": 0, "damages": 0}
+        self._stopping: float | None = None
+        self._seal_asked = False
+        self._refused_at: float | None = None
+        self._last_block: Block | None = None
+        self._memory = Memory(configuration.recorder_dir, configuration.position_file)
+        recovery = recover(configuration.segments_dir, clock=time.time_ns, quarantine=configuration.quarantine_dir)
+        self._index = _open_index(configuration)
+        self._projection = Projection(load_session=self._index.find_session, load_run=self._index.find_run)
+        remembered = self._memory.load()
+        start = remembered[1] if remembered else None
+        self._assembler = Assembler(
+            origin=Origin(host=host, boot=boot_id()),
+            history=self._history,
+            user_name=user_name,
+            snapshot=remembered[0] if remembered else None,
+        )
+        self._reader = JournalReader(configuration.journal_dir, start)
+        self._resume(start or Position(0, 0), recovery.position or Position(0, 0))
+        self._position = max(self._reader.position or Position(0, 0), recovery.position or Position(0, 0))
+        self._cycles = Cycles(self._reader)
+        self._writer = SegmentWriter(
+            configuration.segments_dir,
+            host=host,
+            clock=time.time_ns,
+            sequence=recovery.next_sequence,
+            position=self._position,
+        )
+        self._index_pending: list[Record] = []
+        self._flushed_bytes = 0
+        self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
+        self._remembering_seconds = 0.0
+        self._remembered_position = start
+        self._abandon_unknown()
+
+    # -- start -----------------------------------------------------------------------------------------------------------------
+
+    def _resume(self, start: Position, recorded: Position) -> None:
+        """Go again the way from the snapshot to the end of the recording; its records are there already."""
+        if recorded <= start:
+            return
+        steps = steps_after(self._configuration.segments_dir, start, self._host)
+        cycles = Cycles(self._reader, cut=steps.cuts.__contains__)
+        while (self._reader.position or start) < recorded or cycles.waiting:
+            cycle = cycles.next() or cycles.rest()
+            if not cycle:
+                return
+            end = self._again(cycle, steps)
+            if end >= recorded:
+                return
+
+    def _again(self, cycle: Cycle, steps: Steps) -> Position:
+        if isinstance(cycle, JournalDamage):
+            self._assembler.damaged()
+            end = cycle.next
+        else:
+            for _batch in self._assembler.process(cycle):
+                pass
+            end = cycle[-1].next
+        if end in steps.settled:
+            self._assembler.settle()
+        return end
+
+    def _abandon_unknown(self) -> None:
+        """End the sessions that the index calls open and nobody knows any more, as when the snapshot was lost."""
+        known = {session.state.id for _, session in self._assembler.table.items()}
+        for row in self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None):
+            if row.session in known or row.host not in (None, self._host):
+                continue
+            reasons = [reason for reason in row.reasons if reason != "still open"]
+            body: dict[str, Value] = {
+                "state": "abandoned",
+                "bytes": {"request": row.bytes[0], "response": row.bytes[1]},
+                "messages": row.messages,
+                "completeness": {"verdict": "partial", "reasons": [*reasons, "the recorder lost its state"]},
+            }
+            self._append([Record(Kind.CLOSE, row.session, row.last_ns, None, body)])
+
+    def _history(self, session: UUID) -> Iterator[Record]:
+        """Give what is on disk of a session: for decoders that are built anew. Nothing that was not sealed is asked for."""
+        directory = self._configuration.segments_dir
+        for sequence in self._index.segments_of(session):
+            with SegmentReader(sealed_path(directory, sequence)) as reader:
+                yield from reader.records(session)
+
+    # -- loop ------------------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Work until a signal says stop; then finish what the journal holds, seal, and return."""
+        idle_since = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if self._refused_at is not None and not self._retry(now):
+                if self._stopping is not None:
+                    break
+                continue
+            cycle = self._cycles.next()
+            if cycle is not None:
+                self._take(cycle)
+                idle_since = time.monotonic()
+                if self._stopping is None or time.monotonic() < self._stopping:
+                    self._attend(idle=False)
+                    continue
+                break
+            if self._cycles.waiting and now - idle_since > POLL_SECONDS:
+                self._take(self._cycles.rest())
+                idle_since = now
+            idle = now - idle_since > IDLE_SECONDS or self._stopping is not None
+            self._attend(idle=idle)
+            if self._stopping is not None and not self._cycles.waiting:
+                break
+            time.sleep(POLL_SECONDS)
+        self._finish()
+
+    def stop(self) -> None:
+        """Make `run` finish; may be called by a signal handler."""
+        if self._stopping is None:
+            self._stopping = time.monotonic() + STOP_SECONDS_MAX
+
+    def ask_seal(self) -> None:
+        """Seal the current segment soon; may be called by a signal handler."""
+        self._seal_asked = True
+
+    def _take(self, cycle: Cycle) -> None:
+        if isinstance(cycle, JournalDamage):
+            self._counts["damages"] += 1
+            self._errors.append(f"journal damaged at file {cycle.position.file}, byte {cycle.position.offset}: {cycle.reason}")
+            self._append(self._assembler.damaged().records)
+            self._position = cycle.next
+        else:
+            for batch in self._assembler.process(cycle):
+                self._append(batch.records)
+            self._last_block = cycle[-1]
+            self._position = cycle[-1].next
+
+    def _append(self, records: list[Record]) -> None:
+        self._writer.append(records)
+        self._index_pending += records
+        self._counts["records"] += len(records)
+
+    def _attend(self, *, idle: bool) -> None:
+        """Do what is due besides reading."""
+        now = time.monotonic()
+        if idle and self._assembler.unsettled:
+            self._append(self._assembler.settle().records)
+            self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+        waiting = self._writer.raw_bytes - self._flushed_bytes
+        if waiting >= FLUSH_BYTES or (waiting and (now - self._flushed_at >= FLUSH_SECONDS or idle)):
+            self._flush()
+        if self._seal_asked:
+            self._seal_asked = False
+            self._writer.ask_seal()
+        if self._refused_at is None and self._writer.should_seal(time.time_ns()):
+            self._seal()
+        elif idle and self._writer.empty and now - self._remembered_at > MEMORY_IDLE_SECONDS:
+            self._remember()
+        if now - self._status_at >= STATUS_SECONDS:
+            self._write_status("running")
+
+    def _finish(self) -> None:
+        if self._cycles.waiting:
+            self._take(self._cycles.rest())
+        if self._assembler.unsettled:
+            self._append(self._assembler.settle().records)
+            self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+        self._flush()
+        self._seal()
+        self._write_status("stopped")
+        self._writer.close()
+        self._index.close()
+        self._reader.close()
+
+    # -- disk ------------------------------------------------------------------------------------------------------------------
+
+    def _flush(self) -> bool:
+        """Make what was appended visible. False: the disk has no room; everything is kept and tried again."""
+        try:
+            self._writer.flush(self._position)
+        except StorageFullError as error:
+            self._refuse(error)
+            return False
+        self._refused_at = None
+        self._flushed_bytes, self._flushed_at = self._writer.raw_bytes, time.monotonic()
+        self._write_index()
+        return True
+
+    def _write_index(self) -> None:
+        """Bring the index up to what was flushed; if that fails it catches up from the segments at the next start."""
+        records, self._index_pending = self._index_pending, []
+        self._projection.receive(records)
+        changes = self._projection.changes()
+        self._counts["messages"] += len(changes.messages)
+        try:
+            self._index.apply(changes)
+            self._index.commit()
+        except CapdError as error:
+            self._errors.append(str(error))
+
+    def _seal(self) -> None:
+        if not self._flush():
+            return
+        try:
+            path = self._writer.seal(self._assembler.losses)
+        except StorageFullError as error:
+            self._refuse(error)
+            return
+        self._flushed_bytes = 0
+        if path is not None:
+            self._counts["segments"] += 1
+            with SegmentReader(path) as reader:
+                if reader.footer is not None:
+                    self._index.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
+            self._index.commit()
+        now = time.monotonic()
+        if self._stopping is not None or now - self._remembered_at >= MEMORY_SHARE * self._remembering_seconds:
+            self._remember()
+
+    def _remember(self) -> None:
+        """Take a snapshot, and let the daemon free the journal before it. Everything up to here is sealed."""
+        began = time.monotonic()
+        if self._position != self._remembered_position:
+            try:
+                self._memory.save(self._assembler.snapshot(), self._position)
+                self._remembered_position = self._position
+            except CapdError as error:
+                self._errors.append(str(error))
+        self._remembered_at = time.monotonic()
+        self._remembering_seconds = self._remembered_at - began
+
+    def _refuse(self, error: CapdError) -> None:
+        if self._refused_at is None:
+            self._errors.append(str(error))
+        self._refused_at = time.monotonic()
+
+    def _retry(self, now: float) -> bool:
+        """Try again to write what the disk did not take. False: not yet."""
+        if now - (self._refused_at or now) < RETRY_SECONDS:
+            time.sleep(POLL_SECONDS)
+            return False
+        done = self._flush()
+        self._write_status("running" if done else "disk full")
+        return done
+
+    # -- status ----------------------------------------------------------------------------------------------------------------
+
+    def _write_status(self, state: str) -> None:
+        self._status_at = time.monotonic()
+        lag_bytes = self._reader.lag_bytes()
+        behind = self._last_block is not None and (lag_bytes or self._cycles.waiting)
+        lag_seconds = max(0.0, (time.time_ns() - self._last_block.realtime_ns) / 1e9) if behind and self._last_block else 0.0
+        status = {
+            "state": state,
+            "pid": os.getpid(),
+            "uid": os.geteuid(),
+            "user": self._user,
+            "time": time.time(),
+            "position": self._position.to_fields(),
+            "lag_bytes": lag_bytes,
+            "lag_seconds": round(lag_seconds, 3),
+            "sessions_open": len(self._assembler.table),
+            "sessions_total": self._assembler.table.total,
+            "sessions_evicted": self._assembler.table.evictions,
+            "blocks_malformed": self._assembler.malformed,
+            **self._counts,
+            "losses": self._assembler.losses,
+            "rss_bytes": rss_bytes(),
+            "errors": list(self._errors),
+        }
+        try:
+            content = json.dumps(status, indent=1).encode() + b"\n"
+            replace_content(self._configuration.recorder_status_file, content, mode=0o644, sync=False)
+        except OSError as error:
+            self._errors.append(f"cannot write the status: {error.strerror}")
+
+
+def run_recorder(configuration: Configuration) -> None:
+    """Be the recorder until SIGTERM or SIGINT; SIGUSR1 seals the current segment. The directories must have been prepared.
+
+    Raises:
+        CapdError: it cannot start, or cannot go on; what was recorded is safe.
+    """
+    user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
+    confine_recorder(user.uid, user.gid)
+    os.umask(0o027)
+    lock = InstanceLock(configuration.recorder_dir / "lock").acquire()
+    stopped = False
+
+    def stop_waiting(_number: int, _frame: object) -> None:
+        nonlocal stopped
+        stopped = True
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop_waiting)
+    host = None
+    while host is None and not stopped:
+        host = read_host(configuration.host_file)
+        if host is None:
+            time.sleep(POLL_SECONDS)
+    if host is not None:
+        recorder = Recorder(configuration, host=host, user=str(user))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: recorder.stop())
+        signal.signal(signal.SIGUSR1, lambda _number, _frame: recorder.ask_seal())
+        if stopped:
+            recorder.stop()
+        recorder.run()
+    lock.release()
+
+
+def read_host(path: Path) -> UUID | None:
+    """Give the host's id; None while the daemon has not written it."""
+    try:
+        return UUID(path.read_text(encoding="ascii").strip())
+    except (OSError, ValueError):
+        return None
+
+
+@lru_cache(maxsize=1024)
+def user_name(uid: int) -> str | None:
+    """Give the name of a user id, or None."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None
+
+
+def rss_bytes() -> int:
+    """Give the resident memory of this process."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()
+
+
+def _open_index(configuration: Configuration) -> Index:
+    """Open the index with everything that is sealed; one that cannot be used is made anew."""
+    try:
+        index = Index.open(configuration.index_file)
+        index.catch_up(configuration.segments_dir)
+    except IndexUnusableError:
+        Index.rebuild(configuration.index_file, configuration.segments_dir)
+        index = Index.open(configuration.index_file)
+    return index
