@@ -113,6 +113,12 @@ class SegmentReader:
         """The footer of a file that is read by it, else None."""
         return self._footer
 
+    @property
+    def file_bytes(self) -> int:
+        """Size of the file now."""
+        with on_disk("read", self.path):
+            return os.fstat(self._fd).st_size
+
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Give the frames from a number on. May be called again to see what was written since.
 

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 from capd.recording.identity import uuid7_from
-from capd.recording.record import Direction, Kind, Record
+from capd.recording.record import Direction, Kind, Record, Value
 
 START_NS = 1_763_700_000_000_000_000
 
@@ -45,7 +45,11 @@ def _conversation(number: int, exchanges: int = 2, payload_bytes: int = 40) -> l
             at = start + 1_000_000 * (2 * exchange + direction + 1)
             payload = (b"%d.%d.%d " % (number, exchange, direction)).ljust(payload_bytes, b".")
             span = {"start": position[direction], "end": position[direction] + len(payload)}
-            body = {"protocol": "http1", "type": direction.name.lower(), "summary": f"message {exchange} of session {number}"}
+            body: dict[str, Value] = {
+                "protocol": "http1",
+                "type": direction.name.lower(),
+                "summary": f"message {exchange} of session {number}",
+            }
             records.append(Record(Kind.DATA, session, at, direction, {"position": position[direction], "payload": payload}))
             records.append(
                 Record(
@@ -65,7 +69,7 @@ def _conversation(number: int, exchanges: int = 2, payload_bytes: int = 40) -> l
             )
             position[direction] += len(payload)
     end = start + 1_000_000 * (2 * exchanges + 1)
-    closing = {
+    closing: dict[str, Value] = {
         "state": "closed",
         "bytes": {"request": position[0], "response": position[1]},
         "messages": 2 * exchanges,
@@ -76,7 +80,7 @@ def _conversation(number: int, exchanges: int = 2, payload_bytes: int = 40) -> l
 
 
 def _opening(session: UUID, run: UUID, at: int, number: int) -> Record:
-    body = {
+    body: dict[str, Value] = {
         "run": run.bytes,
         "run_name": "nightly",
         "labels": {"team": "data"},

@@ -1,0 +1,362 @@
+"""The index: what makes recordings findable, in one SQLite file.
+
+What lives here: opening and closing, writing rows, finding runs, sessions and messages, rebuilding. What must not: how rows
+come about from records, formats of other files.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Iterable
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+from uuid import UUID
+
+from sqlite_utils import Database
+
+from capd.recording.durable import DIRECTORY_MODE, sync_directory
+from capd.recording.errors import AmbiguousSessionError, CorruptSegmentError, NothingRecordedError, UnknownSessionError, on_disk
+from capd.recording.index_columns import (
+    Cell,
+    message_values,
+    process_from,
+    process_values,
+    run_from,
+    run_values,
+    segment_values,
+    session_from,
+    session_values,
+)
+from capd.recording.index_schema import (
+    MESSAGES,
+    PROCESSES,
+    RUNS,
+    SEGMENTS,
+    SESSIONS,
+    check_schema,
+    connect_readonly,
+    connect_writable,
+    create_schema,
+    sqlite_errors,
+)
+from capd.recording.index_search import SessionFilter, find_messages, session_conditions
+from capd.recording.projection import Changes, Projection
+from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
+from capd.recording.segment import SegmentReader
+from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
+
+SESSION_KEYS_MAX: Final = 20_000
+"""Sessions whose row number is remembered, so that a message costs no look-up of its session."""
+LISTED_DEFAULT: Final = 100
+MATCHES_SHOWN: Final = 5
+_UPSERT_MESSAGE: Final = f"{MESSAGES.upsert} WHERE {MESSAGES.differs}"
+"""A message that is there already is not written again: that would write its words again too."""
+_SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
+UUID_HEX_DIGITS: Final = 32
+
+
+class Index:
+    """The index of one state directory. One process may write it while others read.
+
+    What is written is seen by others, and survives the death of the process, at `commit`. A power cut may take away the last
+    commits, never more: they are caught up from the segments.
+    """
+
+    def __init__(self, path: Path, database: Database) -> None:
+        self.path = path
+        self._database = database
+        self._connection: sqlite3.Connection = database.conn
+        self._keys: OrderedDict[UUID, int] = OrderedDict()
+        self._closed = False
+
+    @classmethod
+    def open(cls, path: Path, *, readonly: bool = False) -> Index:
+        """Open an index; for writing it is made if it is missing.
+
+        Raises:
+            NothingRecordedError: it is missing, and is only to be read.
+            NewerVersionError: a later capd made it.
+            IndexUnusableError: it is damaged or no index.
+            StateDirectoryError: the file cannot be used.
+        """
+        if readonly:
+            with on_disk("read", path):
+                if not path.exists():
+                    raise NothingRecordedError(path)
+            with sqlite_errors(path):
+                connection = connect_readonly(path)
+        else:
+            with on_disk("prepare", path):
+                path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            with sqlite_errors(path):
+                connection = connect_writable(path)
+        try:
+            with sqlite_errors(path):
+                database = Database(connection, recursive_triggers=False)
+                if not readonly:
+                    create_schema(database)
+                check_schema(path, connection)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(path, database)
+
+    # Writing
+
+    def apply(self, changes: Changes) -> None:
+        """Write all rows of a projection's changes."""
+        for run in changes.runs:
+            self.upsert_run(run)
+        for session in changes.sessions:
+            self.upsert_session(session)
+        self.upsert_messages(changes.messages)
+        self.upsert_processes(changes.processes)
+
+    def upsert_run(self, row: RunRow) -> None:
+        """Write a run, over what was known of it."""
+        with sqlite_errors(self.path):
+            self._connection.execute(RUNS.upsert, run_values(row))
+
+    def upsert_session(self, row: SessionRow) -> None:
+        """Write a session, over what was known of it."""
+        with sqlite_errors(self.path):
+            (key,) = self._connection.execute(f"{SESSIONS.upsert} RETURNING id", session_values(row)).fetchone()
+            self._remember(row.session, key)
+
+    def upsert_messages(self, rows: Iterable[MessageRow]) -> None:
+        """Write messages, over those with the same session and ordinal. Their sessions need not be there yet."""
+        with sqlite_errors(self.path):
+            self._connection.executemany(_UPSERT_MESSAGE, [message_values(row, self._key(row.session)) for row in rows])
+
+    def upsert_process(self, row: ProcessRow) -> None:
+        """Write a process, over what was known of it."""
+        self.upsert_processes([row])
+
+    def upsert_processes(self, rows: Iterable[ProcessRow]) -> None:
+        """Write processes, over what was known of them."""
+        with sqlite_errors(self.path):
+            self._connection.executemany(PROCESSES.upsert, [process_values(row) for row in rows])
+
+    def upsert_segment(self, row: SegmentRow) -> None:
+        """Write a sealed segment and which sessions it holds records of."""
+        links = [(str(session), str(row.host), row.sequence) for session in row.sessions]
+        with sqlite_errors(self.path):
+            self._connection.execute(SEGMENTS.upsert, segment_values(row))
+            self._connection.executemany("INSERT OR IGNORE INTO session_segments VALUES (?, ?, ?)", links)
+
+    def commit(self) -> None:
+        """Make what was written visible to others."""
+        with sqlite_errors(self.path):
+            self._connection.commit()
+            # A reader that may not write the shared memory file sees as far as the last read of one that may: this one.
+            self._connection.execute("SELECT value FROM meta").fetchone()
+
+    def close(self) -> None:
+        """Commit and close. May be called again."""
+        if self._closed:
+            return
+        self._closed = True
+        with sqlite_errors(self.path):
+            if self._connection.in_transaction:
+                self._connection.commit()
+            self._connection.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # Reading
+
+    def sessions(self, where: SessionFilter | None = None, *, limit: int | None = LISTED_DEFAULT) -> list[SessionRow]:
+        """Give the sessions that pass a filter, latest start first; None for no limit."""
+        conditions, values = session_conditions(where if where is not None else SessionFilter())
+        sql = f"{SESSIONS.select} WHERE {conditions} ORDER BY started DESC, id DESC LIMIT ?"
+        with sqlite_errors(self.path):
+            return [session_from(row) for row in self._connection.execute(sql, [*values, -1 if limit is None else limit])]
+
+    def session(self, text: str | UUID) -> SessionRow:
+        """Give a session by its id or the start of it that only it has.
+
+        Raises:
+            UnknownSessionError: there is none.
+            AmbiguousSessionError: there are several.
+        """
+        rows = self._by_prefix(SESSIONS.select, "session", str(text))
+        if not rows:
+            raise UnknownSessionError(str(text))
+        if len(rows) > 1:
+            raise AmbiguousSessionError(str(text), [str(session_from(row).session) for row in rows])
+        return session_from(rows[0])
+
+    def runs(self, *, limit: int | None = LISTED_DEFAULT) -> list[RunRow]:
+        """Give the runs, latest start first; None for no limit."""
+        with sqlite_errors(self.path):
+            sql = f"{_SELECT_RUN} ORDER BY started DESC LIMIT ?"
+            return [run_from(row) for row in self._connection.execute(sql, [-1 if limit is None else limit])]
+
+    def run(self, text: str | UUID) -> RunRow:
+        """Give a run by its id, the start of it that only it has, or its name.
+
+        Raises:
+            UnknownSessionError: there is none.
+            AmbiguousSessionError: there are several.
+        """
+        with sqlite_errors(self.path):
+            rows = self._connection.execute(f"{_SELECT_RUN} WHERE name = ?", [str(text)]).fetchall()
+        rows = rows or self._by_prefix(_SELECT_RUN, "run", str(text))
+        if not rows:
+            raise UnknownSessionError(str(text), "run")
+        if len(rows) > 1:
+            raise AmbiguousSessionError(str(text), [str(run_from(row).run) for row in rows[:MATCHES_SHOWN]], "run")
+        return run_from(rows[0])
+
+    def processes(self, run: UUID) -> list[ProcessRow]:
+        """Give the processes of a run, in the order in which they were seen."""
+        with sqlite_errors(self.path):
+            sql = f"{PROCESSES.select} WHERE run = ? ORDER BY seen, pid"
+            return [process_from(row) for row in self._connection.execute(sql, [str(run)])]
+
+    def search(self, text: str, where: SessionFilter | None = None, *, limit: int = LISTED_DEFAULT) -> list[Hit]:
+        """Give the messages that hold all words of a text, latest first.
+
+        Args:
+            text: words; in double quotes they must follow each other; a word that ends with `*` is the start of one.
+            where: only messages of the sessions that pass it.
+            limit: how many at most.
+        """
+        with sqlite_errors(self.path):
+            return find_messages(self._connection, text, where if where is not None else SessionFilter(), limit)
+
+    def find_session(self, session: UUID) -> SessionRow | None:
+        """Give a session by its whole id; None when it is not there."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute(f"{SESSIONS.select} WHERE session = ?", [str(session)]).fetchone()
+        return None if row is None else session_from(row)
+
+    def find_run(self, run: UUID) -> RunRow | None:
+        """Give a run by its whole id; None when it is not there."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute(f"{_SELECT_RUN} WHERE run = ?", [str(run)]).fetchone()
+        return None if row is None else run_from(row)
+
+    def segments_of(self, session: UUID) -> list[int]:
+        """Give the numbers of the sealed segments that hold records of a session or run, ascending."""
+        with sqlite_errors(self.path):
+            sql = "SELECT sequence FROM session_segments WHERE session = ? ORDER BY sequence"
+            return [sequence for (sequence,) in self._connection.execute(sql, [str(session)])]
+
+    def last_segment(self) -> int:
+        """Give the number of the newest sealed segment that is in the index; 0 when there is none."""
+        with sqlite_errors(self.path):
+            (sequence,) = self._connection.execute("SELECT coalesce(max(sequence), 0) FROM segments").fetchone()
+        return int(sequence)
+
+    def counts(self) -> dict[str, int]:
+        """Give the number of rows of each kind."""
+        with sqlite_errors(self.path):
+            return {table: self._database.table(table).count for table in ("runs", "sessions", "messages", "segments")}
+
+    # From segments
+
+    def catch_up(self, segments: Path) -> list[Path]:
+        """Take in the sealed segments that are newer than the index, as there are after a crash.
+
+        Returns:
+            Those that are damaged: they were taken in as far as they can be read.
+        """
+        projection = Projection(load_session=self.find_session, load_run=self.find_run)
+        last = self.last_segment()
+        missing = [path for path in _sealed(segments) if (sequence_of(path) or 0) > last]
+        return [path for path in missing if not self._take_in(path, projection)]
+
+    @classmethod
+    def rebuild(cls, path: Path, segments: Path) -> list[Path]:
+        """Make an index anew from the sealed segments alone, and put it in the place of the old one.
+
+        Returns:
+            Segments that are damaged: they were taken in as far as they can be read.
+
+        Raises:
+            StateDirectoryError: it cannot be written.
+        """
+        temporary = path.with_name(f".{path.name}.new")
+        with on_disk("remove", temporary):
+            _remove(temporary)
+        with cls.open(temporary) as index:
+            damaged = index.catch_up(segments)
+        with on_disk("replace", path):
+            _remove(path)
+            temporary.rename(path)
+            sync_directory(path.parent)
+        return damaged
+
+    def _take_in(self, path: Path, projection: Projection) -> bool:
+        """Take in one sealed segment; False when it is damaged."""
+        whole = True
+        try:
+            reader = SegmentReader(path)
+        except CorruptSegmentError:
+            whole = False
+            try:
+                reader = SegmentReader(path, sealed=False)
+            except CorruptSegmentError:
+                return False
+        with reader:
+            try:
+                for frame in reader.frames():
+                    projection.receive(frame.records())
+                    self.apply(projection.changes())
+            except CorruptSegmentError:
+                whole = False
+            if reader.footer is not None:
+                self.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
+        self.commit()
+        return whole
+
+    def _by_prefix(self, select: str, column: str, text: str) -> list[tuple[Cell, ...]]:
+        """Give the first rows whose id starts with a text, with or without the dashes."""
+        digits = text.lower().replace("-", "")
+        if not re.fullmatch(r"[0-9a-f]{1,32}", digits):
+            return []
+        first = str(UUID(digits.ljust(UUID_HEX_DIGITS, "0")))
+        last = str(UUID(digits.ljust(UUID_HEX_DIGITS, "f")))
+        sql = f"{select} WHERE {column} BETWEEN ? AND ? ORDER BY {column} LIMIT ?"
+        with sqlite_errors(self.path):
+            return self._connection.execute(sql, [first, last, MATCHES_SHOWN]).fetchall()
+
+    def _key(self, session: UUID) -> int:
+        """Give the row number of a session, making a row for it if there is none yet."""
+        key = self._keys.get(session)
+        if key is None:
+            find = "SELECT id FROM sessions WHERE session = ?"
+            row = self._connection.execute(find, [str(session)]).fetchone()
+            if row is None:
+                self.upsert_session(SessionRow(session=session))
+                return self._keys[session]
+            key = int(row[0])
+            self._remember(session, key)
+        return key
+
+    def _remember(self, session: UUID, key: int) -> None:
+        self._keys[session] = key
+        while len(self._keys) > SESSION_KEYS_MAX:
+            self._keys.popitem(last=False)
+
+
+def _sealed(segments: Path) -> list[Path]:
+    with on_disk("read", segments):
+        try:
+            return sorted(path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and sequence_of(path) is not None)
+        except FileNotFoundError:
+            return []
+
+
+def _remove(path: Path) -> None:
+    """Remove a database and what belongs to it; itself first, so that a crash leaves no index rather than half of one."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        path.with_name(name).unlink(missing_ok=True)

@@ -1,0 +1,288 @@
+"""The index's tables, and opening its file.
+
+What lives here: schema, version, connections, what SQLite's errors mean. What must not: rows, queries.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+from sqlite_utils import Database
+
+from capd.recording.durable import FILE_MODE
+from capd.recording.errors import IndexUnusableError, NewerVersionError, StateDirectoryError, state_error
+
+VERSION: Final = 1
+BUSY_MS: Final = 5_000
+"""A writer waits this long for another (a rebuild, a backup) before it says that the index is busy."""
+CACHE_KIB: Final = 16_384
+WAL_PAGES_MAX: Final = 4_000
+"""Pages in the write-ahead log before it is taken over: 16 MB, some seconds of full speed."""
+TOKENIZER: Final = "unicode61 remove_diacritics 2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """One table, and the statements that are made of its columns.
+
+    Attributes:
+        name: in the file.
+        columns: names and types, in order.
+        key: what makes a row unique, apart from its row number.
+        own_number: whether rows have a number of their own, `id`.
+    """
+
+    name: str
+    columns: dict[str, type]
+    key: Sequence[str]
+    own_number: bool = False
+
+    @property
+    def upsert(self) -> str:
+        """Insert a row, or bring the row with its key up to date."""
+        names = ", ".join(self.columns)
+        places = ", ".join("?" * len(self.columns))
+        rest = [column for column in self.columns if column not in self.key]
+        change = ", ".join(f"{column} = excluded.{column}" for column in rest)
+        insert = f"INSERT INTO {self.name} ({names}) VALUES ({places})"  # noqa: S608 - names are of this module
+        return f"{insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {change}"
+
+    @property
+    def differs(self) -> str:
+        """Condition after `upsert`, under which the row there is not what it shall be."""
+        here = ", ".join(f"{self.name}.{column}" for column in self.columns)
+        new = ", ".join(f"excluded.{column}" for column in self.columns)
+        return f"({here}) IS NOT ({new})"
+
+    @property
+    def select(self) -> str:
+        """Read rows, all columns in order."""
+        return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608 - names are of this module
+
+
+RUNS: Final = Table(
+    name="runs",
+    columns={
+        "run": str,
+        "name": str,
+        "labels": str,
+        "principal": str,
+        "command": str,
+        "cwd": str,
+        "cgroup": str,
+        "adopted": int,
+        "host": str,
+        "started": int,
+        "ended": int,
+    },
+    key=("run",),
+)
+SESSIONS: Final = Table(
+    name="sessions",
+    columns={
+        "session": str,
+        "run": str,
+        "run_name": str,
+        "labels": str,
+        "principal": str,
+        "host": str,
+        "protocol": str,
+        "transport": str,
+        "role": str,
+        "target_host": str,
+        "target_port": int,
+        "target_name": str,
+        "local_host": str,
+        "local_port": int,
+        "local_name": str,
+        "pid": int,
+        "process_start": int,
+        "exe": str,
+        "argv": str,
+        "user": str,
+        "started": int,
+        "last": int,
+        "ended": int,
+        "state": str,
+        "bytes_request": int,
+        "bytes_response": int,
+        "messages": int,
+        "verdict": str,
+        "reasons": str,
+        "tie": str,
+    },
+    key=("session",),
+    own_number=True,
+)
+MESSAGES: Final = Table(
+    name="messages",
+    columns={
+        "session_id": int,
+        "ordinal": int,
+        "time": int,
+        "direction": int,
+        "protocol": str,
+        "type": str,
+        "exchange": int,
+        "summary": str,
+        "text": str,
+    },
+    key=("session_id", "ordinal"),
+    own_number=True,
+)
+PROCESSES: Final = Table(
+    name="processes",
+    columns={
+        "run": str,
+        "pid": int,
+        "start": int,
+        "exe": str,
+        "argv": str,
+        "uid": int,
+        "seen": int,
+        "ended": int,
+        "status": int,
+    },
+    key=("run", "pid", "start"),
+)
+SEGMENTS: Final = Table(
+    name="segments",
+    columns={
+        "host": str,
+        "sequence": int,
+        "first": int,
+        "last": int,
+        "file_bytes": int,
+        "raw_bytes": int,
+        "records": int,
+        "recovered": int,
+    },
+    key=("host", "sequence"),
+)
+SESSION_SEGMENTS: Final = Table(
+    name="session_segments",
+    columns={"session": str, "host": str, "sequence": int},
+    key=("session", "host", "sequence"),
+)
+TABLES: Final = (RUNS, SESSIONS, MESSAGES, PROCESSES, SEGMENTS, SESSION_SEGMENTS)
+SEARCHED_COLUMNS: Final = ("summary", "text")
+
+
+def create_schema(database: Database) -> None:
+    """Make all tables, unless they are there."""
+    if "meta" in database.table_names():
+        return
+    for table in TABLES:
+        if table.own_number:
+            database.table(table.name).create({"id": int, **table.columns}, pk="id")
+            database.table(table.name).create_index(table.key, unique=True)
+        else:
+            database.table(table.name).create(table.columns, pk=table.key[0] if len(table.key) == 1 else tuple(table.key))
+    database.table(SESSIONS.name).create_index(["started"])
+    database.table(SESSIONS.name).create_index(["run"])
+    database.table(RUNS.name).create_index(["name"])
+    database.table(MESSAGES.name).enable_fts(SEARCHED_COLUMNS, create_triggers=True, tokenize=TOKENIZER)
+    # The version comes last: a file without it is one whose making was cut off.
+    database.table("meta").create({"name": str, "value": int}, pk="name")
+    database.table("meta").insert({"name": "version", "value": VERSION})
+    database.conn.commit()
+
+
+def check_schema(path: Path, connection: sqlite3.Connection) -> None:
+    """Check that the file is an index of a version that this capd knows.
+
+    Raises:
+        NewerVersionError: a later capd made it.
+        IndexUnusableError: it is something else.
+    """
+    try:
+        row = connection.execute("SELECT value FROM meta WHERE name = 'version'").fetchone()
+    except sqlite3.OperationalError as error:
+        if "no such" in str(error):
+            raise IndexUnusableError(path, "it is no index of capd") from error
+        raise
+    if row is None or not isinstance(row[0], int):
+        raise IndexUnusableError(path, "it says no version")
+    if row[0] > VERSION:
+        raise NewerVersionError(path, row[0], VERSION)
+
+
+def connect_writable(path: Path) -> sqlite3.Connection:
+    """Open a file for writing, making it if it is missing; readers are never held up."""
+    with suppress(FileExistsError):
+        # SQLite gives its other files the mode of this one.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE))
+    connection = sqlite3.connect(path, timeout=BUSY_MS / 1000)
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
+
+
+def connect_readonly(path: Path) -> sqlite3.Connection:
+    """Open a file for reading, as any user who may read it, whether a writer is alive or not."""
+    place = f"file:{quote(str(path.absolute()))}"
+    connection = sqlite3.connect(f"{place}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
+    try:
+        connection.execute("SELECT 1 FROM sqlite_master").fetchone()
+    except sqlite3.OperationalError:
+        connection.close()
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
+            raise
+        # The last writer closed it and took the log away; a reader who may not write here cannot make the log anew.
+        connection = sqlite3.connect(f"{place}?mode=ro&immutable=1", uri=True)
+    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    return connection
+
+
+_ERRNO: Final = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_PERM: errno.EACCES,
+    sqlite3.SQLITE_BUSY: errno.EBUSY,
+    sqlite3.SQLITE_LOCKED: errno.EBUSY,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+}
+_PRIMARY_CODE: Final = 0xFF
+
+
+@contextmanager
+def sqlite_errors(path: Path) -> Iterator[None]:
+    """Say what an error of SQLite means for a person.
+
+    Raises:
+        StorageFullError: no room.
+        StateDirectoryError: the file cannot be used.
+        IndexUnusableError: it is damaged.
+    """
+    try:
+        yield
+    except sqlite3.Error as error:
+        code = getattr(error, "sqlite_errorcode", 0) & _PRIMARY_CODE
+        if code == sqlite3.SQLITE_CANTOPEN:
+            raise _cannot_open(path) from error
+        if code in _ERRNO:
+            number = _ERRNO[code]
+            raise state_error("use", path, OSError(number, f"{os.strerror(number)} ({error})")) from error
+        raise IndexUnusableError(path, str(error)) from error
+    except OSError as error:
+        raise state_error("use", path, error) from error
+
+
+def _cannot_open(path: Path) -> StateDirectoryError:
+    """SQLite does not tell why it cannot open a file: ask the kernel."""
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    except OSError as error:
+        return state_error("open", path, error)
+    return state_error("open", path, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))

@@ -1,0 +1,495 @@
+"""The index: what was recorded is found, while it is recorded, by whoever may read it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capd.recording.errors import (
+    AmbiguousSessionError,
+    IndexUnusableError,
+    NewerVersionError,
+    NothingRecordedError,
+    NotReadableError,
+    UnknownSessionError,
+)
+from capd.recording.index import Index
+from capd.recording.index_search import SessionFilter, match_expression, unmark
+from capd.recording.journal import Position
+from capd.recording.projection import Projection
+from capd.recording.record import Direction, Kind, Record
+from capd.recording.rows import Endpoint, MessageRow, RunRow, SegmentRow, SessionProcess, SessionRow
+from capd.recording.segment import SegmentReader, SegmentWriter
+
+Conversation = Callable[..., list[Record]]
+HOST = UUID(int=1)
+
+
+@pytest.fixture
+def index(tmp_path: Path) -> Iterator[Index]:
+    """Give an empty index."""
+    with Index.open(tmp_path / "index" / "capd.db") as opened:
+        yield opened
+
+
+def take(index: Index, records: list[Record]) -> None:
+    """Put the rows of records into an index."""
+    projection = Projection(load_session=index.find_session, load_run=index.find_run)
+    projection.receive(records)
+    index.apply(projection.changes())
+    index.commit()
+
+
+def message(session: UUID, ordinal: int, summary: str, text: str = "", time_ns: int = 0) -> MessageRow:
+    """Give a row of a message."""
+    return MessageRow(
+        session=session,
+        ordinal=ordinal,
+        time_ns=time_ns,
+        direction=Direction.REQUEST,
+        protocol="http1",
+        type="request",
+        exchange=0,
+        summary=summary,
+        text=text,
+    )
+
+
+def test_a_session_has_the_row_that_is_promised(index: Index, conversation: Conversation) -> None:
+    """The public object of a closed session has every promised field, with its exact value."""
+    records = conversation(1)
+    take(index, records)
+    (row,) = index.sessions()
+    run = records[0].body["run"]
+    assert isinstance(run, bytes)
+    assert {
+        "session": str(records[0].session),
+        "run": str(UUID(bytes=run)),
+        "run_name": "nightly",
+        "labels": {"team": "data"},
+        "host": str(HOST),
+        "protocol": "http1",
+        "transport": "tcp",
+        "role": "client",
+        "target": {"host": "127.0.0.1", "port": 443, "name": "api.example.org"},
+        "local": {"host": "127.0.0.1", "port": 40001, "name": None},
+        "principal": {"kind": "user", "name": "ann", "uid": 1000, "verified": False},
+        "process": {
+            "pid": 4001,
+            "exe": "/usr/bin/python3",
+            "argv": ["python3", "agent.py"],
+            "user": "ann",
+            "start_ns": 5,
+        },
+        "started": "2025-11-21T04:40:01.000000000Z",
+        "ended": "2025-11-21T04:40:01.005000000Z",
+        "last": "2025-11-21T04:40:01.005000000Z",
+        "state": "closed",
+        "bytes": {"request": 80, "response": 80},
+        "messages": 4,
+        "completeness": {"verdict": "complete", "reasons": []},
+        "tie": None,
+    } == row.to_json()
+
+
+def test_a_session_is_there_from_its_first_record_on(tmp_path: Path, index: Index, conversation: Conversation) -> None:
+    """After its first record was taken in, another connection finds the session, open and not yet complete."""
+    records = conversation(1)
+    take(index, records[:1])
+    with Index.open(tmp_path / "index" / "capd.db", readonly=True) as other:
+        (row,) = other.sessions()
+        assert ("open", None, "partial", ["still open"], 0) == (row.state, row.ended_ns, row.verdict, row.reasons, row.messages)
+        take(index, records[1:4])
+        (row,) = other.sessions()
+        assert ("open", 1, (40, 40)) == (row.state, row.messages, row.bytes)
+
+
+@pytest.mark.parametrize("split", range(1, 10))
+def test_records_seen_twice_leave_the_same_index(tmp_path: Path, conversation: Conversation, split: int) -> None:
+    """Records taken in again after a crash, with a new projection, change no row and add none."""
+    records = conversation(1)
+    with Index.open(tmp_path / "a.db") as once:
+        take(once, records)
+        expected = (once.sessions(), once.search("message"), once.counts())
+    with Index.open(tmp_path / "b.db") as twice:
+        take(twice, records[: split + 1])
+        take(twice, records[max(0, split - 3) :])
+        assert expected == (twice.sessions(), twice.search("message"), twice.counts())
+
+
+def test_gaps_and_what_was_there_before_make_a_session_partial(index: Index, conversation: Conversation) -> None:
+    """Every reason is kept once, while the session is open and until its CLOSE record says better."""
+    records = conversation(1)
+    opening = replace(records[0], body={**records[0].body, "mid_stream": True})
+    gap = Record(
+        Kind.GAP, opening.session, opening.time_ns, Direction.REQUEST, {"position": 0, "length": 3, "reason": "ring full"}
+    )
+    take(index, [opening, gap, gap])
+    (row,) = index.sessions()
+    assert ("partial", ["started before capture", "ring full", "still open"]) == (row.verdict, row.reasons)
+
+
+def test_an_open_record_with_fuller_facts_completes_the_row(index: Index, conversation: Conversation) -> None:
+    """A repeated OPEN record adds what it knows and takes nothing away."""
+    records = conversation(1)
+    session, at = records[0].session, records[0].time_ns
+    first = Record(Kind.OPEN, session, at, None, {"target": {"host": "10.0.0.1", "port": 5432, "name": None}, "role": "client"})
+    later = Record(Kind.OPEN, session, at + 5, None, {"target": {"name": "orders"}, "process": {"pid": 7, "uid": 12}})
+    take(index, [first, later])
+    row = index.session(session)
+    assert (Endpoint(host="10.0.0.1", port=5432, name="orders"), "client", at) == (row.target, row.role, row.started_ns)
+    assert SessionProcess(pid=7, argv=[], user="12") == row.process
+
+
+def test_runs_and_processes_come_from_markers(index: Index, conversation: Conversation) -> None:
+    """The markers of a run give its row and those of its processes, and no session."""
+    run = UUID(int=77)
+
+    def mark(at: int, **body: object) -> Record:
+        return Record(Kind.MARKER, run, at, None, body)  # type: ignore[arg-type]
+
+    take(
+        index,
+        [
+            mark(10, name="run", run_name="nightly", labels={"a": "b"}, command=["agent", "-x"], cgroup="/a", adopted=False),
+            mark(11, name="exec", pid=5, start_ns=1, exe="/bin/agent", argv=["agent"], uid=1000),
+            mark(12, name="fork", pid=5, start_ns=1, child_pid=6, child_start_ns=2),
+            mark(13, name="exit", pid=6, status=256),
+            mark(14, name="run_end"),
+        ],
+    )
+    row = index.run("nightly")
+    assert ("nightly", {"a": "b"}, ["agent", "-x"], 10, 14, 0) == (
+        row.name,
+        row.labels,
+        row.command,
+        row.started_ns,
+        row.ended_ns,
+        row.sessions,
+    )
+    assert [(5, 1, "/bin/agent", None), (6, 2, None, 256)] == [
+        (process.pid, process.start_ns, process.exe, process.status) for process in index.processes(run)
+    ]
+    assert [] == index.sessions()
+    take(index, [replace(conversation(1)[0], body={"run": run.bytes})])
+    assert 1 == index.run(run).sessions
+
+
+def test_markers_of_the_host_make_no_session(index: Index) -> None:
+    """A marker about something that has no other record leaves no row."""
+    take(index, [Record(Kind.MARKER, HOST, 1, None, {"name": "capture_start"})])
+    assert [] == index.sessions()
+
+
+@pytest.mark.parametrize(
+    ("where", "expected"),
+    [
+        (SessionFilter(), [3, 2, 1]),
+        (SessionFilter(protocol="postgresql"), [2]),
+        (SessionFilter(state="closed"), [1]),
+        (SessionFilter(verdict="complete"), [1]),
+        (SessionFilter(target="db.example.org"), [2]),
+        (SessionFilter(target="example.org"), [2, 1]),
+        (SessionFilter(target="10.0.0.3"), [3]),
+        (SessionFilter(target="xample.org"), []),
+        (SessionFilter(run=UUID(int=50)), [1]),
+        (SessionFilter(session=UUID(int=3)), [3]),
+        (SessionFilter(user="ann"), [3]),
+        (SessionFilter(from_ns=250), [3, 2]),
+        (SessionFilter(until_ns=200), [1]),
+        (SessionFilter(from_ns=150, until_ns=160), [1]),
+        (SessionFilter(protocol="http1", state="open"), [3]),
+    ],
+)
+def test_each_filter_finds_its_sessions(index: Index, where: SessionFilter, expected: list[int]) -> None:
+    """Every filter leaves exactly the sessions that it describes, latest first."""
+    rows = [
+        SessionRow(
+            session=UUID(int=1),
+            run=UUID(int=50),
+            protocol="http1",
+            target=Endpoint(name="api.example.org"),
+            started_ns=100,
+            last_ns=199,
+            ended_ns=199,
+            state="closed",
+            verdict="complete",
+        ),
+        SessionRow(
+            session=UUID(int=2), protocol="postgresql", target=Endpoint(name="db.example.org"), started_ns=200, last_ns=300
+        ),
+        SessionRow(
+            session=UUID(int=3),
+            protocol="http1",
+            target=Endpoint(host="10.0.0.3"),
+            process=SessionProcess(user="ann"),
+            started_ns=300,
+            last_ns=400,
+        ),
+    ]
+    for row in rows:
+        index.upsert_session(row)
+    assert expected == [row.session.int for row in index.sessions(where)]
+
+
+def test_a_limit_keeps_the_latest(index: Index) -> None:
+    """A limit leaves the sessions that started last; None leaves all."""
+    for number in range(5):
+        index.upsert_session(SessionRow(session=UUID(int=number), started_ns=number))
+    assert [4, 3] == [row.session.int for row in index.sessions(limit=2)]
+    assert 5 == len(index.sessions(limit=None))
+
+
+def test_a_session_is_found_by_the_start_of_its_id(index: Index) -> None:
+    """A unique start of an id, with or without dashes, in any case, finds its session; others say what is wrong."""
+    ids = [UUID("0191a000-1111-7000-8000-000000000001"), UUID("0191a000-1111-7000-8000-000000000002"), UUID(int=5)]
+    for identity in ids:
+        index.upsert_session(SessionRow(session=identity))
+    for text in (str(ids[1]), ids[1].hex, str(ids[1]).upper()):
+        assert ids[1] == index.session(text).session
+    assert ids[2] == index.session("0000").session
+    for text in ("0192", "xyz", "", "0191a000-1111-7000-8000-0000000000011", "%"):
+        with pytest.raises(UnknownSessionError):
+            index.session(text)
+    with pytest.raises(AmbiguousSessionError, match=f"{ids[0]}, {ids[1]}"):
+        index.session("0191a0")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("customers", [2, 1]),
+        ("CUSTOMERS delete", [2]),
+        ('"from customers"', [2, 1]),
+        ('"customers from"', []),
+        ("custom*", [2, 1]),
+        ("custom", []),
+        ("customer_id", [1]),
+        ("a@example.org", [3]),
+        ("AND", []),
+        ("OR NOT", []),
+        ("summary:customers", []),
+        ("café", [3]),
+        ("cafe", [3]),
+        ('"', []),
+        ("***", []),
+        ("", []),
+        ('unbalanced "from customers', []),
+        ("'; DROP TABLE messages; --", []),
+    ],
+)
+def test_search_finds_all_words_and_takes_none_for_an_operator(index: Index, text: str, expected: list[int]) -> None:
+    """Words, phrases and prefixes are found, latest first, and nothing that a person types is an error."""
+    session = UUID(int=1)
+    index.upsert_messages(
+        [
+            message(session, 1, "SELECT customer_id FROM customers"),
+            message(session, 2, "DELETE FROM customers"),
+            message(session, 3, "GET /", "mail a@example.org from café"),
+        ]
+    )
+    assert expected == [hit.ordinal for hit in index.search(text)]
+
+
+def test_a_hit_shows_where_it_matched(index: Index) -> None:
+    """The snippet is one line, and its matches are the words that were searched for."""
+    index.upsert_messages([message(UUID(int=1), 7, "SELECT *\nFROM orders\nWHERE id = 5")])
+    (hit,) = index.search("orders where")
+    assert ["orders", "WHERE"] == [hit.snippet[start:end] for start, end in hit.matches]
+    assert "SELECT * FROM orders WHERE id = 5" == hit.snippet
+
+
+def test_search_can_be_narrowed(index: Index) -> None:
+    """Filters of sessions and times apply to a search too."""
+    for number in (1, 2):
+        index.upsert_session(SessionRow(session=UUID(int=number), run=UUID(int=10 * number), last_ns=100))
+        index.upsert_messages([message(UUID(int=number), ordinal, "needle", time_ns=ordinal) for ordinal in range(3)])
+    cases = [
+        (SessionFilter(session=UUID(int=1)), [(1, 2), (1, 1), (1, 0)]),
+        (SessionFilter(run=UUID(int=20), from_ns=1), [(2, 2), (2, 1)]),
+        (SessionFilter(until_ns=1), [(2, 0), (1, 0)]),
+        (SessionFilter(session=UUID(int=9)), []),
+    ]
+    assert [expected for _, expected in cases] == [
+        [(hit.session.int, hit.ordinal) for hit in index.search("needle", where)] for where, _ in cases
+    ]
+
+
+@given(text=st.text(max_size=60))
+def test_no_text_is_an_error_in_a_search(text: str) -> None:
+    """Whatever is typed gives an expression that SQLite accepts, or none."""
+    connection = sqlite3.connect(":memory:")
+    connection.execute("CREATE VIRTUAL TABLE t USING fts5(a)")
+    expression = match_expression(text)
+    if expression is not None:
+        connection.execute("SELECT * FROM t WHERE t MATCH ?", [expression]).fetchall()
+    connection.close()
+
+
+def test_marks_that_the_text_itself_holds_do_no_harm() -> None:
+    """Control characters in recorded text cannot break a snippet."""
+    assert ("ab", []) == unmark("\x03a\x02b")
+    assert ("a bc", [(2, 3)]) == unmark("a\n\x02b\x03c")
+
+
+def test_text_that_is_no_unicode_can_be_indexed(index: Index) -> None:
+    """Lone surrogates, NUL bytes and huge numbers in rows are stored, not refused."""
+    session = UUID(int=1)
+    process = SessionProcess(argv=["a\udcff"], exe="x\udcff\0y", start_ns=1 << 64)
+    index.upsert_session(SessionRow(session=session, process=process, labels={"k": b"\xff"}, reasons=["\ud800"]))
+    index.upsert_messages([message(session, 1 << 70, "needle \udcff", "\0x")])
+    index.upsert_run(RunRow(run=UUID(int=2), name="\udcff"))
+    assert ["x?\0y", (1 << 63) - 1] == [index.session(session).process.exe, index.session(session).process.start_ns]
+    assert 1 == len(index.search("needle"))
+
+
+def fill_segments(directory: Path, conversation: Conversation, sessions: int) -> None:
+    """Write sealed segments, two sessions each, interleaved."""
+    ticks = count(1)
+    writer = SegmentWriter(directory, host=HOST, clock=lambda: next(ticks))
+    for number in range(0, sessions, 2):
+        pairs = zip(conversation(number), conversation(number + 1), strict=True)
+        writer.append([record for pair in pairs for record in pair])
+        writer.flush(Position(0, number))
+        writer.seal({})
+
+
+def test_an_index_rebuilt_from_segments_is_the_one_that_was_kept(tmp_path: Path, conversation: Conversation) -> None:
+    """Rebuilding from segments alone gives the rows that were written while recording, and says where each session is."""
+    segments = tmp_path / "segments"
+    fill_segments(segments, conversation, 6)
+    with Index.open(tmp_path / "kept.db") as kept:
+        projection = Projection()
+        for path in sorted(segments.iterdir()):
+            with SegmentReader(path) as reader:
+                projection.receive(reader.records())
+                kept.apply(projection.changes())
+                assert reader.footer is not None
+                kept.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
+        kept.commit()
+        path = tmp_path / "rebuilt.db"
+        path.write_bytes(b"not a database" * 1000)
+        assert [] == Index.rebuild(path, segments)
+        with Index.open(path, readonly=True) as rebuilt:
+            assert kept.sessions() == rebuilt.sessions()
+            assert kept.search("message") == rebuilt.search("message")
+            assert kept.counts() == rebuilt.counts()
+            assert 3 == rebuilt.last_segment()
+            assert [[3], [3], [2], [2], [1], [1]] == [rebuilt.segments_of(row.session) for row in rebuilt.sessions()]
+
+
+def test_a_damaged_segment_is_taken_in_as_far_as_it_goes(tmp_path: Path, conversation: Conversation) -> None:
+    """Catching up passes over damage, names it, and takes in what is whole before and after it."""
+    segments = tmp_path / "segments"
+    fill_segments(segments, conversation, 6)
+    paths = sorted(segments.iterdir())
+    for path, size in ((paths[0], 10), (paths[1], -10)):
+        path.write_bytes(path.read_bytes()[:size])
+    with Index.open(tmp_path / "capd.db") as index:
+        assert paths[:2] == index.catch_up(segments)
+        assert 4 == index.counts()["sessions"]
+        assert [] == index.catch_up(segments)
+
+
+def test_a_newer_index_is_refused(tmp_path: Path) -> None:
+    """An index of a later version is refused with both versions in the message, and is not touched."""
+    path = tmp_path / "capd.db"
+    with Index.open(path) as index:
+        index._connection.execute("UPDATE meta SET value = 2")
+    for readonly in (True, False):
+        with pytest.raises(NewerVersionError, match="format version 2; this capd reads versions up to 1"):
+            Index.open(path, readonly=readonly)
+
+
+@pytest.mark.parametrize("readonly", [True, False])
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + bytes(5000)])
+def test_a_file_that_is_no_index_is_refused(tmp_path: Path, content: bytes, readonly: bool) -> None:
+    """A damaged or foreign file is told as such."""
+    path = tmp_path / "capd.db"
+    path.write_bytes(content)
+    with pytest.raises(IndexUnusableError):
+        Index.open(path, readonly=readonly)
+
+
+def test_an_index_that_is_not_there_is_told(tmp_path: Path) -> None:
+    """Reading where nothing was recorded says so."""
+    with pytest.raises(NothingRecordedError, match="no recording in"):
+        Index.open(tmp_path / "capd.db", readonly=True)
+
+
+READ_AS_NOBODY = """
+import sys
+from pathlib import Path
+from capd.recording.index import Index
+with Index.open(Path(sys.argv[1]), readonly=True) as index:
+    for line in sys.stdin:
+        print(len(index.search("needle")), flush=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_another_user_reads_while_the_recorder_writes(index: Index, tmp_path: Path) -> None:
+    """A user who may only read the files sees every commit of a living writer, and the index of one that has closed."""
+    for directory in (index.path.parent, *index.path.parents):
+        if directory != Path("/"):
+            directory.chmod(directory.stat().st_mode | 0o055)
+    index.commit()
+    for path in index.path.parent.iterdir():
+        path.chmod(0o644)
+    session = UUID(int=1)
+
+    def start() -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-P", "-c", READ_AS_NOBODY, str(index.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            user=65534,
+            group=65534,
+            extra_groups=[],
+        )
+
+    def ask(reader: subprocess.Popen[str]) -> int:
+        assert reader.stdin is not None
+        assert reader.stdout is not None
+        reader.stdin.write("\n")
+        reader.stdin.flush()
+        return int(reader.stdout.readline() or -1)
+
+    with start() as reader:
+        seen = []
+        for ordinal in range(20):
+            index.upsert_messages([message(session, ordinal, "needle")])
+            index.commit()
+            seen.append(ask(reader))
+        assert list(range(1, 21)) == seen
+        assert reader.stdin is not None
+        reader.stdin.close()
+        reader.wait()
+    index.close()
+    assert ["capd.db"] == [path.name for path in index.path.parent.iterdir()]
+    with start() as reader:
+        assert 20 == ask(reader)
+        assert reader.stdin is not None
+        reader.stdin.close()
+        reader.wait()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
+def test_a_user_who_may_not_read_is_told(index: Index) -> None:
+    """Without permission the error says so instead of calling the index damaged."""
+    index.commit()
+    code = READ_AS_NOBODY.replace("import sys\n", "import sys, os\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n", 1)
+    done = subprocess.run([sys.executable, "-P", "-c", code, str(index.path)], capture_output=True, text=True, check=False)
+    assert f"{NotReadableError.__name__}: cannot" in done.stderr
