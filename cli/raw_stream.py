@@ -1,0 +1,70 @@
+"""The exact application bytes of one direction, and what is missing from them.
+
+What lives here: records in, bytes and holes out. What must not: output, decoding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from capd.cli import facts
+from capd.recording.record import Direction, Kind, Record
+
+APPLICATION: Final = frozenset({"", "application"})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hole:
+    """Bytes that belong into the stream and are not there.
+
+    Attributes:
+        words: what is missing, where and why.
+    """
+
+    words: str
+
+
+class RawStream:
+    """Follows one direction of a session record by record.
+
+    A hole is told whether a GAP record says it or the positions of the data do: a missing record must not go unnoticed either.
+    """
+
+    def __init__(self, direction: Direction, *, from_start: bool) -> None:
+        self._direction = direction
+        self._expected: int | None = 0 if from_start else None
+        self._judges_start = from_start
+
+    def feed(self, record: Record) -> list[bytes | Hole]:
+        """Take the next record; give what it adds to the stream."""
+        if record.kind is Kind.OPEN:
+            late = self._judges_start and facts.flag(record.body, "mid_stream")
+            self._judges_start = self._judges_start and not late
+            return [Hole(words="what was said before capture began is missing")] if late else []
+        if record.direction not in {None, self._direction} or facts.text(record.body, "layer") not in APPLICATION:
+            return []
+        if record.kind is Kind.GAP:
+            return [self._gap(record)]
+        return self._data(record) if record.kind is Kind.DATA and record.direction is self._direction else []
+
+    def _gap(self, record: Record) -> Hole:
+        position, length = facts.number(record.body, "position"), facts.number(record.body, "length")
+        self._expected = None if length is None or position is None else position + length
+        missing = "an unknown number of bytes" if length is None else f"{length:,} bytes"
+        place = "" if position is None else f" at byte {position:,}"
+        return Hole(words=f"{missing} missing{place}: {facts.text(record.body, 'reason') or 'unknown'}")
+
+    def _data(self, record: Record) -> list[bytes | Hole]:
+        payload = facts.payload(record.body, "payload")
+        position = facts.number(record.body, "position")
+        expected = self._expected
+        if position is None or expected is None or position == expected:
+            start = expected if position is None else position
+            self._expected = None if start is None else start + len(payload)
+            return [payload] if payload else []
+        jump = Hole(words=f"the recording jumps from byte {expected:,} to byte {position:,} and does not say why")
+        # What is told twice is written once.
+        fresh = payload[max(expected - position, 0) :]
+        self._expected = max(expected, position + len(payload))
+        return [jump, fresh] if fresh else [jump]

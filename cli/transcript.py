@@ -1,0 +1,219 @@
+"""A session as a transcript: records in, blocks of lines out.
+
+What lives here: what a person is told about each kind of record, and in which order. Pure: no clock, no files, no terminal.
+What must not: layout of a protocol's messages (http_lines, postgresql_lines).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from capd.cli import facts, moments
+from capd.cli.facts import Facts
+from capd.cli.http_lines import HttpLines
+from capd.cli.line import Line, Span, Style
+from capd.cli.payload import Limits, preview
+from capd.cli.postgresql_lines import PostgresqlLines
+from capd.cli.window import Window
+from capd.recording.record import Direction, Kind, Record
+
+ARROWS: Final = {Direction.REQUEST: "→", Direction.RESPONSE: "←"}
+STYLES: Final = {Direction.REQUEST: Style.REQUEST, Direction.RESPONSE: Style.RESPONSE}
+# Requests without an answer that are remembered, to say how long it took; pipelining clients stop far below.
+ASKED_MAX: Final = 1024
+DECODED: Final = frozenset({"http1", "postgresql"})
+# Undecoded bytes that follow each other are shown as one payload up to this many, so that a byte-wise writer stays readable.
+RAW_TOGETHER_BYTES_MAX: Final = 16 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Block:
+    """What is shown together: one message, one gap, one event.
+
+    Attributes:
+        time_ns: when, wall time.
+        direction: whose; None when it concerns both or none.
+        lines: what is said.
+        ordinal: number of the message in its session; None if it is none.
+        warning: whether it tells of something missing or wrong, which no filter may hide.
+    """
+
+    time_ns: int
+    direction: Direction | None
+    lines: list[Line]
+    ordinal: int | None = None
+    warning: bool = False
+
+
+class Transcript:
+    """Turns the records of one session, in recorded order, into blocks."""
+
+    def __init__(self, limits: Limits, *, protocol: str = "") -> None:
+        """Begin.
+
+        Args:
+            limits: how much of long things is shown.
+            protocol: of the session, if it is known: bytes of a decoded one are shown as what they say, not as they are.
+        """
+        self._limits = limits
+        self._windows = {direction: Window(limits.body_bytes) for direction in Direction}
+        self._http = HttpLines(limits)
+        self._postgresql = PostgresqlLines(limits)
+        self._decoded = dict.fromkeys(Direction, protocol in DECODED)
+        self._last: dict[Direction, tuple[int, int | None]] = {}
+        self._asked: dict[int, int] = {}
+        self._raw: dict[Direction, tuple[int, bytearray, int]] = {}
+        self._told: dict[Kind, Callable[[Record], list[Block]]] = {
+            Kind.DATA: self._data,
+            Kind.MESSAGE: self._message,
+            Kind.GAP: self._gap,
+            Kind.MARKER: self._marker,
+        }
+
+    def feed(self, record: Record) -> list[Block]:
+        """Take the next record; give the blocks that are now ready to show."""
+        tell = self._told.get(record.kind)
+        return [] if tell is None else tell(record)
+
+    def pending(self) -> list[Block]:
+        """Give what was held back to be shown together with what follows: at the end, or when nothing follows for a while."""
+        blocks = [block for direction in Direction for block in (*self._pending_body(direction), *self._pending_raw(direction))]
+        return sorted(blocks, key=lambda block: block.time_ns)
+
+    def _data(self, record: Record) -> list[Block]:
+        direction = record.direction
+        if direction is None or facts.text(record.body, "layer") not in {"", "application"}:
+            return []
+        payload = facts.payload(record.body, "payload")
+        position = facts.number(record.body, "position")
+        self._windows[direction].put(position, payload)
+        if self._decoded[direction]:
+            return []
+        blocks = self._pending_raw(Direction(1 - direction))
+        time_ns, kept, length = self._raw.pop(direction, (record.time_ns, bytearray(), 0))
+        kept += payload[: max(self._limits.body_bytes - len(kept), 0)]
+        self._raw[direction] = (time_ns, kept, length + len(payload))
+        if length + len(payload) >= RAW_TOGETHER_BYTES_MAX:
+            blocks += self._pending_raw(direction)
+        return blocks
+
+    def _message(self, record: Record) -> list[Block]:
+        direction = record.direction
+        told = record.body
+        if direction is None:
+            return [_block(record, [_generic(told)])]
+        if not self._decoded[direction]:
+            # Its bytes were waiting to be shown as they are; now they are shown as what they say.
+            self._decoded[direction] = True
+            self._raw.pop(direction, None)
+        content = self._content(direction, told)
+        protocol = facts.text(told, "protocol")
+        if protocol == "postgresql":
+            lines, held = self._postgresql.message(told, content), []
+        elif protocol.startswith("http"):
+            held = self._pending_body(direction) if facts.text(told, "type") in {"request", "response"} else []
+            lines = self._http.message(direction, told, content)
+        else:
+            lines, held = [_generic(told)], []
+        self._last[direction] = (record.time_ns, facts.number(told, "ordinal"))
+        if not lines:
+            return held
+        lines[0] = (*lines[0], *self._waited(record, facts.number(told, "exchange")))
+        return [*held, _block(record, lines, warning=bool(facts.text(told, "incomplete")))]
+
+    def _waited(self, record: Record, exchange: int | None) -> Line:
+        """Give how long the first answer took, once."""
+        if exchange is None:
+            return ()
+        if record.direction is Direction.REQUEST:
+            self._asked.setdefault(exchange, record.time_ns)
+            if len(self._asked) > ASKED_MAX:
+                self._asked.pop(next(iter(self._asked)))
+            return ()
+        asked_ns = self._asked.pop(exchange, None)
+        return () if asked_ns is None else (Span(f"  after {moments.span(record.time_ns - asked_ns)}", Style.FAINT),)
+
+    def _content(self, direction: Direction, told: Facts) -> bytes:
+        window = self._windows[direction]
+        content = facts.payload(told, "content")
+        start, end = facts.number(told, "start"), facts.number(told, "end")
+        if start is None or end is None:
+            return content
+        taken = window.take(start, end)
+        return content or taken
+
+    def _gap(self, record: Record) -> list[Block]:
+        line = gap_line(record.direction, record.body, layer=facts.text(record.body, "layer"))
+        return [*self.pending(), _block(record, [line], warning=True)]
+
+    def _marker(self, record: Record) -> list[Block]:
+        name = facts.text(record.body, "name")
+        if name == "decoder":
+            offset = facts.number(record.body, "offset")
+            words = f"decoder gave up at byte {offset}: {facts.text(record.body, 'error')}; what follows is shown as it is"
+            for direction in Direction if record.direction is None else (record.direction,):
+                self._decoded[direction] = False
+            return [_block(record, [(Span(words, Style.BAD),)], warning=True)]
+        if name == "skipped":
+            start, end = facts.number(record.body, "start") or 0, facts.number(record.body, "end") or 0
+            words = f"{max(end - start, 0):,} bytes at byte {start:,} not decoded: {facts.text(record.body, 'reason')}"
+            return [*self.pending(), _block(record, [(Span(words, Style.DOUBTFUL),)], warning=True)]
+        return [*self.pending(), _block(record, [(Span(marker_words(record.body), Style.FAINT),)])]
+
+    def _pending_body(self, direction: Direction) -> list[Block]:
+        lines = self._http.pending(direction)
+        time_ns, ordinal = self._last.get(direction, (0, None))
+        return [Block(time_ns=time_ns, direction=direction, lines=lines, ordinal=ordinal)] if lines else []
+
+    def _pending_raw(self, direction: Direction) -> list[Block]:
+        waiting = self._raw.pop(direction, None)
+        if waiting is None:
+            return []
+        time_ns, kept, length = waiting
+        if not length:
+            return []
+        lines: list[Line] = [(Span(f"· {length:,} bytes", Style.FAINT),), *preview(bytes(kept), limits=self._limits)]
+        if length > len(kept):
+            lines.append((Span(f"… {length - len(kept):,} more bytes", Style.FAINT),))
+        return [Block(time_ns=time_ns, direction=direction, lines=lines)]
+
+
+def gap_line(direction: Direction | None, told: Facts, *, layer: str = "") -> Line:
+    """Give the line that says what is missing, where and why."""
+    length = facts.number(told, "length")
+    position = facts.number(told, "position")
+    missing = "an unknown number of bytes" if length is None else "1 byte" if length == 1 else f"{length:,} bytes"
+    words = [f"GAP {missing} missing"]
+    if direction is not None:
+        words.append(f"from the {direction.name.lower()}")
+    if layer not in {"", "application"}:
+        words.append(f"({layer})")
+    if position is not None:
+        words.append(f"at byte {position:,}")
+    reason = facts.text(told, "reason") or "unknown"
+    detail = facts.text(told, "detail")
+    return (Span(" ".join(words) + f": {reason}" + (f" ({detail})" if detail else ""), Style.BAD),)
+
+
+def marker_words(told: Facts) -> str:
+    """Give a marker in words."""
+    name = facts.text(told, "name")
+    if name == "tls":
+        version, library, tie = (facts.text(told, key) for key in ("version", "library", "tie"))
+        words = ["TLS", version, f"by {library}" if library else "", f"tied by {tie}" if tie else ""]
+        return " ".join(word for word in words if word)
+    if name == "protocol":
+        return f"protocol {facts.text(told, 'protocol')}"
+    details = ", ".join(f"{key} {facts.text_of(value)}" for key, value in told.items() if key != "name")
+    return f"{name}: {details}" if details else name
+
+
+def _generic(told: Facts) -> Line:
+    return (Span(facts.text(told, "type") + " ", Style.FAINT), Span(facts.text(told, "summary"), Style.STRONG))
+
+
+def _block(record: Record, lines: list[Line], *, warning: bool = False) -> Block:
+    ordinal = facts.number(record.body, "ordinal") if record.kind is Kind.MESSAGE else None
+    return Block(time_ns=record.time_ns, direction=record.direction, lines=lines, ordinal=ordinal, warning=warning)
