@@ -176,13 +176,20 @@ class SegmentReader:
         return list(self._entries(len(self._found)))
 
     def records(
-        self, session: UUID | None = None, *, start: int = 0, from_ns: int | None = None, until_ns: int | None = None
+        self,
+        session: UUID | None = None,
+        *,
+        start: int = 0,
+        end: int | None = None,
+        from_ns: int | None = None,
+        until_ns: int | None = None,
     ) -> Iterator[Record]:
         """Give the records in recorded order, without reading frames that cannot hold what is asked for.
 
         Args:
             session: only this session's.
             start: number of the frame to start with.
+            end: number of the frame to end before; None goes on as long as there are more.
             from_ns: only records of this time or later.
             until_ns: only records before this time.
 
@@ -190,6 +197,8 @@ class SegmentReader:
             CorruptSegmentError: a frame that has to be read is damaged.
         """
         for number in self._numbers(session, start, from_ns, until_ns):
+            if end is not None and number >= end:
+                return
             for record in self.frame(number).records(session):
                 if (from_ns is None or record.time_ns >= from_ns) and (until_ns is None or record.time_ns < until_ns):
                     yield record
