@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -25,14 +27,23 @@ def capd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     require_probes()
     require(CAPD.exists(), f"needs the installed command: {CAPD}")
     require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.13 or later")
-    with running(tmp_path_factory.mktemp(f"capd-{request.param}"), f'[capture]\ntier = "{request.param}"\n') as instance:
+    with passable(f"capd-{request.param}-") as path, running(path, f'[capture]\ntier = "{request.param}"\n') as instance:
         yield instance
 
 
+@contextmanager
+def passable(prefix: str) -> Iterator[Path]:
+    """Give a temporary directory that the recorder's and PostgreSQL's users may pass through; pytest's are closed."""
+    with TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True) as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
 @pytest.fixture
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A short path that the recorder's user may pass through."""
-    return tmp_path_factory.mktemp("e2e")
+def directory() -> Iterator[Path]:
+    """A directory for one test, open to all users."""
+    with passable("capd-e2e-") as path:
+        yield path
 
 
 @pytest.fixture(scope="session")
@@ -73,8 +84,8 @@ def datagrams() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def database(trusted: certificates.Certificates, tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Database]:
+def database(trusted: certificates.Certificates) -> Iterator[postgres.Database]:
     """A real PostgreSQL with TLS."""
     require_probes()
-    with postgres.database(tmp_path_factory.mktemp("postgres") / "server", trusted) as server:
+    with passable("capd-postgres-") as path, postgres.database(path / "server", trusted) as server:
         yield server

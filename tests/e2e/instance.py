@@ -50,11 +50,19 @@ class Instance:
         config: its capd.toml.
     """
 
-    def __init__(self, directory: Path, settings: str = "") -> None:
+    def __init__(self, directory: Path, settings: str = "", before: str = "") -> None:
+        """Prepare.
+
+        Args:
+            directory: an empty one.
+            settings: TOML beside the two directories.
+            before: shell commands to run first in a mount namespace of capd's own; empty: it has none.
+        """
         self.directory = directory
         self.config = directory / "capd.toml"
         self.state = directory / "state"
         self.config.write_text(f'state_dir = "{self.state}"\nruntime_dir = "{directory / "run"}"\n{settings}', encoding="utf-8")
+        self._before = before
         self._log = directory / "up.log"
         self._up: subprocess.Popen[bytes] | None = None
 
@@ -64,8 +72,12 @@ class Instance:
         Raises:
             AssertionError: it ended or did not get ready; with what it said.
         """
+        command = [str(CAPD), "up", "--config", str(self.config)]
+        if self._before:
+            script = f'{self._before}\nexec "$@"'
+            command = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", script, "sh", *command]
         with self._log.open("ab") as log:
-            self._up = subprocess.Popen([CAPD, "up", "--config", self.config], stdout=log, stderr=log, start_new_session=True)
+            self._up = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         wait_until(self._ready, READY_SECONDS, "capd is ready")
 
     def _ready(self) -> bool:
@@ -219,9 +231,9 @@ class Instance:
 
 
 @contextmanager
-def running(directory: Path, settings: str = "") -> Iterator[Instance]:
+def running(directory: Path, settings: str = "", *, before: str = "") -> Iterator[Instance]:
     """Run an instance; it must stop in good order."""
-    instance = Instance(directory, settings)
+    instance = Instance(directory, settings, before)
     try:
         instance.start()
         yield instance

@@ -88,14 +88,14 @@ def s_client(ca: Path, port: int, path: str, files: Files) -> Command:
         head = (
             f"POST {path}/{size} HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\nContent-Length: {size}\\r\\n\\r\\n"
         )
-        connect = f"openssl s_client -quiet -verify_quiet -CAfile {ca} -connect localhost:{port}"
+        connect = f"openssl s_client -quiet -verify_quiet -CAfile {ca} -connect 127.0.0.1:{port}"
         lines.append(f"(printf '{head}'; cat {file}) | {connect} >/dev/null")
     return ["/bin/sh", "-c", "\n".join(lines)]
 
 
 def url(port: int, path: str, file: str | Path) -> str:
     """Ask for as many bytes as the file has."""
-    return f"https://localhost:{port}{path}/{Path(file).stat().st_size}"
+    return f"https://127.0.0.1:{port}{path}/{Path(file).stat().st_size}"
 
 
 @pytest.mark.parametrize("client", [python_blocking, python_asyncio, after_fork, curl, wget, s_client])
@@ -160,7 +160,7 @@ def test_short_lived_processes(capd: Instance, trusted: Certificates, mirror: Se
     """A thousand processes in a row, each alive for one request, leave a thousand whole sessions."""
     require_command("curl")
     count = 1000
-    each = f"curl -sSf --cacert {trusted.authority} -o /dev/null https://localhost:{mirror.port}/short.$i/$((i % 97))"
+    each = f"curl -sSf --cacert {trusted.authority} -o /dev/null https://127.0.0.1:{mirror.port}/short.$i/$((i % 97))"
     capd.run("short", "/bin/sh", "-ec", f"i=0; while [ $i -lt {count} ]; do {each}; i=$((i+1)); done")
     sessions = capd.assert_recorded("short", mirror.ledger.take(count), protocol="http1", state="closed")
     assert count == len({session["process"]["pid"] for session in sessions})

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.instance import CAPD, CLIENTS, PYTHON, Instance
+from tests.e2e.instance import CAPD, CLIENTS, PYTHON, Instance, running
 from tests.e2e.truth import Server
 from tests.requirements import require_command, require_probes, require_root
 
@@ -109,24 +109,11 @@ def test_daemon_down(directory: Path) -> None:
 def test_mounts_brought_by_capd(directory: Path, echo: Server) -> None:
     """Where bpffs and tracefs are not mounted capd mounts them, says so, and records."""
     require_probes()
-    gone = "umount -l /sys/fs/bpf 2>/dev/null || true; umount -l /sys/kernel/tracing 2>/dev/null || true"
-    config = directory / "capd.toml"
-    config.write_text(f'state_dir = "{directory}/state"\nruntime_dir = "{directory}/run"\n', encoding="utf-8")
-    client = f"{PYTHON} -I {CLIENTS}/descriptors.py dup {echo.port} hello"
-    script = f"""
-{gone}
-'{CAPD}' up --config '{config}' >'{directory}/said' 2>&1 & up=$!
-trap 'kill $up; wait $up || true' EXIT
-i=0; until '{CAPD}' status --config '{config}' >/dev/null 2>&1; do i=$((i+1)); [ $i -lt 300 ]; sleep 0.1; done
-'{CAPD}' run --config '{config}' -- {client}
-"""
-    command = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", script]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
-    said = (directory / "said").read_text(encoding="utf-8")
-    assert 0 == done.returncode, done.stderr + said
-    echo.ledger.take(1)
-    assert "/sys/kernel/tracing" in said
-    assert "Traceback" not in said
+    gone = "for path in /sys/fs/bpf /sys/kernel/tracing /sys/kernel/debug; do umount -l $path 2>/dev/null || true; done"
+    with running(directory, before=gone) as capd:
+        capd.run("mounts", PYTHON, "-I", CLIENTS / "descriptors.py", "dup", str(echo.port), "hello")
+        capd.assert_recorded("mounts", echo.ledger.take(1))
+        assert "/sys/kernel/tracing" in capd.said()
 
 
 def test_corrupt_segment(capd: Instance, echo: Server, directory: Path) -> None:

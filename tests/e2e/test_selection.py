@@ -49,7 +49,7 @@ def test_grandchild_after_double_fork(capd: Instance, trusted: Certificates, mir
         trusted.authority,
         "-o",
         "/dev/null",
-        f"https://localhost:{mirror.port}/daemon/5000",
+        f"https://127.0.0.1:{mirror.port}/daemon/5000",
     ]
     capd.run("daemon", PYTHON, "-I", CLIENTS / "detached.py", done, "/bin/sh", "-c", 'sleep 1; exec "$@"', "sh", *command)
     wait_until(done.exists, DETACHED_SECONDS, "the grandchild is done")

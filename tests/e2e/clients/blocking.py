@@ -19,7 +19,7 @@ def main(ca: str, port: str, prefix: str, *files: str) -> None:
         body = Path(name).read_bytes()
         if connection is None:
             context = ssl.create_default_context(cafile=ca)
-            connection = http.client.HTTPSConnection("localhost", int(port), context=context)
+            connection = http.client.HTTPSConnection("127.0.0.1", int(port), context=context)
         connection.request("POST", f"{prefix}/{len(body)}", body=body)
         assert len(connection.getresponse().read()) == len(body)
         if not keep:

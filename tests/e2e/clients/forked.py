@@ -17,7 +17,7 @@ def main(ca: str, port: str, prefix: str, *files: str) -> None:
     context = ssl.create_default_context(cafile=ca)
     for name in files:
         body = Path(name).read_bytes()
-        connection = http.client.HTTPSConnection("localhost", int(port), context=context)
+        connection = http.client.HTTPSConnection("127.0.0.1", int(port), context=context)
         connection.connect()
         child = os.fork()
         if child == 0:

@@ -15,7 +15,7 @@ from pathlib import Path
 def main(ca: str, port: str, prefix: str, count: str, name: str) -> None:
     """Talk for COUNT tenths of a second."""
     body = Path(name).read_bytes()
-    connection = http.client.HTTPSConnection("localhost", int(port), context=ssl.create_default_context(cafile=ca))
+    connection = http.client.HTTPSConnection("127.0.0.1", int(port), context=ssl.create_default_context(cafile=ca))
     for number in range(int(count)):
         connection.request("POST", f"{prefix}.{number}/{len(body)}", body=body)
         connection.getresponse().read()

@@ -14,7 +14,7 @@ from pathlib import Path
 async def post(context: ssl.SSLContext, port: int, path: str, body: bytes, slots: asyncio.Semaphore) -> None:
     """Send one request and read the answer to its end."""
     async with slots:
-        reader, writer = await asyncio.open_connection("localhost", port, ssl=context)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         writer.write(head.encode() + body)
         await writer.drain()
