@@ -15,8 +15,6 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
 
-from sqlite_utils import Database
-
 from capd.recording.durable import DIRECTORY_MODE, sync_directory
 from capd.recording.errors import AmbiguousSessionError, CorruptSegmentError, NothingRecordedError, UnknownSessionError, on_disk
 from capd.recording.index_columns import (
@@ -65,10 +63,9 @@ class Index:
     commits, never more: they are caught up from the segments.
     """
 
-    def __init__(self, path: Path, database: Database) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
-        self._database = database
-        self._connection: sqlite3.Connection = database.conn
+        self._connection = connection
         self._keys: OrderedDict[UUID, int] = OrderedDict()
         self._closed = False
 
@@ -95,14 +92,13 @@ class Index:
                 connection = connect_writable(path)
         try:
             with sqlite_errors(path):
-                database = Database(connection, recursive_triggers=False)
                 if not readonly:
-                    create_schema(database)
+                    create_schema(connection)
                 check_schema(path, connection)
         except BaseException:
             connection.close()
             raise
-        return cls(path, database)
+        return cls(path, connection)
 
     # Writing
 
@@ -259,7 +255,9 @@ class Index:
     def counts(self) -> dict[str, int]:
         """Give the number of rows of each kind."""
         with sqlite_errors(self.path):
-            return {table: self._database.table(table).count for table in ("runs", "sessions", "messages", "segments")}
+            tables = ("runs", "sessions", "messages", "segments")
+            counts = (self._connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables)  # noqa: S608
+            return {table: int(count) for table, (count,) in zip(tables, counts, strict=True)}
 
     # From segments
 
