@@ -1,0 +1,217 @@
+"""The three forms of a replay: text for people, json for programs, raw for byte-exact work.
+
+What lives here: the loops that read records and write them out. What must not: options, layout.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import click
+
+from capd.cli import facts
+from capd.cli.line import EMPTY, Style, line
+from capd.cli.options import CorrectedUsageError
+from capd.cli.payload import BRIEF, FULL
+from capd.cli.playback import Choice, Playback
+from capd.cli.raw_stream import Hole, RawStream
+from capd.cli.record_json import as_json, words_of
+from capd.cli.screen import Screen, standard_output
+from capd.cli.summary import session_head, to_json, verdict_lines
+from capd.cli.transcript import Block, Transcript
+from capd.recording.errors import CapdError, ExitStatus
+from capd.recording.record import Direction, Kind, Record
+
+if TYPE_CHECKING:
+    from capd.recording.archive import Archive
+    from capd.recording.rows import SessionRow
+
+Records = Callable[[Callable[[], None]], Iterator[Record]]
+
+POLL_SECONDS: Final = 0.1
+# A session may have slept for hours; nobody wants to sleep with it.
+PAUSE_SECONDS_MAX: Final = 5.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Request:
+    """What is to be replayed, and how.
+
+    Attributes:
+        choice: which messages.
+        from_ns, until_ns: from_ns <= time < until_ns; None for no bound.
+        follow: whether to wait for more until the session closes.
+        speed: how many times faster than it happened; None for at once.
+        full: whether nothing is cut.
+        force: whether raw bytes may go to a terminal.
+    """
+
+    choice: Choice
+    from_ns: int | None = None
+    until_ns: int | None = None
+    follow: bool = False
+    speed: float | None = None
+    full: bool = False
+    force: bool = False
+
+
+class Pace:
+    """Waits between two moments of the recording as long as they were apart."""
+
+    def __init__(self, speed: float | None, sleep: Callable[[float], None] = time.sleep) -> None:
+        self._speed = speed
+        self._sleep = sleep
+        self._last_ns: int | None = None
+
+    def keep(self, time_ns: int, before_waiting: Callable[[], None]) -> None:
+        """Wait until it is this moment's turn."""
+        if self._speed is None:
+            return
+        last_ns, self._last_ns = self._last_ns, time_ns
+        pause = 0.0 if last_ns is None else (time_ns - last_ns) / 1e9 / self._speed
+        if pause > 0:
+            before_waiting()
+            self._sleep(min(pause, PAUSE_SECONDS_MAX))
+
+
+def write_text(archive: Archive, row: SessionRow, request: Request) -> int:
+    """Write the transcript; gives the exit status."""
+    screen = standard_output()
+    session = row.to_json()
+    screen.write([*session_head(session), *verdict_lines(session), EMPTY])
+    screen.flush()
+    playback = Playback(request.choice, FULL if request.full else BRIEF)
+    _play(_records_of(archive, row, request), row, request, screen=screen, playback=playback)
+    screen.write([EMPTY, *verdict_lines(archive.index.session(row.session).to_json())])
+    return _found(request.choice, playback)
+
+
+def _play(records: Records, row: SessionRow, request: Request, *, screen: Screen, playback: Playback) -> None:
+    # A pattern must find what a preview would have cut.
+    limits = FULL if request.full or request.choice.pattern is not None else BRIEF
+    transcript = Transcript(limits, protocol=row.protocol)
+    pace = Pace(request.speed)
+
+    def show(blocks: Iterable[Block]) -> None:
+        for block in blocks:
+            lines = playback.lines(block)
+            if lines:
+                pace.keep(block.time_ns, screen.flush)
+                screen.write(lines)
+
+    def idle() -> None:
+        show(transcript.pending())
+        screen.flush()
+
+    try:
+        for record in records(idle):
+            show(transcript.feed(record))
+    except CapdError as error:
+        idle()
+        screen.write([line(f"! the recording is damaged from here on: {error}", Style.BAD)])
+        screen.flush()
+        raise
+    except KeyboardInterrupt:
+        if not request.follow:
+            raise
+    idle()
+
+
+def _found(choice: Choice, playback: Playback) -> int:
+    if choice.at is not None and not playback.shown and playback.passed_over:
+        click.echo(f"capd: there is no message #{choice.at}; the session has {playback.passed_over} messages", err=True)
+        return ExitStatus.NEGATIVE
+    if choice.pattern is not None and not playback.shown:
+        click.echo("capd: nothing matches", err=True)
+        return ExitStatus.NEGATIVE
+    return ExitStatus.OK
+
+
+def write_json(archive: Archive, row: SessionRow, request: Request) -> int:
+    """Write one JSON object a record; gives the exit status."""
+    screen = standard_output()
+    pace = Pace(request.speed)
+    choice = request.choice
+    begun = choice.at is None
+    shown = 0
+    try:
+        for record in _records_of(archive, row, request)(screen.flush):
+            begun = begun or (record.kind is Kind.MESSAGE and (facts.number(record.body, "ordinal") or 0) >= (choice.at or 0))
+            if record.kind is not Kind.GAP and not (begun and _chosen(record, choice)):
+                continue
+            pace.keep(record.time_ns, screen.flush)
+            screen.write_json(to_json(as_json(record)))
+            shown += record.kind is not Kind.GAP
+    except KeyboardInterrupt:
+        if not request.follow:
+            raise
+    return ExitStatus.NEGATIVE if not shown and (choice.pattern is not None or choice.at is not None) else ExitStatus.OK
+
+
+def _chosen(record: Record, choice: Choice) -> bool:
+    if choice.direction is not None and record.direction not in {None, choice.direction}:
+        return False
+    return choice.pattern is None or bool(
+        choice.pattern.found(part for word in words_of(record.body) for part in word.split("\n"))
+    )
+
+
+def write_raw(archive: Archive, row: SessionRow, request: Request) -> int:
+    """Write the application bytes of one direction and nothing else; gives the exit status, 1 if a byte is missing."""
+    direction = _only_direction(row, request)
+    if sys.stdout.isatty() and not request.force:
+        raise CorrectedUsageError(
+            "raw bytes can take over a terminal; write them to a file or a pipe, or add --force",
+            f"capd replay {row.session} --format raw --direction {direction.name.lower()} > {direction.name.lower()}.bin",
+        )
+    output = sys.stdout.buffer
+    stream = RawStream(direction, from_start=request.from_ns is None)
+    holes = 0
+    try:
+        for record in _records_of(archive, row, request)(output.flush):
+            for part in stream.feed(record):
+                if isinstance(part, Hole):
+                    holes += 1
+                    click.echo(f"capd: not whole: {part.words}", err=True)
+                else:
+                    output.write(part)
+    except KeyboardInterrupt:
+        if not request.follow:
+            raise
+    output.flush()
+    if row.verdict == "opaque":
+        click.echo(f"capd: not whole: {'; '.join(row.reasons) or 'what was said could not be read'}", err=True)
+        holes += 1
+    return ExitStatus.NEGATIVE if holes else ExitStatus.OK
+
+
+def _only_direction(row: SessionRow, request: Request) -> Direction:
+    if request.choice.direction is not None:
+        return request.choice.direction
+    spoken = [direction for direction in Direction if row.bytes[direction]]
+    if len(spoken) == 1:
+        return spoken[0]
+    raise CorrectedUsageError(
+        "--format raw writes one direction; say which",
+        f"capd replay {row.session} --format raw --direction response  (or request)",
+    )
+
+
+def _records_of(archive: Archive, row: SessionRow, request: Request) -> Records:
+    """Give what reads the session's records, calling a function whenever nothing more is there for now."""
+
+    def read(idle: Callable[[], None]) -> Iterator[Record]:
+        def wait() -> bool:
+            idle()
+            time.sleep(POLL_SECONDS)
+            return True
+
+        return archive.records(
+            row.session, follow=request.follow, poll=wait, from_ns=request.from_ns, until_ns=request.until_ns
+        )
+
+    return read

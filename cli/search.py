@@ -1,0 +1,111 @@
+"""`capd search`: who said this, when, and how to see it in its context.
+
+What lives here: the verb. What must not: the search itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import click
+
+from capd.cli.facts import Facts, number, sequence, sequence_of, text
+from capd.cli.line import EMPTY, Line, Span, Style
+from capd.cli.options import Moment, Verb, as_json, moment, open_archive, reads_recording
+from capd.cli.screen import reader_may_leave, standard_output
+from capd.cli.summary import json_array, short_ids, target
+from capd.cli.transcript import ARROWS
+from capd.recording.errors import ExitStatus
+from capd.recording.record import Direction
+
+
+@click.command(
+    cls=Verb, examples=("capd search 'customers' --since 1d", "capd search '\"drop table\"' --protocol postgresql --json")
+)
+@click.argument("words", metavar="TEXT...", nargs=-1, required=True)
+@click.option("--run", metavar="ID", help="Only in sessions of this run.")
+@click.option("--protocol", metavar="NAME", help="Only in sessions of this protocol.")
+@click.option(
+    "--target", metavar="TEXT", help="Only in sessions with this target: an address, a name, or a domain that it ends with."
+)
+@click.option("--since", type=Moment(), help="Only what was said at or after this time, such as 07:24 or 2h (ago).")
+@click.option("--until", type=Moment(), help="Only what was said before this time.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many hits, the latest.")
+@as_json
+@reads_recording
+def command(
+    *,
+    words: Sequence[str],
+    run: str | None,
+    protocol: str | None,
+    target: str | None,
+    since: str | None,
+    until: str | None,
+    limit: int,
+    as_json: bool,
+    config: str | None,
+    state_dir: str | None,
+) -> int:
+    """Find what was said.
+
+    Gives the messages that hold all the words, the latest first, each with the command that shows it in its context. Words in
+    double quotes must follow each other; `word*` finds all that begins so. Exit status 1 when nothing was found.
+    """
+    from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
+
+    with reader_may_leave(), open_archive(config, state_dir) as archive:
+        index = archive.index
+        chosen = SessionFilter(
+            run=None if run is None else index.run(run).run,
+            protocol=protocol,
+            target=target,
+            from_ns=moment(since),
+            until_ns=moment(until),
+        )
+        found = index.search(" ".join(words), chosen, limit=limit)
+        hits = [hit.to_json() for hit in found]
+        rows = {hit.session: index.find_session(hit.session) for hit in found}
+        sessions = {str(session): row.to_json() for session, row in rows.items() if row is not None}
+        screen = standard_output()
+        if as_json:
+            screen.write_json(json_array([{**hit, "replay": replay_command(hit, text(hit, "session"))} for hit in hits]))
+        else:
+            screen.write(hit_lines(hits, sessions))
+            if not hits:
+                click.echo("capd: nothing found; `capd sessions` lists what was recorded", err=True)
+    return ExitStatus.OK if hits else ExitStatus.NEGATIVE
+
+
+def replay_command(hit: Facts, session: str) -> str:
+    """Give the command that shows a hit in its context."""
+    return f"capd replay {session} --at {number(hit, 'message') or 0}"
+
+
+def hit_lines(hits: Sequence[Facts], sessions: Mapping[str, Facts]) -> Iterator[Line]:
+    """Give three lines for each hit: where it is, what it says, what to run next."""
+    short = short_ids([text(hit, "session") for hit in hits])
+    for hit in hits:
+        identity = text(hit, "session")
+        arrow = {direction.name.lower(): sign for direction, sign in ARROWS.items()}.get(text(hit, "direction"), "·")
+        where = target(sessions.get(identity, {}))
+        yield (
+            Span(text(hit, "time")[:23].replace("T", " ") + " ", Style.FAINT),
+            Span(f"{arrow} ", Style.REQUEST if text(hit, "direction") == Direction.REQUEST.name.lower() else Style.RESPONSE),
+            Span(f"{text(hit, 'protocol')} {where}  "),
+            Span(f"{text(hit, 'type')} #{text(hit, 'message')}", Style.FAINT),
+        )
+        yield (Span("  "), *marked(text(hit, "snippet"), hit))
+        yield (Span(f"  {replay_command(hit, short[identity])}", Style.FAINT),)
+        yield EMPTY
+
+
+def marked(snippet: str, hit: Facts) -> Iterator[Span]:
+    """Give the snippet with the found words set apart."""
+    at = 0
+    for match in sequence(hit, "matches"):
+        start, end = (place if isinstance(place, int) else at for place in (*sequence_of(match), at, at)[:2])
+        if at <= start <= end:
+            yield Span(snippet[at:start])
+            yield Span(snippet[start:end], Style.STRONG)
+            at = end
+    yield Span(snippet[at:])

@@ -1,0 +1,63 @@
+"""What was said in the recordings of these tests.
+
+What lives here: conversations. What must not: expectations.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation
+from tests.decoders import postgresql_bytes as pg
+
+ANSWER = {"id": 42, "name": "Ada", "balance": 12345678901234567890.10, "note": "\x1b]0;owned\x07 said the server", "tags": []}
+
+
+def over_http() -> Conversation:
+    """An HTTPS conversation: JSON both ways, an error, a chunked and packed answer, a picture."""
+    said = Conversation(b"http")
+    said.tls()
+    body = b'{"model": "m-1", "messages": [{"role": "user", "content": "list customers"}], "n": 12345678901234567890.10}'
+    said.say(
+        REQUEST,
+        b"POST /v1/chat HTTP/1.1\r\nHost: api.example.org\r\nAuthorization: Bearer sk-very-secret\r\nAccept: */*\r\n"
+        b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body,
+    )
+    packed = gzip.compress(json.dumps(ANSWER).encode(), mtime=0)
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (packed[:40], packed[40:])) + b"0\r\n\r\n"
+    said.say(
+        RESPONSE,
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n"
+        b"Set-Cookie: sid=abcdef; HttpOnly\r\n\r\n" + chunks,
+        pause_ms=250,
+    )
+    said.say(REQUEST, b"GET /logo.png HTTP/1.1\r\nHost: api.example.org\r\n\r\n")
+    picture = bytes(range(256))
+    said.say(RESPONSE, b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 256\r\n\r\n" + picture)
+    said.say(REQUEST, b"DELETE /v1/customers/42 HTTP/1.1\r\nHost: api.example.org\r\n\r\n")
+    said.say(RESPONSE, b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\nnot yours\n")
+    return said.close()
+
+
+def over_postgresql() -> Conversation:
+    """A PostgreSQL conversation: simple and extended statements, NULL, an error, something lost."""
+    said = Conversation(b"postgresql", port=5432, target="db.internal", started_ns=START_NS + 1_000_000_000)
+    said.say(REQUEST, pg.startup(user="ann", database="shop"))
+    said.say(RESPONSE, pg.authentication(0) + pg.setting("client_encoding", "UTF8") + pg.ready())
+    said.say(REQUEST, pg.query("SELECT id, name, email\n  FROM customers\n ORDER BY id"))
+    described = pg.columns(("id", 23), ("name", 25), ("email", 25))
+    rows = (
+        pg.row(b"1", b"Ada", b"ada@example.org")
+        + pg.row(b"20", "Zoë 世界".encode(), None)
+        + pg.row(b"3", b"NULL", b"\x1b[31mred")
+    )
+    said.say(RESPONSE, described + rows + pg.complete("SELECT 3") + pg.ready(), pause_ms=12)
+    insert = pg.parse("s1", "INSERT INTO orders VALUES ($1, $2)", 23, 25) + pg.bind("", "s1", [b"7", None])
+    said.say(REQUEST, insert + pg.execute() + pg.message("S"))
+    said.say(RESPONSE, pg.message("1") + pg.message("2") + pg.complete("INSERT 0 1") + pg.ready("T"))
+    said.say(REQUEST, pg.query("DROP TABLE customers"))
+    said.say(RESPONSE, pg.error("42501", "must be owner of table customers") + pg.ready())
+    said.lose(RESPONSE, 120331)
+    said.say(REQUEST, pg.message("X"))
+    return said.close("partial", ["ring full: 120331 bytes of the response"])
