@@ -18,7 +18,7 @@ from typing import Final
 from uuid import uuid4
 
 from capd.daemon import drain as draining
-from capd.daemon import mounts, notes, recorder_user, state_directory, version
+from capd.daemon import mounts, notes, processes, recorder_user, state_directory, version
 from capd.daemon.attendant import Attendant
 from capd.daemon.cgroups import Hierarchy, shape
 from capd.daemon.configuration import Configuration
@@ -43,6 +43,11 @@ STOPPED_POLL_SECONDS: Final = 0.1
 """While the journal is full the rings stay readable; looking again is of no use before the recorder has freed something."""
 FINISH_SECONDS_MAX: Final = 5.0
 """For what is left at the end; service managers kill after 90 s, people sooner."""
+
+PID_NAMESPACE: Final = (
+    "capd runs in a pid namespace: events carry the host's process numbers, processes that already run are recorded from "
+    "their next fork or exec on, and TLS libraries that appear later are not found"
+)
 
 Say = Callable[[str], None]
 
@@ -80,8 +85,8 @@ class Daemon:
         state_directory.check_room(configuration)
         self._host = state_directory.host_id(configuration.host_file)
         self._boot = state_directory.boot_id()
-        self._mounted = mounts.mount_missing()
-        for sentence in self._mounted:
+        self._warnings = [*mounts.mount_missing(), *_namespace_warning()]
+        for sentence in self._warnings:
             say(sentence)
         if not BTF.exists():
             raise NoBtfError(f"this kernel has no type information at {BTF}")
@@ -224,7 +229,7 @@ class Daemon:
             "boot": str(self._boot),
             "tier": capture.tier,
             "features": dict(capture.features),
-            "warnings": [*self._mounted, *capture.warnings],
+            "warnings": [*self._warnings, *capture.warnings],
             "cgroup2": {
                 "root": str(self._hierarchy.root),
                 "shape": shape(self._hierarchy.root),
@@ -254,6 +259,12 @@ def _settings(configuration: Configuration, cgroup_root: Path) -> CaptureSetting
         control_ring_bytes=section.control_ring_bytes,
         cgroup_root=cgroup_root,
     )
+
+
+def _namespace_warning() -> list[str]:
+    if processes.in_initial_pid_namespace():
+        return []
+    return [PID_NAMESPACE]
 
 
 def _epoll(*descriptors: int) -> select.epoll:

@@ -171,7 +171,7 @@ def _mounts() -> Iterator[Finding]:
     missing = mounts.missing()
     for kind, point in mounts.WANTED.items():
         if kind in missing:
-            step = f"none: the daemon mounts it when it starts (`mount -t {kind} {kind} {point}`)"
+            step = f"none: the daemon mounts it when it starts, if it can (`mount -t {kind} {kind} {point}`)"
             yield Finding(subject=kind, mark=Mark.NOTE, found=f"not mounted at {point}", next_step=step)
         else:
             yield Finding(subject=kind, mark=Mark.GOOD, found=str(point))

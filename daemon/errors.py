@@ -64,7 +64,7 @@ class CgroupError(CapdError):
 
 
 class MountError(CapdError):
-    """bpffs or tracefs is missing and cannot be mounted."""
+    """tracefs is missing and cannot be mounted."""
 
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"

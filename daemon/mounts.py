@@ -20,6 +20,9 @@ MS_NOEXEC: Final = 8
 
 WANTED: Final = {"bpf": Path("/sys/fs/bpf"), "tracefs": Path("/sys/kernel/tracing")}
 """File system type and where it is by convention (file-hierarchy(7), Documentation/trace/ftrace.rst)."""
+NEEDED: Final = "tracefs"
+"""Without it no probe attaches. bpffs is for what others look at with bpftool; capd itself keeps everything by descriptor, and
+some containers have no place to mount it at."""
 
 
 def missing() -> dict[str, Path]:
@@ -31,10 +34,10 @@ def mount_missing() -> list[str]:
     """Mount what is missing.
 
     Returns:
-        One sentence for the operator for each that was mounted.
+        One sentence for the operator for each that was mounted, or could not be and is not needed.
 
     Raises:
-        MountError: the kernel refused; the message has the command that does the same by hand.
+        MountError: the kernel refused one that is needed; the message has the command that does the same by hand.
     """
     return [_mount(kind, point) for kind, point in missing().items()]
 
@@ -44,5 +47,8 @@ def _mount(kind: str, point: Path) -> str:
     flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
     if libc.mount(kind.encode(), os.fsencode(point), kind.encode(), flags, b"mode=700"):
         reason = os.strerror(ctypes.get_errno())
-        raise MountError(f"{kind} is not mounted at {point} and cannot be: {reason} (`mount -t {kind} {kind} {point}`)")
+        words = f"{kind} is not mounted at {point} and cannot be: {reason} (`mount -t {kind} {kind} {point}`)"
+        if kind == NEEDED:
+            raise MountError(words)
+        return f"{words}; capd works without it"
     return f"{kind} was not mounted: mounted it at {point}"

@@ -16,6 +16,8 @@ from typing import Final
 PROC: Final = Path("/proc")
 ARGUMENTS_BYTES_MAX: Final = 64 * 1024
 """As much as a note carries of one command line; the kernel allows 2 MiB."""
+INITIAL_PID_NAMESPACE: Final = "pid:[4026531836]"
+"""PROC_PID_INIT_INO of include/linux/proc_ns.h."""
 STAT_STATE, STAT_PARENT, STAT_START = 0, 1, 19
 """Fields of /proc/PID/stat after the name in parentheses (proc_pid_stat(5): 3, 4, 22)."""
 
@@ -69,6 +71,11 @@ def read(pid: int) -> Process | None:
 def exists(pid: int) -> bool:
     """Say whether there is such a process, dead but not yet waited for included."""
     return (PROC / str(pid)).exists()
+
+
+def in_initial_pid_namespace() -> bool:
+    """Say whether the pids that we see are those that the kernel's events have."""
+    return str((PROC / "self/ns/pid").readlink()) == INITIAL_PID_NAMESPACE
 
 
 def executable(pid: int) -> str:

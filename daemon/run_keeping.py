@@ -73,6 +73,8 @@ class RunKeeper:
         self._post = post
         self._stoppage = stoppage
         self._selection = selection
+        # In a pid namespace our numbers are not the kernel's: there a process is found by its cgroup, at its next fork or exec.
+        self._by_pid = processes.in_initial_pid_namespace()
         self.watch = Watch()
 
     def start(self, peer: Peer, request: Mapping[str, object]) -> dict[str, object]:
@@ -231,7 +233,7 @@ class RunKeeper:
             raise NotRecordingError(f"the journal took no note in {NOTE_SECONDS_MAX:.0f} s")
         self._watch_events(run.cgroup.path)
         self._capture.select_cgroup(run.cgroup.id, run.key)
-        for pid in pids:
+        for pid in pids if self._by_pid else ():
             self._capture.select_process(pid, run.key)
 
     def _describe(self, run: Run) -> None:
@@ -241,7 +243,7 @@ class RunKeeper:
             found = set(self._hierarchy.members(run.cgroup.path)) - known
             if not found:
                 return
-            for pid in found:
+            for pid in found if self._by_pid else ():
                 self._capture.select_process(pid, run.key)
                 process = processes.read(pid)
                 if process is not None:

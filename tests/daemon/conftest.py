@@ -1,31 +1,173 @@
-"""What tests of the roles share: conditions of the host, private directories, processes that end with the test."""
+"""What tests of the roles share.
+
+What lives here: private directories, a running `capd daemon`, processes that end with the test. What must not: cases.
+"""
 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import msgpack
 import pytest
 
+from capd.daemon import control_client
 from capd.daemon.configuration import Configuration
+from capd.recording.journal import Block, JournalReader, Source
+from tests.requirements import require_command, require_probes, require_root
+
+PYTHON = sys.executable
+REPOSITORY = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "NO_COLOR": "1"}
+READY_SECONDS = 30.0
 
 
-def missing(reason: str) -> None:
-    """Skip the test because the host lacks something; fail instead where everything must be there."""
-    if os.environ.get("CI") == "true":
-        pytest.fail(f"CI must have this: {reason}")
-    pytest.skip(reason)
+def capd(*arguments: str | Path) -> list[str]:
+    """Give the command line of a verb, run from this checkout."""
+    return [PYTHON, "-P", "-m", "capd.cli.main", *map(str, arguments)]
+
+
+def call(*arguments: str | Path, timeout: float = 60, **settings: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's
+    """Run a verb to its end."""
+    settings = {"env": ENVIRONMENT, "stdin": subprocess.DEVNULL, **settings}
+    return subprocess.run(capd(*arguments), capture_output=True, text=True, check=False, timeout=timeout, **settings)
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = READY_SECONDS) -> None:
+    """Wait for a condition.
+
+    Raises:
+        AssertionError: it did not come true in time.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not in {seconds:.0f} s: {what}"
+        time.sleep(0.02)
 
 
 @pytest.fixture
 def root() -> None:
     """Ask for root."""
-    if os.geteuid() != 0:
-        missing("needs root")
+    require_root()
 
 
 @pytest.fixture
-def configuration(tmp_path: Path) -> Configuration:
+def instance_dir(tmp_path: Path) -> Path:
+    """Give a directory that the recorder's user may pass through."""
+    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        directory.chmod(directory.stat().st_mode | 0o755)
+    return tmp_path
+
+
+@pytest.fixture
+def configuration(instance_dir: Path) -> Configuration:
     """Give an instance of its own, whose directories do not exist yet."""
-    tmp_path.chmod(0o755)
-    return Configuration(state_dir=tmp_path / "state", runtime_dir=tmp_path / "run")
+    return Configuration(state_dir=instance_dir / "state", runtime_dir=instance_dir / "run")
+
+
+class Daemon:
+    """A real `capd daemon` (or `capd up`) in directories of its own."""
+
+    def __init__(self, directory: Path, settings: str = "", verb: str = "daemon") -> None:
+        self.directory = directory
+        self.config = directory / "capd.toml"
+        self.config.write_text(
+            f'state_dir = "{directory}/state"\nruntime_dir = "{directory}/run"\n{settings}', encoding="utf-8"
+        )
+        self.verb = verb
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.directory / "run" / "control.sock"
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        with (self.directory / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                capd(self.verb, "--config", self.config),
+                stdout=log,
+                stderr=log,
+                env=ENVIRONMENT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        wait_until(self._answers, f"ready; it said {self.said()}")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.said()
+        try:
+            status = control_client.ask(self.socket, "status")
+        except control_client.DaemonUnreachableError:
+            return False
+        return self.verb == "up" or status["pid"] == self.process.pid
+
+    def said(self) -> str:
+        """Give what it printed."""
+        return (self.directory / "log").read_text(encoding="utf-8")
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """End it with a signal; give its exit status."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(30)
+
+    def status(self) -> dict[str, Any]:
+        """Ask for its status."""
+        return control_client.ask(self.socket, "status")
+
+    def run(self, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's
+        """Run a command as an agent."""
+        return call("run", "--config", self.config, "--", *words, **settings)
+
+    def blocks(self) -> list[Block]:
+        """Read the journal from its beginning."""
+        reader = JournalReader(self.directory / "state" / "journal", None)
+        return [block for block in iter(reader.read, None) if isinstance(block, Block)]
+
+    def notes(self, kind: str | None = None) -> list[Mapping[str, Any]]:
+        """Give the notes of the journal, all or of one kind."""
+        found = [msgpack.unpackb(block.payload) for block in self.blocks() if block.source is Source.NOTE]
+        return [note for note in found if kind in (None, note["note"])]
+
+
+@pytest.fixture
+def daemons(instance_dir: Path) -> Iterator[Callable[..., Daemon]]:
+    """Give a maker of daemons; those that still run at the end are ended."""
+    require_probes()
+    require_command("unshare")
+    made: list[Daemon] = []
+
+    def make(settings: str = "", verb: str = "daemon") -> Daemon:
+        made.append(Daemon(instance_dir, settings, verb))
+        return made[-1]
+
+    yield make
+    for daemon in made:
+        if daemon.process is not None and daemon.process.poll() is None:
+            daemon.stop()
+
+
+@pytest.fixture
+def daemon(daemons: Callable[..., Daemon]) -> Daemon:
+    """Give a running `capd daemon`."""
+    made = daemons()
+    made.start()
+    return made
+
+
+def in_namespace(script: str, *, prepare: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run Python in a private mount namespace, after shell commands that change what is mounted there."""
+    require_root()
+    require_command("unshare")
+    inside = f'{prepare}\nexec "$0" -P -c "$1"'
+    command = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", inside, PYTHON, script]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=timeout, env=ENVIRONMENT)
