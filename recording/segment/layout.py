@@ -124,16 +124,15 @@ class FrameHeader:
         """Read the bytes on disk and check everything that can be checked without the rest of the frame.
 
         Raises:
-            NewerSegmentError: a later version wrote it.
-            MalformedSegmentError: it is no frame header, or a limit is broken.
+            MalformedSegmentError: it is no frame header, its version is not that of the file header, or a limit is broken.
         """
         if len(data) < FRAME_HEADER.size:
             raise MalformedSegmentError("the frame header is cut")
         magic, version, codec, flags, number, raw, stored, crc = FRAME_HEADER.unpack_from(data)
         if magic != FRAME_MAGIC:
             raise MalformedSegmentError("no frame starts here")
-        if version > VERSION:
-            raise NewerSegmentError(version)
+        if version != VERSION:  # a file header of that version would have been refused
+            raise MalformedSegmentError(f"the frame has version {version}, the file {VERSION}")
         if codec != CODEC_ZSTD or flags & ~FLAG_CONTINUED:
             raise MalformedSegmentError(f"codec {codec} or flags {flags} are unknown")
         if raw > FRAME_RAW_BYTES_MAX or stored > FRAME_STORED_BYTES_MAX:

@@ -124,7 +124,6 @@ class SegmentReader:
 
         Raises:
             CorruptSegmentError: a frame is damaged.
-            NewerVersionError: a later capd wrote it.
         """
         number = start
         while number < len(self._entries(number)):
@@ -136,7 +135,6 @@ class SegmentReader:
 
         Raises:
             CorruptSegmentError: it is damaged.
-            NewerVersionError: a later capd wrote it.
             IndexError: there is no such frame.
         """
         entry = self._entries(number)[number]
@@ -269,8 +267,7 @@ class SegmentReader:
             size = os.fstat(self._fd).st_size
             while True:
                 try:
-                    with self._newer():
-                        header = FrameHeader.parse(os.pread(self._fd, FRAME_HEADER.size, offset))
+                    header = FrameHeader.parse(os.pread(self._fd, FRAME_HEADER.size, offset))
                 except MalformedSegmentError:
                     return whole
                 length = FRAME_HEADER.size + header.stored_bytes
@@ -281,13 +278,6 @@ class SegmentReader:
                 if not header.continued:
                     whole += flush
                     flush = []
-
-    @contextmanager
-    def _newer(self) -> Iterator[None]:
-        try:
-            yield
-        except NewerSegmentError as error:
-            raise NewerVersionError(self.path, error.version, VERSION) from error
 
     def _numbers(self, session: UUID | None, start: int, from_ns: int | None, until_ns: int | None) -> Iterator[int]:
         """Give the numbers of the frames that may hold what is asked for."""

@@ -190,7 +190,7 @@ class SegmentWriter:
     def seal(self, losses: Mapping[str, int]) -> Path | None:
         """Make the segment final: footer, sync, rename. The next record starts the next segment.
 
-        Records that were appended and not flushed are flushed with the last position.
+        Records that were appended and not flushed are flushed with the position that was given last.
 
         Args:
             losses: counters of what was lost on the host since capd's start, by cause.
@@ -202,7 +202,7 @@ class SegmentWriter:
             StorageFullError: no room; the segment stays open as it was, and the call may be repeated.
             StateDirectoryError: the file cannot be sealed; as above.
         """
-        self.flush(self._position)
+        self.flush(self._pending_position)
         if self._fd < 0:
             return None
         source = open_path(self._directory, self._sequence)
