@@ -6,8 +6,10 @@ What lives here: click plumbing. What must not: what a verb does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,6 +17,7 @@ import click
 from capd.cli import moments
 from capd.daemon import locations
 from capd.daemon.errors import ConfigurationError
+from capd.recording.errors import on_disk
 
 if TYPE_CHECKING:
     from capd.recording.archive import Archive
@@ -113,15 +116,27 @@ def state_directory(config: str | None, state_dir: str | None) -> Path:
     return Path(named)
 
 
-def open_archive(config: str | None, state_dir: str | None) -> Archive:
-    """Open the recording for reading.
+@contextmanager
+def open_archive(config: str | None, state_dir: str | None) -> Iterator[Archive]:
+    """Open the recording for reading; where only segments were brought along, make an index of them in a temporary directory.
 
     Raises:
         CapdError: there is none, it may not be read, or it is damaged.
     """
     from capd.recording.archive import Archive  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.recording.index import Index  # noqa: PLC0415 - as above
 
-    return Archive(state_directory(config, state_dir))
+    with ExitStack() as held:
+        archive = held.enter_context(Archive(state_directory(config, state_dir)))
+        with on_disk("read", archive.segments):
+            bare = not archive.index_path.exists() and any(archive.segments.iterdir())
+        if bare:
+            place = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-")))
+            archive.index_path = place / archive.index_path.name
+            click.echo(f"capd: no index in {archive.directory}; making one of its segments for this command", err=True)
+            for damaged in Index.rebuild(archive.index_path, archive.segments):
+                click.echo(f"capd: {damaged} is damaged: what is in it may not be found", err=True)
+        yield archive
 
 
 def moment(text: str | None, *, origin_ns: int | None = None) -> int | None:
