@@ -1,6 +1,7 @@
 """Probes on TLS libraries: one set for each file, whatever it is called and whoever maps it.
 
-What lives here: attaching planned sites to files, once each, and saying what was attached. What must not: finding files, planning sites.
+What lives here: attaching planned sites to files, once each, and saying what was attached. What must not: finding files,
+planning sites.
 """
 
 from __future__ import annotations

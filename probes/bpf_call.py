@@ -1,6 +1,7 @@
 """The bpf(2) and perf_event_open(2) system calls, as far as capd uses them.
 
-What lives here: attribute layouts (include/uapi/linux/bpf.h, perf_event.h) and nothing that decides. What must not: BCC, maps' meanings.
+What lives here: attribute layouts (include/uapi/linux/bpf.h, perf_event.h) and nothing that decides. What must not: BCC,
+maps' meanings.
 """
 
 from __future__ import annotations
@@ -130,7 +131,10 @@ def attach_raw_tracepoint(program: int, name: str | None) -> int:
 
 
 def attach_uprobes(program: int, path: str, offsets: Sequence[int], cookies: Sequence[int], attach_type: int) -> int:
-    """Attach a program to file offsets of one file, each with a cookie (uprobe_multi, Linux 6.6). Returns the link's descriptor."""
+    """Attach a program to file offsets of one file, each with a cookie (uprobe_multi, Linux 6.6).
+
+    Returns the link's descriptor.
+    """
     file_name = ctypes.create_string_buffer(os.fsencode(path))
     places = (ctypes.c_uint64 * len(offsets))(*offsets)
     marks = (ctypes.c_uint64 * len(cookies))(*cookies)
@@ -207,7 +211,7 @@ def attach_uprobe(program: int, path: str, offset: int, *, returns: bool) -> int
 
 
 def recursion_misses(program: int) -> int:
-    """Give how often the kernel skipped a program because it was already running on that CPU (struct bpf_prog_info, Linux 5.12)."""
+    """Give how often the kernel skipped a program because it was running on that CPU already (bpf_prog_info, Linux 5.12)."""
     info = ctypes.create_string_buffer(256)
     _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", program, len(info), ctypes.addressof(info)))
     return int(struct.unpack_from("<Q", info.raw, 208)[0])
@@ -251,8 +255,11 @@ class Map:
         except FileNotFoundError:
             return
 
-    def keys(self) -> Iterator[bytes]:
-        """Walk the keys. An entry that is deleted during the walk may make it start again: entries may come twice, none is left out."""
+    def walk(self) -> Iterator[bytes]:
+        """Walk the keys.
+
+        An entry that is deleted during the walk may make it start again: entries may come twice, none is left out.
+        """
         key: bytes | None = None
         following = ctypes.create_string_buffer(self._key_bytes)
         while True:

@@ -15,6 +15,7 @@ from capd.probes.errors import BtfMissingError
 
 VMLINUX: Final = Path("/sys/kernel/btf/vmlinux")
 MAGIC: Final = 0xEB9F
+HEADER_BYTES: Final = 24
 
 KIND_INT, KIND_PTR, KIND_ARRAY, KIND_STRUCT, KIND_UNION, KIND_ENUM = 1, 2, 3, 4, 5, 6
 KIND_TYPEDEF, KIND_VOLATILE, KIND_CONST, KIND_RESTRICT, KIND_FUNC, KIND_FUNC_PROTO = 8, 9, 10, 11, 12, 13
@@ -55,7 +56,7 @@ class Btf:
     """
 
     def __init__(self, blob: bytes) -> None:
-        if len(blob) < 24 or struct.unpack_from("<H", blob)[0] != MAGIC:
+        if len(blob) < HEADER_BYTES or struct.unpack_from("<H", blob)[0] != MAGIC:
             raise BtfMissingError("the kernel's type information is not in BTF format")
         header_bytes, type_start, type_bytes, string_start, string_bytes = struct.unpack_from("<IIIII", blob, 4)
         self._blob = blob

@@ -1,6 +1,7 @@
 """Capture: the loaded programs at work, and all that the daemon may ask of them.
 
-What lives here: starting, selecting who is recorded, libraries that appear, counters, stopping. What must not: the journal, runs' names, policy.
+What lives here: starting, selecting who is recorded, libraries that appear, counters, stopping. What must not: the journal,
+runs' names, policy.
 """
 
 from __future__ import annotations
@@ -157,7 +158,10 @@ class Capture:
         self._cgroups.remove(_U64.pack(cgroup_id))
 
     def select_process(self, pid: int, run: int) -> None:
-        """Record a running process and all its later descendants. A process that is recorded for this run already is left as it is."""
+        """Record a running process and all its later descendants.
+
+        A process that is recorded for this run already is left as it is.
+        """
         known = self._lineage.get(_U32.pack(pid))
         if known is None or _MEMBER.unpack(known)[0] != run:
             self._lineage.put(_U32.pack(pid), _MEMBER.pack(run, process_start_ns(pid)))
@@ -165,7 +169,7 @@ class Capture:
     def selected(self) -> dict[int, int]:
         """Give the recorded processes: pid to run key."""
         found = {}
-        for key in self._lineage.keys():
+        for key in self._lineage.walk():
             value = self._lineage.get(key)
             if value is not None:
                 found[_U32.unpack(key)[0]] = _MEMBER.unpack(value)[0]
@@ -186,7 +190,7 @@ class Capture:
     def losses(self) -> list[Loss]:
         """Give what each stream lost since the start."""
         found = []
-        for key in self._losses.keys():
+        for key in self._losses.walk():
             value = self._losses.get(key)
             if value is not None:
                 stream, layer, direction, cause = _LOSS_KEY.unpack(key)
@@ -206,7 +210,8 @@ class Capture:
             inode: its number.
 
         Returns:
-            What was attached, or None: no TLS library, known before, or gone already (then it is told again at its next mapping).
+            What was attached, or None: no TLS library, known before, or gone already (then it is told again at its next
+            mapping).
         """
         for file in libraries.mapped(pid):
             if (file.device, file.inode) == (device, inode):
@@ -219,10 +224,10 @@ class Capture:
         """Forget TLS streams of processes that are gone, and unconnected sockets of runs that have none left."""
         members = self.selected()
         runs = set(members.values())
-        for key in list(self._tls_streams.keys()):
+        for key in list(self._tls_streams.walk()):
             if _TLS_KEY.unpack(key)[1] not in members:
                 self._tls_streams.remove(key)
-        for key in list(self._sockets.keys()):
+        for key in list(self._sockets.walk()):
             value = self._sockets.get(key)
             if value is not None:
                 run, _, _, flags, *_ = _SOCKET_STATE.unpack(value[: _SOCKET_STATE.size])

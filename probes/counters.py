@@ -33,4 +33,7 @@ LOST: Final = frozenset(
         "programs_skipped",
     }
 )
-"""Those that mean something was not recorded. `programs_skipped` comes from the kernel: a program was already running on that CPU."""
+"""Those that mean something was not recorded.
+
+`programs_skipped` comes from the kernel: a program was already running on that CPU.
+"""

@@ -1,7 +1,7 @@
 """Reads what the attach planner needs of an ELF file: symbols, segments, relocations, bytes at an address.
 
-What lives here: the format (System V ABI, ELF-64, x86-64 supplement), bounded. What must not: which functions matter. Files come from
-agents: every offset is checked, and nothing is read beyond the named limits.
+What lives here: the format (System V ABI, ELF-64, x86-64 supplement), bounded. What must not: which functions matter. Files
+come from agents: every offset is checked, and nothing is read beyond the named limits.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Final
 
 MAGIC: Final = b"\x7fELF\x02\x01"
 MACHINE_X86_64: Final = 62
+HEADER_BYTES: Final = 64
+POINTER_BYTES: Final = 8
 SECTIONS_MAX: Final = 4096
 """Linkers give some dozens; debug builds some hundreds."""
 SYMBOLS_MAX: Final = 2_000_000
@@ -66,7 +68,7 @@ class Elf:
     """
 
     def __init__(self, data: bytes | mmap.mmap) -> None:
-        if len(data) < 64 or data[:6] != MAGIC or struct.unpack_from("<H", data, 18)[0] != MACHINE_X86_64:
+        if len(data) < HEADER_BYTES or data[:6] != MAGIC or struct.unpack_from("<H", data, 18)[0] != MACHINE_X86_64:
             raise MalformedElfError("not an x86-64 ELF file")
         self._data = data
         try:
@@ -84,7 +86,8 @@ class Elf:
 
     def _section(self, offset: int) -> Section:
         name, kind, _, address, place, size, link, *_ = _SECTION.unpack_from(self._data, offset)
-        return Section(name, kind, address, place, size, link)
+        place = min(place, len(self._data))
+        return Section(name, kind, address, place, min(size, len(self._data) - place), link)
 
     def section(self, name: str) -> Section | None:
         """Give a section by name, or None."""
@@ -143,7 +146,7 @@ class Elf:
         return b"" if offset is None else bytes(self._data[offset : offset + size])
 
     def relative(self, address: int) -> int | None:
-        """Give the address that the loader puts (relative to the image) at an address: a relocation, else what the file holds there."""
+        """Give the address that the loader puts at an address, relative to the image: a relocation, or the file's bytes."""
         for section in self._sections:
             if section.type != SHT_RELA:
                 continue
@@ -151,8 +154,8 @@ class Elf:
             place = self._data.find(struct.pack("<QQ", address, R_X86_64_RELATIVE), section.offset, section.offset + size)
             if place >= 0 and (place - section.offset) % _RELOCATION.size == 0:
                 return int(_RELOCATION.unpack_from(self._data, place)[2])
-        held = self.read(address, 8)
-        return int.from_bytes(held, "little") or None if len(held) == 8 else None
+        held = self.read(address, POINTER_BYTES)
+        return int.from_bytes(held, "little") or None if len(held) == POINTER_BYTES else None
 
 
 def load(path: Path) -> Elf:
@@ -164,7 +167,7 @@ def load(path: Path) -> Elf:
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
-        if os.fstat(descriptor).st_size < 64:
+        if os.fstat(descriptor).st_size < HEADER_BYTES:
             raise MalformedElfError("too short for an ELF file")
         return Elf(mmap.mmap(descriptor, 0, prot=mmap.PROT_READ))
     finally:

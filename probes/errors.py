@@ -1,6 +1,7 @@
 """What can go wrong with the kernel side, in words for the operator.
 
-What lives here: the error classes of `probes`. What must not: anything else. `exit_status` and `hint` are read by the command line.
+What lives here: the error classes of `probes`. What must not: anything else. `exit_status` and `hint` are read by the command
+line.
 """
 
 from __future__ import annotations

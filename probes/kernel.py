@@ -87,7 +87,10 @@ KFUNCS: Final = {
     "KFUNC_ITER_NEXT": "bpf_iter_num_next",
     "KFUNC_ITER_DESTROY": "bpf_iter_num_destroy",
 }
-"""Kernel functions of the modern tier. BCC cannot call them; it compiles calls to the numbers below, and the loader puts in the BTF ids."""
+"""Kernel functions of the modern tier.
+
+BCC cannot call them; it compiles calls to the numbers below, and the loader puts in the BTF ids.
+"""
 KFUNC_PLACEHOLDER: Final = 0x7FFF0001
 
 MODERN_TRACEPOINTS: Final = ("sock_send_length", "sock_recv_length", "inet_sock_set_state")

@@ -147,7 +147,8 @@ class DataEvent:
 
 
 SOCKET_OPEN: Final = struct.Struct("<QHHHBBHHI16s16sI108s")
-"""socket, family, type, protocol, role, mid_stream, local port, peer port, netns, local address, peer address, path bytes, path."""
+"""socket, family, type, protocol, role, mid_stream, local port, peer port, netns, local address, peer address, path
+bytes, path."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +239,8 @@ class ForkEvent:
 
 
 EXEC: Final = struct.Struct("<QQQIIIII4x16s")
-"""exe device (kernel form, major << 20 | minor), exe inode, cgroup, uid, gid, filename bytes, argv bytes, argv bytes before cutting, comm."""
+"""exe device (kernel form, major << 20 | minor), exe inode, cgroup, uid, gid, filename bytes, argv bytes, argv bytes
+before cutting, comm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -350,6 +352,8 @@ def _data(body: memoryview) -> DataEvent:
         raise struct.error(f"{captured} payload bytes announced, {len(body) - start} there")
     peer = PEER.unpack_from(body, DATA.size) if peer_bytes else None
     if peer is not None and not peer[0]:
+        peer = None  # the classic tier's slots have room for a peer also where there is none
+    if peer is not None and not peer[0]:
         peer = None
     payload = body[start : start + captured]
     return DataEvent(stream, position, socket, length, captured, direction, tie, absence, library, peer, payload)
@@ -369,8 +373,13 @@ def _socket_open(body: memoryview) -> SocketOpenEvent:
         (local_port, local),
         (peer_port, peer),
         netns,
-        path[:path_bytes],
+        _unix_name(path[:path_bytes]),
     )
+
+
+def _unix_name(path: bytes) -> bytes:
+    """Give a unix socket's name: an abstract one as it is, a path without the NUL bytes that the kernel may keep behind it."""
+    return path if path[:1] == b"\0" else path.rstrip(b"\0")
 
 
 def _socket_close(body: memoryview) -> SocketCloseEvent:

@@ -1,7 +1,8 @@
 """A ring buffer map, read in spans instead of record by record.
 
-What lives here: mapping the ring's pages and moving its consumer position (kernel/bpf/ringbuf.c, Linux 5.8). What must not: what the
-records mean. The kernel maps the data pages twice in a row, so a span that wraps around still is one piece of memory.
+What lives here: mapping the ring's pages and moving its consumer position (kernel/bpf/ringbuf.c, Linux 5.8). What must not:
+what the records mean. The kernel maps the data pages twice in a row, so a span that wraps around still is one piece of
+memory.
 """
 
 from __future__ import annotations

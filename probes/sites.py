@@ -2,8 +2,8 @@
 
 What lives here: knowledge of OpenSSL, GnuTLS and of x86-64 function starts; pure. What must not: attaching, the kernel.
 
-A breakpoint on `push` is emulated by the kernel; most other first instructions are stepped out of line, which costs ten times as
-much. So the planner looks for OpenSSL's internal functions, which begin with `push` and where all exported variants meet.
+A breakpoint on `push` is emulated by the kernel; most other first instructions are stepped out of line, which costs ten times
+as much. So the planner looks for OpenSSL's internal functions, which begin with `push` and where all exported variants meet.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _openssl(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:
 
 
 def _internals(elf: Elf, functions: dict[str, Symbol]) -> dict[int, int] | None:
-    """Give the static functions behind reading and writing: both exports of one direction call it, those of the other do not."""
+    """Give the static functions behind reading and writing: what both exports of a direction call, and not the other's."""
     if not {"SSL_read", "SSL_read_ex", "SSL_write", "SSL_write_ex"} <= functions.keys():
         return None
     exported = {symbol.address for symbol in functions.values()}

@@ -42,8 +42,8 @@
 enum tcp_state {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
-	TCP_CLOSE = 7,
-	TCP_CLOSE_WAIT = 8,
+	TCP_FIN_WAIT1 = 4,
+	TCP_LAST_ACK = 9,
 };
 
 enum call_number {

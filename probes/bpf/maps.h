@@ -13,6 +13,8 @@ enum socket_flag {
 	/* The kernel's byte counters are known from the connection's first byte on. */
 	SOCKET_COUNTED = 8,
 	SOCKET_STREAM = 16,
+	/* A FIN was sent, which TCP counts like a byte. */
+	SOCKET_FIN = 32,
 };
 
 struct socket_state {

@@ -108,7 +108,7 @@ static __always_inline struct socket_state *meet(u64 sk, u64 id, struct member *
 	return sockets.lookup(&id);
 }
 
-static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *state, u32 fin_written)
+static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *state)
 {
 	if (state->flags & SOCKET_CLOSED)
 		return;
@@ -121,7 +121,8 @@ static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *stat
 	event.position[RESPONSE] = state->position[RESPONSE];
 	if (state->flags & SOCKET_COUNTED) {
 		/* TCP counts modulo 2^32; the probes' own count tells the rest. */
-		u32 written = tcp_written(sk) - fin_written - state->baseline[REQUEST];
+		u32 fin = state->flags & SOCKET_FIN ? 1 : 0;
+		u32 written = tcp_written(sk) - fin - state->baseline[REQUEST];
 		u32 read = tcp_read(sk) - state->baseline[RESPONSE];
 		event.kernel_bytes[REQUEST] = state->position[REQUEST] + (s64)(s32)(written - (u32)state->position[REQUEST]);
 		event.kernel_bytes[RESPONSE] = state->position[RESPONSE] + (s64)(s32)(read - (u32)state->position[RESPONSE]);
@@ -132,13 +133,14 @@ static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *stat
 }
 
 /*
- * TCP connections begin and end here, not in connect() and close(): a descriptor may be one of many for the same socket, and a connection
- * may end without any call. In the tracepoint since Linux 4.16. On close() the kernel sets both shutdown bits before it changes the state.
+ * TCP connections begin here, not in connect(): the tracepoint (Linux 4.16) has the socket in hand. They end here too when a process ends
+ * without close(): the kernel then sets both shutdown bits, and changes the state to one in which it sends a FIN. A connection that the
+ * peer ended or reset is not over for us: what it sent before can still be read, until the last descriptor is gone (on_close).
  */
 int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 {
 	u64 sk = ctx->args[0];
-	u32 old = ctx->args[1], new = ctx->args[2];
+	u32 new = ctx->args[2];
 	if (sock_protocol(sk) != IPPROTO_TCP)
 		return 0;
 	u64 id = socket_id(sk, sk);
@@ -163,9 +165,14 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		announce(sk, id, &state->member, state->pid, state->role, 0);
 		return 0;
 	}
-	u32 released = (READ(u8, sk + OFFSET_SK_SHUTDOWN) & SHUTDOWN_MASK) == SHUTDOWN_MASK;
-	if (new == TCP_CLOSE || released)
-		tell_close(sk, id, state, old != TCP_ESTABLISHED && old != TCP_CLOSE_WAIT && old != TCP_SYN_SENT);
+	if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) {
+		if ((READ(u8, sk + OFFSET_SK_SHUTDOWN) & SHUTDOWN_MASK) == SHUTDOWN_MASK)
+			tell_close(sk, id, state); /* the FIN is not counted yet */
+		else
+			state->flags |= SOCKET_FIN;
+	} else if (!READ(u64, sk + OFFSET_SK_SOCKET)) {
+		tell_close(sk, id, state);
+	}
 	return 0;
 }
 
@@ -175,7 +182,7 @@ struct descriptor_args {
 	u64 fd;
 };
 
-/* Sockets without a connection state end with their last descriptor. */
+/* A socket ends with its last descriptor. */
 int on_close(struct descriptor_args *ctx)
 {
 	if (!current_member())
@@ -191,8 +198,8 @@ int on_close(struct descriptor_args *ctx)
 #endif
 	u64 id = socket_id(sk, 0);
 	struct socket_state *state = id && last ? sockets.lookup(&id) : 0;
-	if (state && !(state->flags & SOCKET_TCP))
-		tell_close(sk, id, state, 0);
+	if (state)
+		tell_close(sk, id, state);
 	return 0;
 }
 

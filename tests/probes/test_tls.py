@@ -1,0 +1,207 @@
+"""What is said inside TLS is seen in clear, whole, and tied to its socket."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from capd.probes.capture import Capture
+from capd.probes.layouts import Absence, EventKind, Library, Tie, TlsCloseEvent, TlsOpenEvent
+from tests.probes.watching import watch, watch_command
+from tests.requirements import require_command
+
+TLS = EventKind.TLS_DATA
+SOCKET = EventKind.SOCKET_DATA
+
+SERVER = """
+    import hashlib, os, socket, ssl, sys, threading
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1])
+    size = int(sys.argv[2])
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    def exactly(stream, count):
+        parts = []
+        while count:
+            part = stream.recv(min(count, 1 << 16))
+            if not part:
+                break
+            count -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+    # In a process of its own, so that the client's is told from it.
+    server = os.fork()
+    if server == 0:
+        for _ in range(int(sys.argv[3]) if len(sys.argv) > 3 else 1):
+            stream = context.wrap_socket(listener.accept()[0], server_side=True)
+            said = exactly(stream, size)
+            stream.sendall(hashlib.sha256(said).digest() + said[::-1])
+            stream.close()
+        os._exit(0)
+    trust = ssl.create_default_context(cafile=sys.argv[1])
+"""
+BLOCKING = """
+    stream = trust.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
+    payload = os.urandom(size)
+    stream.sendall(payload)
+    reply = exactly(stream, size + 32)
+    print(os.getpid(), hashlib.sha256(payload).hexdigest(), hashlib.sha256(reply).hexdigest())
+    os.waitpid(server, 0)
+"""
+ASYNC = """
+    import asyncio
+    async def talk():
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trust, server_hostname="localhost")
+        payload = os.urandom(size)
+        writer.write(payload)
+        await writer.drain()
+        reply = await reader.readexactly(size + 32)
+        print(os.getpid(), hashlib.sha256(payload).hexdigest(), hashlib.sha256(reply).hexdigest())
+        writer.close()
+    asyncio.run(talk())
+    os.waitpid(server, 0)
+"""
+NON_BLOCKING = """
+    import select
+    plain = socket.create_connection(("127.0.0.1", port))
+    plain.setblocking(False)
+    stream = trust.wrap_socket(plain, server_hostname="localhost", do_handshake_on_connect=False)
+    def wait(step, *arguments):
+        while True:
+            try:
+                return step(*arguments)
+            except ssl.SSLWantReadError:
+                select.select([stream], [], [], 5)
+            except ssl.SSLWantWriteError:
+                select.select([], [stream], [], 5)
+    wait(stream.do_handshake)
+    payload = os.urandom(size)
+    rest = memoryview(payload)
+    while rest:
+        rest = rest[wait(stream.send, rest):]
+    parts = []
+    while sum(map(len, parts)) < size + 32:
+        parts.append(wait(stream.recv, 1 << 16))
+    reply = b"".join(parts)
+    print(os.getpid(), hashlib.sha256(payload).hexdigest(), hashlib.sha256(reply).hexdigest())
+    stream.close()
+    os.waitpid(server, 0)
+"""
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Give a file with a key and a certificate for localhost."""
+    require_command("openssl")
+    folder = tmp_path_factory.mktemp("tls")
+    key, certificate = folder / "key.pem", folder / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    subprocess.run([*command, *names, "-keyout", key, "-out", certificate], check=True, capture_output=True)
+    both = folder / "both.pem"
+    both.write_bytes(certificate.read_bytes() + key.read_bytes())
+    return str(both)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("size", [1, 16384, 1_000_000, 8 << 20])
+@pytest.mark.parametrize(
+    ("client", "tie"),
+    [(BLOCKING, Tie.NESTED), (NON_BLOCKING, Tie.NESTED), (ASYNC, Tie.CIPHERTEXT)],
+    ids=["blocking", "non-blocking", "asyncio"],
+)
+def test_plaintext_is_exact_and_tied(capture: Capture, certificate: str, client: str, tie: Tie, size: int) -> None:
+    """Both directions byte for byte, with the socket and how sure it is, for each way to drive the library."""
+    seen = watch(capture, SERVER + client, certificate, str(size))
+    pid_text, said, heard = seen.output.decode().split()
+    mine = [body for header, body in seen.events if header.pid == int(pid_text) and header.kind == TLS]
+    seen.events = [(header, body) for header, body in seen.events if header.pid == int(pid_text)]
+    assert said == hashlib.sha256(seen.payload(TLS, 0)).hexdigest()
+    assert heard == hashlib.sha256(seen.payload(TLS, 1)).hexdigest()
+    assert mine
+    ties = seen.of(TlsOpenEvent)
+    assert [(tie, Library.OPENSSL)] == [(event.tie, event.library) for event in ties]
+    assert ties[0].socket in {event.socket for event in seen.data(SOCKET, 0)}
+    assert {ties[0].stream} == {event.stream for direction in (0, 1) for event in seen.data(TLS, direction)}
+
+
+@pytest.mark.kernel
+def test_ciphertext_of_a_tied_stream_is_not_carried_twice(capture: Capture, certificate: str) -> None:
+    """Inside the library's calls the socket's bytes are counted and left out."""
+    seen = watch(capture, SERVER + BLOCKING, certificate, "1000000")
+    pid = int(seen.output.split()[0])
+    seen.events = [(header, body) for header, body in seen.events if header.pid == pid]
+    left_out = [event for event in seen.data(SOCKET, 0) if event.absence == Absence.CIPHERTEXT]
+    assert 1_000_000 < sum(event.length for event in left_out) < 1_010_000
+    assert 0 == sum(event.captured for event in left_out)
+
+
+@pytest.mark.kernel
+def test_a_stream_freed_and_its_pointer_used_again_are_two_streams(capture: Capture, certificate: str) -> None:
+    """The library gives the same address to the next connection: other id, other socket, positions from 0."""
+    client = """
+    pointers = set()
+    for _ in range(5):
+        stream = trust.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
+        stream.sendall(b"0123456789")
+        exactly(stream, 42)
+        stream.close()
+        del stream
+    print(os.getpid())
+    os.waitpid(server, 0)
+"""
+    seen = watch(capture, SERVER + client, certificate, "10", "5")
+    seen.events = [(header, body) for header, body in seen.events if header.pid == int(seen.output)]
+    opened = seen.of(TlsOpenEvent)
+    assert 5 == len({event.stream for event in opened}) == len({event.socket for event in opened})
+    assert len({event.pointer for event in opened}) < 5, "no pointer was used again, the test shows nothing"
+    assert [0] * 5 == [event.position for event in seen.data(TLS, 0)]
+    assert [(10, 42)] * 5 == [event.position for event in seen.of(TlsCloseEvent)]
+
+
+@pytest.mark.kernel
+def test_a_connection_used_by_a_forked_child_stays_on_its_socket(capture: Capture, certificate: str) -> None:
+    """The child goes on with the parent's TLS connection: another stream of the library, the same socket."""
+    client = """
+    stream = trust.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
+    stream.sendall(b"01234")
+    if os.fork() == 0:
+        stream.sendall(b"56789")
+        exactly(stream, 42)
+        os._exit(0)
+    os.wait(); os.wait()
+"""
+    seen = watch(capture, SERVER + client, certificate, "10")
+    said = [event for event in seen.data(TLS, 0) if bytes(event.payload) in (b"01234", b"56789")]
+    assert [b"01234", b"56789"] == [bytes(event.payload) for event in said]
+    assert 2 == len({event.stream for event in said})
+    assert 1 == len({event.socket for event in said})
+    assert {Tie.NESTED} == {Tie(event.tie) for event in said}
+
+
+@pytest.mark.kernel
+def test_gnutls_is_seen(capture: Capture, certificate: str, tmp_path: Path) -> None:
+    """wget, which uses GnuTLS: its request in clear, and the body that it wrote to the disk."""
+    require_command("wget", "openssl")
+    body = b"x" * 100_000
+    (tmp_path / "file").write_bytes(body)
+    server = subprocess.Popen(
+        ["openssl", "s_server", "-cert", certificate, "-accept", "127.0.0.1:18743", "-WWW", "-quiet", "-naccept", "1"],
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        command = f"for i in 1 2 3 4 5 6 7 8 9; do wget -q -T 5 -t 1 --ca-certificate={certificate} -O got https://localhost:18743/file"
+        seen = watch_command(capture, ["sh", "-c", f"cd {tmp_path}; {command} && exit 0; sleep 0.2; done; exit 1"])
+    finally:
+        server.terminate()
+        server.wait()
+    assert body == (tmp_path / "got").read_bytes()
+    assert seen.payload(TLS, 0).startswith(b"GET /file HTTP/1.1\r\n")
+    assert seen.payload(TLS, 1).endswith(b"\r\n\r\n" + body)
+    assert {Library.GNUTLS} == {event.library for event in seen.of(TlsOpenEvent)}
