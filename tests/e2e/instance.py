@@ -67,7 +67,7 @@ class Instance:
         self._up: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start `capd up` and wait until `capd status` no longer says that it is down.
+        """Start `capd up` and wait until `capd status` calls it healthy.
 
         Raises:
             AssertionError: it ended or did not get ready; with what it said.
@@ -82,7 +82,7 @@ class Instance:
 
     def _ready(self) -> bool:
         assert self.alive(), f"capd up ended with {self.ended_with()}:\n{self.said()}"
-        return self.ask("status", check=False).returncode in (0, 1)
+        return self.ask("status", check=False).returncode == 0
 
     def alive(self) -> bool:
         """Tell whether `capd up` runs."""
@@ -142,8 +142,8 @@ class Instance:
         listed: list[Session] = json.loads(self.ask("sessions", "--json", "--limit", SESSIONS_MAX).stdout)
         return [session for session in listed if run_name in (None, session["run_name"])]
 
-    def settled(self, run_name: str, count: int) -> list[Session]:
-        """Wait until a run has exactly this many sessions and all are closed; give them.
+    def settled(self, run_name: str, count: int, **fields: object) -> list[Session]:
+        """Wait until a run has exactly this many sessions with such fields and all are closed; give them.
 
         Raises:
             AssertionError: it did not come to that; says what there was.
@@ -151,7 +151,7 @@ class Instance:
         seen: list[Session] = []
 
         def enough() -> bool:
-            seen[:] = self.sessions(run_name)
+            seen[:] = [session for session in self.sessions(run_name) if fields.items() <= session.items()]
             return len(seen) >= count and all(session["state"] != "open" for session in seen)
 
         try:
@@ -213,20 +213,25 @@ class Instance:
         self._up.wait()
         self._up = None
 
-    def assert_recorded(self, run_name: str, truth: Counter[Pair], **expected: object) -> list[Session]:
+    def assert_recorded(
+        self, run_name: str, truth: Counter[Pair], *, transport: str = "tcp", **expected: object
+    ) -> list[Session]:
         """Hold a run against what its servers know: the same conversations, byte for byte, each of them complete.
 
         Args:
             run_name: whose sessions.
             truth: what the ledger gave.
+            transport: of the server; a run may have other sessions, such as socket pairs between its processes.
             expected: fields that each session must have, such as protocol="http1".
         """
-        sessions = self.settled(run_name, truth.total())
-        assert truth == Counter(self.pair(session, inside=len(sessions) > PROCESSES_MAX) for session in sessions)
+        sessions = self.settled(run_name, truth.total(), transport=transport)
         verdicts = Counter((session["completeness"]["verdict"], *session["completeness"]["reasons"]) for session in sessions)
-        assert Counter({("complete",): len(sessions)}) == verdicts
+        assert Counter({("complete",): len(sessions)}) == verdicts, verdicts
+        replayed = Counter(self.pair(session, inside=len(sessions) > PROCESSES_MAX) for session in sessions)
+        assert truth == replayed, f"exchanged {truth - replayed}, replayed {replayed - truth}"
         for field, value in expected.items():
-            assert {value} == {session[field] for session in sessions}
+            found = Counter(session[field] for session in sessions)
+            assert {value} == found.keys(), f"{field}: {found}"
         return sessions
 
 

@@ -70,7 +70,7 @@ def test_unix_stream(capd: Instance, directory: Path) -> None:
     path = str(directory / "peer")
     with serving(UnixServer(Echo, path)) as server:
         capd.run("unix", PYTHON, "-I", CLIENTS / "sockets.py", "unix", path, "hello", "and", "goodbye")
-        (session,) = capd.assert_recorded("unix", server.ledger.take(1), state="closed")
+        (session,) = capd.assert_recorded("unix", server.ledger.take(1), transport="unix", state="closed")
     assert path in (session["target"]["host"], session["target"]["name"])
 
 
@@ -90,5 +90,5 @@ def test_datagrams_name_their_peer(capd: Instance, datagrams: int) -> None:
     sessions = capd.settled("udp", 1)
     assert b"alphabetagammadelta" == capd.raw(sessions[0], "request")
     assert b"alphabetagammadelta" == capd.raw(sessions[0], "response")
-    peers = [record["peer"] for record in capd.records(sessions[0]) if record.get("kind") == "data"]
+    peers = [record["body"]["peer"] for record in capd.records(sessions[0]) if record["kind"] == "data"]
     assert {"127.0.0.1", "::1"} == {peer["host"].removeprefix("::ffff:") for peer in peers}
