@@ -103,9 +103,15 @@ def chunks(block: Block) -> Iterator[Chunk]:
             tie,
             absence,
             library,
-            PEER.unpack_from(span, start + _FIXED) if peer_bytes else None,
+            _peer(span, start + _FIXED) if peer_bytes else None,
             span[first : first + captured],
         )
+
+
+def _peer(span: memoryview, at: int) -> tuple[int, int, bytes] | None:
+    """Read a datagram's peer. The classic tier's slots have room for one in every event; family 0 says that there is none."""
+    family, port, address = PEER.unpack_from(span, at)
+    return (family, port, address) if family else None
 
 
 def in_order(control: list[ControlEvent], data: Iterable[Chunk]) -> Iterator[ControlEvent | Chunk]:
