@@ -6,6 +6,7 @@ import ctypes
 import re
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -24,11 +25,9 @@ def structures() -> dict[str, type[ctypes.Structure]]:
     sizes = {name: int(value) for name, value in re.findall(r"#define (\w+_BYTES) (\d+)", text)}
     found: dict[str, type[ctypes.Structure]] = {}
     for name, body in re.findall(r"^struct (\w+) \{\n(.*?)^\};", text, re.DOTALL | re.MULTILINE):
-        fields: list[
-            tuple[str, type[ctypes._SimpleCData[int]] | type[ctypes.Structure] | type[ctypes.Array[ctypes.c_uint8]]]
-        ] = []
+        fields: list[tuple[str, Any]] = []
         for kind, field, count in FIELD.findall(body):
-            base = found[kind.removeprefix("struct ")] if kind.startswith("struct ") else TYPES[kind]
+            base: Any = found[kind.removeprefix("struct ")] if kind.startswith("struct ") else TYPES[kind]
             number = int(count) if count.isdigit() else sizes.get(count, 0)
             fields.append((field, base * number if count else base))
         found[name] = type(name, (ctypes.Structure,), {"_fields_": fields})

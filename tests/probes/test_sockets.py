@@ -100,7 +100,7 @@ def test_a_call_with_1024_buffers_is_whole_or_has_a_told_end(capture: Capture) -
 
 @pytest.mark.kernel
 def test_many_messages_in_one_call_are_told_one_by_one(capture: Capture) -> None:
-    """sendmmsg and recvmmsg: each datagram has its own bytes and peer."""
+    """With sendmmsg and recvmmsg each datagram has its own bytes."""
     seen = watch(
         capture,
         """
@@ -108,8 +108,9 @@ def test_many_messages_in_one_call_are_told_one_by_one(capture: Capture) -> None
     class Iovec(ctypes.Structure):
         _fields_ = [("base", ctypes.c_void_p), ("size", ctypes.c_size_t)]
     class Message(ctypes.Structure):
-        _fields_ = [("name", ctypes.c_void_p), ("name_size", ctypes.c_uint), ("iov", ctypes.POINTER(Iovec)), ("iovs", ctypes.c_size_t),
-                    ("control", ctypes.c_void_p), ("control_size", ctypes.c_size_t), ("flags", ctypes.c_long), ("moved", ctypes.c_long)]
+        _fields_ = [("name", ctypes.c_void_p), ("name_size", ctypes.c_uint), ("iov", ctypes.POINTER(Iovec)),
+                    ("iovs", ctypes.c_size_t), ("control", ctypes.c_void_p), ("control_size", ctypes.c_size_t),
+                    ("flags", ctypes.c_long), ("moved", ctypes.c_long)]
     libc = ctypes.CDLL(None, use_errno=True)
     a, b = socket.socket(type=socket.SOCK_DGRAM), socket.socket(type=socket.SOCK_DGRAM)
     a.bind(("127.0.0.1", 0)); b.bind(("127.0.0.1", 0)); a.connect(b.getsockname())
@@ -156,7 +157,7 @@ def test_datagrams_carry_their_peer(capture: Capture) -> None:
 
 @pytest.mark.kernel
 def test_bytes_that_the_agent_never_held_are_counted(capture: Capture) -> None:
-    """sendfile and splice give the size and the reason, and the position goes on behind them."""
+    """For sendfile and splice there is the size and the reason, and the position goes on behind them."""
     seen = watch(
         capture,
         PAIR
@@ -283,7 +284,7 @@ def test_a_descriptor_passed_to_another_process_keeps_its_socket(capture: Captur
 @pytest.mark.kernel
 @pytest.mark.parametrize("tier", ["modern", "classic"])
 def test_a_full_ring_loses_nothing_unseen(tier: str) -> None:
-    """Into a ring of 64 KiB that nobody reads go 3 MB: what is not there is a jump of positions, a counter, and a loss of that socket."""
+    """Into a ring of 64 KiB that nobody reads go 3 MB: what is missing is in positions, a counter and that socket's loss."""
     require_probes()
     with started(tier, data_ring_bytes=64 << 10) as capture:
         seen = watch(
