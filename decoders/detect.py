@@ -85,17 +85,17 @@ def _starts(data: bytes, expected: bytes) -> Verdict:
     return None if expected.startswith(data) else False
 
 
-def _either(first: Verdict, second: Verdict) -> Verdict:
-    if first or second:
-        return True
-    return None if first is None and second is None else False
+def _client_first(test: Callable[[bytes], Verdict]) -> Callable[[bytes, bytes], Verdict]:
+    """A protocol in which the server says nothing before the client has said what the test looks at."""
+
+    def check(request: bytes, response: bytes) -> Verdict:
+        verdict = test(request)
+        return False if verdict is None and response else verdict
+
+    return check
 
 
-def _tls(request: bytes, _response: bytes) -> Verdict:
-    return is_client_hello(request)
-
-
-def _http2(request: bytes, _response: bytes) -> Verdict:
+def _http2(request: bytes) -> Verdict:
     return _starts(request, _HTTP2_PREFACE)
 
 
@@ -111,12 +111,12 @@ def _http1(request: bytes, response: bytes) -> Verdict:
     return True if answered and response else None
 
 
-def _postgresql(request: bytes, response: bytes) -> Verdict:
+def _postgresql(request: bytes) -> Verdict:
     head = request[:_POSTGRESQL_HEAD_BYTES]
     if head[:2].strip(b"\0"):
         return False
     if len(head) < _POSTGRESQL_HEAD_BYTES:
-        return None if not response else False
+        return None
     length, code = int.from_bytes(head[:4], "big"), int.from_bytes(head[4:], "big")
     if not _POSTGRESQL_HEAD_BYTES <= length <= _POSTGRESQL_LENGTH_MAX:
         return False
@@ -124,13 +124,16 @@ def _postgresql(request: bytes, response: bytes) -> Verdict:
 
 
 def _ssh(request: bytes, response: bytes) -> Verdict:
-    return _either(_starts(request, b"SSH-"), _starts(response, b"SSH-"))
+    """Either side may speak first."""
+    verdicts = {_starts(side, b"SSH-") for side in (request, response)}
+    return False if False in verdicts else True in verdicts or None
 
 
-def _smtp(_request: bytes, response: bytes) -> Verdict:
+def _smtp(request: bytes, response: bytes) -> Verdict:
+    """The server speaks first."""
     if _SMTP.match(response):
         return True
-    if b"\n" in response or not b"220".startswith(response[:3]):
+    if b"\n" in response or not b"220".startswith(response[:3]) or (request and not response):
         return False
     return None
 
@@ -144,28 +147,29 @@ def _mysql(request: bytes, response: bytes) -> Verdict:
     return head[3] == 0 and head[4] == _MYSQL_VERSION and chr(head[5]).isdigit() and len(head) <= length + 4
 
 
-def _redis(request: bytes, _response: bytes) -> Verdict:
+def _redis(request: bytes) -> Verdict:
     if _REDIS.match(request):
         return True
     return None if not request or _REDIS_SO_FAR.fullmatch(request) else False
 
 
-def _mongodb(request: bytes, response: bytes) -> Verdict:
+def _mongodb(request: bytes) -> Verdict:
     head = request[:_MONGODB_HEAD_BYTES]
     if len(head) < _MONGODB_HEAD_BYTES:
-        return None if not response else False
+        # Operation codes have two bytes; the third and fourth of the length are below 3.
+        return False if head[3:4] > b"\x02" else None
     length, answer_to, code = (int.from_bytes(head[at : at + 4], "little") for at in (0, 8, 12))
     return _MONGODB_HEAD_BYTES < length <= _MONGODB_LENGTH_MAX and answer_to == 0 and code in _MONGODB_CODES
 
 
 _TESTS: Final[dict[str, Callable[[bytes, bytes], Verdict]]] = {
-    "tls": _tls,
-    "http2": _http2,
+    "tls": _client_first(is_client_hello),
+    "http2": _client_first(_http2),
     "http1": _http1,
-    "postgresql": _postgresql,
+    "postgresql": _client_first(_postgresql),
     "ssh": _ssh,
     "smtp": _smtp,
     "mysql": _mysql,
-    "redis": _redis,
-    "mongodb": _mongodb,
+    "redis": _client_first(_redis),
+    "mongodb": _client_first(_mongodb),
 }

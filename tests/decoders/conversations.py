@@ -1,0 +1,153 @@
+"""Valid conversations of all protocols, for tests that cut and spoil them.
+
+What lives here: the gathering, and ways to spoil bytes. What must not: expectations.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from capd.decoders.http1 import Http1Decoder
+from capd.decoders.message import Decoder, Gap
+from capd.decoders.postgresql import PostgresqlDecoder
+from tests.decoders import postgresql_bytes as pg
+from tests.decoders import test_http1, test_http1_gaps, test_postgresql, test_postgresql_gaps
+from tests.decoders.feeding import REQUEST, RESPONSE, Arrival
+
+DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {"http1": Http1Decoder, "postgresql": PostgresqlDecoder}
+VALID: Final[Mapping[str, list[list[Arrival]]]] = {
+    "http1": [arrivals for arrivals, _ in (*test_http1.CONVERSATIONS.values(), *test_http1_gaps.CASES.values())],
+    "postgresql": [arrivals for arrivals, _ in (*test_postgresql.CONVERSATIONS.values(), *test_postgresql_gaps.CASES.values())],
+}
+TOKENS: Final[Mapping[str, list[bytes]]] = {
+    "http1": [
+        *[
+            b"\r\n",
+            b"\n",
+            b"\r",
+            b"\0",
+            b" ",
+            b"\t",
+            b":",
+            b"0\r\n\r\n",
+            b"ffffffffffffffff\r\n",
+            b"HTTP/1.1 200 ",
+            b"HTTP/1.0",
+        ],
+        *[b"GET / HTTP/1.1\r\n", b"CONNECT a:1 HTTP/1.1\r\n\r\n", b"Content-Length: 3\r\n", b"Transfer-Encoding: chunked\r\n"],
+        *[
+            b"Upgrade: x\r\nConnection: upgrade\r\n",
+            b"HTTP/1.1 101 X\r\n\r\n",
+            b"HTTP/1.1 100 C\r\n\r\n",
+            b"3;a=b\r\n",
+            b"\x80",
+        ],
+    ],
+    "postgresql": [
+        *[b"\0\0\0\4", b"\0\0\0\5I", b"\xff\xff\xff\xff", b"\0", b"\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\x10\0\1"],
+        *[pg.ready(), pg.row(b"1", None), pg.columns(("a", 23)), pg.complete("X 1"), pg.error(), pg.SYNC, pg.query("q")],
+        *[pg.parse("s", "q"), pg.bind("", "s", [b"1"]), pg.execute(), pg.describe("S", "s"), pg.message("d", b"x" * 9)],
+        *[
+            pg.message("G", b"\0\0\0"),
+            pg.message("p", b"pw\0"),
+            pg.authentication(10, b"SCRAM-SHA-256\0\0"),
+            pg.SSL_REQUEST,
+            b"N",
+        ],
+        *[pg.setting("client_encoding", "SJIS"), pg.message("H", b"\0\0\0"), pg.message("c"), pg.TERMINATE, pg.OPENING],
+    ],
+}
+
+
+def spoil(protocol: str, chance: random.Random) -> list[Arrival]:
+    """A valid conversation, or two joined, with up to eight things wrong."""
+    arrivals = list(chance.choice(VALID[protocol]))
+    if chance.random() < 0.3:
+        arrivals += chance.choice(VALID[protocol])
+    for _ in range(chance.randint(0, 8)):
+        arrivals = _SPOIL[chance.randrange(len(_SPOIL))](arrivals, protocol, chance)
+    return arrivals
+
+
+def noise(protocol: str, chance: random.Random) -> list[Arrival]:
+    """Random bytes, tokens and gaps."""
+    arrivals: list[Arrival] = []
+    for _ in range(chance.randint(1, 12)):
+        direction = REQUEST if chance.random() < 0.5 else RESPONSE
+        arrivals.append((direction, _piece(protocol, chance)))
+    return arrivals
+
+
+def _piece(protocol: str, chance: random.Random) -> bytes | Gap:
+    kind = chance.random()
+    if kind < 0.15:
+        return Gap(length=chance.choice([None, 0, 1, 5, 1000]), reason="x")
+    if kind < 0.7:
+        return b"".join(chance.choices(TOKENS[protocol], k=chance.randint(1, 6)))
+    return chance.randbytes(chance.randint(0, 40))
+
+
+def _edit(arrivals: list[Arrival], chance: random.Random, change: Callable[[bytes], bytes]) -> list[Arrival]:
+    at = chance.randrange(len(arrivals))
+    direction, data = arrivals[at]
+    if isinstance(data, Gap):
+        return arrivals
+    return [*arrivals[:at], (direction, change(data)), *arrivals[at + 1 :]]
+
+
+def _flip(arrivals: list[Arrival], _: str, chance: random.Random) -> list[Arrival]:
+    def change(data: bytes) -> bytes:
+        if not data:
+            return data
+        at = chance.randrange(len(data))
+        return data[:at] + bytes([chance.randrange(256)]) + data[at + 1 :]
+
+    return _edit(arrivals, chance, change)
+
+
+def _delete(arrivals: list[Arrival], _: str, chance: random.Random) -> list[Arrival]:
+    def change(data: bytes) -> bytes:
+        begin, end = sorted(chance.randint(0, len(data)) for _ in range(2))
+        return data[:begin] + data[end:]
+
+    return _edit(arrivals, chance, change)
+
+
+def _insert(arrivals: list[Arrival], protocol: str, chance: random.Random) -> list[Arrival]:
+    def change(data: bytes) -> bytes:
+        at = chance.randint(0, len(data))
+        return data[:at] + chance.choice(TOKENS[protocol]) + data[at:]
+
+    return _edit(arrivals, chance, change)
+
+
+def _repeat(arrivals: list[Arrival], _: str, chance: random.Random) -> list[Arrival]:
+    at = chance.randrange(len(arrivals))
+    return [*arrivals[:at], *[arrivals[at]] * chance.randint(1, 3), *arrivals[at + 1 :]]
+
+
+def _drop(arrivals: list[Arrival], _: str, chance: random.Random) -> list[Arrival]:
+    at = chance.randrange(len(arrivals))
+    return arrivals if len(arrivals) == 1 else arrivals[:at] + arrivals[at + 1 :]
+
+
+def _swap_direction(arrivals: list[Arrival], _: str, chance: random.Random) -> list[Arrival]:
+    at = chance.randrange(len(arrivals))
+    direction, data = arrivals[at]
+    return [*arrivals[:at], (RESPONSE if direction is REQUEST else REQUEST, data), *arrivals[at + 1 :]]
+
+
+def _break(arrivals: list[Arrival], protocol: str, chance: random.Random) -> list[Arrival]:
+    """A gap, an end, or anything else, somewhere between, or in the middle of an arrival."""
+    at = chance.randrange(len(arrivals))
+    direction, data = arrivals[at]
+    piece = b"" if chance.random() < 0.2 else _piece(protocol, chance)
+    if isinstance(data, Gap):
+        return [*arrivals[:at], (direction, piece), *arrivals[at:]]
+    cut = chance.randint(0, len(data))
+    return [*arrivals[:at], (direction, data[:cut]), (direction, piece), (direction, data[cut:]), *arrivals[at + 1 :]]
+
+
+_SPOIL: Final = (_flip, _flip, _delete, _insert, _insert, _repeat, _drop, _swap_direction, _break, _break)

@@ -1,0 +1,113 @@
+"""Time grows with the number of bytes, not with its square, for the shapes that make parsers slow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from capd.decoders.message import Direction, Gap
+from tests.decoders import postgresql_bytes as pg
+from tests.decoders.conversations import DECODERS
+from tests.decoders.feeding import REQUEST, RESPONSE, Arrival, drain
+
+SMALL = 24_576
+FACTOR = 4
+RATIO_MAX = 2.5 * FACTOR
+"""Quadratic time would be FACTOR squared; the rest is room for a busy machine."""
+FAST_SECONDS = 0.01
+"""Below this a ratio is noise, and nothing is slow."""
+TRIES = 5
+WHOLE = 1 << 30
+OPEN: list[Arrival] = [(REQUEST, pg.OPENING), (RESPONSE, pg.OPENED)]
+ASKED: list[Arrival] = [(REQUEST, b"GET / HTTP/1.1\r\n\r\n")]
+CHUNKED: list[Arrival] = [*ASKED, (RESPONSE, b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")]
+COPYING: list[Arrival] = [*OPEN, (REQUEST, pg.query("copy")), (RESPONSE, pg.message("H", b"\0\0\0"))]
+NO_REQUEST: list[Arrival] = [(REQUEST, Gap(length=None, reason="x"))]
+NO_ANSWER: list[Arrival] = [(RESPONSE, Gap(length=None, reason="x"))]
+LINES = b"HTTP/1.1 200 OK\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """Bytes of a size for a direction, cut into steps, after what came before."""
+
+    before: list[Arrival]
+    direction: Direction
+    make: Callable[[int], bytes]
+    step: int = WHOLE
+
+
+def again(piece: bytes) -> Callable[[int], bytes]:
+    """A piece again and again."""
+    return lambda size: piece * (size // len(piece))
+
+
+HTTP = {
+    "body": Shape([*ASKED, (RESPONSE, LINES + b"\r\n")], RESPONSE, again(b"x"), 1),
+    "tiny chunks": Shape(CHUNKED, RESPONSE, again(b"1\r\nx\r\n")),
+    "tiny chunks by byte": Shape(CHUNKED, RESPONSE, again(b"1\r\nx\r\n"), 1),
+    "pipelined requests": Shape([], REQUEST, again(b"GET / HTTP/1.1\r\n\r\n")),
+    "pipelined requests by byte": Shape([], REQUEST, again(b"GET / HTTP/1.1\r\n\r\n"), 1),
+    "endless line": Shape([], REQUEST, again(b"x"), 1),
+    "white space in a field": Shape([], REQUEST, lambda size: b"GET / HTTP/1.1\r\na:b" + b" " * (size // 2) + b"\x00\r\n"),
+    "many fields": Shape([], RESPONSE, again(LINES + b"a:b\r\n" * 900 + b"Content-Length: 0\r\n\r\n"), 1),
+    "lost among methods": Shape(NO_REQUEST, REQUEST, again(b"GET ")),
+    "lost among versions": Shape(NO_REQUEST, REQUEST, again(b" HTTP/1.1\r\n")),
+    "lost among versions by byte": Shape(NO_REQUEST, REQUEST, again(b" HTTP/1.1\r\n"), 1),
+    "lost in a word": Shape(NO_REQUEST, REQUEST, again(b"x"), 1),
+    "lost among statuses": Shape(NO_ANSWER, RESPONSE, again(b"HTTP/1.1 200 ")),
+    "lost among statuses by byte": Shape(NO_ANSWER, RESPONSE, again(b"HTTP/1.1 200 "), 1),
+    "lost among false heads": Shape(NO_ANSWER, RESPONSE, again(LINES + b"a:b\r\n" * 500 + b"?\r\n")),
+    "lost among statuses in fields": Shape(NO_ANSWER, RESPONSE, again(LINES + b"a: HTTP/1.1 200 \r\n" * 99)),
+}
+POSTGRESQL = {
+    "rows": Shape(OPEN, RESPONSE, again(pg.row(b"1", None))),
+    "rows by byte": Shape(OPEN, RESPONSE, again(pg.row(b"1", None)), 1),
+    "one row": Shape(OPEN, RESPONSE, lambda size: pg.row(b"x" * size), 1),
+    "one row that is skipped": Shape(OPEN, RESPONSE, lambda size: pg.row(b"x" * (size + 1_500_000)), 64),
+    "empty columns": Shape(OPEN, RESPONSE, lambda size: pg.row(*[b""] * (size // 4))),
+    "one CopyData": Shape(COPYING, RESPONSE, lambda size: pg.message("d", b"x" * size), 1),
+    "fields of an error": Shape(OPEN, RESPONSE, lambda size: pg.message("E", b"Mx\0" * (size // 3) + b"\0")),
+    "nothing answered": Shape(OPEN, REQUEST, again(pg.parse("s", "q") + pg.bind("", "s") + pg.execute())),
+    "lost among rows": Shape(NO_ANSWER, RESPONSE, again(b"D\0\0\x20\0\1\0")),
+    "lost among rows of nothing": Shape(NO_ANSWER, RESPONSE, again(b"D\0\0\x1f\xff\1\0" + b"\0" * 100)),
+    "lost among rows by byte": Shape(NO_ANSWER, RESPONSE, again(b"D\0\0\x08\0\0\x20\0\0\0\0"), 1),
+    "lost among errors": Shape(NO_ANSWER, RESPONSE, again(b"E\0\0\x1f\xffSERROR\0")),
+    "lost among statements": Shape(NO_REQUEST, REQUEST, again(b"Q\0\0\x1f\xff")),
+    "lost among zeros": Shape(NO_REQUEST, REQUEST, again(b"\0"), 1),
+}
+SHAPES = {
+    **{("http1", name): shape for name, shape in HTTP.items()},
+    **{("postgresql", name): shape for name, shape in POSTGRESQL.items()},
+}
+
+
+def seconds(protocol: str, shape: Shape, size: int) -> float:
+    """CPU time to decode a shape of a size."""
+    decoder = DECODERS[protocol]()
+    for direction, data in shape.before:
+        decoder.receive(direction, data)
+    drain(decoder)
+    data = shape.make(size)
+    parts = [data[begin : begin + shape.step] for begin in range(0, len(data), shape.step)]
+    begin = time.process_time()
+    for part in parts:
+        decoder.receive(shape.direction, part)
+        drain(decoder)
+    return time.process_time() - begin
+
+
+@pytest.mark.parametrize(("protocol", "name"), SHAPES)
+def test_growth(protocol: str, name: str) -> None:
+    """Four times the bytes take about four times as long."""
+    shape = SHAPES[protocol, name]
+    small = large = float("inf")
+    for _ in range(TRIES):
+        small = min(small, seconds(protocol, shape, SMALL))
+        large = min(large, seconds(protocol, shape, SMALL * FACTOR))
+        if large <= max(small * RATIO_MAX, FAST_SECONDS):
+            return
+    assert large <= small * RATIO_MAX, f"{small:.4f} s became {large:.4f} s"
