@@ -35,6 +35,7 @@
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
 #define SHUTDOWN_MASK 3
+#define RCV_SHUTDOWN 1
 #define PROT_EXEC 4
 /* Code segment of 32-bit tasks: their system calls have other numbers. */
 #define USER32_CS 0x23

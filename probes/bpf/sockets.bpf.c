@@ -337,14 +337,24 @@ static __always_inline int nested_in_tls(u64 id, u32 socket_flags, u32 direction
 	return 1;
 }
 
-/* The end of what the peer says. If the FIN was read, TCP has counted it. */
+/*
+ * TCP counts the peer's FIN as a byte as soon as it is read: by the call that tells the end, or together with the last bytes when it had
+ * come by then.
+ */
+static __always_inline void discount_fin(u64 sk, struct socket_state *state)
+{
+	if (state->flags & SOCKET_COUNTED && READ(u8, sk + OFFSET_SK_SHUTDOWN) & RCV_SHUTDOWN &&
+	    tcp_read(sk) - state->baseline[RESPONSE] == (u32)state->position[RESPONSE] + 1)
+		state->baseline[RESPONSE]++;
+}
+
+/* The end of what the peer says. */
 static __always_inline void tell_end(u64 sk, u64 id, struct socket_state *state, struct data_event *event)
 {
 	if (!(state->flags & SOCKET_STREAM) || state->flags & SOCKET_ENDED)
 		return;
 	state->flags |= SOCKET_ENDED;
-	if (state->flags & SOCKET_COUNTED && tcp_read(sk) - state->baseline[RESPONSE] == (u32)state->position[RESPONSE] + 1)
-		state->baseline[RESPONSE]++;
+	discount_fin(sk, state);
 	emit_absent(event, LAYER_SOCKET);
 }
 
@@ -369,6 +379,8 @@ static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 dir
 		return;
 	}
 	event.position = __sync_fetch_and_add(&state->position[direction & 1], bytes);
+	if (direction == RESPONSE)
+		discount_fin(sk, state);
 	if (nested_in_tls(id, state->flags, direction)) {
 		event.length = bytes;
 		event.absence = ABSENCE_CIPHERTEXT;
