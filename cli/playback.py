@@ -47,7 +47,6 @@ class Playback:
         self._day = ""
         self._begun = choice.at is None
         self.shown = 0
-        self.passed_over = 0
 
     def lines(self, block: Block) -> list[Line]:
         """Give the lines of a block; none if it was not asked for."""
@@ -58,14 +57,13 @@ class Playback:
 
     def _chosen(self, block: Block) -> list[Line]:
         choice = self._choice
-        if choice.at is not None and not self._begun and block.ordinal is not None:
-            self._begun = block.ordinal >= choice.at
+        if choice.at is not None and not self._begun and block.through is not None:
+            self._begun = block.through >= choice.at
         if block.warning:
             return block.lines
         if choice.direction is not None and block.direction not in {None, choice.direction}:
             return []
         if not self._begun:
-            self.passed_over += block.ordinal is not None
             return []
         if choice.pattern is None:
             self.shown += 1

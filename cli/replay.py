@@ -5,6 +5,8 @@ What lives here: the verb, its options and what they exclude. What must not: how
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from capd.cli.options import CorrectedUsageError, Moment, Verb, moment, open_archive, reads_recording
@@ -13,6 +15,10 @@ from capd.cli.playback import Choice
 from capd.cli.replay_forms import Request, write_json, write_raw, write_text
 from capd.cli.screen import reader_may_leave
 from capd.recording.record import Direction
+
+if TYPE_CHECKING:
+    from capd.recording.archive import Archive
+    from capd.recording.rows import SessionRow
 
 WRITERS = {"text": write_text, "json": write_json, "raw": write_raw}
 EXAMPLES = (
@@ -84,7 +90,7 @@ def command(
         row = archive.index.session(identity)
         request = Request(
             choice=Choice(direction=None if direction is None else Direction[direction.upper()], at=at, pattern=pattern),
-            from_ns=moment(start, origin_ns=row.started_ns),
+            from_ns=_begin(archive, row, start, at),
             until_ns=moment(until, origin_ns=row.started_ns),
             follow=follow,
             speed=speed,
@@ -93,6 +99,13 @@ def command(
         )
         status = WRITERS[form](archive, row, request)
     return status  # noqa: RET504 - the block may end before it is set
+
+
+def _begin(archive: Archive, row: SessionRow, start: str | None, at: int | None) -> int | None:
+    """Give where to begin reading; with --at that is where the message's exchange began, to spare reading all before it."""
+    if start is not None or at is None:
+        return moment(start, origin_ns=row.started_ns)
+    return archive.index.exchange_start(row.session, at)
 
 
 def refuse_contradictions(identity: str, *, form: str, chosen: dict[str, object], follow: bool, until: str | None) -> None:

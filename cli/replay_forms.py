@@ -83,11 +83,13 @@ def write_text(archive: Archive, row: SessionRow, request: Request) -> int:
     screen = standard_output()
     session = row.to_json()
     screen.write([*session_head(session), *verdict_lines(session), EMPTY])
+    if request.choice.at:
+        screen.write([line(f"… what was said before #{request.choice.at} is not shown", Style.FAINT)])
     screen.flush()
     playback = Playback(request.choice, FULL if request.full else BRIEF)
     _play(_records_of(archive, row, request), row, request, screen=screen, playback=playback)
     screen.write([EMPTY, *verdict_lines(archive.index.session(row.session).to_json())])
-    return _found(request.choice, playback)
+    return _found(row, request.choice, playback)
 
 
 def _play(records: Records, row: SessionRow, request: Request, *, screen: Screen, playback: Playback) -> None:
@@ -121,9 +123,9 @@ def _play(records: Records, row: SessionRow, request: Request, *, screen: Screen
     idle()
 
 
-def _found(choice: Choice, playback: Playback) -> int:
-    if choice.at is not None and not playback.shown and playback.passed_over:
-        click.echo(f"capd: there is no message #{choice.at}; the session has {playback.passed_over} messages", err=True)
+def _found(row: SessionRow, choice: Choice, playback: Playback) -> int:
+    if choice.at is not None and choice.at >= row.messages and not playback.shown:
+        click.echo(f"capd: there is no message #{choice.at}; the session has {row.messages} so far, counted from #0", err=True)
         return ExitStatus.NEGATIVE
     if choice.pattern is not None and not playback.shown:
         click.echo("capd: nothing matches", err=True)

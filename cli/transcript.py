@@ -36,7 +36,8 @@ class Block:
         time_ns: when, wall time.
         direction: whose; None when it concerns both or none.
         lines: what is said.
-        ordinal: number of the message in its session; None if it is none.
+        ordinal: number of the message in its session, the first of several that are shown together; None if it is none.
+        through: number of the last of them.
         warning: whether it tells of something missing or wrong, which no filter may hide.
     """
 
@@ -44,6 +45,7 @@ class Block:
     direction: Direction | None
     lines: list[Line]
     ordinal: int | None = None
+    through: int | None = None
     warning: bool = False
 
 
@@ -62,7 +64,9 @@ class Transcript:
         self._http = HttpLines(limits)
         self._postgresql = PostgresqlLines(limits)
         self._decoded = dict.fromkeys(Direction, protocol in DECODED)
-        self._last: dict[Direction, tuple[int, int | None]] = {}
+        self._waiting: dict[Direction, Record] = {}
+        """The first message of each direction that is not shown yet, because more of the same body may follow."""
+        self._last: dict[Direction, Record] = {}
         self._asked: dict[int, int] = {}
         self._raw: dict[Direction, tuple[int, bytearray, int]] = {}
         self._told: dict[Kind, Callable[[Record], list[Block]]] = {
@@ -117,11 +121,14 @@ class Transcript:
             lines = self._http.message(direction, told, content)
         else:
             lines, held = [_generic(told)], []
-        self._last[direction] = (record.time_ns, facts.number(told, "ordinal"))
+        self._last[direction] = record
         if not lines:
+            if facts.text(told, "type") == "body":
+                self._waiting.setdefault(direction, record)
             return held
+        first = self._waiting.pop(direction, record)
         lines[0] = (*lines[0], *self._waited(record, facts.number(told, "exchange")))
-        return [*held, _block(record, lines, warning=bool(facts.text(told, "incomplete")))]
+        return [*held, _block(record, lines, first=first, warning=bool(facts.text(told, "incomplete")))]
 
     def _waited(self, record: Record, exchange: int | None) -> Line:
         """Give how long the first answer took, once."""
@@ -164,8 +171,10 @@ class Transcript:
 
     def _pending_body(self, direction: Direction) -> list[Block]:
         lines = self._http.pending(direction)
-        time_ns, ordinal = self._last.get(direction, (0, None))
-        return [Block(time_ns=time_ns, direction=direction, lines=lines, ordinal=ordinal)] if lines else []
+        first = self._waiting.pop(direction, None)
+        if not lines or first is None:
+            return []
+        return [_block(self._last[direction], lines, first=first)]
 
     def _pending_raw(self, direction: Direction) -> list[Block]:
         waiting = self._raw.pop(direction, None)
@@ -214,6 +223,13 @@ def _generic(told: Facts) -> Line:
     return (Span(facts.text(told, "type") + " ", Style.FAINT), Span(facts.text(told, "summary"), Style.STRONG))
 
 
-def _block(record: Record, lines: list[Line], *, warning: bool = False) -> Block:
-    ordinal = facts.number(record.body, "ordinal") if record.kind is Kind.MESSAGE else None
-    return Block(time_ns=record.time_ns, direction=record.direction, lines=lines, ordinal=ordinal, warning=warning)
+def _block(record: Record, lines: list[Line], *, first: Record | None = None, warning: bool = False) -> Block:
+    through = facts.number(record.body, "ordinal") if record.kind is Kind.MESSAGE else None
+    return Block(
+        time_ns=record.time_ns,
+        direction=record.direction,
+        lines=lines,
+        ordinal=through if first is None else facts.number(first.body, "ordinal"),
+        through=through,
+        warning=warning,
+    )

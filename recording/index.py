@@ -54,6 +54,8 @@ _UPSERT_MESSAGE: Final = f"{MESSAGES.upsert} WHERE {MESSAGES.differs}"
 """A message that is there already is not written again: that would write its words again too."""
 _SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
 UUID_HEX_DIGITS: Final = 32
+EXCHANGE_LOOKED_BACK: Final = 1_000
+"""Messages before a given one among which the first of its exchange is looked for; looking at all would cost a scan."""
 
 
 class Index:
@@ -147,8 +149,6 @@ class Index:
         """Make what was written visible to others."""
         with sqlite_errors(self.path):
             self._connection.commit()
-            # A reader that may not write the shared memory file sees as far as the last read of one that may: this one.
-            self._connection.execute("SELECT value FROM meta").fetchone()
 
     def close(self) -> None:
         """Commit and close. May be called again."""
@@ -245,6 +245,19 @@ class Index:
         with sqlite_errors(self.path):
             sql = "SELECT sequence FROM session_segments WHERE session = ? ORDER BY sequence"
             return [sequence for (sequence,) in self._connection.execute(sql, [str(session)])]
+
+    def exchange_start(self, session: UUID, ordinal: int) -> int | None:
+        """Give the time in ns since 1970 at which the exchange of a message began; None when there is no such message."""
+        sql = """
+            SELECT min(earlier.time) FROM messages AS asked
+            JOIN messages AS earlier ON earlier.session_id = asked.session_id
+                AND earlier.ordinal BETWEEN asked.ordinal - ? AND asked.ordinal
+                AND (earlier.exchange = asked.exchange OR earlier.ordinal = asked.ordinal)
+            WHERE asked.session_id = (SELECT id FROM sessions WHERE session = ?) AND asked.ordinal = ?
+        """
+        with sqlite_errors(self.path):
+            row = self._connection.execute(sql, [EXCHANGE_LOOKED_BACK, str(session), ordinal]).fetchone()
+        return None if row is None or row[0] is None else int(row[0])
 
     def last_segment(self) -> int:
         """Give the number of the newest sealed segment that is in the index; 0 when there is none."""

@@ -114,7 +114,8 @@ def test_json_is_one_object_a_record(capd: Capd, recorded: Recording) -> None:
     [
         (["--from", "07:24:11.377"], ["DELETE /v1/customers/42"], ["POST", "logo.png"]),
         (["--until", "10ms"], ["POST /v1/chat"], ["DELETE", "200 OK"]),
-        (["--at", "11"], ["DELETE /v1/customers/42"], ["POST", "logo.png"]),
+        (["--at", "11"], ["before #11 is not shown", "DELETE /v1/customers/42"], ["POST", "logo.png"]),
+        (["--at", "4"], ["#4 · body 121 bytes · application/json · gzip", '"id": 42,'], ["POST", "after 250 ms"]),
         (["--grep", "not yours"], ["not yours"], ["POST", "DELETE"]),
         (["--direction", "response"], ["403 Forbidden"], ["DELETE"]),
         (["--full"], ["Accept: */*", "0000f0  "], ["more header", "more bytes"]),
