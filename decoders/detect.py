@@ -3,8 +3,8 @@
 What lives here: one test for each protocol. What must not: decoding.
 
 Bytes are the truth. A test says yes, no, or "could still be". The first yes wins; `unknown` is said when every test says
-no, when `LOOKED_AT_BYTES` have not decided, or when both directions ended. The port is asked only where bytes say nothing:
-a direction that is still too short, or a server that speaks first and says nothing typical.
+no, when `LOOKED_AT_BYTES` have not decided, or when both directions ended. The port is asked only when
+the conversation ended, or went on too long, while several protocols were still possible.
 """
 
 from __future__ import annotations

@@ -71,12 +71,12 @@ class Catalogue:
         return portal
 
     def statement(self, name: str) -> Statement:
-        """What a name means; a new unknown statement if nobody said."""
-        return self._statements.get(name) or Statement()
+        """What a name means; an unknown statement, which may be described later, if it was prepared unseen."""
+        return self._statements.get(name) or self._keep(self._statements, name, Statement())
 
     def portal(self, name: str) -> Portal:
-        """What a name means; a new unknown portal if nobody said."""
-        return self._portals.get(name) or Portal(Statement(), b"")
+        """What a name means; an unknown portal, which may be described later, if it was bound unseen."""
+        return self._portals.get(name) or self._keep(self._portals, name, Portal(Statement(), b""))
 
     def close(self, kind: str, name: str) -> None:
         """A name ends."""
@@ -101,10 +101,11 @@ class Catalogue:
             oldest.weight = 0
 
     @staticmethod
-    def _keep(table: OrderedDict[str, _T], name: str, value: _T) -> None:
+    def _keep(table: OrderedDict[str, _T], name: str, value: _T) -> _T:
         if len(name) > NAME_CHARACTERS_MAX:
-            return
+            return value
         table[name] = value
         table.move_to_end(name)
         if len(table) > STATEMENTS_MAX:
             table.popitem(last=False)
+        return value

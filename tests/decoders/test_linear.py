@@ -67,6 +67,7 @@ POSTGRESQL = {
     "rows": Shape(OPEN, RESPONSE, again(pg.row(b"1", None))),
     "rows by byte": Shape(OPEN, RESPONSE, again(pg.row(b"1", None)), 1),
     "one row": Shape(OPEN, RESPONSE, lambda size: pg.row(b"x" * size), 1),
+    "one row in small pieces": Shape(OPEN, RESPONSE, lambda size: pg.row(b"x" * (8 * size)), 16),
     "one row that is skipped": Shape(OPEN, RESPONSE, lambda size: pg.row(b"x" * (size + 1_500_000)), 64),
     "empty columns": Shape(OPEN, RESPONSE, lambda size: pg.row(*[b""] * (size // 4))),
     "one CopyData": Shape(COPYING, RESPONSE, lambda size: pg.message("d", b"x" * size), 1),

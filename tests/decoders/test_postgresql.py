@@ -137,6 +137,20 @@ CONVERSATIONS: dict[str, tuple[list[Arrival], list[str]]] = {
             *["< ReadyForQuery 2 idle", "> Query 3 c", "< ReadyForQuery 3 idle"],
         ],
     ),
+    "statement that is discarded after an error": (
+        said(
+            pg.parse("", "a") + pg.FLUSH,
+            pg.error(),
+            pg.query("b") + pg.SYNC,
+            pg.ready(),
+            pg.query("c"),
+            pg.EMPTY + pg.ready(),
+        ),
+        [
+            *[*OPENED, "> Parse 1 a", "> Flush 1", "< ErrorResponse 1 ERROR 42601: no", "> Query 2 b", "> Sync 2"],
+            *["< ReadyForQuery 2 idle", "> Query 3 c", "< EmptyQueryResponse 3", "< ReadyForQuery 3 idle"],
+        ],
+    ),
     "portal in parts": (
         said(
             pg.parse("", "a") + pg.bind("p", "") + pg.execute("p", 1) + pg.FLUSH,

@@ -100,6 +100,19 @@ def test_columns_of_a_prepared_statement() -> None:
     assert [[{"name": "a", "type": "int4"}], [{"name": "b", "type": "text"}]] == [row["columns"] for row in rows]
 
 
+@pytest.mark.parametrize(
+    ("asked", "answer"),
+    [
+        (pg.describe("S", "s") + pg.bind("", "s", results=pg.codes(1)) + pg.execute(), pg.columns(("a", 23)) + pg.BOUND),
+        (pg.describe("P", "p") + pg.execute("p"), pg.columns(("a", 23), formats=[1])),
+    ],
+)
+def test_prepared_before_the_capture(asked: bytes, answer: bytes) -> None:
+    """A statement or portal whose begin was not seen is understood from its description."""
+    arrivals = said(asked + pg.SYNC, answer + pg.row(b"1") + pg.complete("SELECT 1") + pg.ready())
+    assert [{"values": [BINARY], "columns": [{"name": "a", "type": "int4"}]}] == fields_of(arrivals, "DataRow")
+
+
 def test_columns_end_with_their_command() -> None:
     """A row that nobody described has no columns."""
     answer = pg.columns(("a", 23)) + pg.complete("SELECT 0") + pg.row(b"1")

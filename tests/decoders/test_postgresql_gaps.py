@@ -70,7 +70,9 @@ CASES: dict[str, tuple[list[Arrival], list[str]]] = {
     ),
     "start in the middle": (
         [
-            *[(REQUEST, UNKNOWN), (RESPONSE, UNKNOWN), (REQUEST, b"abc" + SELECT + pg.SYNC)],
+            (REQUEST, UNKNOWN),
+            (RESPONSE, UNKNOWN),
+            (REQUEST, b"abc" + SELECT + pg.SYNC),
             (RESPONSE, b"Z\0\0\0\5Tokyo" + pg.complete("SELECT 2") + pg.ready()),
         ],
         [
