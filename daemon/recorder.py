@@ -30,7 +30,7 @@ from capd.daemon.configuration import Configuration
 from capd.daemon.confinement import confine_recorder
 from capd.daemon.lock import InstanceLock
 from capd.daemon.recorder_cycles import Cycle, Cycles
-from capd.daemon.recorder_memory import SETTLED, Memory, Steps, steps_after
+from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
 from capd.daemon.state_directory import boot_id
 from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError, IndexUnusableError, StorageFullError
@@ -74,7 +74,7 @@ class Recorder:
         self._host = host
         self._user = user
         self._errors: deque[str] = deque(maxlen=ERRORS_SHOWN)
-        self._counts = {"messages": 0, "records": 0, "segments": 0, "damages": 0}
+        self.counts = {"messages": 0, "records": 0, "segments": 0, "damages": 0}
         self._stopping: float | None = None
         self._seal_asked = False
         self._refused_at: float | None = None
@@ -84,17 +84,17 @@ class Recorder:
         self._index = _open_index(configuration)
         self._projection = Projection(load_session=self._index.find_session, load_run=self._index.find_run)
         remembered = self._memory.load()
-        start = remembered[1] if remembered else None
+        start = remembered.position if remembered else None
         self._assembler = Assembler(
             origin=Origin(host=host, boot=boot_id()),
             history=self._history,
             user_name=user_name,
-            snapshot=remembered[0] if remembered else None,
+            snapshot=remembered.snapshot if remembered else None,
         )
         self._reader = JournalReader(configuration.journal_dir, start)
-        self._resume(start or Position(0, 0), recovery.position or Position(0, 0))
-        self._position = max(self._reader.position or Position(0, 0), recovery.position or Position(0, 0))
         self._cycles = Cycles(self._reader)
+        reached = self._resume(remembered.sequence if remembered else 0, recovery.position or Position(0, 0))
+        self._position = max(reached, recovery.position or Position(0, 0))
         self._writer = SegmentWriter(
             configuration.segments_dir,
             host=host,
@@ -111,19 +111,28 @@ class Recorder:
 
     # -- start -----------------------------------------------------------------------------------------------------------------
 
-    def _resume(self, start: Position, recorded: Position) -> None:
-        """Go again the way from the snapshot to the end of the recording; its records are there already."""
-        if recorded <= start:
-            return
-        steps = steps_after(self._configuration.segments_dir, start, self._host)
-        cycles = Cycles(self._reader, cut=steps.cuts.__contains__)
-        while (self._reader.position or start) < recorded or cycles.waiting:
-            cycle = cycles.next() or cycles.rest()
+    def _resume(self, sequence: int, recorded: Position) -> Position:
+        """Go again the way from the snapshot to the end of the recording; its records are there already.
+
+        Args:
+            sequence: number of the first segment after the snapshot.
+            recorded: everything that the journal holds before it is in segments.
+
+        Returns:
+            How far it came: `recorded`, unless the journal is not there any more.
+        """
+        steps = steps_since(self._configuration.segments_dir, sequence, self._host)
+        if self._reader.position in steps.settled:
+            self._assembler.settle()
+        self._cycles.cut = frozenset(steps.cuts | {recorded})
+        at = self._reader.position or Position(0, 0)
+        while at < recorded:
+            cycle = self._cycles.next() or self._cycles.rest()
             if not cycle:
-                return
-            end = self._again(cycle, steps)
-            if end >= recorded:
-                return
+                break
+            at = self._again(cycle, steps)
+        self._cycles.cut = frozenset()
+        return at
 
     def _again(self, cycle: Cycle, steps: Steps) -> Position:
         if isinstance(cycle, JournalDamage):
@@ -188,10 +197,10 @@ class Recorder:
             time.sleep(POLL_SECONDS)
         self._finish()
 
-    def stop(self) -> None:
-        """Make `run` finish; may be called by a signal handler."""
+    def stop(self, seconds: float = STOP_SECONDS_MAX) -> None:
+        """Make `run` finish, within about so many seconds; may be called by a signal handler."""
         if self._stopping is None:
-            self._stopping = time.monotonic() + STOP_SECONDS_MAX
+            self._stopping = time.monotonic() + seconds
 
     def ask_seal(self) -> None:
         """Seal the current segment soon; may be called by a signal handler."""
@@ -199,7 +208,7 @@ class Recorder:
 
     def _take(self, cycle: Cycle) -> None:
         if isinstance(cycle, JournalDamage):
-            self._counts["damages"] += 1
+            self.counts["damages"] += 1
             self._errors.append(f"journal damaged at file {cycle.position.file}, byte {cycle.position.offset}: {cycle.reason}")
             self._append(self._assembler.damaged().records)
             self._position = cycle.next
@@ -212,7 +221,7 @@ class Recorder:
     def _append(self, records: list[Record]) -> None:
         self._writer.append(records)
         self._index_pending += records
-        self._counts["records"] += len(records)
+        self.counts["records"] += len(records)
 
     def _attend(self, *, idle: bool) -> None:
         """Do what is due besides reading."""
@@ -265,7 +274,7 @@ class Recorder:
         records, self._index_pending = self._index_pending, []
         self._projection.receive(records)
         changes = self._projection.changes()
-        self._counts["messages"] += len(changes.messages)
+        self.counts["messages"] += len(changes.messages)
         try:
             self._index.apply(changes)
             self._index.commit()
@@ -282,7 +291,7 @@ class Recorder:
             return
         self._flushed_bytes = 0
         if path is not None:
-            self._counts["segments"] += 1
+            self.counts["segments"] += 1
             with SegmentReader(path) as reader:
                 if reader.footer is not None:
                     self._index.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
@@ -296,12 +305,15 @@ class Recorder:
         began = time.monotonic()
         if self._position != self._remembered_position:
             try:
-                self._memory.save(self._assembler.snapshot(), self._position)
+                self._memory.save(self._remembered())
                 self._remembered_position = self._position
             except CapdError as error:
                 self._errors.append(str(error))
         self._remembered_at = time.monotonic()
         self._remembering_seconds = self._remembered_at - began
+
+    def _remembered(self) -> Remembered:
+        return Remembered(snapshot=self._assembler.snapshot(), position=self._position, sequence=self._writer.sequence)
 
     def _refuse(self, error: CapdError) -> None:
         if self._refused_at is None:
@@ -337,7 +349,7 @@ class Recorder:
             "sessions_total": self._assembler.table.total,
             "sessions_evicted": self._assembler.table.evictions,
             "blocks_malformed": self._assembler.malformed,
-            **self._counts,
+            **self.counts,
             "losses": self._assembler.losses,
             "rss_bytes": rss_bytes(),
             "errors": list(self._errors),

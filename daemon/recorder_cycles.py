@@ -8,7 +8,6 @@ where control or notes follow data, and where control follows control.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
 from capd.recording.journal import Block, JournalDamage, JournalReader, Position, Source
@@ -26,15 +25,11 @@ class Cycles:
     does.
     """
 
-    def __init__(self, reader: JournalReader, *, cut: Callable[[Position], bool] = lambda _: False) -> None:
-        """Begin where the reader is.
-
-        Args:
-            reader: the journal.
-            cut: says of a position whether a cycle has to end there.
-        """
+    def __init__(self, reader: JournalReader) -> None:
+        """Begin where the reader is."""
         self._reader = reader
-        self._cut = cut
+        self.cut: frozenset[Position] = frozenset()
+        """Positions at which a cycle has to end, because it ended there before."""
         self._held: list[Block] = []
         self._held_bytes = 0
         self._ahead: Block | JournalDamage | None = None
@@ -61,7 +56,7 @@ class Cycles:
                 return self.rest()
             self._held.append(found)
             self._held_bytes += len(found.payload)
-            if self._cut(found.next):
+            if found.next in self.cut:
                 return self.rest()
 
     def rest(self) -> list[Block]:

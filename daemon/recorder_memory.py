@@ -17,13 +17,14 @@ from uuid import UUID
 
 import msgpack
 
-from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError, pack, unpack
+from capd.daemon.assembly import snapshot as snapshots
+from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
 from capd.recording.durable import replace_content
 from capd.recording.errors import CorruptSegmentError, on_disk
 from capd.recording.journal import Position
 from capd.recording.record import Kind
 from capd.recording.segment import SegmentReader
-from capd.recording.segment.layout import SEALED_SUFFIX
+from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
@@ -42,6 +43,21 @@ class Steps:
     settled: frozenset[Position]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """A snapshot and when it was taken.
+
+    Attributes:
+        snapshot: the assembler's state.
+        position: everything that the journal holds before it was in sealed segments.
+        sequence: number of the first segment that was written afterwards.
+    """
+
+    snapshot: Snapshot
+    position: Position
+    sequence: int
+
+
 class Memory:
     """The recorder's own files."""
 
@@ -49,8 +65,8 @@ class Memory:
         self._state_file = directory / "state"
         self._position_file = position_file
 
-    def load(self) -> tuple[Snapshot, Position] | None:
-        """Give the last snapshot; None when there is none that can be read.
+    def load(self) -> Remembered | None:
+        """Give what was remembered last; None when there is nothing that can be read.
 
         Raises:
             StateDirectoryError: the file cannot be read.
@@ -61,47 +77,41 @@ class Memory:
             except FileNotFoundError:
                 return None
         try:
-            return unpack(data)
-        except UnreadableSnapshotError:
+            sequence, position, packed = msgpack.unpackb(data)
+            return Remembered(
+                snapshot=snapshots.unpack(packed), position=Position.from_fields(position), sequence=int(sequence)
+            )
+        except (UnreadableSnapshotError, ValueError, TypeError, msgpack.UnpackException):
             return None
 
-    def save(self, snapshot: Snapshot, position: Position) -> None:
-        """Keep a snapshot that was taken at a position up to which everything is sealed; the journal before it may go.
+    def save(self, remembered: Remembered) -> None:
+        """Remember, and so let the journal before it go.
 
         Raises:
-            StateDirectoryError: it cannot be written; the one before is still there.
+            StateDirectoryError: it cannot be written; what was remembered before still is.
         """
+        position = remembered.position.to_fields()
         with on_disk("write", self._state_file):
-            replace_content(self._state_file, pack(snapshot, position))
+            fields = (remembered.sequence, position, snapshots.pack(remembered.snapshot))
+            replace_content(self._state_file, msgpack.packb(fields))
         with on_disk("write", self._position_file):
-            replace_content(self._position_file, msgpack.packb(position.to_fields()), mode=0o644)
+            replace_content(self._position_file, msgpack.packb(position), mode=0o644)
 
 
-def steps_after(segments: Path, position: Position, host: UUID) -> Steps:
-    """Find the steps that the recorder took after a position. Damaged segments are passed over."""
+def steps_since(segments: Path, sequence: int, host: UUID) -> Steps:
+    """Find the steps that the recorder took in the segments from a number on. Damaged segments are passed over."""
     cuts: set[Position] = set()
     settled: set[Position] = set()
     with on_disk("read", segments):
-        paths = sorted((path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX), reverse=True)
+        paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
     for path in paths:
         try:
-            if not _add_steps(path, position, host, cuts, settled):
-                break
+            with SegmentReader(path) as reader:
+                for frame in reader.frames():
+                    if not frame.continued:
+                        cuts.add(frame.preamble.position)
+                    if any(record.kind is Kind.MARKER and record.body.get("name") == SETTLED for record in frame.records(host)):
+                        settled.add(frame.preamble.position)
         except CorruptSegmentError:
             continue
     return Steps(cuts=frozenset(cuts), settled=frozenset(settled))
-
-
-def _add_steps(path: Path, position: Position, host: UUID, cuts: set[Position], settled: set[Position]) -> bool:
-    """Take the steps of one segment. False: it and all before it end before the position."""
-    with SegmentReader(path) as reader:
-        if reader.footer is not None and reader.footer.position <= position:
-            return False
-        for frame in reader.frames():
-            at = frame.preamble.position
-            if frame.continued or at <= position:
-                continue
-            cuts.add(at)
-            if any(record.kind is Kind.MARKER and record.body.get("name") == SETTLED for record in frame.records(host)):
-                settled.add(at)
-    return True

@@ -24,7 +24,7 @@ from capd.daemon.assembly.events import ControlEvent
 from capd.daemon.assembly.lineage import Lineage
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.processes import ProcessTable, Run, RunTable
-from capd.daemon.assembly.session import History, Session
+from capd.daemon.assembly.session import History, Session, tie_name
 from capd.daemon.assembly.sessions import TLS_KEY, Origin, SessionTable, UserName
 from capd.daemon.assembly.snapshot import Snapshot, restored_session, saved_chunk, saved_session
 from capd.daemon.assembly.streams import DAMAGED, RESTARTED, Chunk, reason_of
@@ -33,6 +33,7 @@ from capd.probes.layouts import (
     ExecEvent,
     ExitEvent,
     ForkEvent,
+    Library,
     MalformedEventError,
     Role,
     SocketCloseEvent,
@@ -195,7 +196,7 @@ class Assembler:
         """Give the session that plaintext belongs to; None when it has to wait for its socket."""
         if chunk.socket:
             if chunk.stream in self._hold:
-                self._tie(chunk.stream, chunk.socket, batch)
+                self._tie(chunk, TlsOpenEvent(chunk.stream, 0, chunk.socket, chunk.library, chunk.tie), batch)
             self.table.tie(chunk.stream, chunk.socket)
             return chunk.socket
         session = self.table.of_stream(chunk.stream)
@@ -207,10 +208,16 @@ class Assembler:
             self._release(stream, batch)
         return None
 
-    def _tie(self, stream: int, socket: int, batch: Batch) -> None:
-        """What waited for its socket belongs to this one."""
-        for chunk in self._hold.release(stream):
-            chunk.socket = socket
+    def _tie(self, event: ControlEvent | Chunk, body: TlsOpenEvent, batch: Batch) -> None:
+        """A TLS stream has its socket: what waited belongs there, before what comes."""
+        waiting = self._hold.release(body.stream)
+        session = self.table.get(body.socket) or self._begin(body.socket, waiting[0] if waiting else event, batch)
+        self.table.tie(body.stream, body.socket)
+        library = body.library or (waiting[0].library if waiting else Library.NONE)
+        session.tie(body.stream, library, body.tie, event.wall_ns, batch)
+        self._changed[body.socket] = session
+        for chunk in waiting:
+            chunk.socket, chunk.tie = body.socket, body.tie
             self._chunk(chunk, batch)
 
     def _release(self, stream: int, batch: Batch) -> Session | None:
@@ -277,23 +284,19 @@ class Assembler:
     def _tls_open(self, event: ControlEvent, body: TlsOpenEvent, batch: Batch) -> None:
         if not body.socket:
             return
-        self._tie(body.stream, body.socket, batch)
         untied = self.table.get(TLS_KEY + body.stream)
-        session = self.table.get(body.socket)
-        if untied is not None:
-            facts: dict[str, Value] = {"name": "tied_late", "socket": body.socket, "tie": Tie(body.tie).name.lower()}
-            facts["session"] = None if session is None else session.state.id.bytes
-            batch.records.append(Record(Kind.MARKER, untied.state.id, event.wall_ns, None, facts))
+        if untied is None:
+            self._tie(event, body, batch)
             return
-        if session is None:
-            session = self._begin(body.socket, event, batch)
-        self.table.tie(body.stream, body.socket)
-        session.tie(body.stream, body.library, body.tie, event.wall_ns, batch)
-        self._changed[body.socket] = session
+        session = self.table.get(body.socket)
+        facts: dict[str, Value] = {"name": "tied_late", "socket": body.socket, "tie": tie_name(body.tie)}
+        facts["session"] = None if session is None else session.state.id.bytes
+        batch.records.append(Record(Kind.MARKER, untied.state.id, event.wall_ns, None, facts))
 
     def _tls_close(self, event: ControlEvent, body: TlsCloseEvent, batch: Batch) -> None:
         if body.stream in self._hold and body.socket:
-            self._tie(body.stream, body.socket, batch)
+            waited = TlsOpenEvent(body.stream, 0, body.socket, Library.NONE, Tie.NONE)
+            self._tie(event, waited, batch)
         session = self._release(body.stream, batch) if body.stream in self._hold else self.table.of_stream(body.stream)
         session = session or self.table.get(TLS_KEY + body.stream)
         if session is None:

@@ -97,11 +97,10 @@ class Decoding:
                 if not self.state.ended[direction]:
                     yield from self._decode(direction, b"")
 
-    def over_tls(self) -> None:
-        """What follows comes from inside TLS: begin anew, unless the protocol is one that upgrades itself."""
-        if self.decided and self.state.protocol in OVER_TLS:
-            return
-        self.restart()
+    @property
+    def goes_on_over_tls(self) -> bool:
+        """Whether what comes from inside TLS continues the conversation before it."""
+        return self.decided and self.state.protocol in OVER_TLS
 
     def restart(self) -> None:
         """Forget the protocol; what follows is a conversation of its own."""

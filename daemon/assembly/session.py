@@ -166,10 +166,10 @@ class Session:
             return
         if chunk.stream not in self.spoken:
             self.spoken.add(chunk.stream)
-            if not self.continues:
+            if not self.continues and not self.decoding.goes_on_over_tls:
                 self._rebuild_if_stale(chunk.wall_ns, batch)
                 self._flush_decoding(chunk.wall_ns, batch)
-                self.decoding.over_tls()
+                self.decoding.restart()
                 self.writer.over_tls()
             self.continues = False
         state.plaintext[chunk.direction] += chunk.length

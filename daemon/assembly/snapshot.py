@@ -22,7 +22,6 @@ from capd.daemon.assembly.state import SessionState
 from capd.daemon.assembly.streams import Channel, Chunk
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
-from capd.recording.journal import Position
 
 VERSION: Final = 1
 
@@ -133,23 +132,23 @@ def saved_chunk(chunk: Chunk) -> SavedChunk:
     return cast(SavedChunk, tuple(getattr(chunk, name) for name in Chunk.__slots__))
 
 
-def pack(snapshot: Snapshot, position: Position) -> bytes:
-    """Give the bytes of a snapshot that was taken at a journal position."""
+def pack(snapshot: Snapshot) -> bytes:
+    """Give the bytes of a snapshot."""
     fields = _ADAPTER.dump_python(snapshot)
-    return cast(bytes, msgpack.packb((VERSION, position.to_fields(), fields), default=_plain))
+    return cast(bytes, msgpack.packb((VERSION, fields), default=_plain))
 
 
-def unpack(data: bytes) -> tuple[Snapshot, Position]:
-    """Read a snapshot and its position.
+def unpack(data: bytes) -> Snapshot:
+    """Read a snapshot.
 
     Raises:
         UnreadableSnapshotError: it is damaged, or of another version.
     """
     try:
-        version, position, fields = msgpack.unpackb(data, strict_map_key=False, use_list=False)
+        version, fields = msgpack.unpackb(data, strict_map_key=False, use_list=False)
         if version != VERSION:
             raise UnreadableSnapshotError(f"a snapshot of version {version}")
-        return _ADAPTER.validate_python(fields), Position.from_fields(list(position))
+        return _ADAPTER.validate_python(fields)
     except (ValueError, TypeError, msgpack.UnpackException, ValidationError) as error:
         raise UnreadableSnapshotError(f"not a snapshot: {error}") from error
 

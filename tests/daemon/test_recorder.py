@@ -1,0 +1,290 @@
+"""The recorder as a process: journal in, recording out, whatever happens to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from uuid import UUID
+
+import msgpack
+import pytest
+
+from capd.daemon import recorder_user, state_directory
+from capd.daemon.configuration import Configuration
+from capd.daemon.recorder import Recorder
+from capd.recording.index import Index
+from capd.recording.journal import Block, JournalWriter, Position
+from capd.recording.record import Kind, Record
+from capd.recording.segment import SegmentReader
+from tests.assembly.test_snapshot import http_events, story
+from tests.assembly.world import HOST, MS, REQUEST, RUN, Daemon, closed, executed, opened, stream
+from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
+
+DEATHS = 8
+
+
+@pytest.fixture
+def settings(configuration: Configuration) -> Configuration:
+    """Give an instance whose directories are there, as the daemon leaves them."""
+    if os.geteuid() == 0:
+        user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
+        state_directory.prepare(configuration, user)
+    else:
+        for directory in (configuration.recorder_dir, configuration.segments_dir, configuration.recorder_runtime_dir):
+            directory.mkdir(parents=True)
+    configuration.host_file.write_text(f"{HOST}\n")
+    lines = f'state_dir = "{configuration.state_dir}"\nruntime_dir = "{configuration.runtime_dir}"\n'
+    (configuration.state_dir / "capd.toml").write_text(lines)
+    return configuration
+
+
+Start = Callable[[], "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def start(settings: Configuration) -> Iterator[Start]:
+    """Give a starter of the role; what it started ends with the test."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def begin() -> subprocess.Popen[bytes]:
+        command = capd("recorder", "--config", settings.state_dir / "capd.toml")
+        started.append(subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE))
+        return started[-1]
+
+    yield begin
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+class Journal:
+    """Writes blocks as the daemon would, readable for the recorder."""
+
+    def __init__(self, settings: Configuration) -> None:
+        group = settings.journal_dir.stat().st_gid if settings.journal_dir.exists() else None
+        self._writer = JournalWriter(settings.journal_dir, group=group)
+
+    def put(self, blocks: list[Block]) -> None:
+        """Append the blocks of one cycle."""
+        for block in blocks:
+            stamps = {"boottime_ns": block.boottime_ns, "realtime_ns": block.realtime_ns}
+            self._writer.append(block.source, block.payload, count=block.count, **stamps)
+
+    def close(self) -> None:
+        """End the file."""
+        self._writer.close()
+
+
+def status(settings: Configuration) -> dict[str, object]:
+    """Give the role's status; empty while there is none."""
+    try:
+        found = json.loads(settings.recorder_status_file.read_bytes())
+    except FileNotFoundError:
+        return {}
+    assert isinstance(found, dict)
+    return found
+
+
+def end(settings: Configuration, process: subprocess.Popen[bytes]) -> None:
+    """Stop the role as the supervisor does, once it is there."""
+    wait_until(lambda: status(settings).get("pid") == process.pid or process.poll() is not None, "the role runs")
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=40)
+    assert (0, b"") == (process.returncode, errors)
+
+
+def recorded(settings: Configuration) -> dict[UUID, list[Record]]:
+    """Give all records on disk by session, in recorded order, without what tells of the recorder's own pauses."""
+    found: dict[UUID, list[Record]] = {}
+    for path in sorted(settings.segments_dir.glob("*.seg")):
+        with SegmentReader(path) as reader:
+            for record in reader.records():
+                if record.body.get("name") != "settled":
+                    found.setdefault(record.session, []).append(record)
+    return found
+
+
+def said(records: list[Record]) -> list[tuple[object, ...]]:
+    """Give what was said, without the OPEN records: how often facts are repeated depends on how the journal grew."""
+    return [
+        (record.kind, record.direction, record.time_ns, dict(record.body)) for record in records if record.kind is not Kind.OPEN
+    ]
+
+
+def test_a_journal_becomes_segments_and_an_index(settings: Configuration, start: Start) -> None:
+    """What is in the journal is in sealed segments and in the index when the role was told to end."""
+    journal = Journal(settings)
+    for blocks in story():
+        journal.put(blocks)
+    end(settings, start())
+    found = recorded(settings)
+    with Index.open(settings.index_file, readonly=True) as index:
+        rows = index.sessions(limit=None)
+        assert {row.session for row in rows} == {session for session, records in found.items() if records[0].kind is Kind.OPEN}
+        for row in rows:
+            closing = found[row.session][-1].body
+            assert closing["messages"] == row.messages
+            assert {"request": row.bytes[0], "response": row.bytes[1]} == closing["bytes"]
+        assert {"closed"} == {row.state for row in rows}
+    assert [] == list(settings.segments_dir.glob("*.open"))
+
+
+def test_the_role_runs_without_rights_and_says_so(settings: Configuration, start: Start) -> None:
+    """The status names an unprivileged user, the lag and the counts."""
+    journal = Journal(settings)
+    for blocks in story():
+        journal.put(blocks)
+    process = start()
+    wait_until(lambda: status(settings).get("sessions_total"), "the status tells of sessions")
+    found = status(settings)
+    assert process.pid == found["pid"]
+    assert "running" == found["state"]
+    assert 0 == found["lag_bytes"]
+    assert [] == found["errors"]
+    if os.geteuid() == 0:
+        assert 0 != found["uid"]
+    names = {"position", "lag_bytes", "lag_seconds", "sessions_open", "sessions_total", "messages", "records", "segments"}
+    assert names | {"losses", "uid", "user", "pid", "rss_bytes", "state", "errors"} <= set(found)
+    end(settings, process)
+
+
+def test_sessions_can_be_found_before_they_end(settings: Configuration, start: Start) -> None:
+    """An open session is in the index, and its bytes in an open segment, within a second of being drained."""
+    journal = Journal(settings)
+    daemon = Daemon()
+    process = start()
+    wait_until(lambda: settings.index_file.exists() and status(settings), "the role runs")
+    events, _ = http_events(10 * MS, 9)
+    journal.put(daemon.started())
+    journal.put(daemon.run_started())
+    began = time.monotonic()
+    journal.put(daemon.cycle(12 * MS, control=[executed(MS, b"/bin/agent", b"agent"), opened(2 * MS, 9)], data=events[:6]))
+
+    def listed() -> bool:
+        with Index.open(settings.index_file, readonly=True) as index:
+            return bool(index.sessions())
+
+    wait_until(listed, "the session is in the index", seconds=5)
+    assert time.monotonic() - began < 2
+    (path,) = settings.segments_dir.glob("*.open")
+    with SegmentReader(path) as reader:
+        assert b"POST /a HTTP/1.1\r\n" in stream(reader.records(), REQUEST)
+    end(settings, process)
+
+
+def test_kill_9_at_any_moment_loses_and_repeats_nothing(settings: Configuration, start: Start, tmp_path: Path) -> None:
+    """Killed again and again while the journal grows, the role has recorded in the end what it records without."""
+    chance = random.Random(4)
+    cycles = story()
+    daemon = Daemon()
+    time_ns = 80 * MS
+    for number in range(60):
+        events, ends = http_events(time_ns, 1_000 + number)
+        cycles.append(daemon.cycle(time_ns + MS, control=[opened(time_ns, 1_000 + number)], data=events[:9]))
+        cycles.append(daemon.cycle(time_ns + 2 * MS, data=events[9:]))
+        cycles.append(daemon.cycle(time_ns + 3 * MS, control=[closed(time_ns + 3 * MS, 1_000 + number, *ends)]))
+        time_ns += 10 * MS
+    cycles.append(daemon.note(time_ns, note="run_ended", key=RUN))
+    journal = Journal(settings)
+    process = start()
+    deaths = set(chance.sample(range(len(cycles)), DEATHS))
+    for number, blocks in enumerate(cycles):
+        journal.put(blocks)
+        time.sleep(0.01)
+        if number in deaths:
+            time.sleep(chance.random())
+            process.kill()
+            process.wait()
+            process = start()
+    end(settings, process)
+    found = recorded(settings)
+    undisturbed = assembled(settings.journal_dir, tmp_path / "other")
+    assert set(undisturbed) == set(found)
+    for session, records in undisturbed.items():
+        assert said(records) == said(found[session])
+
+
+def assembled(journal: Path, directory: Path) -> dict[UUID, list[Record]]:
+    """Give what a role that nobody disturbed makes of the same journal."""
+    other = Configuration(state_dir=directory / "state", runtime_dir=directory / "run")
+    for place in (other.recorder_dir, other.segments_dir, other.index_dir, other.recorder_runtime_dir):
+        place.mkdir(parents=True)
+    other.journal_dir.symlink_to(journal)
+    role = Recorder(other, host=HOST, user="test")
+    role.stop()
+    role.run()
+    return recorded(other)
+
+
+def test_the_journal_may_be_freed_behind_sealed_segments(settings: Configuration, start: Start) -> None:
+    """The journal before the role's position can go: a killed role goes on without it, and nothing is lost or repeated."""
+    cycles = story()
+    journal = Journal(settings)
+    for blocks in cycles[:4]:
+        journal.put(blocks)
+    journal.close()
+    whole = Path(shutil.copytree(settings.journal_dir, settings.runtime_dir / "journal"))
+    journal = Journal(settings)  # a restarted daemon begins another file
+    journal.put(cycles[4])
+    process = start()
+    wait_until(lambda: status(settings).get("records"), "the role has recorded")
+    process.send_signal(signal.SIGUSR1)
+    wait_until(settings.position_file.exists, "the role has sealed")
+    process.kill()
+    process.wait()
+    position = Position.from_fields(msgpack.unpackb(settings.position_file.read_bytes()))
+    freed = [path for path in settings.journal_dir.glob("*.journal") if int(path.stem) < position.file]
+    assert freed
+    for path in freed:
+        path.unlink()
+    for blocks in cycles[5:]:
+        journal.put(blocks)
+    end(settings, start())
+    for path in settings.journal_dir.glob("*.journal"):
+        shutil.copy(path, whole)
+    undisturbed = assembled(whole, settings.runtime_dir / "other")
+    found = recorded(settings)
+    assert set(undisturbed) == set(found)
+    for session, records in undisturbed.items():
+        assert said(records) == said(found[session])
+
+
+def test_a_second_recorder_in_the_same_place_is_refused(settings: Configuration, start: Start) -> None:
+    """Two roles never write one recording: the second ends with the status for that."""
+    first = start()
+    wait_until(lambda: status(settings), "the role runs")
+    second = start()
+    _, errors = second.communicate(timeout=20)
+    assert 7 == second.returncode
+    assert b"another capd" in errors
+    end(settings, first)
+
+
+@pytest.mark.parametrize("damage", ["state", "index"])
+def test_lost_memory_costs_no_record(settings: Configuration, start: Start, damage: str) -> None:
+    """Without its snapshot or its index the role makes them anew from journal and segments."""
+    journal = Journal(settings)
+    cycles = story()
+    for blocks in cycles[:4]:
+        journal.put(blocks)
+    process = start()
+    wait_until(lambda: status(settings).get("records"), "the role has recorded")
+    process.kill()
+    process.wait()
+    victim = settings.recorder_dir / "state" if damage == "state" else settings.index_file
+    victim.write_bytes(b"\xff" * 100)
+    for blocks in cycles[4:]:
+        journal.put(blocks)
+    end(settings, start())
+    found = recorded(settings)
+    undisturbed = assembled(settings.journal_dir, settings.runtime_dir / "other")
+    assert set(undisturbed) == set(found)
+    for session, records in undisturbed.items():
+        assert said(records) == said(found[session])
