@@ -6,6 +6,7 @@ What lives here: options, and the directories while it still is root. What must 
 from __future__ import annotations
 
 import os
+from importlib import import_module
 from typing import Final
 
 import click
@@ -30,4 +31,6 @@ def command(config: str | None) -> None:
     settings = configuration.load(config)
     if os.geteuid() == 0:
         state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
+    # Imported late for the sake of readers; but without rights its files may be out of reach, such as below /root.
+    import_module("sqlite_utils")
     recorder.run_recorder(settings)
