@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record
 from capd.recording.rows import Endpoint, MessageRow, RunRow, SegmentRow, SessionProcess, SessionRow
 from capd.recording.segment import SegmentReader, SegmentWriter
+from tests.requirements import require_root
 
 Conversation = Callable[..., list[Record]]
 HOST = UUID(int=1)
@@ -115,10 +115,11 @@ def test_a_session_is_there_from_its_first_record_on(tmp_path: Path, index: Inde
         assert ("open", 1, (40, 40)) == (row.state, row.messages, row.bytes)
 
 
+@pytest.mark.parametrize("closed", [True, False])
 @pytest.mark.parametrize("split", range(1, 10))
-def test_records_seen_twice_leave_the_same_index(tmp_path: Path, conversation: Conversation, split: int) -> None:
+def test_records_seen_twice_leave_the_same_index(tmp_path: Path, conversation: Conversation, split: int, closed: bool) -> None:
     """Records taken in again after a crash, with a new projection, change no row and add none."""
-    records = conversation(1)
+    records = conversation(1) if closed else conversation(1)[:-1]
     with Index.open(tmp_path / "a.db") as once:
         take(once, records)
         expected = (once.sessions(), once.search("message"), once.counts())
@@ -438,9 +439,9 @@ with Index.open(Path(sys.argv[1]), readonly=True) as index:
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_another_user_reads_while_the_recorder_writes(index: Index, tmp_path: Path) -> None:
     """A user who may only read the files sees every commit of a living writer, and the index of one that has closed."""
+    require_root()
     for directory in (index.path.parent, *index.path.parents):
         if directory != Path("/"):
             directory.chmod(directory.stat().st_mode | 0o055)
@@ -486,9 +487,9 @@ def test_another_user_reads_while_the_recorder_writes(index: Index, tmp_path: Pa
         reader.wait()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_a_user_who_may_not_read_is_told(index: Index) -> None:
     """Without permission the error says so instead of calling the index damaged."""
+    require_root()
     index.commit()
     code = READ_AS_NOBODY.replace("import sys\n", "import sys, os\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n", 1)
     done = subprocess.run([sys.executable, "-P", "-c", code, str(index.path)], capture_output=True, text=True, check=False)

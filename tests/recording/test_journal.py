@@ -29,6 +29,7 @@ from capd.recording.journal.block import (
     file_path,
     payload_of,
 )
+from tests.requirements import require_root
 
 FileLimit = Callable[[int], AbstractContextManager[None]]
 Found = Block | JournalDamage
@@ -323,19 +324,39 @@ def test_a_block_taken_back_while_it_is_read_is_no_damage(tmp_path: Path) -> Non
     assert [b"x" * 100] == payloads(read_all(reader))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act as another user")
 def test_a_reader_without_permission_is_told(tmp_path: Path) -> None:
     """A user outside of the group gets the error that says so."""
+    require_root()
     tmp_path.chmod(0o755)
     with JournalWriter(tmp_path / "journal") as writer:
         append(writer, b"x")
-    reader = JournalReader(tmp_path / "journal", None)
-    os.seteuid(65534)
-    try:
-        with pytest.raises(NotReadableError, match="Permission denied"):
-            reader.read()
-    finally:
-        os.seteuid(0)
+    read = "from pathlib import Path; from capd.recording.journal import JournalReader as R; R(Path({!r}), None).read()"
+    code = read.format(str(tmp_path / "journal"))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", f"import os; os.setgroups([]); os.setgid(65534); os.setuid(65534); {code}"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert f"{NotReadableError.__name__}: cannot read" in done.stderr
+
+
+def test_a_block_written_between_two_looks_is_not_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that appends and rotates while the reader looks for a newer file costs nothing."""
+    with JournalWriter(tmp_path, level=None, file_bytes_max=150) as writer:
+        append(writer, b"one")
+        reader = JournalReader(tmp_path, None)
+        reader.read()
+        look = reader._following
+
+        def meanwhile() -> int | None:
+            monkeypatch.undo()
+            append(writer, b"two")
+            append(writer, b"three")
+            return look()
+
+        monkeypatch.setattr(reader, "_following", meanwhile)
+        assert [b"two", b"three"] == payloads(read_all(reader))
 
 
 def test_a_newer_block_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -15,12 +14,13 @@ from uuid import UUID
 
 import pytest
 
-from capd.recording.errors import CorruptSegmentError, NewerVersionError, StorageFullError
+from capd.recording.errors import CorruptSegmentError, NewerVersionError, StateDirectoryError, StorageFullError
 from capd.recording.journal import Position
 from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader, SegmentWriter, recover
 from capd.recording.segment.layout import FILE_HEADER, FileHeader, open_path, sealed_path
 from capd.recording.verify import verify_directory
+from tests.requirements import require, require_root
 
 HOST = UUID(int=1)
 FileLimit = Callable[[int], AbstractContextManager[None]]
@@ -222,14 +222,33 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path: Path, flushes: list[list[R
     assert {"flush", "seal"} == failed
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount a small file system")
+@pytest.mark.parametrize("more", [0, 2])
+def test_a_seal_that_cannot_rename_leaves_a_segment_that_goes_on(
+    tmp_path: Path, flushes: list[list[Record]], more: int
+) -> None:
+    """When the last step of a seal fails, frames may follow and the next seal makes a whole file."""
+    writer = SegmentWriter(tmp_path, host=HOST, clock=clock())
+    writer.append(flushes[0])
+    writer.flush(Position(0, 1))
+    obstacle = sealed_path(tmp_path, 1)
+    obstacle.mkdir()
+    with pytest.raises(StateDirectoryError, match="cannot seal"):
+        writer.seal({"a long name, so that the first footer is longer than the second": 1})
+    obstacle.rmdir()
+    writer.append(flushes[2][:more])
+    writer.flush(Position(0, 2))
+    writer.seal({})
+    (report,) = verify_directory(tmp_path)
+    assert (1 + more, []) == (report.records, report.findings)
+
+
 def test_a_full_file_system_is_told_as_full(tmp_path: Path, flushes: list[list[Record]]) -> None:
     """On a file system of one page's room the error is StorageFullError, and what was sealed before verifies."""
+    require_root()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)], capture_output=True, text=True, check=False
     )
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.strip()}")
+    require(mounted.returncode == 0, f"needs to mount a tmpfs: {mounted.stderr.strip()}")
     try:
         writer = SegmentWriter(tmp_path, host=HOST, clock=clock())
         random.seed(1)
