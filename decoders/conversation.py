@@ -54,6 +54,11 @@ class Side(ABC):
     def broke(self) -> None:  # noqa: B027  (most protocols need nothing here)
         """Called once after a ProtocolError of this side."""
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing more will be decoded; bytes that come nevertheless are skipped."""
+        return self.ended or self.broken is not None
+
     def error(self, offset: int, reason: str) -> ProtocolError:
         """Build the error for a byte at `offset` of this direction."""
         return ProtocolError(self.direction, offset, reason)
@@ -64,7 +69,7 @@ class Side(ABC):
 
     def take(self, item: bytes | Gap) -> bool:
         """Take an arrival. False: it must be offered again later."""
-        if self.broken is not None or self.ended:
+        if self.over:
             self._take_after_end(item)
             return True
         self.ready = True

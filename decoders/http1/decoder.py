@@ -119,6 +119,8 @@ class RequestSide(LossySide):
 
     def switched(self, protocol: str) -> None:
         """The answer is there and switches."""
+        if self.over:
+            return
         if self.state in (State.HELD, State.START, State.FIELDS, State.RESYNC):
             self._leave_head()
             self.tunnel(protocol)
@@ -127,7 +129,7 @@ class RequestSide(LossySide):
 
     def answers_unknown(self) -> None:
         """Answers can no longer be seen: look for a next request among what waits."""
-        if self.state is State.HELD and self._asked is not None:
+        if self.state is State.HELD and self._asked is not None and not self.over:
             if self._asked.connect:
                 self.tunnel("CONNECT")
             else:

@@ -144,6 +144,14 @@ CASES: dict[str, tuple[list[Arrival], list[str]]] = {
             "> tunnel 0 cd (before this: 4 bytes lost: ring full)",
         ],
     ),
+    "switched after its end": (
+        [(REQUEST, UNKNOWN), (REQUEST, b"ab"), (REQUEST, b""), (REQUEST, b"cd"), (RESPONSE, b"HTTP/1.1 101 Go\r\n\r\n")],
+        [
+            "> ~ 0..2: no message boundary known after bytes lost: ring full",
+            "> ~ 2..4: bytes after the end of the direction",
+            "< response None 101 Go",
+        ],
+    ),
     "after an error": (
         [(REQUEST, b"nonsense\r\n"), (REQUEST, LOST), (REQUEST, b"ab")],
         [
