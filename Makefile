@@ -39,7 +39,7 @@ bench: env-dev ## measure; prints ratios of one run (docs/performance.md)
 	@$(SUDO) $(PY) bench/run.py $(BENCH)
 
 soak: env-dev ## a million hostile inputs into the decoders
-	@$(PY) -m pytest tests/soak $(PYTEST)
+	@CAPD_SOAK_CASES=$${CAPD_SOAK_CASES:-1000000} $(PY) -m pytest tests/soak $(PYTEST)
 
 coverage: env-dev ## tests with branch coverage
 	@$(SUDO) $(RUN)/coverage run -m pytest $(PYTEST)
