@@ -291,7 +291,7 @@ class Assembler:
         session = self.table.get(body.socket)
         facts: dict[str, Value] = {"name": "tied_late", "socket": body.socket, "tie": tie_name(body.tie)}
         facts["session"] = None if session is None else session.state.id.bytes
-        batch.records.append(Record(Kind.MARKER, untied.state.id, event.wall_ns, None, facts))
+        batch.records.append(Record(Kind.MARKER, untied.state.id, untied.state.moment(event.wall_ns), None, facts))
 
     def _tls_close(self, event: ControlEvent, body: TlsCloseEvent, batch: Batch) -> None:
         if body.stream in self._hold and body.socket:

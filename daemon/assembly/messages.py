@@ -127,7 +127,7 @@ class MessageWriter:
         if together is None or not self._joins(together, message):
             self.flush(batch)
             together = self._together = _Together(message, time_ns, message.end)
-        together.end = message.end
+        together.end, together.time_ns = message.end, time_ns
         together.incomplete = together.incomplete or message.incomplete
         if message.type == BODY_TYPE:
             together.content.append(message.content)
@@ -204,7 +204,7 @@ class MessageWriter:
         if form.text is not None:
             body["text"] = form.text
         state.messages += 1
-        batch.records.append(Record(Kind.MESSAGE, state.id, time_ns, Direction(direction), body))
+        batch.records.append(Record(Kind.MESSAGE, state.id, state.moment(time_ns), Direction(direction), body))
 
     def finish(self, time_ns: int, batch: Batch) -> None:
         """The session is over: tell what is not told yet."""
@@ -232,7 +232,11 @@ class MessageWriter:
 
     def _mark(self, direction: int, body: dict[str, Value], time_ns: int, batch: Batch) -> None:
         if not self.muted:
-            batch.records.append(Record(Kind.MARKER, self._state.id, time_ns, Direction(direction ^ self._state.swapped), body))
+            batch.records.append(
+                Record(
+                    Kind.MARKER, self._state.id, self._state.moment(time_ns), Direction(direction ^ self._state.swapped), body
+                )
+            )
 
     def _offset(self, failure: Failure) -> int:
         return failure.offset + self._state.base[failure.direction ^ self._state.swapped]

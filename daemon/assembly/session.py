@@ -127,7 +127,7 @@ class Session:
 
     def _deliver(self, chunk: Chunk, batch: Batch) -> None:
         state = self.state
-        state.last_ns = max(state.last_ns, chunk.wall_ns)
+        state.moment(chunk.wall_ns)
         state.active_ns = max(state.active_ns, chunk.time_ns)
         if chunk.tls:
             self._plaintext(chunk, batch)
@@ -185,7 +185,7 @@ class Session:
             piece = bytes(payload[start : start + PAYLOAD_BYTES_MAX])
             body: dict[str, Value] = {"position": state.application[direction], "payload": piece}
             self._qualify(body, chunk)
-            batch.records.append(Record(Kind.DATA, state.id, chunk.wall_ns, Direction(direction), body))
+            batch.records.append(Record(Kind.DATA, state.id, state.last_ns, Direction(direction), body))
             state.application[direction] += len(piece)
             if piece and self.decoding.wants:
                 self._decode(direction, piece, chunk.wall_ns, batch)
@@ -201,7 +201,7 @@ class Session:
             piece = kept[start : start + PAYLOAD_BYTES_MAX]
             body: dict[str, Value] = {"position": state.wire[direction] + start, "payload": piece, "layer": WIRE}
             self._qualify(body, chunk)
-            batch.records.append(Record(Kind.DATA, state.id, chunk.wall_ns, Direction(direction), body))
+            batch.records.append(Record(Kind.DATA, state.id, state.last_ns, Direction(direction), body))
         state.wire_kept[direction] += len(kept)
         state.wire_left[direction] += len(payload) - len(kept)
         state.wire[direction] += chunk.captured
@@ -260,7 +260,7 @@ class Session:
         body: dict[str, Value] = {"position": positions[direction], "length": length, "layer": layer, "reason": reason}
         if detail is not None:
             body["detail"] = detail
-        batch.records.append(Record(Kind.GAP, state.id, wall_ns, Direction(direction), body))
+        batch.records.append(Record(Kind.GAP, state.id, state.moment(wall_ns), Direction(direction), body))
         loss = state.losses.setdefault(reason, Loss())
         loss.gaps += 1
         loss.bytes[direction] += length or 0
@@ -340,7 +340,6 @@ class Session:
         self.writer.finish(wall_ns, batch)
         if state.protocol is None and state.encrypted:
             state.protocol = "tls"
-        state.last_ns = max(state.last_ns, wall_ns)
         body: dict[str, Value] = {
             "state": word,
             "bytes": {"request": state.application[REQUEST], "response": state.application[RESPONSE]},
@@ -349,7 +348,7 @@ class Session:
         }
         if state.encrypted:
             body["wire_bytes"] = {"request": state.wire[REQUEST], "response": state.wire[RESPONSE]}
-        batch.records.append(Record(Kind.CLOSE, state.id, state.last_ns, None, body))
+        batch.records.append(Record(Kind.CLOSE, state.id, state.moment(wall_ns), None, body))
 
     def _compare_with_kernel(self, event: SocketCloseEvent, wall_ns: int, batch: Batch) -> None:
         """What TCP counted and the probes did not went through calls that they do not see."""
@@ -435,7 +434,7 @@ class Session:
     def _mark(self, body: dict[str, Value], wall_ns: int, batch: Batch, direction: int | None = None) -> None:
         self.writer.flush(batch)
         side = None if direction is None else Direction(direction)
-        batch.records.append(Record(Kind.MARKER, self.state.id, wall_ns, side, body))
+        batch.records.append(Record(Kind.MARKER, self.state.id, self.state.moment(wall_ns), side, body))
 
 
 def recorded(records: Iterator[Record], state: SessionState) -> Iterator[tuple[int, int, bytes | Gap]]:

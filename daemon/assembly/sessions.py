@@ -169,7 +169,7 @@ class SessionTable:
             self._used.setdefault(process, set()).add(key)
         if process != state.process:
             body: dict[str, Value] = {"name": "process", **self.process_facts(process)}
-            batch.records.append(Record(Kind.MARKER, state.id, wall_ns, None, body))
+            batch.records.append(Record(Kind.MARKER, state.id, state.moment(wall_ns), None, body))
 
     def process_known(self, process: ProcessKey) -> None:
         """Facts of a process came late: sessions that were opened without them are announced again."""
@@ -227,7 +227,7 @@ class SessionTable:
             "mid_stream": state.mid_stream,
         }
         state.opened = True
-        batch.records.append(Record(Kind.OPEN, state.id, wall_ns, None, body))
+        batch.records.append(Record(Kind.OPEN, state.id, state.moment(wall_ns), None, body))
 
     def process_facts(self, key: ProcessKey) -> dict[str, Value]:
         """Give what is known of a process, as records hold it."""

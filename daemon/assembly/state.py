@@ -117,3 +117,11 @@ class SessionState:
     messages: int = 0
     orphaned_ns: int | None = None
     reasons: list[str] = field(default_factory=list)
+
+    def moment(self, wall_ns: int) -> int:
+        """Give the time for the session's next record: that of its event, but never before the record ahead of it.
+
+        An event may be recorded after a later one: plaintext waits for its socket, a body for its last piece.
+        """
+        self.last_ns = max(self.last_ns, wall_ns)
+        return self.last_ns

@@ -17,6 +17,7 @@ from tests.assembly.world import (
     MS,
     REQUEST,
     RESPONSE,
+    RUN_ID,
     Daemon,
     assemble,
     closed,
@@ -202,3 +203,19 @@ def test_a_large_call_becomes_several_records() -> None:
     records = assemble([daemon.started(), daemon.run_started(), daemon.cycle(MS, data=[moved(1_000, 9, REQUEST, 0, payload)])])
     assert payload == stream(records, REQUEST)
     assert [0, 1 << 20, 2 << 20] == [record.body["position"] for record in of_kind(records, Kind.DATA)]
+
+
+@given(order=st.permutations(range(6)), spoken=SPOKEN)
+def test_times_of_a_session_never_go_back(order: list[int], spoken: list[tuple[int, bytes]]) -> None:
+    """In whatever order events are drained, each record of a session is as late as the one ahead of it, or later."""
+    daemon = Daemon()
+    events = [moved(10_000 + number, 9, REQUEST, 2 * number, b"%02d" % number) for number in order]
+    events += [moved(10_100 - number, 9, RESPONSE, 0, payload) for number, (_, payload) in enumerate(spoken[:1])]
+    story = [
+        daemon.started(),
+        daemon.run_started(),
+        daemon.cycle(MS, data=events),
+        daemon.note(2 * MS, note="run_ended", key=7),
+    ]
+    of_session = [record.time_ns for record in assemble(story) if record.session not in (HOST, RUN_ID)]
+    assert sorted(of_session) == of_session
