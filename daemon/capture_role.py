@@ -24,7 +24,7 @@ from capd.daemon.cgroups import Hierarchy, shape
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer
 from capd.daemon.drain import Drain, PendingNote
-from capd.daemon.errors import CgroupError, NoBtfError, NotRootError
+from capd.daemon.errors import CgroupError, NotRootError
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.daemon.run_keeping import RunKeeper
@@ -33,7 +33,6 @@ from capd.daemon.spool import Spool
 from capd.probes.capture import Capture, CaptureSettings
 from capd.recording.durable import replace_content
 
-BTF: Final = Path("/sys/kernel/btf/vmlinux")
 BATCH_SECONDS: Final = 0.005
 """How long data may gather in the ring before the next block, so that a trickle does not become a block for each event."""
 BATCH_RING_SHARE: Final = 8
@@ -88,8 +87,6 @@ class Daemon:
         self._warnings = [*mounts.mount_missing(), *_namespace_warning()]
         for sentence in self._warnings:
             say(sentence)
-        if not BTF.exists():
-            raise NoBtfError(f"this kernel has no type information at {BTF}")
         self._hierarchy = Hierarchy()
         self._registry = Registry(configuration.runs_dir)
         self._refuse_to_record_ourselves()

@@ -174,6 +174,7 @@ class Hierarchy:
         except OSError as error:
             with contextlib.suppress(OSError):
                 directory.rmdir()
+                directory.parent.rmdir()
             raise CgroupError(f"cannot move process {pid} into the cgroup {directory}: {error.strerror}") from error
 
     def _create_scope(self, name: str, pid: int, description: str) -> RunCgroup:

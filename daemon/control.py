@@ -32,6 +32,8 @@ REQUEST_SECONDS_MAX: Final = 5.0
 CONNECTIONS_PER_USER_MAX: Final = 32
 CONNECTIONS_MAX: Final = 256
 """Of all users but root, which is always let in: the operator must be able to ask what goes on."""
+WAITING_MAX: Final = 1024
+"""Clients that wait to be let in; those above wait in `connect`."""
 DESCRIPTORS_MAX: Final = 1
 SO_PEERPIDFD: Final = 77
 """asm-generic/socket.h; since Linux 6.5."""
@@ -105,7 +107,7 @@ class ControlServer:
             path.unlink(missing_ok=True)
             self._listener.bind(str(path))
             path.chmod(0o666)
-        self._listener.listen(CONNECTIONS_PER_USER_MAX)
+        self._listener.listen(WAITING_MAX)
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ import json
 import os
 import select
 import socket
+import struct
 import time
 from pathlib import Path
 from typing import Final, cast
@@ -82,7 +83,8 @@ def ask_quietly(path: Path, verb: str, **fields: object) -> dict[str, object]:
 
 def _connect(path: Path) -> socket.socket:
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    connection.settimeout(SECONDS_MAX)
+    # Not settimeout, which makes connect fail at once when a thousand clients come together: so it waits for its turn.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("@ll", int(SECONDS_MAX), 0))
     try:
         connection.connect(str(path))
     except OSError as error:

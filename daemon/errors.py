@@ -25,13 +25,6 @@ class RequestRefusedError(CapdError):
     hint: ClassVar[str] = "this client and the daemon may be of different versions; compare `capd --version` with `capd status`"
 
 
-class DaemonDiedError(CapdError):
-    """Under `capd up`, a role ended before it was ready, or too often."""
-
-    exit_status: ClassVar[int] = ExitStatus.USAGE
-    hint: ClassVar[str] = "its own message stands above this one; `capd doctor` checks the host"
-
-
 class NotRootError(CapdError):
     """A role that must be root is not."""
 
@@ -68,13 +61,6 @@ class MountError(CapdError):
 
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"
-
-
-class NoBtfError(CapdError):
-    """The kernel does not describe its own types, which the probes need."""
-
-    exit_status: ClassVar[int] = ExitStatus.HOST
-    hint: ClassVar[str] = "use a kernel built with CONFIG_DEBUG_INFO_BTF=y (Debian 11, RHEL 8.2 and later have it)"
 
 
 class SandboxError(CapdError):

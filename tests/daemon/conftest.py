@@ -9,8 +9,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,14 @@ import pytest
 
 from capd.daemon import control_client
 from capd.daemon.configuration import Configuration
+from capd.daemon.errors import DaemonUnreachableError
 from capd.recording.journal import Block, JournalReader, Source
 from tests.requirements import require_command, require_probes, require_root
 
 PYTHON = sys.executable
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "NO_COLOR": "1"}
-READY_SECONDS = 30.0
+READY_SECONDS = 60.0
 
 
 def capd(*arguments: str | Path) -> list[str]:
@@ -57,12 +60,20 @@ def root() -> None:
     require_root()
 
 
+@contextmanager
+def open_directory() -> Iterator[Path]:
+    """Give a directory that other users may pass through; pytest closes its own again whenever another session starts."""
+    with tempfile.TemporaryDirectory(prefix="capd-test-", ignore_cleanup_errors=True) as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        yield directory
+
+
 @pytest.fixture
-def instance_dir(tmp_path: Path) -> Path:
+def instance_dir() -> Iterator[Path]:
     """Give a directory that the recorder's user may pass through."""
-    for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        directory.chmod(directory.stat().st_mode | 0o755)
-    return tmp_path
+    with open_directory() as directory:
+        yield directory
 
 
 @pytest.fixture
@@ -106,7 +117,7 @@ class Daemon:
         assert self.process.poll() is None, self.said()
         try:
             status = control_client.ask(self.socket, "status")
-        except control_client.DaemonUnreachableError:
+        except DaemonUnreachableError:
             return False
         return self.verb == "up" or status["pid"] == self.process.pid
 
@@ -124,9 +135,9 @@ class Daemon:
         """Ask for its status."""
         return control_client.ask(self.socket, "status")
 
-    def run(self, *words: str, **settings: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's
+    def run(self, *words: str, name: str = "agent", **settings: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's
         """Run a command as an agent."""
-        return call("run", "--config", self.config, "--", *words, **settings)
+        return call("run", "--config", self.config, "--name", name, "--", *words, **settings)
 
     def blocks(self) -> list[Block]:
         """Read the journal from its beginning."""
@@ -154,14 +165,6 @@ def daemons(instance_dir: Path) -> Iterator[Callable[..., Daemon]]:
     for daemon in made:
         if daemon.process is not None and daemon.process.poll() is None:
             daemon.stop()
-
-
-@pytest.fixture
-def daemon(daemons: Callable[..., Daemon]) -> Daemon:
-    """Give a running `capd daemon`."""
-    made = daemons()
-    made.start()
-    return made
 
 
 def in_namespace(script: str, *, prepare: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:

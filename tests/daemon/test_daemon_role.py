@@ -1,0 +1,300 @@
+"""The daemon role with the real kernel: runs, restarts, selectors, a full journal."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import pytest
+
+from capd.daemon import control_client
+from capd.daemon.cgroups import Hierarchy
+from capd.probes import layouts
+from capd.recording.journal import Block, Source
+from tests.daemon.conftest import ENVIRONMENT, Daemon, call, capd, open_directory, wait_until
+from tests.requirements import require_probes
+
+pytestmark = pytest.mark.kernel
+Make = Callable[..., Daemon]
+
+
+@pytest.fixture(scope="module")
+def daemon() -> Iterator[Daemon]:
+    """Give a running daemon, which the tests share because compiling takes seconds; each looks at its own run."""
+    require_probes()
+    with open_directory() as directory:
+        made = Daemon(directory)
+        made.start()
+        yield made
+        made.stop()
+
+
+def events(daemon: Daemon, key: int | None = None) -> list[tuple[layouts.EventHeader, layouts.Body]]:
+    """Give the events of the journal, all or of one run."""
+    spans = (block.payload for block in daemon.blocks() if block.source is not Source.NOTE)
+    return [event for span in spans for event in layouts.events(span) if key in (None, event[0].run)]
+
+
+def executed(daemon: Daemon, key: int) -> list[bytes]:
+    """Give the arguments of each exec of a run."""
+    return [body.argv for _header, body in events(daemon, key) if isinstance(body, layouts.ExecEvent)]
+
+
+def started(daemon: Daemon, name: str) -> Mapping[str, Any]:
+    """Give the note of the run with a name."""
+    return next(note for note in daemon.notes("run_started") if note["name"] == name)
+
+
+def ended(daemon: Daemon, name: str) -> bool:
+    """Tell whether the run with a name has ended."""
+    return started(daemon, name)["key"] in [note["key"] for note in daemon.notes("run_ended")]
+
+
+def run_names(daemon: Daemon) -> set[str]:
+    """Name the live runs."""
+    return {str(run["name"]) for run in daemon.status()["runs"]}
+
+
+def command(daemon: Daemon, name: str, *words: str) -> list[str]:
+    """Give the command line that runs a command under a name."""
+    return capd("run", "--config", daemon.config, "--name", name, "--", *words)
+
+
+@contextmanager
+def live(daemon: Daemon, name: str, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command in the background; it is killed at the end."""
+    process = subprocess.Popen(command(daemon, name, *words), env=ENVIRONMENT, stdin=subprocess.DEVNULL)
+    wait_until(lambda: name in run_names(daemon), f"{name} is there")
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_run_is_recorded_from_its_exec_to_its_end(daemon: Daemon) -> None:
+    """A run's note stands before its first event and its end behind its last; nothing of capd's own client is in it."""
+    done = daemon.run("/bin/sh", "-c", "exit 7", "sh", "argument", name="whole")
+    assert (7, "") == (done.returncode, done.stderr)
+    wait_until(lambda: ended(daemon, "whole"), "the run has ended")
+    note = started(daemon, "whole")
+    assert ["/bin/sh", "-c", "exit 7", "sh", "argument"] == note["command"]
+    assert {"kind": "user", "name": "root", "uid": 0, "verified": False} == note["principal"]
+    kinds = [type(body).__name__ for _header, body in events(daemon, note["key"])]
+    assert ("ExecEvent", "ExitEvent") == (kinds[0], kinds[-1])
+    assert not [kind for kind in kinds if kind.startswith("Socket")]
+    order = [_said(block, note["key"]) for block in daemon.blocks()]
+    assert order.index("run_started") < order.index("events") < order.index("run_ended")
+    assert "whole" not in run_names(daemon)
+    assert Hierarchy().id_of(note["cgroup"]) is None
+
+
+def _said(block: Block, key: int) -> str:
+    """Name what a block has of a run."""
+    if block.source is Source.NOTE:
+        note = msgpack.unpackb(block.payload)
+        return str(note["note"]) if note.get("key") == key else ""
+    return "events" if any(header.run == key for header, _body in layouts.events(block.payload)) else ""
+
+
+def test_descendants_belong_to_the_run_wherever_they_go(daemon: Daemon) -> None:
+    """A grandchild after setsid and a double fork keeps its run alive, and its exec is recorded under it."""
+    daemon.run("/bin/sh", "-c", "setsid sh -c 'sleep 0.7 & exec true' >/dev/null 2>&1 & wait", name="daemonizes")
+    assert "daemonizes" in run_names(daemon)
+    wait_until(lambda: ended(daemon, "daemonizes"), "the grandchild has ended")
+    assert b"sleep\x000.7\x00" in executed(daemon, started(daemon, "daemonizes")["key"])
+
+
+def test_process_that_left_its_cgroup_keeps_its_run(daemon: Daemon) -> None:
+    """An agent that is root and moves itself to another cgroup is still part of its run until it ends."""
+    leaves = f"echo 0 >{Hierarchy().root}/cgroup.procs; sleep 0.8; /bin/true escaped"
+    daemon.run("/bin/sh", "-c", f"sh -c '{leaves}' >/dev/null 2>&1 & sleep 0.2", name="leaves")
+    assert "leaves" in run_names(daemon)
+    wait_until(lambda: ended(daemon, "leaves"), "the escaped process has ended")
+    assert b"/bin/true\x00escaped\x00" in executed(daemon, started(daemon, "leaves")["key"])
+
+
+def test_others_leave_no_record(daemon: Daemon) -> None:
+    """Processes that no run started leave not one event."""
+    before = len(events(daemon))
+    subprocess.run(["/bin/sh", "-c", "true; echo | cat"], check=True, stdout=subprocess.DEVNULL)
+    daemon.run("/bin/true", name="after")
+    wait_until(lambda: ended(daemon, "after"), "a run after it has ended")
+    key = started(daemon, "after")["key"]
+    assert {key} == {header.run for header, _body in events(daemon)[before:]}
+
+
+def test_runs_survive_the_daemon(daemons: Make, instance_dir: Path) -> None:
+    """After kill -9 the next daemon takes up the run that lives, with its key and processes, and ends the other."""
+    daemon = daemons()
+    daemon.start()
+    fifo = instance_dir / "go"
+    os.mkfifo(fifo)
+    with live(daemon, "lives", "/bin/sh", "-c", f"read x <{fifo}; /bin/true done") as agent:
+        with live(daemon, "dies", "/bin/sleep", "60"):
+            cgroup = next(run["cgroup"] for run in daemon.status()["runs"] if run["name"] == "dies")
+            assert -signal.SIGKILL == daemon.stop(signal.SIGKILL)
+        daemon.start()
+        wait_until(lambda: run_names(daemon) == {"lives"}, "the run is taken up")
+        assert Hierarchy().id_of(cgroup) is None
+        fifo.write_text("go\n")
+        assert 0 == agent.wait(20)
+    wait_until(lambda: ended(daemon, "lives"), "the run has ended")
+    assert ended(daemon, "dies")
+    first, second = (note for note in daemon.notes("run_started") if note["name"] == "lives")
+    assert (first["key"], False, True) == (second["key"], first["resumed"], second["resumed"])
+    assert agent.pid in [note["pid"] for note in daemon.notes("process")]
+    assert b"/bin/true\x00done\x00" in executed(daemon, first["key"])
+    assert 0 == daemon.stop()
+    assert ["start", "start", "stop"] == [note["note"] for note in daemon.notes() if note["note"] in {"start", "stop"}]
+
+
+@pytest.fixture
+def slice_() -> Iterator[Path]:
+    """Give a cgroup whose children are to become runs."""
+    directory = Hierarchy().root / "capd-test-slice"
+    directory.mkdir()
+    yield directory
+    for path in [*directory.glob("*/"), directory]:
+        with suppress(OSError):
+            path.rmdir()
+
+
+def enter(cgroup: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Start a process in a cgroup, as a service manager would: it enters and then executes."""
+    return subprocess.Popen(["/bin/sh", "-c", f'echo $$ >{cgroup}/cgroup.procs; exec "$@"', "sh", *words], env=ENVIRONMENT)
+
+
+def test_what_is_selected_becomes_runs(daemons: Make, slice_: Path) -> None:
+    """In a selected slice what is there and what appears later becomes a run; a selected cgroup is one each time it is used."""
+    early_cgroup, late_cgroup, single = slice_ / "early.service", slice_ / "late.service", slice_.parent / "capd-test-single"
+    early_cgroup.mkdir()
+    single.mkdir()
+    early = enter(early_cgroup, "/bin/sleep", "30")
+    daemon = daemons('[selection]\nslices = ["/capd-test-slice"]\ncgroups = ["capd-test-single"]\n')
+    daemon.start()
+    wait_until(lambda: run_names(daemon) == {"early.service"}, "the early one is a run")
+    late_cgroup.mkdir()
+    late = enter(late_cgroup, "/bin/sleep", "31")
+    wait_until(lambda: "late.service" in run_names(daemon), "the late one is a run")
+    for _round in range(2):
+        again = enter(single, "/bin/sleep", "32")
+        wait_until(lambda: "capd-test-single" in run_names(daemon), "the single one is a run")
+        end(again)
+        wait_until(lambda: "capd-test-single" not in run_names(daemon), "the single one has ended", 15)
+    end(early, late)
+    wait_until(lambda: ended(daemon, "early.service") and ended(daemon, "late.service"), "both have ended", 15)
+    notes = daemon.notes("run_started")
+    assert ["capd-test-single"] * 2 + ["early.service", "late.service"] == sorted(note["name"] for note in notes)
+    assert all(note["adopted"] and note["principal"]["kind"] == "unit" for note in notes)
+    described = {note["run"]: note["pid"] for note in daemon.notes("process")}
+    assert early.pid == described[started(daemon, "early.service")["key"]]
+    late_key = started(daemon, "late.service")["key"]
+    assert late.pid == described.get(late_key) or b"/bin/sleep\x0031\x00" in executed(daemon, late_key)
+    single.rmdir()
+
+
+def end(*processes: subprocess.Popen[bytes]) -> None:
+    """Kill processes that this test started."""
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def test_full_journal_is_said_and_runs_are_refused(daemons: Make) -> None:
+    """When nobody seals the journal and it is full, status says so and a run is refused, not started unrecorded."""
+    daemon = daemons("[journal]\nbytes_max = 1048576\n")
+    daemon.start()
+    filler = "import os, socket; a, b = socket.socketpair(); [(a.send(os.urandom(60000)), b.recv(60000)) for _ in range(60)]"
+    assert 0 == daemon.run("/usr/bin/python3", "-I", "-c", filler).returncode
+    wait_until(lambda: daemon.status()["journal"]["stopped"], "full")
+    assert "journal full" == daemon.status()["journal"]["stopped"]["cause"]
+    marker = daemon.directory / "started"
+    refused = daemon.run("/usr/bin/touch", str(marker))
+    assert 5 == refused.returncode
+    assert "capd cannot record at the moment" in refused.stderr
+    assert not marker.exists()
+    told = call("status", "--config", daemon.config)
+    assert 1 == told.returncode
+    assert "not draining: journal full" in told.stdout
+
+
+def test_run_of_another_user(daemon: Daemon) -> None:
+    """Any user may start a run; it is that user's, and the command runs as that user."""
+    done = daemon.run("/usr/bin/id", "-u", name="theirs", user=65534, group=65534, extra_groups=[])
+    assert (0, "65534\n") == (done.returncode, done.stdout)
+    assert 65534 == started(daemon, "theirs")["principal"]["uid"]
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "message"),
+    [
+        (["no-such-command"], 127, "'no-such-command': command not found"),
+        (["/no/such/file"], 127, "command not found"),
+        (["/etc/passwd"], 126, "cannot be executed: Permission denied"),
+        (["/etc"], 126, "cannot be executed"),
+        (["false"], 1, ""),
+    ],
+)
+def test_exit_status_of_run(daemon: Daemon, words: list[str], status: int, message: str) -> None:
+    """The exit status is the command's, or what a shell gives for one that cannot be executed; that makes no run."""
+    before = len(daemon.notes("run_started"))
+    done = daemon.run(*words)
+    assert status == done.returncode
+    assert message in done.stderr
+    assert before + (status not in {126, 127}) == len(daemon.notes("run_started"))
+
+
+def test_requests_for_odd_runs_are_refused(daemon: Daemon) -> None:
+    """Names, labels and commands beyond their limits are refused, and nothing is started or left behind."""
+    before = len(daemon.notes("run_started"))
+    odd: tuple[dict[str, object], ...] = (
+        {"command": []},
+        {"command": "true"},
+        {"command": ["true"], "name": "x" * 1000},
+        {"command": ["true"], "labels": {"a": 1}},
+        {"command": ["true"], "labels": {str(number): "" for number in range(100)}},
+        {"command": ["true"], "uid": 0},
+    )
+    for fields in odd:
+        with pytest.raises(control_client.RefusedError) as caught:
+            control_client.ask_quietly(daemon.socket, "run", **fields)
+        assert 2 == caught.value.exit_status
+    assert before == len(daemon.notes("run_started"))
+
+
+def test_doctor_says_why_a_process_is_recorded_or_not(daemon: Daemon) -> None:
+    """For a process of a run doctor names the run; for another it says what to do; for none, that there is none."""
+    with live(daemon, "looked at", "/bin/sleep", "60") as agent:
+        run = next(run["run"] for run in daemon.status()["runs"] if run["name"] == "looked at")
+        recorded = call("doctor", "--config", daemon.config, str(agent.pid))
+    assert (0, True) == (recorded.returncode, f"recorded as part of run {run}" in recorded.stdout)
+    own = str(os.getpid())
+    other = call("doctor", "--json", "--config", daemon.config, own)
+    (finding,) = [found for found in json.loads(other.stdout) if found["subject"] == "selection"]
+    assert (1, "bad") == (other.returncode, finding["mark"])
+    assert "capd run" in finding["next_step"]
+    gone = call("doctor", "--config", daemon.config, "4000000")
+    assert (1, True) == (gone.returncode, "there is no process 4000000" in gone.stdout)
+    refused = call("doctor", "--config", daemon.config, own, user=65534, group=65534, extra_groups=[])
+    assert "belongs to another user" in refused.stdout
+
+
+def test_daemon_is_not_started_inside_a_run(daemons: Make, daemon: Daemon, instance_dir: Path) -> None:
+    """A daemon inside a live run of its own instance refuses to start: it would record its own writes without end."""
+    other = daemons()
+    (instance_dir / "run" / "runs").mkdir(parents=True)
+    with live(daemon, "host of a daemon", "/bin/sleep", "60"):
+        for file in (daemon.directory / "run" / "runs").glob("*.json"):
+            shutil.copy(file, instance_dir / "run" / "runs")
+        cgroup = next(run["cgroup"] for run in daemon.status()["runs"] if run["name"] == "host of a daemon")
+        entered = enter(Hierarchy().directory(cgroup), *capd("daemon", "--config", other.config))
+        assert 4 == entered.wait(30)

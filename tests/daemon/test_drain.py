@@ -1,0 +1,253 @@
+"""The drain and the spool: real journal files, a ring in memory of the kernel's own layout."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capd.daemon import drain as draining
+from capd.daemon import notes
+from capd.daemon.configuration import MIB, JournalSection
+from capd.daemon.drain import Drain, FileHint, Turn
+from capd.daemon.spool import Spool, read_position
+from capd.probes import layouts
+from capd.probes.layouts import EventKind
+from capd.recording.journal import Block, JournalReader, Position, Source
+from tests.daemon.conftest import in_namespace
+
+
+class MemoryRing:
+    """A ring whose producer is the test: the same calls and the same record layout as `capd.probes.ring.Ring`."""
+
+    def __init__(self) -> None:
+        self.pending = bytearray()
+        self.count = 0
+        self._drained = 0
+
+    def put(self, *records: bytes) -> None:
+        """Append records."""
+        for record in records:
+            padded = record + bytes(-len(record) % 8)
+            self.pending += struct.pack("<II", len(record), 0) + padded
+
+    def used(self) -> int:
+        """Say how much waits."""
+        return len(self.pending)
+
+    def drain(self, limit_bytes: int) -> memoryview | None:
+        """Give whole records, at least one, until the limit is passed."""
+        offset = self.count = 0
+        while offset < min(len(self.pending), limit_bytes):
+            offset += 8 + (int.from_bytes(self.pending[offset : offset + 4], "little") + 7 & ~7)
+            self.count += 1
+        self._drained = offset
+        return memoryview(bytes(self.pending[:offset])) if offset else None
+
+    def release(self) -> None:
+        """Forget what was drained."""
+        del self.pending[: self._drained]
+        self._drained = 0
+
+
+def event(kind: EventKind, body: bytes = b"", pid: int = 7) -> bytes:
+    """Give a ring record."""
+    return layouts.HEADER.pack(1, 2, 3, pid, pid, kind, 0, len(body)) + body
+
+
+def spool(directory: Path, **section: object) -> Spool:
+    """Open a journal."""
+    return Spool(
+        directory / "journal",
+        directory / "position",
+        JournalSection.model_validate(section),
+        group=None,
+        free_bytes=lambda: 1 << 40,
+    )
+
+
+def rig(directory: Path, **section: object) -> tuple[Drain, MemoryRing, MemoryRing, Spool]:
+    """Give a drain with two rings and a journal."""
+    control, data, journal = MemoryRing(), MemoryRing(), spool(directory, **section)
+    return Drain(control, data, journal, clock=lambda: (10, 20)), control, data, journal
+
+
+def blocks(directory: Path) -> list[Block]:
+    """Read the journal."""
+    reader = JournalReader(directory / "journal", None)
+    return [block for block in iter(reader.read, None) if isinstance(block, Block)]
+
+
+def names(directory: Path) -> list[str]:
+    """Give each block's source, or its note's name."""
+    return [
+        msgpack.unpackb(block.payload)["note"] if block.source is Source.NOTE else block.source.name.lower()
+        for block in blocks(directory)
+    ]
+
+
+def test_spans_go_whole_into_blocks(tmp_path: Path) -> None:
+    """What is in the rings is in the journal byte for byte, with both clocks and the count of records."""
+    drain, control, data, _spool = rig(tmp_path)
+    control.put(event(EventKind.PROCESS_EXIT, bytes(8)))
+    data.put(b"a" * 3000, b"b", b"")
+    expected = [(Source.CONTROL, bytes(control.pending), 1, 10, 20), (Source.DATA, bytes(data.pending), 3, 10, 20)]
+    turn = drain.turn()
+    found = [
+        (block.source, bytes(block.payload), block.count, block.boottime_ns, block.realtime_ns) for block in blocks(tmp_path)
+    ]
+    assert expected == found
+    assert (0, 0, True) == (control.used(), data.used(), turn.exits)
+
+
+def test_notes_stand_before_or_after_the_events_of_their_time(tmp_path: Path) -> None:
+    """A note comes before what is in the rings, one that asks for it after all that is there, however many turns that takes."""
+    drain, control, data, _spool = rig(tmp_path, compression="none")
+    control.put(event(EventKind.PROCESS_EXIT, bytes(8)))
+    for _record in range(6):
+        data.put(bytes(draining.BLOCK_BYTES))
+    late = drain.post(notes.run_ended(1, 0), after_events=True)
+    early = drain.post(notes.stop(0))
+    drain.turn()
+    assert (True, False) == (early.wait(0), late.wait(0))
+    drain.finish(60)
+    assert late.wait(0)
+    assert ["stop", "control", *["data"] * 6, "run_ended"] == names(tmp_path)
+
+
+def test_files_and_exits_are_picked_out_of_the_control_ring(tmp_path: Path) -> None:
+    """EXEC and FILE_MAPPED give their process and file, EXIT that something ended; other kinds give nothing."""
+    drain, control, data, _spool = rig(tmp_path)
+    executed = layouts.EXEC.pack(5, 6, 0, 0, 0, 0, 0, 0, b"comm")
+    control.put(
+        event(EventKind.SOCKET_OPEN, bytes(layouts.SOCKET_OPEN.size)),
+        event(EventKind.PROCESS_EXEC, executed, pid=11),
+        event(EventKind.FILE_MAPPED, layouts.FILE_MAPPED.pack(8, 9), pid=12),
+        event(EventKind.FILE_MAPPED, b"short"),
+    )
+    data.put(event(EventKind.FILE_MAPPED, layouts.FILE_MAPPED.pack(1, 1)))
+    expected = [FileHint(pid=11, device=5, inode=6, first=False), FileHint(pid=12, device=8, inode=9, first=True)]
+    turn = drain.turn()
+    assert (expected, False) == (turn.files, turn.exits)
+
+
+@given(st.binary(max_size=400))
+def test_no_span_breaks_the_walk(span: bytes) -> None:
+    """Any bytes in a control span end the walk or give offsets inside of it, never an exception or an endless loop."""
+    view = memoryview(span)
+    assert all(0 <= offset < len(span) for offset, _kind in draining.kinds(view))
+    draining._look(view, Turn())
+
+
+def test_full_journal_stops_the_drain_until_the_recorder_has_sealed(tmp_path: Path) -> None:
+    """At bytes_max nothing more leaves the rings and nothing is lost on our side; it goes on when the position has moved."""
+    drain, _control, data, journal = rig(tmp_path, bytes_max=MIB, compression="none")
+    kept = bytearray()
+    while journal.stoppage is None:
+        record = os.urandom(100_000)
+        data.put(record)
+        drain.turn()
+        kept += record
+    assert "journal full" == journal.stoppage.cause
+    data.put(b"waits")
+    drain.post(notes.stop(0))
+    drain.turn()
+    assert data.used() > 0
+    journal.refresh()
+    assert journal.stoppage is not None
+    (tmp_path / "position").write_bytes(msgpack.packb(journal.position.to_fields()))
+    journal.refresh()
+    assert 0 == journal.backlog_bytes
+    drain.turn()
+    assert ["stop", "data"] == names(tmp_path)[-2:]
+    assert data.used() == 0
+
+
+def test_low_disk_stops_the_drain_and_room_lets_it_go_on(tmp_path: Path) -> None:
+    """Below free_bytes_min nothing is written; with room again it is, by itself."""
+    room = [100 * MIB]
+    journal = Spool(
+        tmp_path / "journal",
+        tmp_path / "position",
+        JournalSection(free_bytes_min=200 * MIB),
+        group=None,
+        free_bytes=lambda: room[0],
+    )
+    assert journal.stoppage is not None
+    assert ("disk low", "100 MiB free, journal.free_bytes_min wants 200 MiB") == (
+        journal.stoppage.cause,
+        journal.stoppage.detail,
+    )
+    assert not journal.append(Source.DATA, b"x", count=1, boottime_ns=0, realtime_ns=0)
+    room[0] = 300 * MIB
+    journal.refresh()
+    assert journal.append(Source.DATA, b"x", count=1, boottime_ns=0, realtime_ns=0)
+
+
+FULL_DISK = """
+import os
+from pathlib import Path
+from capd.daemon.configuration import JournalSection
+from capd.daemon.spool import Spool
+from capd.recording.journal import JournalReader, Source
+spool = Spool(Path("/mnt/journal"), Path("/mnt/position"), JournalSection(free_bytes_min=0, compression="none"),
+    group=None, free_bytes=lambda: 1 << 40)
+written = 0
+while spool.append(Source.DATA, os.urandom(10_000), count=1, boottime_ns=0, realtime_ns=0):
+    written += 1
+print(spool.stoppage.cause)
+os.unlink("/mnt/fill")
+spool.refresh()
+print(spool.append(Source.DATA, b"after", count=1, boottime_ns=0, realtime_ns=0))
+reader = JournalReader(Path("/mnt/journal"), None)
+read = [bytes(block.payload) for block in iter(reader.read, None)]
+print(len(read) == written + 1, read[-1])
+"""
+
+
+def test_disk_that_fills_up_under_the_journal_damages_nothing() -> None:
+    """On a really full file system the block is refused whole; after room is made the journal reads without a gap."""
+    prepare = "mount -t tmpfs -o size=1m none /mnt; head -c 600000 /dev/zero >/mnt/fill"
+    done = in_namespace(FULL_DISK, prepare=prepare)
+    assert ("", "disk low\nTrue\nTrue b'after'\n") == (done.stderr, done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (msgpack.packb([3, 4096]), Position(3, 4096)),
+        (msgpack.packb([3]), None),
+        (msgpack.packb([-1, 0]), None),
+        (msgpack.packb("x"), None),
+        (b"", None),
+        (b"\xc1", None),
+        (b"\xdd\xff\xff\xff\xff", None),
+    ],
+)
+def test_position_file_of_an_untrusted_recorder(tmp_path: Path, content: bytes, expected: Position | None) -> None:
+    """Only two numbers are a position; anything else is none."""
+    (tmp_path / "position").write_bytes(content)
+    assert expected == read_position(tmp_path / "position")
+
+
+def test_position_file_may_be_a_trap(tmp_path: Path) -> None:
+    """A link, a pipe or a directory in place of the position file neither misleads nor blocks root."""
+    (tmp_path / "real").write_bytes(msgpack.packb([1, 1]))
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    assert [None] * 4 == [read_position(tmp_path / name) for name in ("link", "pipe", "directory", "missing")]
+
+
+def test_position_ahead_of_the_journal_frees_nothing(tmp_path: Path) -> None:
+    """A position beyond what was ever written is not believed: no file of the journal is removed for it."""
+    journal = spool(tmp_path, compression="none")
+    journal.append(Source.DATA, b"x", count=1, boottime_ns=0, realtime_ns=0)
+    (tmp_path / "position").write_bytes(msgpack.packb([99, 0]))
+    journal.refresh()
+    assert (None, 1) == (journal.sealed, len(blocks(tmp_path)))

@@ -1,0 +1,191 @@
+"""The command line as a whole: verbs, help, errors, exit statuses, and what is not imported."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import os
+import pty
+import subprocess
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+
+from capd.cli import main
+from capd.daemon import errors as daemon_errors
+from capd.daemon.version import VERSION
+from capd.probes import errors as probe_errors
+from capd.recording import errors as recording_errors
+from tests.daemon.conftest import ENVIRONMENT, PYTHON, REPOSITORY, call, capd
+from tests.requirements import require_root
+
+TABLE_HEAD = "| status | class | meaning | what to do |\n|---|---|---|---|\n"
+MINE = ("up", "run", "status", "doctor", "daemon", "recorder")
+"""The verbs of the roles; those that read are tested in tests/cli."""
+
+
+def test_version_is_the_packages() -> None:
+    """`capd --version` says what pyproject.toml says."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (project["version"], f"capd {VERSION}\n") == (VERSION, call("--version").stdout)
+
+
+@pytest.mark.parametrize("verb", main.VERBS)
+def test_verbs_help_begins_with_its_line_in_the_table(verb: str) -> None:
+    """What `capd --help` says of a verb is the first line of the verb's own help, which has an example."""
+    command = importlib.import_module(f"capd.cli.{verb}").command
+    assert isinstance(command, click.Command)
+    text = command.get_help(click.Context(command, info_name=f"capd {verb}"))
+    assert f"capd {verb}" in text.split("xample", 1)[-1]
+    if verb in MINE:
+        assert main.VERBS[verb] == (command.help or "").splitlines()[0]
+
+
+def test_top_help_lists_all_verbs() -> None:
+    """Both -h and --help list every verb."""
+    texts = {call(flag).stdout for flag in ("-h", "--help")}
+    assert 1 == len(texts)
+    assert [] == [verb for verb, words in main.VERBS.items() if f"  {verb} " not in next(iter(texts)) or not words]
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["run", "--config", "/dev/null", "--", "true"]], ids=" ".join
+)
+def test_slow_libraries_are_not_imported(arguments: list[str]) -> None:
+    """What stands between an agent and its start, or a person and the help, imports no slow library."""
+    script = f"""
+import sys
+from capd.cli.main import main
+sys.argv = ["capd", *{arguments!r}]
+try:
+    main()
+except SystemExit:
+    slow = {{"pydantic", "rich", "zstandard", "sqlite_utils", "msgpack", "subprocess", "asyncio"}} & set(sys.modules)
+    print(sorted(slow), file=sys.stderr)
+"""
+    done = subprocess.run([PYTHON, "-P", "-c", script], capture_output=True, text=True, check=False, env=ENVIRONMENT)
+    assert "[]" == done.stderr.splitlines()[-1]
+
+
+def test_run_without_a_daemon_runs_nothing(tmp_path: Path) -> None:
+    """Without a daemon the command is not started; two lines say what is wrong and what to do, and the status is 8."""
+    config, marker = tmp_path / "capd.toml", tmp_path / "marker"
+    config.write_text(f'runtime_dir = "{tmp_path}/run"\n')
+    done = call("run", "--config", config, "--", "touch", marker)
+    message, hint = done.stderr.splitlines()
+    assert (8, "", False) == (done.returncode, done.stdout, marker.exists())
+    assert message.startswith(f"capd: no capd daemon answers at {tmp_path}/run/control.sock")
+    assert "capd up" in hint
+
+
+def test_status_without_a_daemon_is_down(tmp_path: Path) -> None:
+    """Without a daemon status says down and what to do, in both forms, with exit status 2."""
+    config = tmp_path / "capd.toml"
+    config.write_text(f'state_dir = "{tmp_path}/state"\nruntime_dir = "{tmp_path}/run"\n')
+    text, parsed = call("status", "--config", config), call("status", "--config", config, "--json")
+    assert (2, 2) == (text.returncode, parsed.returncode)
+    assert text.stdout.startswith("capd is down\n")
+    found = json.loads(parsed.stdout)
+    assert ("down", "down", None) == (found["health"], found["roles"]["daemon"]["state"], found["roles"]["daemon"]["pid"])
+    assert "capd up" in found["reasons"][0]["next_step"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["run"], "Missing argument"),
+        (["run", "--label", "novalue", "--", "true"], "KEY=VALUE"),
+        (["run", "--label", "=x", "--", "true"], "KEY=VALUE"),
+        (["runn"], "No such command 'runn'"),
+        (["status", "--nothing"], "No such option"),
+        (["doctor", "0"], "not in the range"),
+        (["status", "--config", "/nonexistent/capd.toml"], "/nonexistent/capd.toml: No such file or directory"),
+    ],
+)
+def test_wrong_use_has_status_2(arguments: list[str], words: str) -> None:
+    """Wrong use says what is wrong, on standard error, with exit status 2."""
+    done = call(*arguments)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert words in done.stderr
+
+
+def test_all_problems_of_a_configuration_are_told(tmp_path: Path) -> None:
+    """Each problem is a line, under one `capd:`, and nothing of a traceback."""
+    config = tmp_path / "capd.toml"
+    config.write_text("a = 1\nb = 2\n")
+    done = call("status", "--config", config)
+    lines = done.stderr.splitlines()
+    assert (2, 3) == (done.returncode, len(lines))
+    assert [f"capd: {config}: a", f"      {config}: b"] == [line.split(": no such")[0] for line in lines[:2]]
+
+
+@pytest.mark.parametrize("verb", ["up", "daemon"])
+def test_not_root_is_said_first(verb: str) -> None:
+    """A user who is not root is told so, whatever else is wrong, with exit status 3."""
+    require_root()
+    done = call(verb, "--config", "/nonexistent", user=65534, group=65534, extra_groups=[])
+    assert 3 == done.returncode
+    assert "only root may" in done.stderr
+    assert "sudo" in done.stderr
+
+
+@pytest.mark.parametrize(("environment", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)])
+def test_colour_only_on_a_terminal_that_wants_it(environment: dict[str, str], coloured: bool) -> None:
+    """On a terminal errors are coloured, unless NO_COLOR or a dumb terminal says otherwise; into a pipe never."""
+    ours, theirs = pty.openpty()
+    clean = {key: value for key, value in ENVIRONMENT.items() if key != "NO_COLOR"}
+    command = capd("status", "--config", "/nonexistent")
+    with subprocess.Popen(command, stderr=theirs, stdout=theirs, env={**clean, "TERM": "xterm", **environment}) as process:
+        os.close(theirs)
+        process.wait(30)
+    said = os.read(ours, 4096)
+    os.close(ours)
+    assert coloured == (b"\x1b[" in said)
+    piped = subprocess.run(command, capture_output=True, check=False, env={**clean, "TERM": "xterm"})
+    assert b"\x1b[" not in piped.stderr
+
+
+def test_error_text_cannot_reach_the_terminal_as_an_escape(tmp_path: Path) -> None:
+    """An escape sequence in a name that an error quotes is shown, not sent."""
+    done = call("status", "--config", f"{tmp_path}/\x1b]0;owned\x07.toml")
+    assert 2 == done.returncode
+    assert "\x1b" not in done.stderr
+    assert "owned" in done.stderr
+
+
+def error_classes() -> list[type[Exception]]:
+    """Give every error class that carries an exit status, of all packages."""
+    modules = (recording_errors, daemon_errors, probe_errors)
+    found = {
+        item
+        for module in modules
+        for item in vars(module).values()
+        if inspect.isclass(item) and issubclass(item, Exception) and hasattr(item, "exit_status")
+    }
+    return sorted(
+        found - {recording_errors.CapdError, probe_errors.ProbeError},
+        key=lambda item: (item.exit_status, item.__name__, item.__module__),
+    )
+
+
+def test_exit_status_page_lists_every_error_class() -> None:
+    """docs/exit-statuses.md has one row for each error class: status, name, meaning, what to do."""
+    rows = [
+        f"| {int(item.exit_status)} | `{item.__name__}` | {(item.__doc__ or '').split(chr(10))[0]} | {item.hint} |"  # type: ignore[attr-defined]
+        for item in error_classes()
+    ]
+    page = REPOSITORY / "docs" / "exit-statuses.md"
+    text = page.read_text(encoding="utf-8")
+    if os.environ.get("CAPD_WRITE_DOCS"):
+        page.write_text(text[: text.index(TABLE_HEAD)] + TABLE_HEAD + "".join(f"{row}\n" for row in rows), encoding="utf-8")
+    assert rows == text[text.index(TABLE_HEAD) + len(TABLE_HEAD) :].splitlines(), "CAPD_WRITE_DOCS=1 writes it anew"
+
+
+def test_every_error_class_says_what_to_do() -> None:
+    """Every class that a person of the daemon's side may meet has a hint and a documented status."""
+    classes = [item for item in error_classes() if item.__module__ != "capd.recording.errors"]
+    assert [] == [item.__name__ for item in classes if not item.hint]  # type: ignore[attr-defined]
+    assert {int(item.exit_status) for item in error_classes()} <= set(range(1, 9))  # type: ignore[attr-defined]

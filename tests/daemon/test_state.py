@@ -1,0 +1,195 @@
+"""Directories, users, runs and notes: what an instance keeps on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+from pathlib import Path
+from uuid import UUID
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capd.daemon import notes, processes, recorder_user, runs, state_directory
+from capd.daemon.cgroups import RunCgroup
+from capd.daemon.configuration import Configuration, JournalSection
+from capd.daemon.errors import ConfigurationError, StateDirectoryFullError
+from capd.daemon.processes import Process
+from capd.daemon.recorder_user import RecorderUser
+from capd.daemon.runs import Registry, Run
+from capd.recording.errors import StateDirectoryError
+from tests.daemon.conftest import in_namespace
+
+NOBODY = RecorderUser(uid=61190, gid=61190, name="61190", reason="a test")
+
+
+def owners(configuration: Configuration) -> dict[str, tuple[int, int, str]]:
+    """Give owner, group and mode of every directory of an instance."""
+    above = configuration.state_dir.parent
+    found = {}
+    for path in sorted(path for path in above.rglob("*") if path.is_dir()):
+        status = path.stat()
+        found[str(path.relative_to(above))] = (status.st_uid, status.st_gid, oct(status.st_mode & 0o7777))
+    return found
+
+
+def test_directories_keep_the_roles_apart(configuration: Configuration, root: None) -> None:
+    """Root owns the journal, which the recorder's group reads; the recorder owns what it writes, and nothing above it."""
+    state_directory.prepare(configuration, NOBODY)
+    expected = {
+        "run": (0, 0, "0o755"),
+        "run/recorder": (61190, 61190, "0o755"),
+        "run/runs": (0, 0, "0o700"),
+        "state": (0, 0, "0o755"),
+        "state/index": (61190, 61190, "0o750"),
+        "state/journal": (0, 61190, "0o750"),
+        "state/quarantine": (61190, 61190, "0o750"),
+        "state/recorder": (61190, 61190, "0o750"),
+        "state/segments": (61190, 61190, "0o750"),
+    }
+    assert expected == owners(configuration)
+    state_directory.prepare(configuration, NOBODY)
+    assert expected == owners(configuration)
+
+
+def test_new_user_takes_over_without_following_links(configuration: Configuration, root: None, tmp_path: Path) -> None:
+    """When the recorder's user changes its files change hands, but nothing that a link there points to does."""
+    state_directory.prepare(configuration, NOBODY)
+    (configuration.segments_dir / "1.seg").write_bytes(b"x")
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x")
+    (configuration.segments_dir / "trap").symlink_to(outside)
+    state_directory.prepare(configuration, RecorderUser(uid=61191, gid=61191, name="61191", reason="a test"))
+    assert (61191, 61191) == ((configuration.segments_dir / "1.seg").stat().st_uid, configuration.segments_dir.stat().st_gid)
+    assert 0 == outside.stat().st_uid
+
+
+def test_no_room_is_a_clear_error(configuration: Configuration, root: None) -> None:
+    """With less free than free_bytes_min the error names the directory, both figures and has exit status 5."""
+    state_directory.prepare(configuration, NOBODY)
+    greedy = configuration.model_copy(update={"journal": JournalSection(free_bytes_min=1 << 60)})
+    with pytest.raises(StateDirectoryFullError, match=f"{configuration.state_dir} has .* MiB free, .* wants") as caught:
+        state_directory.check_room(greedy)
+    assert 5 == caught.value.exit_status
+    state_directory.check_room(configuration.model_copy(update={"journal": JournalSection(free_bytes_min=0)}))
+
+
+READ_ONLY = """
+from pathlib import Path
+from capd.daemon.configuration import Configuration
+from capd.daemon.recorder_user import RecorderUser
+from capd.daemon import state_directory
+try: state_directory.prepare(Configuration(state_dir=Path("/mnt/state"), runtime_dir=Path("/mnt/run")),
+    RecorderUser(uid=61190, gid=61190, name="", reason=""))
+except Exception as error: print(error.exit_status, error)
+"""
+
+
+def test_read_only_state_directory_is_a_clear_error() -> None:
+    """On a read-only file system the error names the path and has exit status 5."""
+    done = in_namespace(READ_ONLY, prepare="mount -t tmpfs -o ro none /mnt")
+    assert ("", "5 cannot make /mnt/state: Read-only file system\n") == (done.stderr, done.stdout)
+
+
+def test_host_id_stays(tmp_path: Path) -> None:
+    """The first call makes an id, later ones give the same; anything else in the file is an error, not a new id."""
+    file = tmp_path / "host"
+    made = state_directory.host_id(file)
+    assert (made, made) == (state_directory.host_id(file), UUID(file.read_text().strip()))
+    for content in (b"", b"no id", b"\xff" * 100):
+        file.write_bytes(content)
+        with pytest.raises(StateDirectoryError, match="it is no UUID"):
+            state_directory.host_id(file)
+
+
+def test_recorder_user_in_order(configuration: Configuration, root: None) -> None:
+    """Configured beats found; found segments beat a free number; a free number is nobody's; root and strangers are refused."""
+    assert recorder_user.choose("65534", configuration.segments_dir).uid == 65534
+    if "capd" not in {entry.pw_name for entry in pwd.getpwall()}:
+        free = recorder_user.choose(None, configuration.segments_dir)
+        assert free.uid in recorder_user.FREE_IDS
+        assert free.uid not in {entry.pw_uid for entry in pwd.getpwall()}
+        configuration.segments_dir.mkdir(parents=True)
+        os.chown(configuration.segments_dir, 61200, 61201)
+        found = recorder_user.choose(None, configuration.segments_dir)
+        assert (61200, 61201, "owns the segments already there") == (found.uid, found.gid, found.reason)
+        os.chown(configuration.segments_dir, 0, 0)
+        assert free == recorder_user.choose(None, configuration.segments_dir)
+    for wrong in ("root", "0", "no-such-user"):
+        with pytest.raises(ConfigurationError, match=r"recorder\.user"):
+            recorder_user.choose(wrong, configuration.segments_dir)
+
+
+def run(number: int = 1, **changes: object) -> Run:
+    """Give a run."""
+    values: dict[str, object] = {
+        "id": UUID(int=number),
+        "name": "nightly",
+        "labels": {"team": "data"},
+        "principal": runs.user_principal(0),
+        "cgroup": RunCgroup(path=f"/capd/{number}", id=number, unit=None),
+        "command": ["agent", "\udcff"],
+        "cwd": "/",
+        "started_ns": 5,
+        **changes,
+    }
+    return Run(**values)  # type: ignore[arg-type]  # a table of fields
+
+
+def test_runs_survive_the_daemon(tmp_path: Path) -> None:
+    """What a registry took in, the next one finds, equal in every field and with the same key; what ended it does not find."""
+    first = Registry(tmp_path)
+    kept, ended = run(1), run(2, name=None, adopted=True, cwd=None)
+    first.add(kept)
+    first.add(ended)
+    assert [kept, ended] == Registry(tmp_path).load()
+    first.remove(ended)
+    assert ([kept], [kept.key]) == (Registry(tmp_path).load(), [found.key for found in Registry(tmp_path).load()])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"id": 1}', '{"id": "x"}', "\x00", json.dumps({"id": str(UUID(int=1))})])
+def test_damaged_run_file_is_removed(tmp_path: Path, content: str) -> None:
+    """A file that is no run is no obstacle to the start, and is gone afterwards."""
+    (tmp_path / "x.json").write_text(content)
+    assert ([], []) == (Registry(tmp_path).load(), list(tmp_path.iterdir()))
+
+
+def test_run_of_a_cgroup(tmp_path: Path) -> None:
+    """A cgroup belongs to the run at it or nearest above it; a name that only begins alike is another."""
+    registry = Registry(tmp_path)
+    outer, inner = run(1, cgroup=RunCgroup(path="/a", id=1, unit=None)), run(2, cgroup=RunCgroup(path="/a/b", id=2, unit=None))
+    registry.add(outer)
+    registry.add(inner)
+    found = [registry.by_cgroup(path) for path in ("/a", "/a/c", "/a/b/d", "/ab", "/")]
+    assert [outer, outer, inner, None, None] == found
+
+
+@given(st.uuids())
+def test_run_key_is_a_nonzero_64_bit_number(identity: UUID) -> None:
+    """Every run id gives a key that fits the kernel's field and is not the kernel's `nobody`."""
+    key = run(identity.int).key
+    assert 0 < key < 1 << 64
+    assert key == run(identity.int).key
+
+
+@given(st.lists(st.binary(max_size=20)), st.binary(max_size=20))
+def test_notes_are_utf8_whatever_a_process_is_called(arguments: list[bytes], exe: bytes) -> None:
+    """Any bytes as arguments and path give a note that a strict reader of msgpack reads."""
+    process = Process(
+        pid=1, start_ns=2, parent=0, uid=0, exe=os.fsdecode(exe), argv=[os.fsdecode(argument) for argument in arguments]
+    )
+    note = msgpack.unpackb(notes.pack(notes.process(process, run=1 << 63, boottime_ns=4)))
+    assert (len(arguments), 1 << 63) == (len(note["argv"]), note["run"])
+
+
+def test_own_process_as_proc_tells_it() -> None:
+    """Our own process is read with its parent, user, executable and arguments; a number that nobody has gives nothing."""
+    found = processes.read(os.getpid())
+    assert found is not None
+    assert (os.getppid(), os.getuid(), str(Path("/proc/self/exe").readlink())) == (found.parent, found.uid, found.exe)
+    assert found.argv != []
+    assert processes.read(1 << 22) is None
+    assert [os.getpid(), os.getppid()] == list(processes.ancestors(os.getpid()))[:2]
