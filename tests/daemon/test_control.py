@@ -95,7 +95,17 @@ def test_client_is_known_by_the_kernels_word(serving: Serving) -> None:
 
 
 def test_answer_through_a_pipe_comes_after_the_socket_is_closed(serving: Serving) -> None:
-    """A quiet client gets its answer, and the verb began only when its connection was gone from the client's side."""
+    """The verb of a quiet client does not begin before its connection is closed; then the answer is in the pipe."""
+    reading, writing = os.pipe()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(serving.path))
+        socket.send_fds(connection, [b'{"verb": "quiet"}\n'], [writing])
+        os.close(writing)
+        assert control_client.ask(serving.path, "echo")["ok"]
+        time.sleep(0.1)
+        assert 1 == len(serving.seen)
+    assert b'{"ok": true' in os.read(reading, 4096)
+    os.close(reading)
     assert os.getpid() == control_client.ask_quietly(serving.path, "quiet", word="x")["pid"]
     with pytest.raises(RefusedError, match="wants a pipe"):
         control_client.ask(serving.path, "quiet")
