@@ -22,7 +22,7 @@ from tests.assembly.world import HOST, MS, REQUEST, RESPONSE, Daemon, closed, ex
 BLOCK_BYTES = 8 << 20
 BULK_CALL = 64 << 10
 BULK_TOTAL = 512 << 20
-EXCHANGES = 10_000
+EXCHANGES = 20_000
 EXCHANGES_PER_SESSION = 200
 
 HTTP_BODY = b'{"id": "7f3e", "status": "succeeded", "output": [{"type": "text", "text": "It rains in Bergen."}]}'

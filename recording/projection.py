@@ -287,7 +287,7 @@ def message_row(record: Record, text: str | None = None) -> MessageRow:
     body = record.body
     if text is None:
         given = body.get("text")
-        text = given if isinstance(given, str) else " ".join(_words(body.get("fields"), [TEXT_CHARS_MAX]))
+        text = given if isinstance(given, str) else " ".join(_words(body.get("fields"), TEXT_CHARS_MAX))
     return MessageRow(
         session=record.session,
         ordinal=_number(body.get("ordinal")) or 0,
@@ -301,20 +301,25 @@ def message_row(record: Record, text: str | None = None) -> MessageRow:
     )
 
 
-def _words(value: Value, room: list[int]) -> Iterator[str]:
+def _words(value: Value, room: int) -> Iterator[str]:
     """Give the texts and numbers in a value, up to about so many characters."""
-    if room[0] <= 0 or value is None or isinstance(value, bool | bytes):
-        return
-    if isinstance(value, str | int | float):
-        word = str(value)[: room[0]]
-        room[0] -= len(word) + 1
+    waiting = [value]
+    while waiting and room > 0:
+        item = waiting.pop()
+        if isinstance(item, str):
+            word = item[:room]
+        elif isinstance(item, list | tuple):
+            waiting.extend(reversed(item))
+            continue
+        elif isinstance(item, Mapping):
+            waiting.extend(reversed(list(item.values())))
+            continue
+        elif isinstance(item, int | float) and not isinstance(item, bool):
+            word = str(item)[:room]
+        else:
+            continue
+        room -= len(word) + 1
         yield word
-    elif isinstance(value, Mapping):
-        for item in value.values():
-            yield from _words(item, room)
-    elif isinstance(value, Sequence):
-        for item in value:
-            yield from _words(item, room)
 
 
 def _text(value: Value) -> str | None:
