@@ -162,6 +162,7 @@ int on_tls_call(struct pt_regs *ctx)
 #define TLS_ENTRY(name, direction, result, library)                     \
 	int name(struct pt_regs *ctx)                                   \
 	{                                                               \
+		keep_own_stack(ctx);                                    \
 		if (current_member())                                   \
 			enter_call(ctx, direction, result, library);    \
 		return 0;                                               \
