@@ -143,9 +143,8 @@ class HttpLines:
         whole = whole and len(body.kept) == body.length
         unpacked = unpack(bytes(body.kept), body.codings, whole=whole, bytes_max=self._limits.body_bytes)
         lines = [] if body.streamed else [_body_title(body, unpacked.note)]
-        lines += preview(unpacked.data, limits=self._limits, json_like=body.json_like)
-        if len(body.kept) < body.length:
-            lines.append((Span(f"… {body.length - len(body.kept):,} more bytes", Style.FAINT),))
+        total = len(unpacked.data) + max(body.length - len(body.kept), 0)
+        lines += preview(unpacked.data, limits=self._limits, json_like=body.json_like, total=total)
         lines += [(Span(f"incomplete: {note}", Style.BAD),) for note in dict.fromkeys(body.notes)]
         return lines
 

@@ -142,15 +142,24 @@ def is_text(data: bytes) -> bool:
     return odd <= len(shown) * ODD_SHARE_MAX
 
 
-def preview(data: bytes, *, limits: Limits, json_like: bool = False) -> list[Line]:
-    """Give lines that show the bytes, ended by a mark if there is more than the limits allow."""
+def preview(data: bytes, *, limits: Limits, json_like: bool = False, total: int | None = None) -> list[Line]:
+    """Give lines that show the bytes, ended by a mark if there is more than the limits allow.
+
+    Args:
+        data: the bytes, or their beginning.
+        limits: how much is shown.
+        json_like: whether they are said to be JSON.
+        total: how many there are in all; None: these.
+    """
+    length = len(data) if total is None else total
     if not is_text(data):
-        return hexadecimal(data, limits=limits)
+        return hexadecimal(data, limits=limits, total=length)
     text = from_bytes(data)
-    return _lines(json_laid_out(text) if json_like and text.lstrip()[:1] in {"{", "["} else text, limits)
+    lines = _lines(json_laid_out(text) if json_like and text.lstrip()[:1] in {"{", "["} else text, limits)
+    return lines + _more(length - len(data))
 
 
-def hexadecimal(data: bytes, *, limits: Limits) -> list[Line]:
+def hexadecimal(data: bytes, *, limits: Limits, total: int) -> list[Line]:
     """Give the bytes as offset, hexadecimal and printable ASCII."""
     shown = data[: limits.hex_bytes]
     lines: list[Line] = []
@@ -158,9 +167,11 @@ def hexadecimal(data: bytes, *, limits: Limits) -> list[Line]:
         part = shown[offset : offset + HEX_COLUMNS]
         letters = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in part)  # noqa: PLR2004 - printable ASCII
         lines.append((Span(f"{offset:06x}  ", Style.FAINT), Span(f"{part.hex(' '):<{3 * HEX_COLUMNS - 1}}  {letters}")))
-    if len(data) > len(shown):
-        lines.append((Span(f"… {len(data) - len(shown):,} more bytes", Style.FAINT),))
-    return lines
+    return lines + _more(total - len(shown))
+
+
+def _more(count: int) -> list[Line]:
+    return [(Span(f"… {count:,} more byte{'s' if count > 1 else ''}", Style.FAINT),)] if count > 0 else []
 
 
 def json_laid_out(text: str) -> str:

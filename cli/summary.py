@@ -118,8 +118,8 @@ def session_head(session: Facts) -> list[Line]:
         _labelled("time", period(session)),
         _labelled("size", f"→ {sent}  ← {received}  {text(session, 'messages')} messages"),
     ]
-    tls = tls_words(session)
-    return [*lines, _labelled("tls", tls)] if tls else lines
+    tie = text(session, "tie")
+    return [*lines, _labelled("tls", tls_words("", tie))] if tie else lines
 
 
 def peer(session: Facts) -> str:
@@ -152,13 +152,8 @@ def period(session: Facts) -> str:
     return f"{started}  {moments.span(length)}  {state}"
 
 
-def tls_words(session: Facts) -> str:
+def tls_words(library: str, tie: str) -> str:
     """Give how encrypted bytes became readable, and how sure it is that they belong to this connection."""
-    about = mapping(session, "tls")
-    tie = text(about, "tie") or text(session, "tie")
-    library = text(about, "library")
-    if not tie and not library:
-        return ""
     words = [f"plaintext from {library}" if library else "plaintext", TIES.get(tie, tie)]
     return ", ".join(word for word in words if word)
 

@@ -16,6 +16,7 @@ from capd.cli.http_lines import HttpLines
 from capd.cli.line import Line, Span, Style
 from capd.cli.payload import Limits, preview
 from capd.cli.postgresql_lines import PostgresqlLines
+from capd.cli.summary import tls_words
 from capd.cli.window import Window
 from capd.recording.record import Direction, Kind, Record
 
@@ -183,9 +184,8 @@ class Transcript:
         time_ns, kept, length = waiting
         if not length:
             return []
-        lines: list[Line] = [(Span(f"· {length:,} bytes", Style.FAINT),), *preview(bytes(kept), limits=self._limits)]
-        if length > len(kept):
-            lines.append((Span(f"… {length - len(kept):,} more bytes", Style.FAINT),))
+        shown = preview(bytes(kept), limits=self._limits, total=length)
+        lines: list[Line] = [(Span(f"· {length:,} bytes", Style.FAINT),), *shown]
         return [Block(time_ns=time_ns, direction=direction, lines=lines)]
 
 
@@ -210,9 +210,8 @@ def marker_words(told: Facts) -> str:
     """Give a marker in words."""
     name = facts.text(told, "name")
     if name == "tls":
-        version, library, tie = (facts.text(told, key) for key in ("version", "library", "tie"))
-        words = ["TLS", version, f"by {library}" if library else "", f"tied by {tie}" if tie else ""]
-        return " ".join(word for word in words if word)
+        version = facts.text(told, "version")
+        return f"TLS{f' {version}' if version else ''}: {tls_words(facts.text(told, 'library'), facts.text(told, 'tie'))}"
     if name == "protocol":
         return f"protocol {facts.text(told, 'protocol')}"
     details = ", ".join(f"{key} {facts.text_of(value)}" for key, value in told.items() if key != "name")

@@ -5,7 +5,8 @@ What lives here: the verb. What must not: the checks (recording/verify.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -108,14 +109,15 @@ def _of_one(archive: Archive, identity: UUID, report: Report) -> Iterator[FileRe
         report.missing += jumps_of(archive.records(identity))
 
 
-def finding_lines(checked: FileReport) -> Iterable[Line]:
-    """Give one line for each finding of a segment; none when it is as it was written."""
+def finding_lines(checked: FileReport) -> Iterator[Line]:
+    """Give one line for each damage in a segment, and one for all that is only worth knowing; none when it is as written."""
+    name = Span(f"{checked.path.name}  ", Style.STRONG)
     for finding in checked.findings:
-        yield (
-            Span(f"{finding.fault.value:<14}", Style.BAD if finding.damage else Style.DOUBTFUL),
-            Span(f"{checked.path.name}  ", Style.STRONG),
-            Span(f"{_place(finding)}: {finding.message}"),
-        )
+        if finding.damage:
+            yield (Span(f"{finding.fault.value:<14}", Style.BAD), name, Span(f"{_place(finding)}: {finding.message}"))
+    known = Counter(finding.fault.value for finding in checked.findings if not finding.damage)
+    for fault, count in known.items():
+        yield (Span(f"{fault:<14}", Style.DOUBTFUL), name, Span(f"{count:,} worth knowing, no damage; --json lists them"))
 
 
 def _place(finding: Finding) -> str:

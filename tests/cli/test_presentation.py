@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capd.cli import moments, summary
+from capd.cli.facts import Facts
 from capd.cli.line import columns, plain
 from capd.cli.payload import BRIEF, Limits, json_laid_out, preview, unpack
 from capd.cli.rows import result_lines
@@ -125,7 +126,7 @@ def test_a_table_never_runs_over(rows: list[list[str]], fit: int) -> None:
 
 def test_wide_rows_stand_upright() -> None:
     """A result wider than a screen is shown one value a line."""
-    fields = {
+    fields: Facts = {
         "columns": [{"name": f"c{number}", "type": "text"} for number in range(9)],
         "rows": [["x" * 30] * 9],
         "first_row": 0,
@@ -146,7 +147,7 @@ def test_rows_of_later_records_keep_the_columns() -> None:
 
 def test_null_is_not_the_text_null() -> None:
     """NULL and the text NULL look different even without colour."""
-    fields = {
+    fields: Facts = {
         "columns": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
         "rows": [[None, "NULL", {"binary": "00ff"}]],
         "first_row": 0,

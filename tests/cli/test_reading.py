@@ -153,7 +153,7 @@ def test_a_recording_of_others_is_named(recorded: Recording) -> None:
     """Who may not read the recording is told so with exit status 3, not with a stack trace."""
     if os.geteuid() != 0:
         pytest.skip("only root can become somebody else")
-    os.chmod(recorded.state_dir, 0o700)  # noqa: PTH101
+    recorded.state_dir.chmod(0o700)
     command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, "-P", "-m", "capd.cli.main", "sessions"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     done = subprocess.run(

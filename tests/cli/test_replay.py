@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +16,7 @@ import pytest
 
 from capd.cli.options import CorrectedUsageError
 from capd.cli.pattern import PatternError, PatternTooSlowError
+from capd.cli.replay_forms import PAUSE_SECONDS_MAX, Pace
 from capd.recording.errors import AmbiguousSessionError, CorruptSegmentError, UnknownSessionError
 from tests.cli.conftest import Capd
 from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation, Recording
@@ -208,31 +210,48 @@ def test_undecoded_bytes_are_shown_safely(capd: Capd, recording: Recording) -> N
     assert "\x1b" not in output
 
 
+class Follower:
+    """A real `capd replay --follow`, killed if it takes too long, so that a defect is a failure and no hanging test."""
+
+    def __init__(self, session: str, state_dir: Path) -> None:
+        arguments = command("replay", session, "--follow", "--state-dir", str(state_dir))
+        self.process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        self._alarm = threading.Timer(30, self.process.kill)
+        self._alarm.start()
+        self.text = ""
+
+    def wait_for(self, words: str) -> None:
+        """Read up to the line with these words."""
+        assert self.process.stdout is not None
+        while words not in self.text:
+            line = self.process.stdout.readline()
+            assert line, f"{words!r} never came, only:\n{self.text}"
+            self.text += line
+
+    def finish(self) -> tuple[int, str]:
+        """Read on to the end; give exit status and standard error."""
+        rest, errors = self.process.communicate()
+        self._alarm.cancel()
+        self.text += rest
+        return self.process.returncode, errors
+
+
 def test_following_shows_what_is_said_until_the_end(recording: Recording) -> None:
     """--follow gives history, then what is written while it runs, over the sealing of a segment, and ends with the session."""
     said = Conversation(b"live")
     said.say(REQUEST, b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n")
     recording.write(said.records, seal=False)
-    follower = subprocess.Popen(
-        command("replay", str(said.id), "--follow", "--state-dir", str(recording.state_dir)),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-    )  # fmt: skip
-    assert follower.stdout is not None
-    lines: list[str] = []
-    while not any("GET /one" in line for line in lines):
-        lines.append(follower.stdout.readline())
+    follower = Follower(str(said.id), recording.state_dir)
+    follower.wait_for("GET /one")
     told = len(said.records)
     said.say(RESPONSE, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
     recording.write(said.records[told:], seal=True)
     told = len(said.records)
-    while not any("200 OK" in line for line in lines):
-        lines.append(follower.stdout.readline())
+    follower.wait_for("200 OK")
     recording.write(said.close().records[told:], seal=False)
-    rest, errors = follower.communicate(timeout=20)
-    text = "".join(lines) + rest
-    assert (0, "") == (follower.returncode, errors)
-    assert [1, 1, 1] == [text.count(part) for part in ("GET /one", "200 OK", "STILL OPEN")]
-    assert text.rstrip().endswith("COMPLETE  every byte that was exchanged is here")
+    assert (0, "") == follower.finish()
+    assert [1, 1, 1] == [follower.text.count(part) for part in ("GET /one", "200 OK", "STILL OPEN")]
+    assert follower.text.rstrip().endswith("COMPLETE  every byte that was exchanged is here")
 
 
 def test_following_ends_cleanly_on_interrupt(recording: Recording) -> None:
@@ -240,17 +259,11 @@ def test_following_ends_cleanly_on_interrupt(recording: Recording) -> None:
     said = Conversation(b"interrupted")
     said.say(REQUEST, b"GET /one HTTP/1.1\r\nHost: a\r\n\r\n")
     recording.write(said.records, seal=False)
-    follower = subprocess.Popen(
-        command("replay", str(said.id), "--follow", "--state-dir", str(recording.state_dir)),
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
-    )  # fmt: skip
-    assert follower.stdout is not None
-    while "GET /one" not in follower.stdout.readline():
-        pass
-    follower.send_signal(2)
-    rest, errors = follower.communicate(timeout=20)
-    assert (0, "") == (follower.returncode, errors)
-    assert rest.endswith("STILL OPEN  nothing is missing so far\n")
+    follower = Follower(str(said.id), recording.state_dir)
+    follower.wait_for("GET /one")
+    follower.process.send_signal(signal.SIGINT)
+    assert (0, "") == follower.finish()
+    assert follower.text.endswith("STILL OPEN  nothing is missing so far\n")
 
 
 def test_a_reader_who_leaves_is_no_error(recording: Recording) -> None:
@@ -327,8 +340,6 @@ def _drain(terminal: int, output: bytearray) -> None:
 
 def test_speed_keeps_the_distance_of_messages() -> None:
     """--speed waits as long as it took, divided, and never longer than some seconds."""
-    from capd.cli.replay_forms import PAUSE_SECONDS_MAX, Pace  # noqa: PLC0415
-
     slept: list[float] = []
     pace = Pace(2.0, slept.append)
     for offset_s in (0, 1, 1, 3600):
