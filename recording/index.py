@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections import OrderedDict
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +18,6 @@ from capd.recording.durable import DIRECTORY_MODE, sync_directory
 from capd.recording.errors import AmbiguousSessionError, CorruptSegmentError, NothingRecordedError, UnknownSessionError, on_disk
 from capd.recording.index_columns import (
     Cell,
-    message_values,
     process_from,
     process_values,
     run_from,
@@ -28,8 +26,8 @@ from capd.recording.index_columns import (
     session_from,
     session_values,
 )
+from capd.recording.index_messages import MessageTable
 from capd.recording.index_schema import (
-    MESSAGES,
     PROCESSES,
     RUNS,
     SEGMENTS,
@@ -46,12 +44,8 @@ from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow,
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
-SESSION_KEYS_MAX: Final = 20_000
-"""Sessions whose row number is remembered, so that a message costs no look-up of its session."""
 LISTED_DEFAULT: Final = 100
 MATCHES_SHOWN: Final = 5
-_UPSERT_MESSAGE: Final = f"{MESSAGES.upsert} WHERE {MESSAGES.differs}"
-"""A message that is there already is not written again: that would write its words again too."""
 _SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
 UUID_HEX_DIGITS: Final = 32
 EXCHANGE_LOOKED_BACK: Final = 1_000
@@ -68,7 +62,7 @@ class Index:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._connection = connection
-        self._keys: OrderedDict[UUID, int] = OrderedDict()
+        self._messages: MessageTable | None = None
         self._closed = False
 
     @classmethod
@@ -121,13 +115,18 @@ class Index:
     def upsert_session(self, row: SessionRow) -> None:
         """Write a session, over what was known of it."""
         with sqlite_errors(self.path):
-            (key,) = self._connection.execute(f"{SESSIONS.upsert} RETURNING id", session_values(row)).fetchone()
-            self._remember(row.session, key)
+            self._connection.execute(SESSIONS.upsert, session_values(row))
 
     def upsert_messages(self, rows: Iterable[MessageRow]) -> None:
         """Write messages, over those with the same session and ordinal. Their sessions need not be there yet."""
         with sqlite_errors(self.path):
-            self._connection.executemany(_UPSERT_MESSAGE, [message_values(row, self._key(row.session)) for row in rows])
+            if self._messages is None:
+                self._messages = MessageTable(self._connection)
+            rows = list(rows)
+            for session in {row.session for row in rows}:
+                if self._messages.session_key(session) is None:
+                    self.upsert_session(SessionRow(session=session))
+            self._messages.upsert(rows)
 
     def upsert_process(self, row: ProcessRow) -> None:
         """Write a process, over what was known of it."""
@@ -269,8 +268,8 @@ class Index:
         """Give the number of rows of each kind."""
         with sqlite_errors(self.path):
             tables = ("runs", "sessions", "messages", "segments")
-            counts = (self._connection.execute(f"SELECT count(*) FROM {table}").fetchone() for table in tables)  # noqa: S608
-            return {table: int(count) for table, (count,) in zip(tables, counts, strict=True)}
+            count = "SELECT count(*) FROM {}".format  # of names that are written here
+            return {table: int(self._connection.execute(count(table)).fetchone()[0]) for table in tables}
 
     # From segments
 
@@ -339,24 +338,6 @@ class Index:
         sql = f"{select} WHERE {column} BETWEEN ? AND ? ORDER BY {column} LIMIT ?"
         with sqlite_errors(self.path):
             return self._connection.execute(sql, [first, last, MATCHES_SHOWN]).fetchall()
-
-    def _key(self, session: UUID) -> int:
-        """Give the row number of a session, making a row for it if there is none yet."""
-        key = self._keys.get(session)
-        if key is None:
-            find = "SELECT id FROM sessions WHERE session = ?"
-            row = self._connection.execute(find, [str(session)]).fetchone()
-            if row is None:
-                self.upsert_session(SessionRow(session=session))
-                return self._keys[session]
-            key = int(row[0])
-            self._remember(session, key)
-        return key
-
-    def _remember(self, session: UUID, key: int) -> None:
-        self._keys[session] = key
-        while len(self._keys) > SESSION_KEYS_MAX:
-            self._keys.popitem(last=False)
 
 
 def _sealed(segments: Path) -> list[Path]:

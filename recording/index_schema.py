@@ -54,13 +54,6 @@ class Table:
         return f"{insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {change}"
 
     @property
-    def differs(self) -> str:
-        """Condition after `upsert`, under which the row there is not what it shall be."""
-        here = ", ".join(f"{self.name}.{column}" for column in self.columns)
-        new = ", ".join(f"excluded.{column}" for column in self.columns)
-        return f"({here}) IS NOT ({new})"
-
-    @property
     def select(self) -> str:
         """Read rows, all columns in order."""
         return f"SELECT {', '.join(self.columns)} FROM {self.name}"  # noqa: S608 - names are of this module
@@ -191,7 +184,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
     database.table(SESSIONS.name).create_index(["started"])
     database.table(SESSIONS.name).create_index(["run"])
     database.table(RUNS.name).create_index(["name"])
-    database.table(MESSAGES.name).enable_fts(SEARCHED_COLUMNS, create_triggers=True, tokenize=TOKENIZER)
+    database.table(MESSAGES.name).enable_fts(SEARCHED_COLUMNS, tokenize=TOKENIZER)
     # The version comes last: a file without it is one whose making was cut off.
     database.table("meta").create({"name": str, "value": int}, pk="name")
     database.table("meta").insert({"name": "version", "value": VERSION})

@@ -20,6 +20,10 @@ SNIPPET_TOKENS: Final = 24
 MATCH_START: Final = "\x02"
 MATCH_END: Final = "\x03"
 """Controls that no protocol's text has a use for; where one has, only the marking of a match is off."""
+RANGED_SESSIONS_MAX: Final = 2_000
+"""Sessions whose first and last message are looked up to narrow a search: some milliseconds; of more the range would be all."""
+_EVERYWHERE: Final = (0, (1 << 63) - 1)
+_NOWHERE: Final = (1, 0)
 WORDS_MAX: Final = 32
 """Words of one search; more say nothing and cost."""
 _TERM: Final = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
@@ -50,11 +54,6 @@ class SessionFilter:
     verdict: str | None = None
     from_ns: int | None = None
     until_ns: int | None = None
-
-    @property
-    def narrow(self) -> bool:
-        """Whether it leaves one run or session."""
-        return self.run is not None or self.session is not None
 
 
 def session_conditions(where: SessionFilter) -> tuple[str, list[Parameter]]:
@@ -123,21 +122,25 @@ def find_messages(connection: sqlite3.Connection, text: str, where: SessionFilte
         WHERE messages_fts MATCH ? AND messages_fts.rowid BETWEEN ? AND ? AND {conditions}
         ORDER BY messages_fts.rowid DESC LIMIT ?
     """  # noqa: S608 - no text of a user's in it
-    parameters = [expression, first, last, *values, *times, limit]
-    return [_hit(row) for row in connection.execute(sql, parameters)]
+    return [_hit(row) for row in connection.execute(sql, [expression, first, last, *values, *times, limit])]
 
 
 def _row_range(connection: sqlite3.Connection, where: SessionFilter) -> tuple[int, int]:
-    """Give the row numbers between which the messages of a run or a session are, so that others are not looked at."""
-    if not where.narrow:
-        return 0, (1 << 63) - 1
-    conditions, values = session_conditions(SessionFilter(run=where.run, session=where.session))
+    """Give the row numbers between which the messages of a filter's sessions are: matches elsewhere are not looked at."""
+    if where == SessionFilter():
+        return _EVERYWHERE
+    conditions, values = session_conditions(where)
+    # A session's messages are written in the order of their ordinals.
     sql = f"""
-        SELECT min(messages.id), max(messages.id) FROM sessions JOIN messages ON messages.session_id = sessions.id
-        WHERE {conditions}
+        SELECT count(*), min(first), max(last) FROM (
+            SELECT (SELECT id FROM messages WHERE session_id = sessions.id ORDER BY ordinal LIMIT 1) AS first,
+                   (SELECT id FROM messages WHERE session_id = sessions.id ORDER BY ordinal DESC LIMIT 1) AS last
+            FROM sessions WHERE {conditions} LIMIT ?)
     """  # noqa: S608 - no text of a user's in it
-    first, last = connection.execute(sql, values).fetchone()
-    return (1, 0) if first is None else (first, last)
+    sessions, first, last = connection.execute(sql, [*values, RANGED_SESSIONS_MAX]).fetchone()
+    if sessions == RANGED_SESSIONS_MAX:
+        return _EVERYWHERE
+    return _NOWHERE if first is None else (first, last)
 
 
 def _hit(row: Sequence[object]) -> Hit:
