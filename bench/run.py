@@ -1,0 +1,142 @@
+"""`make bench`: one run, all figures, as ratios where another machine would have other numbers.
+
+What lives here: the order, the table. What must not: measuring.
+
+Run: make bench [BENCH="--seconds 5 --only sustained"]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from bench import calls, throughput
+from bench.instance import built, started
+
+TIERS = ("modern", "classic")
+MESSAGE_SIZES = (64, 1024, 16384)
+TLS_SIZES = (1024, 16384)
+IDLE_SECONDS = 10
+UNPACED_SECONDS = 10
+"""A sender beyond the budget is watched shortly: it shows what happens there, not what is promised."""
+
+Figures = dict[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What every part needs: the load generator, a folder of its own, how long a flood lasts, which tiers and message sizes."""
+
+    load: str
+    folder: Path
+    seconds: float
+    tiers: tuple[str, ...]
+    sizes: tuple[int, ...]
+
+
+def sustained(setting: Setting) -> Figures:
+    """Print what capture sustains."""
+    found: Figures = {}
+    print(
+        f"\nsustained for {setting.seconds:g} s each, journal on disk (target: 300,000 records/s or 1,000 MB/s, nothing lost)"
+    )
+    for tier in setting.tiers:
+        for size in setting.sizes:
+            for wanted in (throughput.target(size), 0):
+                seconds = setting.seconds if wanted else min(setting.seconds, UNPACED_SECONDS)
+                result = throughput.flood(setting.load, size, seconds, wanted, tier=tier)
+                found[f"{tier} {size} {wanted or 'unpaced'}"] = asdict(result)
+                print(
+                    f"  {tier:8} {size:6d} B  {f'{wanted:,}/s wanted' if wanted else 'unpaced':16}"
+                    f"  {result.records_per_second:10,.0f} records/s  {result.megabytes_per_second:8,.1f} MB/s"
+                    f"  lost {result.lost_bytes:,} B ({result.lost_share:.4%})",
+                    flush=True,
+                )
+    return found
+
+
+def tls(setting: Setting) -> Figures:
+    """Print what a TLS call costs more."""
+    found: Figures = {}
+    for size in TLS_SIZES:
+        times = calls.tls_calls(setting.load, setting.folder, size)
+        alone = times["alone"]
+        print(f"\none SSL_write of {size} B to a socket: {alone:,.0f} ns alone")
+        for name, value in times.items():
+            print(f"  {name:20} {value:10,.0f} ns   +{value - alone:8,.0f} ns   {value / alone:6.2f} x")
+        found[str(size)] = dict(times)
+    return found
+
+
+def sockets(setting: Setting) -> Figures:
+    """Print what a socket call costs more."""
+    found: Figures = {}
+    for tier in setting.tiers:
+        times = calls.socket_calls(setting.load, tier=tier)
+        alone = times["alone"]
+        print(f"\none send and one receive of 1 KiB, {tier} tier: {alone:,.0f} ns alone")
+        for name, value in times.items():
+            print(f"  {name:20} {value:10,.0f} ns   +{value - alone:8,.0f} ns   {value / alone:6.2f} x")
+        found[tier] = dict(times)
+    return found
+
+
+def memory(_setting: Setting) -> Figures:
+    """Print resident memory of each role at rest, and the CPU they use."""
+    with started("up") as instance:
+        time.sleep(2)
+        resident = calls.memory_bytes(instance, "Rss")
+        proportional = sum(calls.memory_bytes(instance, "Pss").values())
+        ticks = calls.cpu_seconds(instance)
+        time.sleep(IDLE_SECONDS)
+        share = (calls.cpu_seconds(instance) - ticks) / IDLE_SECONDS
+    print("\nat rest (budget: 120 MB together, 1 % of one core)")
+    for name, value in resident.items():
+        print(f"  {name:20} {value / 1e6:8.1f} MB resident")
+    print(f"  {'together':20} {proportional / 1e6:8.1f} MB, shared pages counted once; {share:.2%} of one core")
+    return {"resident": dict(resident), "proportional": proportional, "cpu_share": share}
+
+
+PARTS: dict[str, Callable[[Setting], Figures]] = {
+    "sustained": sustained,
+    "tls": tls,
+    "sockets": sockets,
+    "memory": memory,
+}
+
+
+def main() -> None:
+    """Measure the chosen parts."""
+    parser = argparse.ArgumentParser(description="measure capd on this machine")
+    parser.add_argument("--seconds", type=float, default=60, help="of each flood")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be given again")
+    parser.add_argument("--tier", choices=TIERS, action="append", help="one tier; may be given again")
+    parser.add_argument("--size", type=int, action="append", help="bytes of a flood's messages; may be given again")
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        sys.exit("bench: needs root")
+    print(f"{platform.release()}, {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory(prefix="capd-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        setting = Setting(
+            built(folder), folder, options.seconds, tuple(options.tier or TIERS), tuple(options.size or MESSAGE_SIZES)
+        )
+        figures = {part: PARTS[part](setting) for part in options.only or PARTS}
+    if options.json:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
