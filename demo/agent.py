@@ -57,7 +57,7 @@ def main() -> None:
 
     certificate = os.environ["SSL_CERT_FILE"]
     subprocess.run(["curl", "-sS", "--cacert", certificate, os.environ["TICKETS_URL"] + "/health"], check=True)
-    print()
+    print(flush=True)
     question = "SELECT customer, count(*) AS paid, sum(amount) AS total FROM payments WHERE NOT refunded GROUP BY 1 ORDER BY 1"
     subprocess.run(["psql", "-X", "-c", question], check=True)
 

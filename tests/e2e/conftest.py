@@ -28,6 +28,7 @@ def capd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     require(CAPD.exists(), f"needs the installed command: {CAPD}")
     require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.13 or later")
     with passable(f"capd-{request.param}-") as path, running(path, f'[capture]\ntier = "{request.param}"\n') as instance:
+        instance.tier = request.param
         yield instance
 
 

@@ -48,7 +48,10 @@ class Instance:
     Attributes:
         directory: where everything of it is.
         config: its capd.toml.
+        tier: the set of probes that was asked for.
     """
+
+    tier = "auto"
 
     def __init__(self, directory: Path, settings: str = "", before: str = "") -> None:
         """Prepare.
@@ -119,9 +122,8 @@ class Instance:
         """Run another verb against this instance; give what it printed, as bytes."""
         command = [str(CAPD), verb, "--config", str(self.config), *map(str, arguments)]
         done = subprocess.run(command, capture_output=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
-        assert not check or done.returncode == 0, (
-            f"{command} ended with {done.returncode}: {done.stderr.decode()}{done.stdout.decode()[:2000]}"
-        )
+        said = done.stderr.decode(errors="replace")
+        assert not check or done.returncode == 0, f"{command} ended with {done.returncode}: {said}"
         return done
 
     def run(self, name: str, *command: str | Path, environment: Mapping[str, str] | None = None, status: int = 0) -> bytes:
@@ -161,9 +163,17 @@ class Instance:
         assert count == len(seen), f"{run_name}: {len(seen)} sessions instead of {count}: {dict(states)}"
         return seen
 
-    def raw(self, session: Session, direction: str) -> bytes:
-        """Give the bytes of one direction, as `capd replay --format raw` writes them."""
-        return self.ask("replay", str(session["session"]), "--format", "raw", "--direction", direction).stdout
+    def raw(self, session: Session, direction: str, *, whole: bool = True) -> bytes:
+        """Give the bytes of one direction, as `capd replay --format raw` writes them.
+
+        Args:
+            session: which.
+            direction: request or response.
+            whole: that nothing is missing, which the command says by its exit status; else that something is.
+        """
+        done = self.ask("replay", str(session["session"]), "--format", "raw", "--direction", direction, check=False)
+        assert (0 if whole else 1) == done.returncode, done.stderr.decode(errors="replace")
+        return done.stdout
 
     def pair(self, session: Session, *, inside: bool = False) -> Pair:
         """Hash both directions of a session.

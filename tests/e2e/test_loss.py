@@ -51,12 +51,13 @@ def test_flood_of_a_tiny_ring(tier: str, directory: Path) -> None:
         capd.run("flood", PYTHON, "-I", CLIENTS / "sockets.py", "plain", str(sink.port), flood)
         ((sent, answered),) = sink.ledger.take(1)
         (session,) = capd.settled("flood", 1)
-        kept = len(capd.raw(session, "request"))
+        kept = len(capd.raw(session, "request", whole=False))
         gaps = [record for record in capd.records(session) if record["kind"] == "gap"]
-        missing = sum(gap["length"] for gap in gaps)
+        missing = sum(gap["body"]["length"] for gap in gaps)
         assert (FLOOD_BYTES, FLOOD_BYTES) == (sent.length, kept + missing)
         assert missing > 0
         assert {"request"} == {gap["direction"] for gap in gaps}
+        assert {"ring full"} == {gap["body"]["reason"] for gap in gaps}
         assert answered == Hash.of(capd.raw(session, "response"))
         assert "partial" == session["completeness"]["verdict"]
         assert session["completeness"]["reasons"] != []

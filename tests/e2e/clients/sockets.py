@@ -3,7 +3,7 @@
 sockets.py udp PORT TEXT...         datagrams from one unconnected socket to 127.0.0.1 and to ::1, in turn
 sockets.py unix PATH TEXT...        one unix stream
 sockets.py tcp6 PORT TEXT...        one IPv6 connection, by writev and readv
-sockets.py plain PORT FILE          one IPv4 connection, the file in one send
+sockets.py plain PORT FILE          one IPv4 connection, the file in sends of 1 MiB
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
+
+SEND_BYTES = 1 << 20
 
 
 def udp(port: str, *texts: str) -> None:
@@ -44,9 +46,11 @@ def tcp6(port: str, *texts: str) -> None:
 
 
 def plain(port: str, name: str) -> None:
-    """Send a file and read one line."""
+    """Send a file and read to the end."""
     with socket.create_connection(("127.0.0.1", int(port))) as connection:
-        connection.sendall(Path(name).read_bytes())
+        content = memoryview(Path(name).read_bytes())
+        for start in range(0, len(content), SEND_BYTES):
+            connection.sendall(content[start : start + SEND_BYTES])
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
             pass
