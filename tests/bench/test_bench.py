@@ -20,7 +20,7 @@ def test_a_short_run_gives_its_figures(tmp_path: Path) -> None:
     require_probes()
     require_command("gcc")
     figures = tmp_path / "figures.json"
-    options = [
+    options: list[str | Path] = [
         "--seconds",
         "1",
         "--only",
