@@ -19,6 +19,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -107,6 +108,7 @@ class Recorder:
             position=self._position,
         )
         self._index_pending: list[Record] = []
+        self._index_behind = False
         self._flushed_bytes = 0
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembering_seconds = 0.0
@@ -256,8 +258,9 @@ class Recorder:
         self._seal()
         self._write_status("stopped")
         self._writer.close()
-        self._index.close()
         self._reader.close()
+        with suppress(CapdError):  # what it lacks it gets from the segments at the next start
+            self._index.close()
 
     # -- disk ------------------------------------------------------------------------------------------------------------------
 
@@ -274,16 +277,36 @@ class Recorder:
         return True
 
     def _write_index(self) -> None:
-        """Bring the index up to what was flushed; if that fails it catches up from the segments at the next start."""
+        """Bring the index up to what was flushed. After a failure it is left alone until a sealed segment has it all."""
         records, self._index_pending = self._index_pending, []
-        self._projection.receive(records)
-        changes = self._projection.changes()
-        self.counts["messages"] += len(changes.messages)
+        self.counts["messages"] += sum(record.kind is Kind.MESSAGE for record in records)
+        if self._index_behind:
+            return
         try:
-            self._index.apply(changes)
+            self._projection.receive(records)
+            self._index.apply(self._projection.changes())
             self._index.commit()
         except CapdError as error:
             self._errors.append(str(error))
+            self._index_behind = True
+
+    def _index_segment(self, path: Path) -> None:
+        """Put a sealed segment into the index; if that is behind, with all that it lacks."""
+        try:
+            if self._index_behind:
+                with suppress(CapdError):
+                    self._index.close()
+                self._index = _open_index(self._configuration)
+                self._projection = Projection(load_session=self._index.find_session, load_run=self._index.find_run)
+                self._index_behind = False
+                return
+            with SegmentReader(path) as reader:
+                if reader.footer is not None:
+                    self._index.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
+            self._index.commit()
+        except CapdError as error:
+            self._errors.append(str(error))
+            self._index_behind = True
 
     def _seal(self) -> None:
         if not self._flush():
@@ -296,10 +319,7 @@ class Recorder:
         self._flushed_bytes = 0
         if path is not None:
             self.counts["segments"] += 1
-            with SegmentReader(path) as reader:
-                if reader.footer is not None:
-                    self._index.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
-            self._index.commit()
+            self._index_segment(path)
         now = time.monotonic()
         if self._stopping is not None or now - self._remembered_at >= MEMORY_SHARE * self._remembering_seconds:
             self._remember()

@@ -44,7 +44,7 @@ class SavedSession:
         channels: TLS or not, stream, direction, expected position, chunks that wait.
         ends: TLS or not, stream, positions of its end.
         closing, closed_ns, waits_ns: as in `Session`.
-        pending: what waits for detection: direction, bytes; or direction, length, reason of a gap.
+        pending: what waits for detection: direction, bytes; or direction, None, length and reason of a gap.
         decided: whether its protocol is decided.
         spoken: TLS streams that carried plaintext.
         continues: whether the next TLS stream goes on with the same conversation.
@@ -57,7 +57,7 @@ class SavedSession:
     closing: SocketCloseEvent | str | None
     closed_ns: int
     waits_ns: int
-    pending: list[tuple[int, bytes] | tuple[int, int | None, str]]
+    pending: list[tuple[int, bytes | None, int | None, str]]
     decided: bool
     spoken: set[int]
     continues: bool
@@ -89,8 +89,8 @@ _ADAPTER: Final = TypeAdapter(Snapshot)
 
 def saved_session(session: Session) -> SavedSession:
     """Give what a snapshot keeps of a session."""
-    pending: list[tuple[int, bytes] | tuple[int, int | None, str]] = [
-        (direction, data) if isinstance(data, bytes) else (direction, data.length, data.reason)
+    pending: list[tuple[int, bytes | None, int | None, str]] = [
+        (direction, data, None, "") if isinstance(data, bytes) else (direction, None, data.length, data.reason)
         for direction, data in session.decoding.pending
     ]
     return SavedSession(
@@ -120,7 +120,9 @@ def restored_session(saved: SavedSession, history: History) -> Session:
     }
     session.ends = {(tls, stream): positions for tls, stream, positions in saved.ends}
     session.closing, session.closed_ns, session.waits_ns = saved.closing, saved.closed_ns, saved.waits_ns
-    pending = [(item[0], item[1] if len(item) == 2 else Gap(item[1], item[2])) for item in saved.pending]  # noqa: PLR2004
+    pending = [
+        (direction, data if data is not None else Gap(length, reason)) for direction, data, length, reason in saved.pending
+    ]
     session.decoding.remember(pending, decided=saved.decided)
     session.spoken, session.continues, session.counted = saved.spoken, saved.continues, saved.counted
     session.stale = saved.decided

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from uuid import UUID
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capd.daemon.assembly import session as sessions_module
 from capd.daemon.assembly import tls
+from capd.daemon.assembly.snapshot import pack, unpack
 from capd.daemon.assembly.tls import begins_client_hello, begins_record, server_name
 from capd.probes.layouts import Absence, Library, Role, Tie
 from capd.recording.journal import Block
 from capd.recording.record import Kind, Record
 from tests.assembly.world import (
+    HOST,
     MS,
     REQUEST,
     RESPONSE,
     RUN,
     Daemon,
     assemble,
+    assembler,
     closed,
     exited,
     gaps,
@@ -248,6 +253,30 @@ def test_a_loss_inside_tls_is_a_gap_of_the_application() -> None:
     records = assemble(story)
     assert [(REQUEST, 2, 2, "ring full"), (REQUEST, 6, 3, "ring full")] == gaps(records)
     assert b"ab??ab???" == stream(records, REQUEST)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_tls_conversation_survives_a_restart_of_the_capture(killed: bool) -> None:
+    """After new probes gave its TLS stream another id, the conversation goes on in the same session and the same decoder."""
+    daemon = Daemon()
+    size = len(REQUESTED)
+    story = begin(daemon)
+    events = [moved(2_000, 9, REQUEST, 0, HELLO), moved(2_100, 77, REQUEST, 0, REQUESTED, **PLAIN)]  # type: ignore[arg-type]
+    story.append(daemon.cycle(10 * MS, control=[opened(1_000, 9), tls_opened(2_050, 77, 9)], data=events))
+    story.append(daemon.started(20 * MS, epoch=HOST))
+    first = assembler()
+    records = [record for blocks in story for batch in first.process(blocks) for record in batch.records]
+    known: dict[UUID, list[Record]] = {}
+    for record in records:
+        known.setdefault(record.session, []).append(record)
+    second = assembler(unpack(pack(first.snapshot())), known) if killed else first
+    again = moved(31 * MS, 78, REQUEST, 0, REQUESTED, **PLAIN)  # type: ignore[arg-type]
+    records += assemble([daemon.cycle(40 * MS, control=[tls_opened(30 * MS, 78, 9)], data=[again])], into=second)
+    assert REQUESTED * 2 == stream(records, REQUEST)
+    assert 1 == len(sessions(records))
+    assert ["http1"] == protocols(records)
+    heads = [(r.body["start"], r.body["exchange"]) for r in of_kind(records, Kind.MESSAGE) if r.body["type"] == "request"]
+    assert [(0, 0), (size, 1)] == heads
 
 
 @given(st.binary(max_size=200))

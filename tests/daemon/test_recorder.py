@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -265,6 +267,43 @@ def test_a_second_recorder_in_the_same_place_is_refused(settings: Configuration,
     assert 7 == second.returncode
     assert b"another capd" in errors
     end(settings, first)
+
+
+def test_a_full_disk_stops_nothing_for_ever(tmp_path: Path) -> None:
+    """While the disk takes nothing the role says so and waits; afterwards everything is recorded and can be found."""
+    settings = Configuration(state_dir=tmp_path / "state", runtime_dir=tmp_path / "run")
+    for place in (settings.recorder_dir, settings.segments_dir, settings.index_dir, settings.recorder_runtime_dir):
+        place.mkdir(parents=True)
+    journal = Journal(settings)
+    for blocks in story():
+        journal.put(blocks)
+    roles: list[Recorder] = []
+
+    def work() -> None:
+        roles.append(Recorder(settings, host=HOST, user="test"))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+        roles[0].run()
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    thread = threading.Thread(target=work)
+    try:
+        thread.start()
+        wait_until(lambda: "disk full" == status(settings).get("state"), "the role says that the disk is full")
+        assert thread.is_alive()
+        assert all(path.stat().st_size <= 1_000 for path in settings.segments_dir.iterdir())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    wait_until(lambda: "running" == status(settings).get("state"), "the role goes on")
+    roles[0].stop()
+    thread.join()
+    found = recorded(settings)
+    undisturbed = assembled(settings.journal_dir, tmp_path / "other")
+    assert set(undisturbed) == set(found)
+    for session, records in undisturbed.items():
+        assert said(records) == said(found[session])
+    with Index.open(settings.index_file, readonly=True) as index:
+        assert {row.session for row in index.sessions(limit=None)} < set(found)
+        assert index.search("hello world")
 
 
 @pytest.mark.parametrize("damage", ["state", "index"])
