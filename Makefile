@@ -28,7 +28,7 @@ check: env-dev ## ruff, mypy --strict, import-linter
 	@$(RUN)/ruff check --quiet .
 	@$(RUN)/ruff format --check --quiet . || { echo 'make fmt would change these files:'; $(RUN)/ruff format --check . | sed '$$d'; exit 1; } >&2
 	@$(RUN)/mypy --no-error-summary
-	@$(RUN)/lint-imports --no-cache --no-banner 2>/dev/null >.cache/imports || { cat .cache/imports; exit 1; } >&2
+	@$(RUN)/lint-imports --no-cache --no-logo >.cache/imports 2>&1 || { cat .cache/imports; exit 1; } >&2
 	@echo 'check: ruff, format, mypy and imports are clean'
 
 fmt: env-dev ## format the code and mend what ruff can mend
