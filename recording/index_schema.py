@@ -170,7 +170,7 @@ SEARCHED_COLUMNS: Final = ("summary", "text")
 def create_schema(connection: sqlite3.Connection) -> None:
     """Make all tables, unless they are there."""
     # Only who writes needs it; importing it takes a third of the time that `capd sessions` may take.
-    from sqlite_utils import Database  # noqa: PLC0415
+    from sqlite_utils import Database  # noqa: PLC0415 - see above
 
     database = Database(connection, recursive_triggers=False)
     if "meta" in database.table_names():
