@@ -1,4 +1,7 @@
-"""The probes' own counters, in the order of `enum counter` in `bpf/maps.h`; a test compares the two."""
+"""The probes' own counters, in the order of `enum counter` in `bpf/maps.h`; a test compares the two.
+
+What lives here: their names, and which of them mean a loss. What must not: reading them (capture).
+"""
 
 from __future__ import annotations
 
