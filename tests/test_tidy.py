@@ -12,6 +12,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+from capd.cli.main import VERBS, capd
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("probes", "recording", "decoders", "enforcer", "daemon", "cli")
@@ -160,6 +163,14 @@ def test_noqa_names_its_rule_and_reason() -> None:
     assert [] == found
 
 
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help_with_an_example(verb: str) -> None:
+    """`capd VERB --help` says what it does and shows a command line that could be typed."""
+    done = CliRunner().invoke(capd, [verb, "--help"])
+    assert 0 == done.exit_code
+    assert re.search(rf"^\s*Examples:\n\s+.*capd {verb}\b", done.stdout, re.MULTILINE)
+
+
 def test_documents_link_to_what_exists() -> None:
     """Every relative link of a Markdown file leads to a file."""
     broken = [
@@ -169,3 +180,10 @@ def test_documents_link_to_what_exists() -> None:
         if not (page.parent / target).exists()
     ]
     assert [] == broken
+
+
+def test_documents_are_in_the_index() -> None:
+    """docs/README.md leads to every page below docs."""
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - {"README.md"}
+    assert set() == {page for page in pages if f"({page})" not in index}

@@ -18,7 +18,7 @@ from tests.e2e.instance import CAPD, Instance, running
 from tests.e2e.truth import Echo, Mirror, Server, Server6, echoing_datagrams, serving
 from tests.requirements import kernel, require, require_command, require_probes
 
-MODERN_KERNEL = (6, 13)
+MODERN_KERNEL = (6, 16)
 
 
 @pytest.fixture(scope="session", params=["modern", "classic"])
@@ -26,7 +26,7 @@ def capd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     """A running capd, once with each set of probes."""
     require_probes()
     require(CAPD.exists(), f"needs the installed command: {CAPD}")
-    require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.13 or later")
+    require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.16 or later")
     with passable(f"capd-{request.param}-") as path, running(path, f'[capture]\ntier = "{request.param}"\n') as instance:
         instance.tier = request.param
         yield instance

@@ -21,7 +21,7 @@ from tests.requirements import kernel, require, require_probes
 
 pytestmark = pytest.mark.e2e
 
-MODERN_KERNEL = (6, 13)
+MODERN_KERNEL = (6, 16)
 FLOOD_BYTES = 64 << 20
 TRAFFIC = 60
 """Requests of the connection during which something is killed."""
@@ -31,7 +31,7 @@ TRAFFIC = 60
 def tier(request: pytest.FixtureRequest) -> str:
     """Each set of probes."""
     require_probes()
-    require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.13 or later")
+    require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.16 or later")
     return str(request.param)
 
 
