@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -20,7 +18,6 @@ from capd.recording.errors import (
     IndexUnusableError,
     NewerVersionError,
     NothingRecordedError,
-    NotReadableError,
     UnknownSessionError,
 )
 from capd.recording.index import Index
@@ -30,7 +27,6 @@ from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record
 from capd.recording.rows import Endpoint, MessageRow, RunRow, SegmentRow, SessionProcess, SessionRow
 from capd.recording.segment import SegmentReader, SegmentWriter
-from tests.requirements import require_root
 
 Conversation = Callable[..., list[Record]]
 HOST = UUID(int=1)
@@ -427,70 +423,3 @@ def test_an_index_that_is_not_there_is_told(tmp_path: Path) -> None:
     """Reading where nothing was recorded says so."""
     with pytest.raises(NothingRecordedError, match="no recording in"):
         Index.open(tmp_path / "capd.db", readonly=True)
-
-
-READ_AS_NOBODY = """
-import sys
-from pathlib import Path
-from capd.recording.index import Index
-with Index.open(Path(sys.argv[1]), readonly=True) as index:
-    for line in sys.stdin:
-        print(len(index.search("needle")), flush=True)
-"""
-
-
-def test_another_user_reads_while_the_recorder_writes(index: Index, tmp_path: Path) -> None:
-    """A user who may only read the files sees every commit of a living writer, and the index of one that has closed."""
-    require_root()
-    for directory in (index.path.parent, *index.path.parents):
-        if directory != Path("/"):
-            directory.chmod(directory.stat().st_mode | 0o055)
-    index.commit()
-    for path in index.path.parent.iterdir():
-        path.chmod(0o644)
-    session = UUID(int=1)
-
-    def start() -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", READ_AS_NOBODY, str(index.path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            user=65534,
-            group=65534,
-            extra_groups=[],
-        )
-
-    def ask(reader: subprocess.Popen[str]) -> int:
-        assert reader.stdin is not None
-        assert reader.stdout is not None
-        reader.stdin.write("\n")
-        reader.stdin.flush()
-        return int(reader.stdout.readline() or -1)
-
-    with start() as reader:
-        seen = []
-        for ordinal in range(20):
-            index.upsert_messages([message(session, ordinal, "needle")])
-            index.commit()
-            seen.append(ask(reader))
-        assert list(range(1, 21)) == seen
-        assert reader.stdin is not None
-        reader.stdin.close()
-        reader.wait()
-    index.close()
-    assert ["capd.db"] == [path.name for path in index.path.parent.iterdir()]
-    with start() as reader:
-        assert 20 == ask(reader)
-        assert reader.stdin is not None
-        reader.stdin.close()
-        reader.wait()
-
-
-def test_a_user_who_may_not_read_is_told(index: Index) -> None:
-    """Without permission the error says so instead of calling the index damaged."""
-    require_root()
-    index.commit()
-    code = READ_AS_NOBODY.replace("import sys\n", "import sys, os\nos.setgroups([]); os.setgid(65534); os.setuid(65534)\n", 1)
-    done = subprocess.run([sys.executable, "-P", "-c", code, str(index.path)], capture_output=True, text=True, check=False)
-    assert f"{NotReadableError.__name__}: cannot" in done.stderr
