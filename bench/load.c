@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 static double now(void)
 {
@@ -67,8 +68,10 @@ static int stream(size_t bytes, double seconds, double rate)
 	while (now() < end) {
 		for (int turn = 0; turn < 64; turn++, calls += 2)
 			pass(ends, all + (calls * 37) % ((1 << 20) - bytes), in, bytes);
-		while (rate > 0 && calls > rate * (now() - start))
-			;
+		/* Asleep, not spinning: on two cores the sender's idle time is the rest of the system's. */
+		double ahead = rate > 0 ? calls / rate - (now() - start) : 0;
+		if (ahead > 0)
+			usleep(ahead * 1e6);
 	}
 	printf("{\"calls\":%lu,\"bytes\":%lu,\"seconds\":%.6f}\n", calls, calls * bytes, now() - start);
 	return 0;
