@@ -54,20 +54,19 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def started(role: str, *, tier: str = "auto", data_ring_bytes: int = 64 << 20) -> Iterator[Instance]:
+def started(role: str, *, tier: str = "auto") -> Iterator[Instance]:
     """Start `capd up`, or one role of it, and stop it afterwards.
 
     Args:
         role: `up` or `daemon`.
         tier: of the probes.
-        data_ring_bytes: size of the payload ring.
     """
     with tempfile.TemporaryDirectory(prefix="capd-bench-", dir="/var/tmp") as name:
         folder = Path(name)
         folder.chmod(0o755)
         (folder / "capd.toml").write_text(
             f'state_dir = "{folder}/state"\nruntime_dir = "{folder}/run"\n'
-            f'[capture]\ntier = "{tier}"\ndata_ring_bytes = {data_ring_bytes}\n[journal]\nbytes_max = {JOURNAL_BYTES_MAX}\n'
+            f'[capture]\ntier = "{tier}"\n[journal]\nbytes_max = {JOURNAL_BYTES_MAX}\n'
         )
         log = (folder / "log").open("wb")
         words = [sys.executable, "-P", "-m", "capd.cli.main", role]

@@ -50,10 +50,10 @@ class CaptureSection(_Section):
     """`[capture]`: how the kernel side works."""
 
     tier: Literal["auto", "modern", "classic"] = Field(
-        default="auto", description="which set of probes; `auto` takes `modern` where the kernel has it (6.13 and later)"
+        default="auto", description="which set of probes; `auto` takes `modern` where the kernel has it (6.16 and later)"
     )
     data_ring_bytes: RingBytes = Field(
-        default=64 * MIB,
+        default=32 * MIB,
         description="memory between kernel and daemon for payload; a power of two; a burst above it is lost, counted",
     )
     control_ring_bytes: RingBytes = Field(
