@@ -220,7 +220,7 @@ for client in held:
         refused += client.recv(1) == b""
     except BlockingIOError:
         pass
-print(refused)
+print(refused, flush=True)
 sys.stdin.read()
 """
 
