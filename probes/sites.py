@@ -85,8 +85,13 @@ GNUTLS_CALLS: Final = {
     "gnutls_record_send": REQUEST,
     "gnutls_record_send2": REQUEST,
 }
+NODE_BIOS: Final = {
+    "_ZN4node6crypto7NodeBIO5WriteEP6bio_stPKci": Purpose.BIO_WRITE,
+    "_ZN4node6crypto7NodeBIO4ReadEP6bio_stPci": Purpose.BIO_READ,
+}
+"""Node.js has a memory BIO of its own, with the arguments of OpenSSL's (src/crypto/crypto_bio.h): NodeBIO::Write and ::Read."""
 FREES: Final = {"SSL_free": Library.OPENSSL, "gnutls_deinit": Library.GNUTLS}
-WANTED: Final = frozenset({*OPENSSL_CALLS, *GNUTLS_CALLS, *FREES, "BIO_s_mem"})
+WANTED: Final = frozenset({*OPENSSL_CALLS, *GNUTLS_CALLS, *NODE_BIOS, *FREES, "BIO_s_mem"})
 
 
 def plan(elf: Elf) -> list[Site]:
@@ -164,6 +169,10 @@ def _frees(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:
 
 def _memory_bios(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:
     """Find mem_write and mem_read through the method table that BIO_s_mem() returns: `lea table(%rip), %rax; ret`."""
+    for name, purpose in NODE_BIOS.items():
+        offset = _entry(elf, functions[name].address) if name in functions else None
+        if offset is not None:
+            yield Site("NodeBIO " + purpose.name[4:].lower(), offset, purpose, Library.OPENSSL)
     if "BIO_s_mem" not in functions:
         return
     address = functions["BIO_s_mem"].address
