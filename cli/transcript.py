@@ -97,6 +97,10 @@ class Transcript:
         if self._decoded[direction]:
             return []
         blocks = self._pending_raw(Direction(1 - direction))
+        peer = facts.mapping(record.body, "peer")
+        if peer:
+            # A datagram is a message of its own, and the next one may go elsewhere.
+            return [*blocks, _block(record, self._datagram(direction, peer, payload))]
         time_ns, kept, length = self._raw.pop(direction, (record.time_ns, bytearray(), 0))
         kept += payload[: max(self._limits.body_bytes - len(kept), 0)]
         self._raw[direction] = (time_ns, kept, length + len(payload))
@@ -176,6 +180,12 @@ class Transcript:
         if not lines or first is None:
             return []
         return [_block(self._last[direction], lines, first=first)]
+
+    def _datagram(self, direction: Direction, peer: Facts, payload: bytes) -> list[Line]:
+        toward = "to" if direction is Direction.REQUEST else "from"
+        host, port = facts.text(peer, "host"), facts.text(peer, "port")
+        head = f"· {len(payload):,} bytes {toward} {f'[{host}]' if ':' in host else host}:{port}"
+        return [(Span(head, Style.FAINT),), *preview(payload, limits=self._limits, total=len(payload))]
 
     def _pending_raw(self, direction: Direction) -> list[Block]:
         waiting = self._raw.pop(direction, None)

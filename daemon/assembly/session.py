@@ -180,6 +180,9 @@ class Session:
         self._rebuild_if_stale(chunk.wall_ns, batch)
         if chunk.datagram or state.transport == "udp":
             self.decoding.label_datagrams(chunk.peer)
+        if chunk.peer is not None and state.target is None:
+            # An unconnected socket: whom it spoke with first is whom a person looks for.
+            state.target, self.announce = endpoint(*chunk.peer), True
         payload = chunk.payload
         for start in range(0, len(payload), PAYLOAD_BYTES_MAX) if len(payload) > PAYLOAD_BYTES_MAX else (0,):
             piece = bytes(payload[start : start + PAYLOAD_BYTES_MAX])

@@ -110,6 +110,21 @@ def test_a_silent_socket_is_a_session_if_it_was_connected(role: Role, peer: tupl
     assert count == len(of_kind(records, Kind.OPEN)) == len(of_kind(records, Kind.CLOSE))
 
 
+def test_an_unconnected_datagram_socket_has_the_first_peer_as_its_target() -> None:
+    """Whom it spoke with first is its target, and each datagram says its own peer."""
+    daemon = Daemon()
+    story = begin(daemon)
+    peers = [(2, 53, bytes([192, 0, 2, last]) + bytes(12)) for last in (9, 10)]
+    data = [moved(2_000 + number, 9, REQUEST, number, b"q", peer=peer) for number, peer in enumerate(peers)]
+    udp = opened(1_000, 9, kind=2, protocol=17, role=0, peer=("", 0))
+    story.append(daemon.cycle(10 * MS, control=[udp], data=data))
+    records = assemble(story)
+    told = [record.body["target"] for record in of_kind(records, Kind.OPEN)]
+    assert {"host": "192.0.2.9", "port": 53, "name": None} == told[-1]
+    hosts = [{"host": "192.0.2.9", "port": 53}, {"host": "192.0.2.10", "port": 53}]
+    assert hosts == [record.body["peer"] for record in of_kind(records, Kind.DATA)]
+
+
 def test_a_passed_descriptor_stays_one_session() -> None:
     """Two processes that use one socket make one session, of the first; the second is told by a marker."""
     daemon = Daemon()

@@ -6,6 +6,7 @@ import gzip
 import time
 import tracemalloc
 import zlib
+from uuid import UUID
 
 import pytest
 import zstandard
@@ -18,7 +19,9 @@ from capd.cli.line import columns, plain
 from capd.cli.payload import BRIEF, Limits, json_laid_out, preview, unpack
 from capd.cli.rows import result_lines
 from capd.cli.table import Column, lay_out
+from capd.cli.transcript import Block, Transcript
 from capd.cli.window import Window
+from capd.recording.record import Direction, Kind, Record
 from tests.cli.recorded import START_NS
 
 TEXT = b"hello hello hello " * 20
@@ -210,3 +213,15 @@ def test_short_ids_tell_neighbours_apart() -> None:
     near = ["01a1fcfd-c1f3-77d3-b3c0-437d36005f5e", "01a1fcfd-c1f3-77d3-b3c1-000000000000"]
     assert {near[0]: near[0][:23], near[1]: near[1][:23]} == summary.short_ids(near)
     assert {near[0]: "01a1fcfd-c1f3-77d3"} == summary.short_ids(near[:1])
+
+
+def test_each_datagram_says_where_it_went() -> None:
+    """Two datagrams to two peers are two messages, each with its address."""
+    session = UUID(int=1)
+    blocks: list[Block] = []
+    transcript = Transcript(BRIEF)
+    for number, host in enumerate(("192.0.2.9", "2001:db8::1")):
+        body: Facts = {"position": number, "payload": b"q", "peer": {"host": host, "port": 53}}
+        blocks += transcript.feed(Record(Kind.DATA, session, START_NS + number, Direction.REQUEST, body))
+    heads = [plain(block.lines[0]) for block in (*blocks, *transcript.pending())]
+    assert ["· 1 bytes to 192.0.2.9:53", "· 1 bytes to [2001:db8::1]:53"] == heads
