@@ -38,7 +38,7 @@ class PostgresqlLines:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._statements: dict[str, str] = {}
+        self._statements: dict[str, tuple[str, list[str]]] = {}
         self._results: dict[int | None, tuple[Shape, int]] = {}
 
     def message(self, told: Facts, content: bytes) -> list[Line]:
@@ -77,7 +77,7 @@ class PostgresqlLines:
         name = facts.text(fields, "statement")
         if kind == "Parse":
             self._statements.pop(name, None)
-            self._statements[name] = statement
+            self._statements[name] = (statement, [facts.text_of(kind) for kind in facts.sequence(fields, "parameter_types")])
             if len(self._statements) > STATEMENTS_KEPT_MAX:
                 self._statements.pop(next(iter(self._statements)))
         lines = [(Span(one, Style.STRONG),) for one in visible_lines(statement)]
@@ -86,12 +86,13 @@ class PostgresqlLines:
     def _bind(self, fields: Facts) -> list[Line]:
         name = facts.text(fields, "statement")
         lines: list[Line] = []
+        statement, types = self._statements.get(name, ("", []))
         if name:
-            echo = cut(visible(self._statements.get(name, "")), STATEMENT_ECHO_COLUMNS)
+            echo = cut(visible(statement), STATEMENT_ECHO_COLUMNS)
             lines.append((Span("execute ", Style.FAINT), Span(name, Style.STRONG), Span(f"  {echo}", Style.FAINT)))
         values = facts.sequence(fields, "parameters")
         for number, value in enumerate(values[: self._limits.rows], start=1):
-            cell = cell_span(value)
+            cell = cell_span(value, types[number - 1] if number <= len(types) else "")
             shown = cut(visible(cell.text), self._limits.line_columns)
             lines.append((Span(f"${number} = ", Style.FAINT), Span(shown, cell.style)))
         if len(values) > self._limits.rows:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
+from capd.cli.binary_values import readable
 from capd.cli.facts import Facts, mapping_of, number, sequence, sequence_of, text, text_of
 from capd.cli.line import Line, Span, Style
 from capd.cli.payload import Limits
@@ -50,7 +51,8 @@ def result_lines(fields: Facts, limits: Limits, *, shape: Shape | None, shown: i
         The lines, the shape for the next batch, and how many rows were shown.
     """
     rows = sequence(fields, "rows")
-    head = [_cells(row) for row in rows[: max(limits.rows - shown, 0)]]
+    types = _types(fields)
+    head = [_cells(row, types) for row in rows[: max(limits.rows - shown, 0)]]
     names = [_column_name(column) for column in sequence(fields, "columns")]
     lines: list[Line] = []
     if shape is None:
@@ -70,8 +72,13 @@ def result_lines(fields: Facts, limits: Limits, *, shape: Shape | None, shown: i
     return lines, shape, len(head)
 
 
-def cell_span(cell: Value) -> Span:
-    """Give one value: NULL stands apart from the text NULL by style and, where that word is a text, by quotes around it."""
+def cell_span(cell: Value, kind: str = "") -> Span:
+    """Give one value: NULL stands apart from the text NULL by style and, where that word is a text, by quotes around it.
+
+    Args:
+        cell: as records have it.
+        kind: name of its type; a binary value of a type that is known is shown as text.
+    """
     if cell is None:
         return NULL
     omitted = number(mapping_of(cell), "omitted")
@@ -79,6 +86,9 @@ def cell_span(cell: Value) -> Span:
         return Span(f"… {omitted:,} bytes, too long to decode", Style.DOUBTFUL)
     binary = text(mapping_of(cell), "binary") if mapping_of(cell) else cell.hex() if isinstance(cell, bytes) else None
     if binary is not None:
+        known = readable(kind, bytes.fromhex(binary)) if kind else None
+        if known is not None:
+            return Span(known)
         more = f"… {len(binary) // 2:,} bytes" if len(binary) > HEX_DIGITS_SHOWN else ""
         return Span(f"\\x{binary[:HEX_DIGITS_SHOWN]}{more}", Style.DOUBTFUL)
     words = text_of(cell)
@@ -87,7 +97,7 @@ def cell_span(cell: Value) -> Span:
 
 def _shape(fields: Facts, names: Sequence[str], rows: Sequence[Sequence[Span]], limits: Limits) -> Shape:
     breadth = max([len(names), *(len(row) for row in rows)])
-    types = [text(mapping_of(column), "type").lower() for column in sequence(fields, "columns")]
+    types = _types(fields)
     columns = tuple(
         Column(
             name=names[index] if index < len(names) else f"column {index + 1}",
@@ -111,8 +121,13 @@ def _upright(row: Sequence[Span], shape: Shape, ordinal: int, limits: Limits) ->
     return lines
 
 
-def _cells(row: Value) -> list[Span]:
-    return [cell_span(cell) for cell in sequence_of(row)]
+def _types(fields: Facts) -> list[str]:
+    return [text(mapping_of(column), "type").lower() for column in sequence(fields, "columns")]
+
+
+def _cells(row: Value, types: Sequence[str]) -> list[Span]:
+    cells = sequence_of(row)
+    return [cell_span(cell, kind) for cell, kind in zip_longest(cells, types[: len(cells)], fillvalue="")]
 
 
 def _column_name(column: Value) -> str:
