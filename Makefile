@@ -22,7 +22,7 @@ demo: env ## record an agent against a real HTTPS server and a real PostgreSQL, 
 	@$(SUDO) ./demo/run
 
 test: check ## check, then every test; those that need root or a kernel feature say so when they skip
-	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" $(PY) -m pytest $(PYTEST)
+	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(PYTEST)
 
 check: env-dev ## ruff, mypy --strict, import-linter
 	@$(RUN)/ruff check --quiet .
@@ -42,7 +42,7 @@ soak: env-dev ## a million hostile inputs into the decoders
 	@CAPD_SOAK_CASES=$${CAPD_SOAK_CASES:-1000000} $(PY) -m pytest tests/soak $(PYTEST)
 
 coverage: env-dev ## tests with branch coverage
-	@$(SUDO) $(RUN)/coverage run -m pytest $(PYTEST)
+	@$(SUDO) packaging/passable $(RUN)/coverage run -m pytest $(PYTEST)
 	@$(RUN)/coverage report
 
 env: $(VENV)/.ready ## the environment that the demo needs
