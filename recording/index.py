@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Iterable
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -123,7 +125,7 @@ class Index:
             if self._messages is None:
                 self._messages = MessageTable(self._connection)
             rows = list(rows)
-            for session in {row.session for row in rows}:
+            for session, _ in groupby(rows, attrgetter("session")):
                 if self._messages.session_key(session) is None:
                     self.upsert_session(SessionRow(session=session))
             self._messages.upsert(rows)

@@ -188,7 +188,9 @@ def segment_values(row: SegmentRow) -> list[Cell]:
 
 
 def _integer(value: int | None) -> int | None:
-    return None if value is None else max(-INTEGER_MAX, min(value, INTEGER_MAX))
+    if value is None or -INTEGER_MAX <= value <= INTEGER_MAX:
+        return value
+    return INTEGER_MAX if value > 0 else -INTEGER_MAX
 
 
 def _clean(text: str | None) -> str | None:

@@ -9,6 +9,8 @@ import sqlite3
 from collections import OrderedDict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
@@ -63,20 +65,21 @@ class MessageTable:
     def upsert(self, rows: Iterable[MessageRow]) -> None:
         """Write messages whose sessions have rows, over those with the same session and ordinal."""
         new: list[tuple[Cell, ...]] = []
-        for row in rows:
-            key = self.session_key(row.session)
+        for session, together in groupby(rows, attrgetter("session")):
+            key = self.session_key(session)
             if key is None:
-                raise ValueError(f"session {row.session} has no row")
-            values = message_values(row, key)
-            known = self._known[row.session]
-            if row.ordinal >= known.new_from:
-                known.new_from = row.ordinal + 1
-                new.append((self._next_id, *values))
-                self._next_id += 1
-            else:
-                self._insert(new)
-                new = []
-                self._replace(values)
+                raise ValueError(f"session {session} has no row")
+            known = self._known[session]
+            for row in together:
+                values = message_values(row, key)
+                if row.ordinal >= known.new_from:
+                    known.new_from = row.ordinal + 1
+                    new.append((self._next_id, *values))
+                    self._next_id += 1
+                else:
+                    self._insert(new)
+                    new = []
+                    self._replace(values)
         self._insert(new)
 
     def _insert(self, rows: list[tuple[Cell, ...]]) -> None:

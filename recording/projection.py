@@ -9,8 +9,10 @@ Every rule is idempotent: records that are seen twice, as after a crash, leave t
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import groupby
+from operator import attrgetter
 from typing import Final
 from uuid import UUID
 
@@ -65,25 +67,25 @@ class Projection:
     _changed_runs: set[UUID] = field(default_factory=set)
     _changed_processes: set[_ProcessKey] = field(default_factory=set)
 
-    def receive(self, records: Iterable[Record], texts: Mapping[int, str] | None = None) -> None:
-        """Take records, in their order.
-
-        Args:
-            records: of any sessions and runs.
-            texts: by a message's index in `records`, what is to be searchable of it besides its summary; for others that is the
-                values of its fields.
-        """
-        for index, record in enumerate(records):
-            if record.session in self._runs or (record.kind is Kind.MARKER and record.body.get("name") in RUN_MARKERS):
-                self._receive_run(record)
-                continue
-            session = self._sessions.get(record.session) or self._begin(record)
-            if session is None:
-                continue
-            session.take(record)
-            self._changed_sessions[record.session] = session
-            if record.kind is Kind.MESSAGE:
-                self._messages.append(message_row(record, None if texts is None else texts.get(index)))
+    def receive(self, records: Iterable[Record]) -> None:
+        """Take records of any sessions and runs, in their order."""
+        # Neighbours are mostly of one session, and looking a UUID up is what would cost most here.
+        for identity, together in groupby(records, attrgetter("session")):
+            is_run = identity in self._runs
+            session = self._sessions.get(identity)
+            for record in together:
+                if is_run or (record.kind is Kind.MARKER and record.body.get("name") in RUN_MARKERS):
+                    self._receive_run(record)
+                    is_run = True
+                    continue
+                session = session or self._begin(record)
+                if session is None:
+                    continue
+                session.take(record)
+                if record.kind is Kind.MESSAGE:
+                    self._messages.append(message_row(record))
+            if session is not None:
+                self._changed_sessions[identity] = session
 
     def changes(self) -> Changes:
         """Give the rows that changed since the last call."""
@@ -282,12 +284,12 @@ def _run_row(run: RunRow, body: Mapping[str, Value]) -> RunRow:
     )
 
 
-def message_row(record: Record, text: str | None = None) -> MessageRow:
-    """Build the row of a MESSAGE record; `text` is what is searchable besides its summary, None: the values of its fields."""
+def message_row(record: Record) -> MessageRow:
+    """Build the row of a MESSAGE record. What is searchable besides its summary is its text, else the values of its fields."""
     body = record.body
-    if text is None:
-        given = body.get("text")
-        text = given if isinstance(given, str) else " ".join(_words(body.get("fields"), TEXT_CHARS_MAX))
+    text = body.get("text")
+    if not isinstance(text, str):
+        text = " ".join(_words(body.get("fields"), TEXT_CHARS_MAX))
     return MessageRow(
         session=record.session,
         ordinal=_number(body.get("ordinal")) or 0,
@@ -301,25 +303,29 @@ def message_row(record: Record, text: str | None = None) -> MessageRow:
     )
 
 
-def _words(value: Value, room: int) -> Iterator[str]:
+def _words(value: Value, room: int) -> list[str]:
     """Give the texts and numbers in a value, up to about so many characters."""
+    words: list[str] = []
     waiting = [value]
     while waiting and room > 0:
         item = waiting.pop()
+        if item is None or isinstance(item, bool):
+            continue
         if isinstance(item, str):
             word = item[:room]
         elif isinstance(item, list | tuple):
             waiting.extend(reversed(item))
             continue
-        elif isinstance(item, Mapping):
-            waiting.extend(reversed(list(item.values())))
+        elif isinstance(item, dict):
+            waiting.extend(reversed(item.values()))
             continue
-        elif isinstance(item, int | float) and not isinstance(item, bool):
+        elif isinstance(item, int | float):
             word = str(item)[:room]
         else:
             continue
         room -= len(word) + 1
-        yield word
+        words.append(word)
+    return words
 
 
 def _text(value: Value) -> str | None:

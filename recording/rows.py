@@ -187,9 +187,9 @@ class RunRow:
         }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class MessageRow:
-    """One message, as search finds it.
+    """One message, as search finds it. Nobody changes it; a frozen class takes three times as long to build.
 
     Attributes:
         session, ordinal: which message; the ordinal counts the session's messages from 0.
