@@ -166,7 +166,9 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		return 0;
 	}
 	if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) {
-		if ((READ(u8, sk + OFFSET_SK_SHUTDOWN) & SHUTDOWN_MASK) == SHUTDOWN_MASK)
+		/* shutdown() after the peer's FIN leaves both bits too, and descriptors through which the rest can be read. */
+		u32 both = (READ(u8, sk + OFFSET_SK_SHUTDOWN) & SHUTDOWN_MASK) == SHUTDOWN_MASK;
+		if (both && READ(u64, user_registers() + offsetof(struct pt_regs, orig_ax)) != CALL_SHUTDOWN)
 			tell_close(sk, id, state); /* the FIN is not counted yet */
 		else
 			state->flags |= SOCKET_FIN;

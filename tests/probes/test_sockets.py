@@ -210,6 +210,35 @@ def test_a_connection_is_told_from_connect_to_its_last_descriptor(capture: Captu
 
 
 @pytest.mark.kernel
+@pytest.mark.parametrize("how", ["SHUT_WR", "SHUT_RDWR"])
+def test_shutdown_after_the_peers_end_leaves_the_rest_to_read(capture: Capture, how: str) -> None:
+    """What the peer sent before it ended is still read after shutdown(): one connection, told once, whole."""
+    seen = watch(
+        capture,
+        PAIR
+        + f"""
+    import select
+    peer.sendall(b"b" * 300)
+    peer.close()
+    ended = select.poll()
+    ended.register(client, select.POLLRDHUP)
+    assert ended.poll(5000)
+    client.shutdown(socket.{how})
+    read_all(client, 300)
+    assert b"" == client.recv(1)
+    client.close()
+    print(server.getsockname()[1])
+""",
+    )
+    port = int(seen.output)
+    opened = {(event.socket, event.mid_stream) for event in seen.of(SocketOpenEvent) if event.peer[0] == port}
+    assert 1 == len(opened)
+    ((socket, mid_stream),) = opened
+    closed = [(event.position, event.kernel) for event in seen.of(SocketCloseEvent) if event.socket == socket]
+    assert (0, [((0, 300), (0, 300))]) == (mid_stream, closed)
+
+
+@pytest.mark.kernel
 def test_a_refused_connection_is_told(capture: Capture) -> None:
     """Nobody listens: the attempt and its end are there, without bytes."""
     seen = watch(
