@@ -159,12 +159,12 @@ class Attendant:
             self._keeper.select_configured()
             self._server = server(self._selector)
             ready(resumed)
-            self._loop(self._server)
+            self._loop()
         except BaseException as error:  # noqa: BLE001 - without attendant it must not look healthy: the drain thread ends it
             self.error = error
             self._wake_drain()
 
-    def _loop(self, server: ControlServer) -> None:
+    def _loop(self) -> None:
         due = time.monotonic() + TICK_SECONDS
         sweep_due = time.monotonic() + SWEEP_SECONDS
         while not self._stopping.is_set():
@@ -172,7 +172,6 @@ class Attendant:
                 key.data()
             if time.monotonic() >= due:
                 due = time.monotonic() + TICK_SECONDS
-                server.expire()
                 self.note_losses()
                 self._keeper.end_empty()
             if time.monotonic() >= sweep_due:

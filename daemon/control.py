@@ -15,8 +15,9 @@ import selectors
 import socket
 import stat
 import struct
+import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,6 +35,10 @@ CONNECTIONS_MAX: Final = 256
 """Of all users but root, which is always let in: the operator must be able to ask what goes on."""
 WAITING_MAX: Final = 1024
 """Clients that wait to be let in; those above wait in `connect`."""
+REFUSED_MAX: Final = 256
+"""Clients that were refused and are still being hung up on; above this nobody is let in before one of them is gone."""
+LEAST_SECONDS: Final = 0.001
+"""Of a timeout: 0 would mean not to wait, and to fail in another way."""
 DESCRIPTORS_MAX: Final = 1
 SO_PEERPIDFD: Final = 77
 """asm-generic/socket.h; since Linux 6.5."""
@@ -79,18 +84,23 @@ class Verb:
     through_pipe: bool = False
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Connection:
     socket: socket.socket
     peer: Peer
-    deadline: float
     received: bytearray = field(default_factory=bytearray)
-    answer: memoryview | None = None
     pipe: int = -1
+    answered: threading.Event = field(default_factory=threading.Event)
+    answer: bytes = b""
 
 
 class ControlServer:
-    """Listens, and answers within a caller's event loop: the selector's data is what to call; call `expire` now and then."""
+    """Listens, and acts within a caller's event loop: the selector's data is what to call.
+
+    Each client has a thread that takes its request, gives it its answer and hangs up. Descriptors that a client passes are
+    closed by whoever reads or closes the unix socket, wanted or not, and that can block for as long as their owner likes: a TCP socket
+    that lingers, a file of a FUSE file system. That must hold up nobody else; till then the client counts among its user's.
+    """
 
     def __init__(self, path: Path, verbs: Mapping[str, Verb], selector: selectors.BaseSelector) -> None:
         """Listen at `path`. What a dead daemon left there is replaced; the instance lock has shown that it is dead.
@@ -100,7 +110,11 @@ class ControlServer:
         """
         self._verbs = verbs
         self._selector = selector
-        self._connections: dict[int, _Connection] = {}
+        self._lock = threading.Lock()
+        self._connections: set[_Connection] = set()
+        self._refused = 0
+        self._asked: deque[_Connection] = deque()
+        self._accepting = self._closed = False
         self._path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         with on_disk("listen at", path):
@@ -108,73 +122,109 @@ class ControlServer:
             self._listener.bind(str(path))
             path.chmod(0o666)
         self._listener.listen(WAITING_MAX)
-        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
+        self._let_in()
 
     def close(self) -> None:
-        """Hang up on everybody and remove the socket."""
-        for connection in list(self._connections.values()):
-            self._drop(connection)
-        self._selector.unregister(self._listener)
+        """Hang up on everybody and remove the socket. Who cannot be hung up on is left to the end of the process."""
+        with self._lock:
+            self._closed = True
+            left = list(self._connections)
+            self._selector.unregister(self._wake_fd)
+            os.close(self._wake_fd)
+        for connection in left:
+            with contextlib.suppress(OSError):
+                connection.socket.shutdown(socket.SHUT_RDWR)
+            connection.answered.set()
+        if self._accepting:
+            self._selector.unregister(self._listener)
         self._listener.close()
         self._path.unlink(missing_ok=True)
 
-    def expire(self) -> None:
-        """Hang up on clients that take too long."""
-        now = time.monotonic()
-        for connection in [found for found in self._connections.values() if found.deadline < now]:
-            self._drop(connection)
+    def _let_in(self) -> None:
+        """Listen, or leave new clients in their queue while too many that were refused cannot be hung up on."""
+        wanted = self._refused < REFUSED_MAX
+        if wanted and not self._accepting:
+            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        elif self._accepting and not wanted:
+            self._selector.unregister(self._listener)
+        self._accepting = wanted
+
+    def _woken(self) -> None:
+        os.eventfd_read(self._wake_fd)
+        self._let_in()
+        while self._asked:
+            connection = self._asked.popleft()
+            connection.answer = _packed(self._act(connection))
+            connection.answered.set()
+
+    def _wake(self) -> None:
+        with self._lock:
+            if not self._closed:
+                os.eventfd_write(self._wake_fd, 1)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             accepted, _address = self._listener.accept()
-            accepted.setblocking(False)
-            peer = _peer(accepted)
-            connection = _Connection(socket=accepted, peer=peer, deadline=time.monotonic() + REQUEST_SECONDS_MAX)
-            self._connections[accepted.fileno()] = connection
-            if self._crowded(peer.uid):
-                self._drop(connection)
-                return
-            self._selector.register(accepted, selectors.EVENT_READ, lambda: self._receive(connection))
+            connection = _Connection(socket=accepted, peer=_peer(accepted))
+            with self._lock:
+                crowded = self._crowded(connection.peer.uid)
+                if crowded:
+                    self._refused += 1
+                else:
+                    self._connections.add(connection)
+            self._let_in()
+            work = self._refuse if crowded else self._serve
+            threading.Thread(target=work, args=(connection,), name="capd-client", daemon=True).start()
 
     def _crowded(self, uid: int) -> bool:
-        users = Counter(connection.peer.uid for connection in self._connections.values())
+        users = Counter(connection.peer.uid for connection in self._connections)
         others = users.total() - users[0]
-        return uid != 0 and (users[uid] > CONNECTIONS_PER_USER_MAX or others > CONNECTIONS_MAX)
+        return uid != 0 and (users[uid] >= CONNECTIONS_PER_USER_MAX or others >= CONNECTIONS_MAX)
 
-    def _receive(self, connection: _Connection) -> None:
+    # In the thread of a client
+
+    def _refuse(self, connection: _Connection) -> None:
+        _hang_up(connection)
+        with self._lock:
+            self._refused -= 1
+        self._wake()
+
+    def _serve(self, connection: _Connection) -> None:
         try:
-            chunk, descriptors, _flags, _address = socket.recv_fds(connection.socket, _CHUNK_BYTES, DESCRIPTORS_MAX)
-        except BlockingIOError:
-            return
+            deadline = time.monotonic() + REQUEST_SECONDS_MAX
+            if self._receive(connection, deadline):
+                self._asked.append(connection)
+                self._wake()
+                connection.answered.wait()
+                _give(connection)
         except OSError:
-            self._drop(connection)
-            return
-        for descriptor in descriptors:
-            self._take_pipe(connection, descriptor)
-        connection.received += chunk
-        whole = connection.received.endswith(b"\n")
-        if len(connection.received) > REQUEST_BYTES_MAX:
-            self._answer(connection, _refusal(RequestRefusedError(f"a request is at most {REQUEST_BYTES_MAX} bytes long")))
-        elif whole and (connection.pipe < 0 or not chunk):
-            self._answer(connection, self._act(connection))
-        elif not chunk:
-            self._drop(connection)
+            pass  # the client is gone; its run, if there is one, ends with its cgroup
+        finally:
+            _hang_up(connection)
+            with self._lock:
+                self._connections.discard(connection)
 
-    def _take_pipe(self, connection: _Connection, descriptor: int) -> None:
-        """Keep a pipe for the answer; anything else could block the daemon, or make it write where the client may not."""
-        os.set_inheritable(descriptor, False)
-        writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
-        if connection.pipe >= 0 or not writable or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            return
-        os.set_blocking(descriptor, False)
-        connection.pipe = descriptor
+    def _receive(self, connection: _Connection, deadline: float) -> bool:
+        """Take the request; False when none came in time."""
+        while len(connection.received) <= REQUEST_BYTES_MAX:
+            connection.socket.settimeout(max(deadline - time.monotonic(), LEAST_SECONDS))
+            chunk, descriptors, _flags, _address = socket.recv_fds(connection.socket, _CHUNK_BYTES, DESCRIPTORS_MAX)
+            for descriptor in descriptors:
+                _take_pipe(connection, descriptor)
+            connection.received += chunk
+            if connection.received.endswith(b"\n") and (connection.pipe < 0 or not chunk):
+                return True
+            if not chunk or time.monotonic() >= deadline:
+                return False
+        return True
+
+    # In the caller's event loop
 
     def _act(self, connection: _Connection) -> dict[str, object]:
         try:
-            request = json.loads(connection.received)
-            if not isinstance(request, dict):
-                raise RequestRefusedError("a request is a JSON object")
+            request = _parsed(connection.received)
             verb = self._verbs.get(str(request.pop("verb", "")))
             if verb is None:
                 raise RequestRefusedError(f"the daemon knows {', '.join(sorted(self._verbs))}, and not what was asked")
@@ -183,42 +233,51 @@ class ControlServer:
             if verb.through_pipe and connection.pipe < 0:
                 raise RequestRefusedError("this verb wants a pipe for its answer")
             return {"ok": True, **verb.act(connection.peer, request)}
-        except (ValueError, RecursionError):
-            return _refusal(RequestRefusedError("the request is not JSON"))
         except Exception as error:  # noqa: BLE001 - the boundary: the client gets the error, the daemon goes on
             return _refusal(error)
 
-    def _answer(self, connection: _Connection, answer: dict[str, object]) -> None:
-        content = json.dumps(answer, ensure_ascii=True).encode("ascii") + b"\n"
-        if connection.pipe >= 0:
-            with contextlib.suppress(OSError):  # the client is gone; its run, if there is one, ends with its cgroup
-                os.write(connection.pipe, content)
-            self._drop(connection)
-            return
-        connection.answer = memoryview(content)
-        connection.deadline = time.monotonic() + REQUEST_SECONDS_MAX
-        self._selector.modify(connection.socket, selectors.EVENT_WRITE, lambda: self._send(connection))
-        self._send(connection)
 
-    def _send(self, connection: _Connection) -> None:
-        try:
-            while connection.answer:
-                connection.answer = connection.answer[connection.socket.send(connection.answer) :]
-        except BlockingIOError:
-            return
-        except OSError:
-            pass
-        self._drop(connection)
+def _parsed(content: bytearray) -> dict[str, object]:
+    if len(content) > REQUEST_BYTES_MAX:
+        raise RequestRefusedError(f"a request is at most {REQUEST_BYTES_MAX} bytes long")
+    try:
+        request = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise RequestRefusedError("the request is not JSON") from error
+    if not isinstance(request, dict):
+        raise RequestRefusedError("a request is a JSON object")
+    return request
 
-    def _drop(self, connection: _Connection) -> None:
-        if self._connections.pop(connection.socket.fileno(), None) is None:
-            return
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(connection.socket)
-        connection.socket.close()
-        for descriptor in (connection.pipe, connection.peer.pidfd):
-            if descriptor >= 0:
-                os.close(descriptor)
+
+def _take_pipe(connection: _Connection, descriptor: int) -> None:
+    """Keep a pipe for the answer; anything else could block, or make the daemon write where the client may not."""
+    os.set_inheritable(descriptor, False)
+    writable = fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_WRONLY
+    if connection.pipe >= 0 or not writable or not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        return
+    os.set_blocking(descriptor, False)
+    connection.pipe = descriptor
+
+
+def _give(connection: _Connection) -> None:
+    """Give the answer: as much of it as fits into a pipe at once, all of it over the socket if it is taken in time."""
+    if connection.pipe >= 0:
+        os.write(connection.pipe, connection.answer)
+        return
+    connection.socket.settimeout(REQUEST_SECONDS_MAX)
+    connection.socket.sendall(connection.answer)
+
+
+def _hang_up(connection: _Connection) -> None:
+    connection.socket.close()
+    for descriptor in (connection.pipe, connection.peer.pidfd):
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+def _packed(answer: dict[str, object]) -> bytes:
+    return json.dumps(answer, ensure_ascii=True).encode("ascii") + b"\n"
 
 
 def _peer(connection: socket.socket) -> Peer:

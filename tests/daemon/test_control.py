@@ -6,6 +6,7 @@ import json
 import os
 import selectors
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -42,6 +43,7 @@ class Serving:
         }
         self._server = ControlServer(self.path, verbs, self._selector)
         self._ended = False
+        self.busy = threading.Lock()
         self._thread = threading.Thread(target=self._loop)
         self._thread.start()
 
@@ -55,8 +57,8 @@ class Serving:
     def _loop(self) -> None:
         while not self._ended:
             for key, _events in self._selector.select(0.02):
-                key.data()
-            self._server.expire()
+                with self.busy:
+                    key.data()
 
     def connections(self) -> int:
         """Count the open ones."""
@@ -279,6 +281,41 @@ def test_full_pipe_does_not_block(serving: Serving) -> None:
     assert control_client.ask(serving.path, "echo")["ok"]
     os.close(reading)
     os.close(writing)
+
+
+LINGER_SECONDS = 8
+
+
+def lingering() -> tuple[socket.socket, socket.socket]:
+    """Give a TCP socket whose last close blocks, because its peer, which is given too, does not take what was sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _address = listener.accept()
+    ours.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            ours.send(bytes(65536))
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, LINGER_SECONDS))
+    return ours, theirs
+
+
+@pytest.mark.parametrize("passed", ["alone", "beside another", "unread"])
+def test_descriptor_that_blocks_in_close_holds_up_nobody(serving: Serving, passed: str) -> None:
+    """Whoever passes a descriptor whose close takes its time, read or not, waits for it alone."""
+    held = [lingering() for _ in range(2 if passed == "beside another" else 1)]
+    with serving.busy, socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(serving.path))
+        if passed == "unread":
+            connection.sendall(b"x" * (control.REQUEST_BYTES_MAX + 10))
+        socket.send_fds(connection, [b"{"], [ours.fileno() for ours, _theirs in held])
+        for ours, _theirs in held:
+            ours.close()
+    started = time.monotonic()
+    while time.monotonic() - started < 0.5:
+        assert control_client.ask(serving.path, "echo")["ok"]
+    assert time.monotonic() - started < LINGER_SECONDS / 2
+    for _ours, theirs in held:
+        theirs.close()
 
 
 def test_dead_client_is_seen_to_be_dead(serving: Serving) -> None:
