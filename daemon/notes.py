@@ -52,13 +52,13 @@ def run_started(run: Run, *, boottime_ns: int, resumed: bool = False) -> Note:
         "note": "run_started",
         "key": run.key,
         "run": run.id.bytes,
-        "name": run.name,
-        "labels": {_text(key): _text(value) for key, value in run.labels.items()},
+        "name": None if run.name is None else text(run.name),
+        "labels": {text(key): text(value) for key, value in run.labels.items()},
         "principal": dict(run.principal),
-        "cgroup": _text(run.cgroup.path),
+        "cgroup": text(run.cgroup.path),
         "cgroup_id": run.cgroup.id,
-        "command": [_text(word) for word in run.command],
-        "cwd": None if run.cwd is None else _text(run.cwd),
+        "command": [text(word) for word in run.command],
+        "cwd": None if run.cwd is None else text(run.cwd),
         "adopted": run.adopted,
         "resumed": resumed,
         "boottime_ns": boottime_ns,
@@ -77,8 +77,8 @@ def process(found: Process, *, run: int, boottime_ns: int) -> Note:
         "run": run,
         "pid": found.pid,
         "start_ns": found.start_ns,
-        "exe": _text(found.exe),
-        "argv": [_text(word) for word in found.argv],
+        "exe": text(found.exe),
+        "argv": [text(word) for word in found.argv],
         "uid": found.uid,
         "parent": found.parent,
         "boottime_ns": boottime_ns,
@@ -103,7 +103,7 @@ def attached(
         "note": "attached",
         "device": device,
         "inode": inode,
-        "path": _text(path),
+        "path": text(path),
         "library": library,
         "functions": list(functions),
         "late": late,
@@ -113,9 +113,9 @@ def attached(
 
 def attach_failed(*, device: int, inode: int, reason: str, boottime_ns: int) -> Note:
     """Say that a mapped file looked like a TLS library but cannot be watched."""
-    return {"note": "attach_failed", "device": device, "inode": inode, "reason": _text(reason), "boottime_ns": boottime_ns}
+    return {"note": "attach_failed", "device": device, "inode": inode, "reason": text(reason), "boottime_ns": boottime_ns}
 
 
-def _text(value: str) -> str:
-    """Give text that is UTF-8 whatever bytes a process chose for its names."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+def text(value: str) -> str:
+    """Give text that is UTF-8 whatever bytes a process chose for its names, and whatever a client wrote as JSON escapes."""
+    return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")

@@ -227,14 +227,18 @@ class RunKeeper:
     def _open(self, run: Run, pids: set[int], *, resumed: bool) -> None:
         """Do the steps that make a run's record whole from its first event; undo them if one fails."""
         self._registry.add(run)
-        note = self._post(notes.run_started(run, boottime_ns=_boottime_ns(), resumed=resumed))
-        if not note.wait(NOTE_SECONDS_MAX) and not resumed:
+        try:
+            note = self._post(notes.run_started(run, boottime_ns=_boottime_ns(), resumed=resumed))
+            if not note.wait(NOTE_SECONDS_MAX) and not resumed:
+                raise NotRecordingError(f"the journal took no note in {NOTE_SECONDS_MAX:.0f} s")
+            self._watch_events(run.cgroup.path)
+            self._capture.select_cgroup(run.cgroup.id, run.key)
+            for pid in pids if self._by_pid else ():
+                self._capture.select_process(pid, run.key)
+        except BaseException:
+            # Its file would make the next daemon try the same, and fail the same way, at its start.
             self._registry.remove(run)
-            raise NotRecordingError(f"the journal took no note in {NOTE_SECONDS_MAX:.0f} s")
-        self._watch_events(run.cgroup.path)
-        self._capture.select_cgroup(run.cgroup.id, run.key)
-        for pid in pids if self._by_pid else ():
-            self._capture.select_process(pid, run.key)
+            raise
 
     def _describe(self, run: Run) -> None:
         """Write down the processes that were there before the selection."""
@@ -267,8 +271,7 @@ def _boottime_ns() -> int:
 
 def _printable(text: str) -> str:
     """Give text that systemd takes as a description: one line, UTF-8."""
-    plain = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return "".join(character if character.isprintable() else " " for character in plain)
+    return "".join(character if character.isprintable() else " " for character in notes.text(text))
 
 
 class _Wishes:

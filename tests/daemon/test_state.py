@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pwd
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID
 
@@ -183,6 +184,14 @@ def test_notes_are_utf8_whatever_a_process_is_called(arguments: list[bytes], exe
     )
     note = msgpack.unpackb(notes.pack(notes.process(process, run=1 << 63, boottime_ns=4)))
     assert (len(arguments), 1 << 63) == (len(note["argv"]), note["run"])
+
+
+@given(st.text(st.characters(exclude_categories=())))
+def test_notes_are_utf8_whatever_a_client_asks_for(text: str) -> None:
+    """Any name, label and command that JSON can carry, lone surrogates too, give a note that a strict reader reads."""
+    asked = replace(run(1), name=text, labels={text: text}, command=["x", text])
+    note = msgpack.unpackb(notes.pack(notes.run_started(asked, boottime_ns=1)))
+    assert (1, 2) == (len(note["labels"]), len(note["command"]))
 
 
 def test_own_process_as_proc_tells_it() -> None:
