@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,3 +100,24 @@ def test_a_cut_file_gives_sites_or_the_parsers_error(which: int) -> None:
             sites.plan(Elf(libssl()[:size]))
         except MalformedElfError:
             continue
+
+
+CUT = """
+import os, sys
+from pathlib import Path
+from capd.probes import elf, sites
+library = elf.load(Path(sys.argv[1]))
+os.truncate(sys.argv[1], int(sys.argv[2]))
+try: print(len(sites.plan(library)))
+except elf.MalformedElfError as error: print(error)
+"""
+
+
+@pytest.mark.parametrize("left", [0, 4096])
+def test_file_that_is_cut_while_it_is_read_ends_nobody(tmp_path: Path, left: int) -> None:
+    """An agent that cuts its own library short while it is looked at finds no probes in it, and does not end the daemon."""
+    file = tmp_path / "libssl.so.3"
+    shutil.copyfile(LIBSSL, file)
+    command = [sys.executable, "-P", "-c", CUT, str(file), str(left)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "0\n", "") == (done.returncode, done.stdout, done.stderr)
