@@ -79,7 +79,7 @@ class Daemon:
         self._stopping = False
         user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
         state_directory.prepare(configuration, user)
-        lock = InstanceLock(configuration.lock_file, configuration.journal_dir).acquire()
+        lock = InstanceLock(configuration.lock_file, configuration.state_lock_file).acquire()
         stack.callback(lock.release)
         state_directory.check_room(configuration)
         self._host = state_directory.host_id(configuration.host_file)

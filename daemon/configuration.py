@@ -168,6 +168,11 @@ class Configuration(_Section):
         return self.runtime_dir / "daemon.lock"
 
     @property
+    def state_lock_file(self) -> Path:
+        """Held besides: two instances with one state directory would overwrite each other."""
+        return self.state_dir / "daemon.lock"
+
+    @property
     def pid_file(self) -> Path:
         """Text: the daemon's pid."""
         return self.runtime_dir / "daemon.pid"

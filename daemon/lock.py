@@ -14,18 +14,21 @@ from capd.daemon.errors import AnotherCapdError
 from capd.recording.errors import on_disk
 
 PID_DIGITS_MAX = 20
+LOCK_MODE = 0o600
 
 
 class InstanceLock:
-    """Locks a file for its pid, and directories, for as long as the process lives or until `release`.
+    """Locks a file for its pid, and others, for as long as the process lives or until `release`.
 
-    The kernel frees the locks when the process dies, however it dies, so there is no stale lock to remove. A directory is
-    locked besides the file because two configurations may share a state directory without sharing a runtime directory.
+    The kernel frees the locks when the process dies, however it dies, so there is no stale lock to remove. The state directory
+    has a lock of its own because two configurations may share a state directory without sharing a runtime directory.
+
+    Whoever may read a file may lock it, and so keep capd from starting: nobody but the owner may read what is locked.
     """
 
-    def __init__(self, lock_file: Path, *directories: Path) -> None:
+    def __init__(self, lock_file: Path, *others: Path) -> None:
         self._lock_file = lock_file
-        self._directories = directories
+        self._others = others
         self._held: list[int] = []
 
     def acquire(self) -> Self:
@@ -36,9 +39,8 @@ class InstanceLock:
             StateDirectoryError: one of the places cannot be opened.
         """
         try:
-            self._take(self._lock_file, os.O_RDWR | os.O_CREAT)
-            for directory in self._directories:
-                self._take(directory, os.O_RDONLY | os.O_DIRECTORY)
+            for place in (self._lock_file, *self._others):
+                self._take(place)
         except BaseException:
             self.release()
             raise
@@ -51,9 +53,10 @@ class InstanceLock:
         while self._held:
             os.close(self._held.pop())
 
-    def _take(self, place: Path, flags: int) -> None:
+    def _take(self, place: Path) -> None:
         with on_disk("open", place):
-            descriptor = os.open(place, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, LOCK_MODE)
+            os.fchmod(descriptor, LOCK_MODE)  # an earlier capd made it readable
         self._held.append(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,11 +9,15 @@ from pathlib import Path
 
 import pytest
 
+from capd.daemon import state_directory
+from capd.daemon.configuration import Configuration
 from capd.daemon.errors import AnotherCapdError
 from capd.daemon.lock import InstanceLock, holder
+from capd.daemon.recorder_user import RecorderUser
 from capd.recording.errors import StateDirectoryError
 from tests.daemon.conftest import ENVIRONMENT, PYTHON
 
+NOBODY = RecorderUser(uid=61190, gid=61190, name="61190", reason="a test")
 HOLD = """
 import sys
 from pathlib import Path
@@ -45,12 +49,11 @@ def test_second_process_is_refused_and_told_who_holds(tmp_path: Path) -> None:
 
 
 def test_shared_state_directory_is_refused(tmp_path: Path) -> None:
-    """Two instances with different lock files but the same journal exclude each other, and a refused one leaves no lock."""
-    journal, first, second = tmp_path / "journal", tmp_path / "a.lock", tmp_path / "b.lock"
-    journal.mkdir()
-    with hold(first, journal) as other:
-        with pytest.raises(AnotherCapdError, match="journal"):
-            InstanceLock(second, journal).acquire()
+    """Two instances with different lock files but the same state exclude each other, and a refused one leaves no lock."""
+    state, first, second = tmp_path / "state.lock", tmp_path / "a.lock", tmp_path / "b.lock"
+    with hold(first, state) as other:
+        with pytest.raises(AnotherCapdError, match="state"):
+            InstanceLock(second, state).acquire()
         InstanceLock(second).acquire().release()
         other.communicate("")
 
@@ -73,6 +76,29 @@ def test_unusable_place_is_named(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(StateDirectoryError, match="link"):
         InstanceLock(tmp_path / "link").acquire()
+
+
+def test_others_cannot_take_the_lock(configuration: Configuration, root: None) -> None:
+    """Neither another user nor the recorder can open what the daemon locks: either could keep capd from starting again."""
+    state_directory.prepare(configuration, NOBODY)
+    locked = [configuration.lock_file, configuration.state_lock_file]
+    for file in locked:
+        file.touch(mode=0o644)
+    InstanceLock(*locked).acquire().release()
+    for uid in (65534, NOBODY.uid):
+        for file in locked:
+            command = [
+                "setpriv",
+                f"--reuid={uid}",
+                f"--regid={uid}",
+                "--clear-groups",
+                "flock",
+                "--nonblock",
+                str(file),
+                "true",
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert "Permission denied" in done.stderr
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"9" * 100, b"-1", b"\xff"])
