@@ -50,8 +50,11 @@ RETURN: Final = 0x06  # BPF_RET | BPF_K
 DATA_NUMBER: Final = 0
 DATA_ARCHITECTURE: Final = 4
 DATA_ARGUMENT_0: Final = 16
+DATA_ARGUMENT_1: Final = 24
 """Offsets in struct seccomp_data; the low half of an argument comes first on the little-endian machines below."""
 
+TERMINAL_INPUT: Final = (0x5412, 0x541C)
+"""TIOCSTI and TIOCLINUX, asm-generic/ioctls.h: they type into the terminal that `capd up` was started from, which is root's."""
 NAMESPACE_FLAGS: Final = 0x7E020080
 """CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: a user namespace would give capabilities back."""
 
@@ -63,12 +66,13 @@ class Machine:
     Attributes:
         audit: AUDIT_ARCH_* of linux/audit.h.
         foreign_from: numbers from here on are another calling convention (x32); None where there is none.
-        socket, clone, clone3: numbers of the calls whose arguments are looked at.
+        ioctl, socket, clone, clone3: numbers of the calls whose arguments are looked at.
         forbidden: numbers of the calls that always fail with EPERM, by name.
     """
 
     audit: int
     foreign_from: int | None
+    ioctl: int
     socket: int
     clone: int
     clone3: int
@@ -131,6 +135,7 @@ MACHINES: Final = {
     "x86_64": Machine(
         audit=0xC000003E,
         foreign_from=0x40000000,
+        ioctl=16,
         socket=41,
         clone=56,
         clone3=435,
@@ -139,6 +144,7 @@ MACHINES: Final = {
     "aarch64": Machine(
         audit=0xC00000B7,
         foreign_from=None,
+        ioctl=29,
         socket=198,
         clone=220,
         clone3=435,
@@ -155,8 +161,9 @@ Instruction = tuple[int, int, int, int]
 def assemble(machine: Machine) -> list[Instruction]:
     """Give the recorder's syscall filter for an architecture.
 
-    A process of another architecture is killed. The forbidden calls, `socket` for anything but AF_UNIX and `clone` into a new
-    namespace fail with EPERM. `clone3`, whose flags a filter cannot see, fails with ENOSYS: libc then uses `clone`.
+    A process of another architecture is killed. The forbidden calls, `socket` for anything but AF_UNIX, `clone` into a new
+    namespace and `ioctl` that types into a terminal fail with EPERM. `clone3`, whose flags a filter cannot see, fails with ENOSYS:
+    libc then uses `clone`.
     """
     refuse = (RETURN, 0, 0, RET_ERRNO | errno.EPERM)
     program: list[Instruction] = [
@@ -172,6 +179,13 @@ def assemble(machine: Machine) -> list[Instruction]:
     program += [
         (JUMP_EQUAL, 0, 1, machine.clone3),
         (RETURN, 0, 0, RET_ERRNO | errno.ENOSYS),
+        (JUMP_EQUAL, 0, 2 + 2 * len(TERMINAL_INPUT), machine.ioctl),
+        (LOAD, 0, 0, DATA_ARGUMENT_1),
+    ]
+    for request in TERMINAL_INPUT:
+        program += [(JUMP_EQUAL, 0, 1, request), refuse]
+    program += [
+        (RETURN, 0, 0, RET_ALLOW),
         (JUMP_EQUAL, 0, 4, machine.socket),
         (LOAD, 0, 0, DATA_ARGUMENT_0),
         (JUMP_EQUAL, 0, 1, socket.AF_UNIX),

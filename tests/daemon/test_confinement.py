@@ -44,6 +44,11 @@ attempt("ptrace", lambda: call(101, 0, 0, 0, 0))
 attempt("bpf", lambda: call(321, 0, 0, 0))
 attempt("perf_event_open", lambda: call(298, 0, 0, 0, 0, 0))
 attempt("io_uring_setup", lambda: call(425, 1, 0))
+import fcntl, pty, termios
+terminal = pty.openpty()[1]
+attempt("ioctl tiocsti", lambda: fcntl.ioctl(terminal, termios.TIOCSTI, b"x"))
+attempt("ioctl tioclinux", lambda: fcntl.ioctl(terminal, 0x541C, b"x"))
+attempt("ioctl window size", lambda: fcntl.ioctl(terminal, termios.TIOCGWINSZ, bytes(8)))
 attempt("unshare user", lambda: call(272, 0x10000000))
 attempt("clone user", lambda: call(56, 0x10000000 | signal.SIGCHLD, 0, 0, 0, 0))
 attempt("setuid root", lambda: os.setuid(0))
@@ -83,6 +88,9 @@ EXPECTED = {
     "bpf": REFUSED,
     "perf_event_open": REFUSED,
     "io_uring_setup": REFUSED,
+    "ioctl tiocsti": REFUSED,
+    "ioctl tioclinux": REFUSED,
+    "ioctl window size": "allowed",
     "unshare user": REFUSED,
     "clone user": REFUSED,
     "setuid root": REFUSED,
