@@ -45,6 +45,7 @@ REQUIRED: Final = {
     "OFFSET_INODE_SB": "inode.i_sb",
     "OFFSET_SB_DEVICE": "super_block.s_dev",
     "OFFSET_SOCKET_SK": "socket.sk",
+    "OFFSET_SOCKET_FILE": "socket.file",
     "OFFSET_SOCKET_INODE": "socket_alloc.vfs_inode",
     "OFFSET_SK_SOCKET": "sock.sk_socket",
     "OFFSET_SK_TYPE": "sock.sk_type",
@@ -79,6 +80,9 @@ ALTERNATIVES: Final = (
     {"OFFSET_FILE_REF": "file.f_ref", "OFFSET_FILE_COUNT": "file.f_count"},
 )
 """Of each group the first that this kernel has."""
+
+OPTIONAL: Final = {"OFFSET_TASK_IO_URING": "task_struct.io_uring"}
+"""What a kernel may have been built without."""
 
 KFUNCS: Final = {
     "KFUNC_READ_USER_DYNPTR": "bpf_probe_read_user_dynptr",
@@ -141,6 +145,7 @@ def inspect(btf: Btf) -> Kernel:
             missing.append(" or ".join(group.values()))
         else:
             found[chosen[0]] = chosen[1]
+    found |= {flag: offset for flag, path in OPTIONAL.items() if (offset := btf.offset(path)) is not None}
     if missing:
         raise KernelTooOldError(f"this kernel's types lack {', '.join(missing)}")
     ids = {index: btf.function(name) for index, name in enumerate(KFUNCS.values())}

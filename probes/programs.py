@@ -88,7 +88,7 @@ _MODERN: Final = (
 
 CLASSIC_CALLS: Final = (
     *("read", "write", "readv", "writev", "recvfrom", "sendto", "recvmsg", "sendmsg"),
-    *("recvmmsg", "sendmmsg", "sendfile64", "splice"),
+    *("recvmmsg", "sendmmsg", "sendfile64", "splice", "preadv2", "pwritev2"),
 )
 
 _CLASSIC: Final = (

@@ -34,7 +34,6 @@
 #define MSG_ERRQUEUE 0x2000
 #define S_IFMT 0170000
 #define S_IFSOCK 0140000
-#define SHUTDOWN_MASK 3
 #define RCV_SHUTDOWN 1
 #define PROT_EXEC 4
 /* Code segment of 32-bit tasks: their system calls have other numbers. */
@@ -57,11 +56,12 @@ enum call_number {
 	CALL_RECVFROM = 45,
 	CALL_SENDMSG = 46,
 	CALL_RECVMSG = 47,
-	CALL_SHUTDOWN = 48,
 	CALL_SPLICE = 275,
 	CALL_TEE = 276,
 	CALL_RECVMMSG = 299,
 	CALL_SENDMMSG = 307,
+	CALL_PREADV2 = 327,
+	CALL_PWRITEV2 = 328,
 	CALL_URING_ENTER = 426,
 };
 
@@ -100,6 +100,20 @@ static __always_inline u64 sock_of(u64 file)
 	if (!file || (READ(u16, READ(u64, file + OFFSET_FILE_INODE) + OFFSET_INODE_MODE) & S_IFMT) != S_IFSOCK)
 		return 0;
 	return READ(u64, READ(u64, file + OFFSET_FILE_PRIVATE) + OFFSET_SOCKET_SK);
+}
+
+/* Whether a socket's last descriptor is gone. A shutdown() in both directions looks the same in the socket itself, and is no end. */
+static __always_inline int released(u64 sk)
+{
+	u64 socket = READ(u64, sk + OFFSET_SK_SOCKET);
+	u64 file = socket ? READ(u64, socket + OFFSET_SOCKET_FILE) : 0;
+	if (!file)
+		return 1;
+#ifdef OFFSET_FILE_REF
+	return READ(s64, file + OFFSET_FILE_REF) < 0;
+#else
+	return READ(u64, file + OFFSET_FILE_COUNT) == 0;
+#endif
 }
 
 static __always_inline u16 sock_type(u64 sk) { return READ(u16, sk + OFFSET_SK_TYPE); }

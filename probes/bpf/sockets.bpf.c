@@ -133,9 +133,9 @@ static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *stat
 }
 
 /*
- * TCP connections begin here, not in connect(): the tracepoint (Linux 4.16) has the socket in hand. They end here too when a process ends
- * without close(): the kernel then sets both shutdown bits, and changes the state to one in which it sends a FIN. A connection that the
- * peer ended or reset is not over for us: what it sent before can still be read, until the last descriptor is gone (on_close).
+ * TCP connections begin here, not in connect(): the tracepoint (Linux 4.16) has the socket in hand. They end here too when the last
+ * descriptor goes without close(): with the process, by dup2 or close_range. A connection that was shut down in both directions, or reset
+ * by the peer, is not over for us: what had come before can still be read, until the last descriptor is gone (on_close).
  */
 int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 {
@@ -165,16 +165,10 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		announce(sk, id, &state->member, state->pid, state->role, 0);
 		return 0;
 	}
-	if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK) {
-		/* shutdown() after the peer's FIN leaves both bits too, and descriptors through which the rest can be read. */
-		u32 both = (READ(u8, sk + OFFSET_SK_SHUTDOWN) & SHUTDOWN_MASK) == SHUTDOWN_MASK;
-		if (both && READ(u64, user_registers() + offsetof(struct pt_regs, orig_ax)) != CALL_SHUTDOWN)
-			tell_close(sk, id, state); /* the FIN is not counted yet */
-		else
-			state->flags |= SOCKET_FIN;
-	} else if (!READ(u64, sk + OFFSET_SK_SOCKET)) {
-		tell_close(sk, id, state);
-	}
+	if (released(sk))
+		tell_close(sk, id, state); /* a FIN that goes out now is not counted yet */
+	else if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK)
+		state->flags |= SOCKET_FIN;
 	return 0;
 }
 
@@ -353,7 +347,8 @@ static __always_inline void discount_fin(u64 sk, struct socket_state *state)
 /* The end of what the peer says. */
 static __always_inline void tell_end(u64 sk, u64 id, struct socket_state *state, struct data_event *event)
 {
-	if (!(state->flags & SOCKET_STREAM) || state->flags & SOCKET_ENDED)
+	/* Reading into no room gives 0 bytes too. */
+	if (!(state->flags & SOCKET_STREAM) || state->flags & SOCKET_ENDED || !(READ(u8, sk + OFFSET_SK_SHUTDOWN) & RCV_SHUTDOWN))
 		return;
 	state->flags |= SOCKET_ENDED;
 	discount_fin(sk, state);
@@ -412,7 +407,7 @@ static __always_inline u64 next_message(u64 messages)
 }
 
 /* Finds the buffers of the system call that is going on, and the peer that a datagram goes to. */
-static __always_inline void locate(struct cursor *at, struct peer_address *peer, u32 direction)
+static __always_inline void locate(u64 sk, struct cursor *at, struct peer_address *peer, u32 direction)
 {
 	u64 registers = user_registers();
 	u64 second = READ(u64, registers + offsetof(struct pt_regs, si));
@@ -422,6 +417,14 @@ static __always_inline void locate(struct cursor *at, struct peer_address *peer,
 		at->unknown = ABSENCE_UNKNOWN_CALL;
 		return;
 	}
+#ifdef OFFSET_TASK_IO_URING
+	/* io_uring goes on with what had to wait at the end of any system call: its buffers are not that call's. */
+	if (READ(u64, bpf_get_current_task() + OFFSET_TASK_IO_URING) &&
+	    sock_of(file_of(READ(u32, registers + offsetof(struct pt_regs, di)))) != sk) {
+		at->unknown = ABSENCE_URING;
+		return;
+	}
+#endif
 	switch (READ(u64, registers + offsetof(struct pt_regs, orig_ax))) {
 	case CALL_SENDTO:
 		read_name(peer, READ(u64, registers + offsetof(struct pt_regs, r8)), READ(u32, registers + offsetof(struct pt_regs, r9)));
@@ -433,6 +436,8 @@ static __always_inline void locate(struct cursor *at, struct peer_address *peer,
 		return;
 	case CALL_READV:
 	case CALL_WRITEV:
+	case CALL_PREADV2:
+	case CALL_PWRITEV2:
 		at->iov = second;
 		at->iovs = third;
 		return;
@@ -473,7 +478,7 @@ static __always_inline int moved_on(struct bpf_raw_tracepoint_args *ctx, u32 dir
 	u64 id = socket_id(sk, sk);
 	struct cursor at = {};
 	struct peer_address peer = {};
-	locate(&at, &peer, direction);
+	locate(sk, &at, &peer, direction);
 	if (direction == RESPONSE && flags & MSG_TRUNC)
 		at.unknown = ABSENCE_KERNEL_COPY;
 	struct member copy = *member;
@@ -582,7 +587,8 @@ struct call_args {
 
 static __always_inline int is_receive(u32 number)
 {
-	return number == CALL_READ || number == CALL_READV || number == CALL_RECVFROM || number == CALL_RECVMSG || number == CALL_RECVMMSG;
+	return number == CALL_READ || number == CALL_READV || number == CALL_PREADV2 || number == CALL_RECVFROM ||
+	       number == CALL_RECVMSG || number == CALL_RECVMMSG;
 }
 
 static __always_inline u32 receive_flags(u32 number, u64 third, u64 fourth)
@@ -634,7 +640,7 @@ static __always_inline void locate(struct socket_call *call, struct cursor *at, 
 		at->unknown = ABSENCE_KERNEL_COPY;
 	} else if (number == CALL_TOO_MANY) {
 		at->unknown = ABSENCE_TOO_LARGE;
-	} else if (number == CALL_READV || number == CALL_WRITEV) {
+	} else if (number == CALL_READV || number == CALL_WRITEV || number == CALL_PREADV2 || number == CALL_PWRITEV2) {
 		at->iov = call->second;
 		at->iovs = call->third;
 	} else if (number == CALL_SENDMSG || number == CALL_RECVMSG || number == CALL_SENDMMSG || number == CALL_RECVMMSG) {

@@ -24,6 +24,10 @@ PAIR = """
             size -= len(part)
             parts.append(part)
         return b"".join(parts)
+    def v2(name, descriptor, buffer):
+        import ctypes, struct
+        place = ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer))
+        getattr(ctypes.CDLL(None), name)(descriptor, struct.pack("QQ", place, len(buffer)), 1, ctypes.c_long(-1), 0)
 """
 
 
@@ -65,6 +69,7 @@ CALLS = {
     "send and recv": "client.send(b'one'); peer.recv(9)",
     "sendmsg and recvmsg": "client.sendmsg([b'on', b'e']); peer.recvmsg(9)",
     "recvmsg_into": "client.send(b'one'); peer.recvmsg_into([bytearray(2), bytearray(9)])",
+    "pwritev2 and preadv2": "v2('pwritev2', a, bytearray(b'one')); v2('preadv2', b, bytearray(9))",
     "peeking first": "client.send(b'one'); peer.recv(9, socket.MSG_PEEK); peer.recv(9)",
     "non-blocking": "peer.setblocking(False); client.send(b'one'); peer.recv(9)",
     "a duplicate": "d = os.dup(a); os.write(d, b'o'); os.close(d); os.write(a, b'ne'); os.read(b, 9)",
@@ -236,6 +241,71 @@ def test_shutdown_after_the_peers_end_leaves_the_rest_to_read(capture: Capture, 
     ((socket, mid_stream),) = opened
     closed = [(event.position, event.kernel) for event in seen.of(SocketCloseEvent) if event.socket == socket]
     assert (0, [((0, 300), (0, 300))]) == (mid_stream, closed)
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("end", ["os.kill(os.getpid(), 9)", "os.dup2(0, a)", "os.closerange(a, a + 1)"])
+def test_a_connection_without_close_has_an_end(capture: Capture, end: str) -> None:
+    """Killed with unread data, or its descriptor taken by another: the end is told with TCP's count."""
+    calls = f"a = client.fileno(); peer.sendall(b'unread'); client.recv(2); print(server.getsockname()[1], flush=True); {end}"
+    seen = watch(capture, f"    import os\n    if os.fork():\n        os._exit(os.wait()[1] & 0)\n{PAIR}    {calls}\n")
+    (client,) = {event.socket for event in seen.of(SocketOpenEvent) if event.peer[0] == int(seen.output)}
+    closed = [(event.position, event.kernel) for event in seen.of(SocketCloseEvent) if event.socket == client]
+    assert [((0, 2), (0, 2))] == closed
+
+
+@pytest.mark.kernel
+def test_reading_into_no_room_is_no_end(capture: Capture) -> None:
+    """A read of 0 bytes gives 0, and the peer goes on: no end of the stream is told before its bytes."""
+    seen = watch(capture, PAIR + "    os.read(client.fileno(), 0); peer.send(b'one'); client.recv(9)\n")
+    assert [3] == [event.length for event in seen.data(SOCKET, 1)]
+
+
+URING = """
+    import ctypes, mmap, struct, time
+    libc = ctypes.CDLL(None)
+    parameters = ctypes.create_string_buffer(120)
+    ring = libc.syscall(425, 4, parameters)
+    if ring < 0:
+        print("refused"); raise SystemExit
+    numbers = struct.unpack("30I", parameters.raw)
+    tail, mask, array = numbers[11], numbers[12], numbers[16]
+    indices, entries = mmap.mmap(ring, array + 16), mmap.mmap(ring, 256, offset=0x10000000)
+    def submit(operation, descriptor, buffer, size):
+        entries[:64] = struct.pack("<BBHiQQIIQ24x", operation, 0, 0, descriptor, 0, ctypes.addressof(buffer), size, 0, 1)
+        at = struct.unpack_from("I", indices, tail)[0]
+        struct.pack_into("I", indices, array + 4 * (at & struct.unpack_from("I", indices, mask)[0]), 0)
+        struct.pack_into("I", indices, tail, at + 1)
+        assert 1 == libc.syscall(426, ring, 1, 0, 0, None, 0)
+"""
+
+
+@pytest.mark.kernel
+def test_what_io_uring_receives_is_never_taken_from_another_call(capture: Capture) -> None:
+    """A receive that had to wait ends within the next system call, whatever that is: its bytes are missing, not that call's."""
+    seen = watch(
+        capture,
+        PAIR
+        + URING
+        + """
+    buffer = ctypes.create_string_buffer(64)
+    submit(27, client.fileno(), buffer, 64)
+    peer.send(b"heard")
+    null, until = os.open("/dev/null", os.O_WRONLY), time.monotonic() + 5
+    while buffer.raw[:5] != b"heard" and time.monotonic() < until:
+        os.write(null, b"something else entirely")
+    assert buffer.raw[:5] == b"heard"
+    peer.send(b"more"); client.recv(9); client.close()
+""",
+    )
+    if seen.output == b"refused\n":
+        pytest.skip("io_uring is switched off")
+    assert [b"more"] == [bytes(event.payload) for event in seen.data(SOCKET, 1) if event.captured]
+    told = {Absence.URING: 5} if capture.tier == "modern" else {}
+    assert told == {event.absence: event.length for event in seen.data(SOCKET, 1) if event.absence}
+    assert ((9 - 5 * (capture.tier == "classic"), 9)) in [
+        (event.position[1], event.kernel[1]) for event in seen.of(SocketCloseEvent) if event.kernel
+    ]
 
 
 @pytest.mark.kernel
