@@ -16,6 +16,7 @@ from capd.daemon import control_client, health, lock
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
 from capd.daemon.health import DaemonFacts, Facts, Health
+from capd.recording.durable import open_regular
 
 STATUS_BYTES_MAX: Final = 1 << 20
 """Of the recorder's status, which an unprivileged process writes and root may read."""
@@ -94,12 +95,18 @@ def _ask(path: Path) -> tuple[Json | None, str]:
 def _recorder(path: Path) -> tuple[Json, float | None]:
     """Read the recorder's status and say how old it is, in seconds; empty and None if there is none."""
     try:
-        with path.open("rb") as file:
+        with os.fdopen(open_regular(path), "rb") as file:
             age = max(0.0, time.time() - os.fstat(file.fileno()).st_mtime)
             found = json.loads(file.read(STATUS_BYTES_MAX))
     except (OSError, ValueError, RecursionError):
         return {}, None
-    return (found, age) if isinstance(found, dict) else ({}, None)
+    return (_sane(found), age) if isinstance(found, dict) else ({}, None)
+
+
+def _sane(found: Json) -> Json:
+    """Leave out what the screen works with and is of another type than the recorder writes."""
+    wanted = {"state": str, "pid": int, "lag_bytes": int}
+    return {key: value for key, value in found.items() if key not in wanted or type(value) is wanted[key]}
 
 
 def _lives(pid: int) -> bool:

@@ -1,11 +1,14 @@
-"""Writing files so that a crash leaves the old content or the new, never a mixture.
+"""Writing files so that a crash leaves the old content or the new, never a mixture; opening them so that nothing else is met.
 
-What lives here: whole writes, sync of files and directories, atomic replacement. What must not: formats.
+What lives here: whole writes, sync of files and directories, atomic replacement, the check that a file is one. What must not:
+formats.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -61,6 +64,32 @@ def rename(source: Path, target: Path) -> None:
     """Rename within one directory so that the new name survives a power cut. The content must have been synced before."""
     source.rename(target)
     sync_directory(target.parent)
+
+
+def open_regular(path: Path) -> int:
+    """Open a file for reading that somebody else may have put there: root reads what the recorder owns, people read evidence.
+
+    A pipe in its place would keep the reader waiting for ever; opening some devices already does something.
+
+    Raises:
+        OSError: it cannot be opened, or is no regular file.
+    """
+    check_regular(path)
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # exchanged meanwhile
+        os.close(fd)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return fd
+
+
+def check_regular(path: Path) -> None:
+    """Check that a path leads to a regular file.
+
+    Raises:
+        OSError: it does not, or to nothing.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is no regular file")
 
 
 def replace_content(path: Path, content: bytes, *, mode: int = FILE_MODE, sync: bool = True) -> None:

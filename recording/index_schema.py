@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from capd.recording.durable import FILE_MODE
+from capd.recording.durable import FILE_MODE, check_regular
 from capd.recording.errors import IndexUnusableError, NewerVersionError, StateDirectoryError, state_error
 
 VERSION: Final = 1
@@ -225,6 +225,9 @@ def connect_writable(path: Path) -> sqlite3.Connection:
 
 def connect_readonly(path: Path) -> sqlite3.Connection:
     """Open a file for reading, as any user who may read it, whether a writer is alive or not."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
+        with suppress(FileNotFoundError):
+            check_regular(path.with_name(name))
     place = f"file:{quote(str(path.absolute()))}"
     connection = sqlite3.connect(f"{place}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
     try:
@@ -237,6 +240,7 @@ def connect_readonly(path: Path) -> sqlite3.Connection:
         # The last writer closed it and took the log away; a reader who may not write here cannot make the log anew.
         connection = sqlite3.connect(f"{place}?mode=ro&immutable=1", uri=True)
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+    connection.execute("PRAGMA trusted_schema = OFF")
     return connection
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 
 import zstandard
 
+from capd.recording.durable import open_regular
 from capd.recording.errors import CorruptSegmentError, NewerVersionError, on_disk
 from capd.recording.record import MalformedRecordError, Record, from_fields, unpack_arrays
 from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry, parse_footer, parse_trailer
@@ -98,7 +99,7 @@ class SegmentReader:
         self._found: list[FrameEntry] = []
         self._footer: Footer | None = None
         with on_disk("read", path):
-            self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            self._fd = open_regular(path)
         try:
             with self._blame(None, 0), on_disk("read", path):
                 self.header = FileHeader.parse(os.pread(self._fd, FILE_HEADER.size, 0))

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from capd.daemon import health
 from capd.daemon.health import DaemonFacts, Facts, Verdict
+from capd.daemon.status import _recorder
 
 DAEMON = DaemonFacts(
     stopped=None, lost_bytes=0, lost_records={}, lost_ns=None, attach_failures=0, backlog_bytes=0, backlog_bytes_max=1000
@@ -64,3 +69,22 @@ def test_all_reasons_are_told() -> None:
     """Several things that are wrong are all told."""
     bad = replace(with_daemon(stopped="x", attach_failures=1), recorder_running=False, free_bytes=1)
     assert 4 == len(health.judge(bad).reasons)
+
+
+def test_a_pipe_for_a_status_does_not_block(tmp_path: Path) -> None:
+    """A compromised recorder that puts a pipe where its status is expected is taken for one that does not report."""
+    os.mkfifo(tmp_path / "status")
+    with ThreadPoolExecutor() as pool:
+        asked = pool.submit(_recorder, tmp_path / "status")
+        try:
+            assert ({}, None) == asked.result(5)
+        finally:
+            os.close(os.open(tmp_path / "status", os.O_RDWR | os.O_NONBLOCK))
+
+
+@pytest.mark.parametrize("value", [None, "x", -1.5, [], {}, True, 1e400])
+def test_a_status_of_other_types_is_not_shown(tmp_path: Path, value: object) -> None:
+    """What an untrusted recorder says in another type than ours is left out, so that no screen fails over it."""
+    (tmp_path / "status").write_text(json.dumps({"pid": value, "lag_bytes": value, "state": [value], "x": 1}))
+    found, _age = _recorder(tmp_path / "status")
+    assert {"x": 1} == found

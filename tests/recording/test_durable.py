@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
-from capd.recording.durable import replace_content, write_whole
+from capd.recording.durable import open_regular, replace_content, write_whole
 from capd.recording.errors import NotReadableError, StateDirectoryError, StorageFullError, on_disk
+from capd.recording.index import Index
 
 FileLimit = Callable[[int], AbstractContextManager[None]]
 
@@ -85,3 +88,30 @@ def test_a_full_device_is_told_as_full() -> None:
     with pytest.raises(StorageFullError), on_disk("write", Path("/dev/full")):
         os.write(fd, b"x")
     os.close(fd)
+
+
+def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
+    """A pipe, a device or a directory where a file is expected is refused at once; a link to a file is that file."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "null").symlink_to("/dev/null")
+    for name in ("pipe", "null", "."):
+        with pytest.raises(OSError, match="it is no regular file"):
+            open_regular(tmp_path / name)
+    with os.fdopen(open_regular(tmp_path / "link"), "rb") as file:
+        assert b"x" == file.read()
+
+
+@pytest.mark.parametrize("name", ["segments/000000000001.seg", "index/capd.db", "index/capd.db-wal"])
+def test_a_pipe_among_the_recorders_files_keeps_no_reader_waiting(tmp_path: Path, name: str) -> None:
+    """Whoever reads what the recorder owns meets an error, not a pipe that never ends."""
+    (tmp_path / "segments").mkdir()
+    with Index.open(tmp_path / "index" / "capd.db"):
+        pass
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    code = "import sys; from uuid import UUID; from pathlib import Path; from capd.recording.archive import Archive\n"
+    code += "archive = Archive(Path(sys.argv[1])); archive.index.counts(); list(archive.records(UUID(int=1)))"
+    done = subprocess.run([sys.executable, "-P", "-c", code, tmp_path], capture_output=True, text=True, check=False, timeout=20)
+    assert "it is no regular file" in done.stderr.splitlines()[-1]
