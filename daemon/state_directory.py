@@ -7,6 +7,7 @@ the files.
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -115,12 +116,31 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
 
 
 def _own(directory: _Directory, *, recursive: bool) -> None:
-    """Set owner and mode; symbolic links in it are never followed, since its former owner may have put them there."""
+    """Set owner and mode.
+
+    What the former owner may have put there for us to give away stays as it is: whatever links lead to, and whatever was not
+    its own, as a hard link to another's file is.
+    """
     found = directory.path.stat(follow_symlinks=False)
     if (found.st_uid, found.st_gid) != (directory.uid, directory.gid):
         if recursive:
             for entry in os.scandir(directory.path):
-                os.chown(entry.path, directory.uid, directory.gid, follow_symlinks=False)
+                _give(entry.path, found.st_uid, directory)
         os.chown(directory.path, directory.uid, directory.gid, follow_symlinks=False)
     if found.st_mode & 0o7777 != directory.mode:
         directory.path.chmod(directory.mode)
+
+
+def _give(path: str, former: int, directory: _Directory) -> None:
+    """Give an entry of a directory to its new owner, if it is a file or directory of the former one."""
+    try:
+        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        entry = os.fstat(descriptor)
+        if entry.st_uid == former and (stat.S_ISREG(entry.st_mode) or stat.S_ISDIR(entry.st_mode)):
+            # By descriptor, so that nothing else can be put under the name in between.
+            os.chown(f"/proc/self/fd/{descriptor}", directory.uid, directory.gid)
+    finally:
+        os.close(descriptor)

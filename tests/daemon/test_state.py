@@ -60,12 +60,28 @@ def test_new_user_takes_over_without_following_links(configuration: Configuratio
     """When the recorder's user changes its files change hands, but nothing that a link there points to does."""
     state_directory.prepare(configuration, NOBODY)
     (configuration.segments_dir / "1.seg").write_bytes(b"x")
+    os.chown(configuration.segments_dir / "1.seg", NOBODY.uid, NOBODY.gid)
     outside = tmp_path / "outside"
     outside.write_bytes(b"x")
     (configuration.segments_dir / "trap").symlink_to(outside)
     state_directory.prepare(configuration, RecorderUser(uid=61191, gid=61191, name="61191", reason="a test"))
     assert (61191, 61191) == ((configuration.segments_dir / "1.seg").stat().st_uid, configuration.segments_dir.stat().st_gid)
     assert 0 == outside.stat().st_uid
+
+
+def test_new_user_is_given_only_what_the_former_one_owned(configuration: Configuration, root: None, tmp_path: Path) -> None:
+    """A hard link that the former user put there to another's file does not change hands, nor does a pipe."""
+    state_directory.prepare(configuration, NOBODY)
+    outside = tmp_path / "outside"
+    outside.write_bytes(b"x")
+    os.link(outside, configuration.segments_dir / "2.seg")
+    os.mkfifo(configuration.segments_dir / "pipe")
+    (configuration.segments_dir / "below").mkdir()
+    for name in ("pipe", "below"):
+        os.chown(configuration.segments_dir / name, NOBODY.uid, NOBODY.gid)
+    state_directory.prepare(configuration, RecorderUser(uid=61191, gid=61191, name="61191", reason="a test"))
+    uids = {path.name: path.stat().st_uid for path in configuration.segments_dir.iterdir()}
+    assert ({"2.seg": 0, "pipe": NOBODY.uid, "below": 61191}, 0) == (uids, outside.stat().st_uid)
 
 
 def test_no_room_is_a_clear_error(configuration: Configuration, root: None) -> None:
