@@ -79,7 +79,7 @@ class Spool:
     @property
     def backlog_bytes(self) -> int:
         """Say how much of the journal is not in sealed segments yet."""
-        return self._writer.bytes_total() - (self.sealed.offset if self.sealed else 0)
+        return self._writer.bytes_total() - (self._writer.bytes_before(self.sealed) if self.sealed else 0)
 
     @property
     def position(self) -> Position:

@@ -116,6 +116,10 @@ class JournalWriter:
         """Give the size of all journal files together."""
         return sum(self._sizes.values())
 
+    def bytes_before(self, position: Position) -> int:
+        """Give how much of the file of a position lies before it: no more than the file has, whatever the position says."""
+        return min(position.offset, self._sizes.get(position.file, 0))
+
     def remove_before(self, position: Position) -> int:
         """Remove the files that lie wholly before a position; the file that is written stays.
 

@@ -244,6 +244,19 @@ def test_position_file_may_be_a_trap(tmp_path: Path) -> None:
     assert [None] * 4 == [read_position(tmp_path / name) for name in ("link", "pipe", "directory", "missing")]
 
 
+def test_position_beyond_its_file_does_not_hide_the_backlog(tmp_path: Path) -> None:
+    """However large an offset the recorder claims, no more counts as sealed than the file holds: the journal stays bounded."""
+    journal = spool(tmp_path, compression="none")
+    journal.append(Source.DATA, b"x", count=1, boottime_ns=0, realtime_ns=0)
+    first = journal.position
+    journal.close()
+    journal = spool(tmp_path, compression="none")
+    journal.append(Source.DATA, b"x", count=1, boottime_ns=0, realtime_ns=0)
+    (tmp_path / "position").write_bytes(msgpack.packb([first.file, 1 << 62]))
+    journal.refresh()
+    assert first.offset == journal.backlog_bytes
+
+
 def test_position_ahead_of_the_journal_frees_nothing(tmp_path: Path) -> None:
     """A position beyond what was ever written is not believed: no file of the journal is removed for it."""
     journal = spool(tmp_path, compression="none")
