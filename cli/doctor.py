@@ -5,7 +5,6 @@ What lives here: the screen. What must not: looking (daemon/doctor.py).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -13,6 +12,7 @@ import click
 
 from capd.cli.line import Line, Span, Style
 from capd.cli.screen import reader_may_leave, standard_output
+from capd.cli.summary import to_json
 from capd.daemon import doctor
 from capd.daemon.doctor import Finding, Mark
 
@@ -38,7 +38,7 @@ def command(config: str | None, as_json: bool, pid: int | None) -> int:
     findings = doctor.check_host(config) if pid is None else doctor.check_process(config, pid)
     with reader_may_leave():
         if as_json:
-            click.echo(json.dumps([finding.to_json() for finding in findings], indent=2))
+            standard_output().write_json(to_json([finding.to_json() for finding in findings], indent=2))
         else:
             standard_output().write(lines(findings))
     return int(any(finding.mark is Mark.BAD for finding in findings))

@@ -30,6 +30,8 @@ VERBS: Final = {
     "recorder": "Turn what was captured into the record (the role without rights).",
 }
 """Verb and what stands beside it in `capd --help`; a test holds it against each verb's own help. Module: capd.cli.<verb>."""
+FAILED: Final = 1
+"""As the interpreter exits after an exception that nobody caught."""
 INTERRUPTED: Final = 130
 """As a shell counts a SIGINT."""
 
@@ -79,10 +81,13 @@ def main() -> NoReturn:
         # The interpreter flushes standard output once more at exit; that must have somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, its text must not reach the terminal as it is
         status = getattr(error, "exit_status", None)
         if status is None:
-            raise
+            from traceback import format_exception  # noqa: PLC0415 - only defects need it
+
+            _tell("".join(format_exception(error)), "this is a defect of capd: please report it with the lines above")
+            sys.exit(FAILED)
         _tell(str(error), str(getattr(error, "hint", "")))
         sys.exit(int(status))
     sys.exit(result if isinstance(result, int) else 0)

@@ -20,6 +20,7 @@ from capd.cli.payload import BRIEF, FULL
 from capd.cli.playback import Choice, Playback
 from capd.cli.raw_stream import Hole, RawStream
 from capd.cli.record_json import as_json, words_of
+from capd.cli.safe_text import visible
 from capd.cli.screen import Screen, standard_output
 from capd.cli.summary import session_head, to_json, verdict_lines
 from capd.cli.transcript import Block, Transcript
@@ -178,7 +179,7 @@ def write_raw(archive: Archive, row: SessionRow, request: Request) -> int:
             for part in stream.feed(record):
                 if isinstance(part, Hole):
                     holes += 1
-                    click.echo(f"capd: not whole: {part.words}", err=True)
+                    click.echo(visible(f"capd: not whole: {part.words}"), err=True)
                 else:
                     output.write(part)
     except KeyboardInterrupt:
@@ -186,7 +187,8 @@ def write_raw(archive: Archive, row: SessionRow, request: Request) -> int:
             raise
     output.flush()
     if row.verdict == "opaque":
-        click.echo(f"capd: not whole: {'; '.join(row.reasons) or 'what was said could not be read'}", err=True)
+        reasons = "; ".join(row.reasons) or "what was said could not be read"
+        click.echo(visible(f"capd: not whole: {reasons}"), err=True)
         holes += 1
     return ExitStatus.NEGATIVE if holes else ExitStatus.OK
 

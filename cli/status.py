@@ -5,7 +5,6 @@ What lives here: the screen. What must not: gathering (daemon/status.py) or judg
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
@@ -13,7 +12,7 @@ import click
 
 from capd.cli.line import Line, Span, Style
 from capd.cli.screen import reader_may_leave, standard_output
-from capd.cli.summary import size
+from capd.cli.summary import size, to_json
 from capd.cli.table import Column, lay_out
 from capd.daemon import configuration, status
 
@@ -41,7 +40,7 @@ def command(config: str | None, as_json: bool) -> int:
     found, judged = status.gather(configuration.load(config))
     with reader_may_leave():
         if as_json:
-            click.echo(json.dumps(found, indent=2))
+            standard_output().write_json(to_json(found, indent=2))
         else:
             screen = standard_output()
             screen.write(lines(found, screen.columns))

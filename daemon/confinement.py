@@ -162,8 +162,8 @@ def assemble(machine: Machine) -> list[Instruction]:
     """Give the recorder's syscall filter for an architecture.
 
     A process of another architecture is killed. The forbidden calls, `socket` for anything but AF_UNIX, `clone` into a new
-    namespace and `ioctl` that types into a terminal fail with EPERM. `clone3`, whose flags a filter cannot see, fails with ENOSYS:
-    libc then uses `clone`.
+    namespace and `ioctl` that types into a terminal fail with EPERM. `clone3`, whose flags a filter cannot see, fails with
+    ENOSYS: libc then uses `clone`.
     """
     refuse = (RETURN, 0, 0, RET_ERRNO | errno.EPERM)
     program: list[Instruction] = [

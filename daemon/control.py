@@ -98,8 +98,8 @@ class ControlServer:
     """Listens, and acts within a caller's event loop: the selector's data is what to call.
 
     Each client has a thread that takes its request, gives it its answer and hangs up. Descriptors that a client passes are
-    closed by whoever reads or closes the unix socket, wanted or not, and that can block for as long as their owner likes: a TCP socket
-    that lingers, a file of a FUSE file system. That must hold up nobody else; till then the client counts among its user's.
+    closed by whoever reads or closes the unix socket, wanted or not, and that can block for as long as their owner likes: a TCP
+    socket that lingers, a file of a FUSE file system. It must hold up nobody else; meanwhile the client counts as connected.
     """
 
     def __init__(self, path: Path, verbs: Mapping[str, Verb], selector: selectors.BaseSelector) -> None:

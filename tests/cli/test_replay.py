@@ -87,6 +87,15 @@ def test_raw_notices_bytes_that_nobody_misses(capd: Capd, recording: Recording) 
     assert "jumps from byte 6 to byte 16" in result.stderr
 
 
+def test_raw_tells_a_hole_without_an_escape(capd: Capd, recording: Recording) -> None:
+    """What a record says of a hole goes to standard error, which is a terminal, and so is made visible."""
+    said = Conversation(b"escape")
+    said.add(said.records[0].kind.GAP, REQUEST, {"position": 0, "length": 1, "reason": "\x1b]0;owned\x07"})
+    recording.write(said.close().records)
+    result = capd("replay", str(said.id), "--format", "raw", "--direction", "request")
+    assert (True, False) == ("\\x1b]0;owned\\x07" in result.stderr, "\x1b" in result.stderr)
+
+
 def test_raw_leaves_out_what_is_not_application_data(capd: Capd, recording: Recording) -> None:
     """Wire bytes kept as evidence are no part of the stream."""
     said = Conversation(b"wire")

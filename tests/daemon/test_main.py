@@ -156,6 +156,21 @@ def test_error_text_cannot_reach_the_terminal_as_an_escape(tmp_path: Path) -> No
     assert "owned" in done.stderr
 
 
+def test_a_defects_text_cannot_reach_the_terminal_as_an_escape(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An exception that nobody expected is told with its place, and an escape sequence that it quotes is shown, not sent."""
+
+    def fail(**_settings: object) -> None:
+        raise RuntimeError("\x1b]0;owned\x07")
+
+    monkeypatch.setattr(main.capd, "main", fail)
+    with pytest.raises(SystemExit) as caught:
+        main.main()
+    said = capsys.readouterr().err
+    assert (1, True, False) == (caught.value.code, "in fail" in said and "\\x1b]0;owned" in said, "\x1b" in said)
+
+
 def error_classes() -> list[type[Exception]]:
     """Give every error class that carries an exit status, of all packages."""
     modules = (recording_errors, daemon_errors, probe_errors)
