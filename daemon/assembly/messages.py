@@ -44,7 +44,7 @@ class _Together:
     incomplete: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Form:
     """What a record says otherwise than the message that it begins with."""
 
@@ -116,7 +116,7 @@ class MessageWriter:
             return
         self.flush(batch)
         columns = message.fields.get(COLUMNS)
-        if isinstance(columns, Sequence) and not isinstance(columns, str):
+        if columns is not None and isinstance(columns, Sequence) and not isinstance(columns, str):
             self._columns, self._columns_of, self._rows_told = columns, message.exchange, 0
         self._write(
             message, _Form(message.type, message.summary, message.end, message.fields, message.incomplete), time_ns, batch

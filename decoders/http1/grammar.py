@@ -37,6 +37,7 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/(1\.[01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD_LINE: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
+_FIELD_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
 _FIELD_NAME_SPACE: Final = re.compile(_TOKEN + rb"[ \t]+:")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -127,6 +128,22 @@ def field_line(line: bytes) -> tuple[str, str]:
         raise _refuse(line, "not a field line")
     name, value = found.groups()
     return name.decode("latin-1"), value.strip(b" \t").decode("latin-1")
+
+
+def field_lines(data: bytes | bytearray, begin: int, limit: int) -> tuple[Fields, int] | None:
+    """Read all field lines of a head at once, with the empty line behind them, as `field_line` would one by one.
+
+    Returns:
+        The fields and the index behind the empty line; None when something is wrong, or missing before `limit`.
+    """
+    found = _FIELD_LINES.match(data, begin, limit)
+    if found is None:
+        return None
+    lines = found[0].decode("latin-1").split("\r\n")[:-2]
+    if len(lines) > FIELDS_MAX:
+        return None
+    parts = (line.partition(":") for line in lines)
+    return [(name, value.strip(" \t")) for name, _, value in parts], found.end()
 
 
 def chunk_line(line: bytes, *, lenient: bool) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from capd.decoders.http1.grammar import (
     LineError,
     chunk_line,
     field_line,
+    field_lines,
 )
 from capd.decoders.http1.resync import search
 from capd.decoders.message import Direction, Gap, JsonValue, Message, ProtocolError, Skipped
@@ -237,9 +238,14 @@ class HttpSide(Side):
         return message
 
     def _field_lines(self, limit: int, what: str) -> Fields | None:
-        """Read field lines until the empty one."""
+        """Read field lines until the empty one: at once when all are there, else one by one, which also finds what is wrong."""
         stream = self.stream
         fields = self._fields
+        if not fields and not self._scan:
+            whole = field_lines(stream.data, stream.cursor, limit)
+            if whole is not None:
+                self._fields, stream.cursor = whole
+                return self._fields
         while True:
             begin = stream.cursor
             line = self._line(limit, what)
