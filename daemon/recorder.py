@@ -109,7 +109,6 @@ class Recorder:
             sequence=recovery.next_sequence,
             position=self._position,
         )
-        self._index_pending: list[Record] = []
         self._index_behind = False
         self._flushed_bytes = 0
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
@@ -228,8 +227,14 @@ class Recorder:
 
     def _append(self, records: list[Record]) -> None:
         self._writer.append(records)
-        self._index_pending += records
         self.counts["records"] += len(records)
+        self.counts["messages"] += [record.kind for record in records].count(Kind.MESSAGE)
+        if self._index_behind:
+            return
+        try:
+            self._projection.receive(records)
+        except CapdError as error:
+            self._leave_index(error)
 
     def _attend(self, *, idle: bool) -> None:
         """Do what is due besides reading."""
@@ -280,17 +285,17 @@ class Recorder:
 
     def _write_index(self) -> None:
         """Bring the index up to what was flushed. After a failure it is left alone until a sealed segment has it all."""
-        records, self._index_pending = self._index_pending, []
-        self.counts["messages"] += sum(record.kind is Kind.MESSAGE for record in records)
         if self._index_behind:
             return
         try:
-            self._projection.receive(records)
             self._index.apply(self._projection.changes())
             self._index.commit()
         except CapdError as error:
-            self._errors.append(str(error))
-            self._index_behind = True
+            self._leave_index(error)
+
+    def _leave_index(self, error: CapdError) -> None:
+        self._errors.append(str(error))
+        self._index_behind = True
 
     def _index_segment(self, path: Path) -> None:
         """Put a sealed segment into the index; if that is behind, with all that it lacks."""

@@ -84,7 +84,7 @@ class MessageTable:
 
     def _insert(self, rows: list[tuple[Cell, ...]]) -> None:
         self._connection.executemany(_INSERT, rows)
-        self._connection.executemany(_INSERT_WORDS, [(row[0], *row[-2:]) for row in rows])
+        self._connection.executemany(_INSERT_WORDS, [(row[0], row[-2], row[-1]) for row in rows])
 
     def _replace(self, values: tuple[Cell, ...]) -> None:
         """Write a message that may be there already; one that is there as it is costs no write."""

@@ -47,6 +47,8 @@ from capd.recording.record import Kind, Record, Value
 
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Payload after which a batch is given out, so that a full ring's block does not become a ring's worth of records at once."""
+BATCH_RECORDS: Final = 2048
+"""Records after which one is given out: so many take some megabytes, a ring's worth of small messages takes hundreds."""
 PATIENCE_CYCLES: Final = 16
 PATIENCE_NS: Final = 2_000_000_000
 """Cycles and time after which data that has not come will not come, though no later data was seen: the daemon takes up to 16
@@ -121,7 +123,7 @@ class Assembler:
                 self._chunk(event, batch)
                 self._drained_ns = max(self._drained_ns, event.time_ns)
                 payload_bytes += event.captured
-                if payload_bytes > BATCH_BYTES:
+                if payload_bytes > BATCH_BYTES or len(batch.records) > BATCH_RECORDS:
                     yield batch
                     batch, payload_bytes = Batch(), 0
             else:

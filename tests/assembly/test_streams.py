@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capd.daemon.assembly.assembler import BATCH_RECORDS
 from capd.probes.layouts import Absence, Role
 from capd.recording.journal import Source
 from capd.recording.record import Kind
@@ -20,6 +21,7 @@ from tests.assembly.world import (
     RUN_ID,
     Daemon,
     assemble,
+    assembler,
     closed,
     gaps,
     moved,
@@ -36,6 +38,16 @@ def cut(data: bytes, at: list[int]) -> list[bytes]:
     """Cut bytes at some offsets."""
     edges = sorted({0, len(data), *(offset % (len(data) + 1) for offset in at)})
     return [data[start:end] for start, end in pairwise(edges)]
+
+
+def test_small_calls_are_given_out_in_small_batches() -> None:
+    """However many small calls one drain brings, few of their records are in memory at once."""
+    daemon = Daemon()
+    made = assembler()
+    events = [moved(10_000 + number, 9, REQUEST, number, b"x") for number in range(3 * BATCH_RECORDS)]
+    batches = [len(batch.records) for batch in made.process(daemon.cycle(20_000, data=events))]
+    assert sum(batches) >= len(events)
+    assert max(batches) <= BATCH_RECORDS + 1
 
 
 @given(spoken=SPOKEN, cuts=st.lists(st.integers(0, 1_000)), cycles=st.lists(st.integers(1, 7), min_size=1))
