@@ -1,21 +1,27 @@
 """How fast the recorder is: a journal made up in advance, read to its end by the whole role, in one process on one core.
 
+Figures per second are per second of CPU time, so that a machine which is busy elsewhere gives the same ones.
+
 Run: PYTHONPATH=src:. python -P bench/recorder.py [bulk|http|postgresql]
 """
 
 from __future__ import annotations
 
+import gc
+import multiprocessing
 import random
-import resource
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from capd.daemon.configuration import Configuration
-from capd.daemon.recorder import Recorder
+from capd.daemon.recorder import COLLECT_AFTER, Recorder
 from capd.recording.journal import Block, JournalWriter
 from tests.assembly.world import HOST, MS, REQUEST, RESPONSE, Daemon, closed, executed, moved, opened
 
@@ -30,6 +36,38 @@ HTTP_REQUEST = (
     b"GET /v1/answers/7f3e HTTP/1.1\r\nHost: api.example.org\r\nAccept: application/json\r\nUser-Agent: agent/1.0\r\n\r\n"
 )
 HTTP_RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(HTTP_BODY) + HTTP_BODY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a recorder did with a journal: wall and CPU seconds, what came in, what it made of it, resident memory at most."""
+
+    seconds: float
+    cpu_seconds: float
+    messages: int
+    records: int
+    payload_bytes: int
+    segment_bytes: int
+    peak_bytes: int
+
+    @property
+    def messages_per_second(self) -> float:
+        """Messages in a second of one core."""
+        return self.messages / self.cpu_seconds
+
+    @property
+    def megabytes_per_second(self) -> float:
+        """Payload in MB in a second of one core."""
+        return self.payload_bytes / 1e6 / self.cpu_seconds
+
+    def line(self, name: str) -> str:
+        """Give the figures for a person."""
+        return (
+            f"{name:11} {self.megabytes_per_second:8,.1f} MB/s  {self.messages_per_second:8,.0f} messages/s"
+            f"  {self.seconds:6.2f} s ({self.cpu_seconds:.2f} s CPU)  {self.peak_bytes / 1e6:4.0f} MB resident at most"
+            f"  {self.records:,} records, {self.segment_bytes / 1e6:.0f} MB in segments"
+        )
+
 
 Exchange = Callable[[int], tuple[bytes, bytes]]
 
@@ -115,34 +153,52 @@ def write_journal(directory: Path, events: Iterator[tuple[bytes, bytes]]) -> int
     return total
 
 
-def measure(name: str, events: Iterator[tuple[bytes, bytes]]) -> None:
-    """Print one line of figures."""
+def peak_bytes() -> int:
+    """Give the most memory that was resident in this process since the kernel was told to forget what was before."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+
+
+def measure(name: str) -> Result:
+    """Let a recorder work off a journal of a case. In a process of its own, or its memory is not its own."""
     root = Path(tempfile.mkdtemp(prefix="capd-bench-"))
     settings = Configuration(state_dir=root / "state", runtime_dir=root / "run")
     for directory in (settings.recorder_dir, settings.segments_dir, settings.index_dir, settings.recorder_runtime_dir):
         directory.mkdir(parents=True)
-    total = write_journal(settings.journal_dir, events)
+    total = write_journal(settings.journal_dir, CASES[name]())
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    gc.freeze()
+    gc.set_threshold(*COLLECT_AFTER)  # as the role does
     recorder = Recorder(settings, host=HOST, user="bench")
     began, cpu_began = time.monotonic(), time.process_time()
     recorder.stop(seconds=3_600)
     recorder.run()
-    seconds, cpu = time.monotonic() - began, time.process_time() - cpu_began
-    counts = recorder.counts
-    stored = sum(path.stat().st_size for path in settings.segments_dir.iterdir())
-    rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(
-        f"{name:11} {total / 1e6 / seconds:7.1f} MB/s  {counts['messages'] / seconds:8.0f} messages/s  "
-        f"{counts['records'] / seconds:8.0f} records/s  {seconds:6.2f} s ({cpu:.2f} s CPU)  "
-        f"{total / 1e6:.0f} MB in, {stored / 1e6:.0f} MB in segments, {rss:.0f} MB resident at most"
+    result = Result(
+        seconds=time.monotonic() - began,
+        cpu_seconds=time.process_time() - cpu_began,
+        messages=recorder.counts["messages"],
+        records=recorder.counts["records"],
+        payload_bytes=total,
+        segment_bytes=sum(path.stat().st_size for path in settings.segments_dir.iterdir()),
+        peak_bytes=peak_bytes(),
     )
     shutil.rmtree(root)
+    return result
+
+
+def measured(name: str) -> Result:
+    """Measure a case in a process of its own."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(measure, name).result()
+
+
+CASES: Final[dict[str, Callable[[], Iterator[tuple[bytes, bytes]]]]] = {
+    "bulk": bulk,
+    "http": lambda: conversations(http, 80, None),
+    "postgresql": lambda: conversations(postgresql, 5432, (PG_START, PG_READY)),
+}
 
 
 if __name__ == "__main__":
-    cases: dict[str, Callable[[], Iterator[tuple[bytes, bytes]]]] = {
-        "bulk": bulk,
-        "http": lambda: conversations(http, 80, None),
-        "postgresql": lambda: conversations(postgresql, 5432, (PG_START, PG_READY)),
-    }
-    for case in sys.argv[1:] or cases:
-        measure(case, cases[case]())
+    for case in sys.argv[1:] or CASES:
+        print(measured(case).line(case))

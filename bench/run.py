@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import calls, throughput
+from bench import calls, recorder, throughput
 from bench.instance import built, started
 
 TIERS = ("modern", "classic")
@@ -107,10 +107,22 @@ def memory(_setting: Setting) -> Figures:
     return {"resident": dict(resident), "proportional": proportional, "cpu_share": share}
 
 
+def recording(_setting: Setting) -> Figures:
+    """Print how fast the recorder works off a journal."""
+    found: Figures = {}
+    print("\nrecorder, per second of one core (budget: 100 MB/s in bulk, 50,000 messages/s of a protocol)")
+    for name in recorder.CASES:
+        result = recorder.measured(name)
+        print(f"  {result.line(name)}", flush=True)
+        found[name] = asdict(result)
+    return found
+
+
 PARTS: dict[str, Callable[[Setting], Figures]] = {
     "sustained": sustained,
     "tls": tls,
     "sockets": sockets,
+    "recorder": recording,
     "memory": memory,
 }
 
