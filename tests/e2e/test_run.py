@@ -47,9 +47,13 @@ def test_signals(capd: Instance, directory: Path, number: signal.Signals) -> Non
     ready = directory / "ready"
     script = f"trap 'exit 42' {number.name.removeprefix('SIG')}; touch '{ready}'; while :; do sleep 0.05; done"
     running = subprocess.Popen(command(capd, "/bin/sh", "-c", script))
-    wait_until(ready.exists, 10, "the command has set its trap")
-    running.send_signal(number)
-    assert 42 == running.wait(10)
+    try:
+        wait_until(ready.exists, 10, "the command has set its trap")
+        running.send_signal(number)
+        assert 42 == running.wait(10)
+    finally:
+        running.kill()
+        running.wait()
 
 
 def test_terminal(capd: Instance) -> None:
