@@ -31,6 +31,10 @@ TICK_SECONDS: Final = 1.0
 """How often losses are asked for and forgotten events looked after."""
 SWEEP_SECONDS: Final = 10.0
 """How often what gone processes left in the kernel's maps is looked for; the maps have room for minutes of it."""
+FAILURES_MAX: Final = 1_000
+"""Files that status names; an agent can make any number of them, and the journal has them all."""
+STATUS_SECONDS: Final = 0.5
+"""How old the status may be that anybody but root is given: asking without end must not keep this thread from its work."""
 HINTS_MAX: Final = 10_000
 """Files waiting to be looked at; above this the oldest questions are answered by the capture's own cache anyway."""
 SEEN_FILES_MAX: Final = 50_000
@@ -86,6 +90,8 @@ class Attendant:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._exits = False
+        self._status_at = 0.0
+        self._status_known: dict[str, object] | None = None
         self._server: ControlServer | None = None
         self.losses = Losses(counters={}, streams=[], changed_ns=None)
         self.error: BaseException | None = None
@@ -194,7 +200,8 @@ class Attendant:
         try:
             attachment = self._capture.on_file_mapped(hint.pid, hint.device, hint.inode)
         except Exception as error:  # noqa: BLE001 - the file is an agent's: no content of it may end the daemon
-            self._failures.append(f"{processes.executable(hint.pid)} inode {hint.inode}: {error!r}")
+            if len(self._failures) < FAILURES_MAX:
+                self._failures.append(f"{processes.executable(hint.pid)} inode {hint.inode}: {error!r}")
             self._post(
                 notes.attach_failed(device=hint.device, inode=hint.inode, reason=repr(error), boottime_ns=_boottime_ns())
             )
@@ -211,7 +218,13 @@ class Attendant:
         self._drain.post(note, after_events=after_events)
         self._wake_drain()
 
-    def _status(self, _peer: Peer, _request: Mapping[str, object]) -> dict[str, object]:
+    def _status(self, peer: Peer, _request: Mapping[str, object]) -> dict[str, object]:
+        now = time.monotonic()
+        if peer.uid == 0 or self._status_known is None or now - self._status_at > STATUS_SECONDS:
+            self._status_at, self._status_known = now, self._status_now()
+        return self._status_known
+
+    def _status_now(self) -> dict[str, object]:
         return {
             **self._facts(),
             "counters": self.losses.counters,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,8 @@ class RunKeeper:
             raise NotRecordingError(f"capd cannot record at the moment: {reason}")
         if peer.pid == 0 or not peer.alive():
             raise RequestRefusedError("the daemon cannot see the process that asks: it is gone, or in another pid namespace")
+        if peer.uid != 0 and self._registry.count_of(peer.uid) >= runs.LIVE_PER_USER_MAX:
+            raise RequestRefusedError(f"one user has at most {runs.LIVE_PER_USER_MAX} live runs")
         now_ns = time.time_ns()
         identity = uuid7_from(now_ns // 1_000_000, os.urandom(SEED_BYTES))
         description = f"capd run {wishes.name or ' '.join(wishes.command[:1]) or identity}"
@@ -173,7 +176,7 @@ class RunKeeper:
 
     def describe(self) -> list[dict[str, object]]:
         """List the live runs for status."""
-        selected = list(self._capture.selected().values())
+        selected = Counter(self._capture.selected().values())
         return [
             {
                 "run": str(run.id),
@@ -183,7 +186,7 @@ class RunKeeper:
                 "cgroup": run.cgroup.path,
                 "adopted": run.adopted,
                 "started_ns": run.started_ns,
-                "processes": selected.count(run.key),
+                "processes": selected[run.key],
             }
             for run in self._registry
         ]
@@ -303,6 +306,8 @@ class _Wishes:
         for text in (*value.keys(), *value.values()):
             if not isinstance(text, str) or len(text) > runs.LABEL_CHARACTERS_MAX:
                 raise RequestRefusedError(f"a label is a text of at most {runs.LABEL_CHARACTERS_MAX} characters")
+        if sum(len(key) + len(text) for key, text in value.items()) > runs.ALL_LABELS_CHARACTERS_MAX:
+            raise RequestRefusedError(f"a run's labels are at most {runs.ALL_LABELS_CHARACTERS_MAX} characters together")
         return value
 
     @staticmethod

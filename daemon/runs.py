@@ -22,8 +22,10 @@ NAME_CHARACTERS_MAX: Final = 200
 LABELS_MAX: Final = 64
 LABEL_CHARACTERS_MAX: Final = 256
 """What a person can still read in a list; labels are for grouping, not for storing."""
-COMMAND_BYTES_MAX: Final = 32 * 1024
-"""Of the command line as the client states it; the exec event has the kernel's own copy."""
+ALL_LABELS_CHARACTERS_MAX: Final = 4096
+"""Of one run: status lists them for all runs, and must stay an answer that a client takes."""
+LIVE_PER_USER_MAX: Final = 512
+"""Of one user but root: the kernel's table has room for 4096 cgroups, which nobody may fill alone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +143,10 @@ class Registry:
         with on_disk("write", path):
             replace_content(path, content, mode=0o600, sync=False)
         self._runs[run.key] = run
+
+    def count_of(self, uid: int) -> int:
+        """Count the live runs that a user made."""
+        return sum(run.principal.get("uid") == uid for run in self)
 
     def remove(self, run: Run) -> None:
         """Forget a run that ended, and its file."""

@@ -15,11 +15,11 @@ from typing import Any
 import msgpack
 import pytest
 
-from capd.daemon import control_client
+from capd.daemon import control_client, runs
 from capd.daemon.cgroups import Hierarchy
 from capd.probes import layouts
 from capd.recording.journal import Block, Source
-from tests.daemon.conftest import ENVIRONMENT, Daemon, call, capd, open_directory, wait_until
+from tests.daemon.conftest import ENVIRONMENT, PYTHON, Daemon, call, capd, open_directory, wait_until
 from tests.requirements import require_probes
 
 pytestmark = pytest.mark.kernel
@@ -298,3 +298,33 @@ def test_daemon_is_not_started_inside_a_run(daemons: Make, daemon: Daemon, insta
         cgroup = next(run["cgroup"] for run in daemon.status()["runs"] if run["name"] == "host of a daemon")
         entered = enter(Hierarchy().directory(cgroup), *capd("daemon", "--config", other.config))
         assert 4 == entered.wait(30)
+
+
+CROWD = """
+import os, sys
+from pathlib import Path
+from capd.daemon import control_client
+children = []
+for number in range(int(sys.argv[2])):
+    child = os.fork()
+    if child == 0:
+        try: control_client.ask_quietly(Path(sys.argv[1]), "run", name=f"crowd {number}", labels={}, command=["x"])
+        except control_client.RefusedError as error: print(error, flush=True)
+        sys.stdin.read()
+        os._exit(0)
+    children.append(child)
+for child in children: os.waitpid(child, 0)
+"""
+
+
+def test_one_user_cannot_take_all_runs(daemon: Daemon) -> None:
+    """A user gets so many live runs and no more; root can still start one, and gets them back when they end."""
+    command = ["setpriv", "--reuid=65534", "--clear-groups", PYTHON, "-P", "-c", CROWD]
+    wanted = str(runs.LIVE_PER_USER_MAX + 1)
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
+    with subprocess.Popen([*command, str(daemon.socket), wanted], **pipes) as crowd:
+        assert crowd.stdout is not None
+        assert f"one user has at most {runs.LIVE_PER_USER_MAX} live runs\n" == crowd.stdout.readline()
+        assert 0 == call("run", "--config", daemon.config, "--name", "of root", "--", "true").returncode
+        crowd.communicate("")
+    wait_until(lambda: ended(daemon, "crowd 0"), "the crowd's runs have ended")
