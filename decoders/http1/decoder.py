@@ -37,11 +37,11 @@ from capd.decoders.http1.grammar import (
     RequestLine,
     StatusLine,
     body_length,
+    by_name,
     host_of,
     request_line,
     status_line,
-    tokens_of,
-    values_of,
+    tokens,
 )
 from capd.decoders.http1.losses import LossySide
 from capd.decoders.http1.side import State
@@ -80,11 +80,12 @@ class RequestSide(LossySide):
     def head_done(self, fields: Fields) -> tuple[Framing, int, dict[str, JsonValue]]:
         """Number the request; a request without length fields has no body (RFC 9112 6.3 rule 7)."""
         method = self._line_read.method
-        framing, length = body_length(self._line_read.version, fields)
-        host = host_of(fields)
+        named = by_name(fields)
+        framing, length = body_length(self._line_read.version, named)
+        host = host_of(named)
         if self._exchanges.full:
             raise LineError(0, "too many requests without an answer")
-        upgrade = bool(values_of(fields, "upgrade")) and "upgrade" in tokens_of(fields, "connection")
+        upgrade = "upgrade" in named and "upgrade" in tokens(named.get("connection", ()))
         self._asked = self._exchanges.ask(head=method == "HEAD", connect=method == "CONNECT", upgrade=upgrade)
         self.exchange = self._asked.number
         return framing or Framing.NONE, length, {"host": host}
@@ -169,7 +170,8 @@ class ResponseSide(LossySide):
     def head_done(self, fields: Fields) -> tuple[Framing, int, dict[str, JsonValue]]:
         """Find the request and the framing (RFC 9112 6.3)."""
         line = self._line_read
-        framing, length = body_length(line.version, fields)
+        named = by_name(fields)
+        framing, length = body_length(line.version, named)
         if self._trial:
             self._exchanges.answers_lost()
         asked = self._exchanges.current()
@@ -178,7 +180,7 @@ class ResponseSide(LossySide):
             raise LineError(0, "101 to a request that asked for no upgrade")
         self.exchange = None if asked is None else asked.number
         if line.status == _SWITCHING:
-            self._switch(", ".join(values_of(fields, "upgrade")))
+            self._switch(", ".join(named.get("upgrade", ())))
             return Framing.TUNNEL, 0, {"interim": False}
         if asked is not None and asked.connect and line.status in _SUCCESS:
             self._switch("CONNECT")

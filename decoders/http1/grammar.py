@@ -18,6 +18,7 @@ Decisions, all on the strict side because two readers that differ about where a 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
@@ -87,6 +88,7 @@ class StatusLine:
 
 
 Fields = list[tuple[str, str]]
+Named = Mapping[str, Sequence[str]]
 
 
 def _refuse(line: bytes, otherwise: str) -> LineError:
@@ -157,30 +159,33 @@ def chunk_line(line: bytes, *, lenient: bool) -> tuple[int, int]:
     return int(digits, 16), len(extension or b"")
 
 
-def values_of(fields: Fields, name: str) -> list[str]:
-    """All values of a field, in order; `name` in lower case."""
-    return [value for field, value in fields if field.lower() == name]
+def by_name(fields: Fields) -> Named:
+    """The values of each field, in order, by its name in lower case."""
+    named: dict[str, list[str]] = {}
+    for name, value in fields:
+        named.setdefault(name.lower(), []).append(value)
+    return named
 
 
-def tokens_of(fields: Fields, name: str) -> list[str]:
+def tokens(values: Sequence[str]) -> list[str]:
     """The members of a list field such as Connection or Upgrade, in lower case."""
-    members = (member.strip(" \t").lower() for value in values_of(fields, name) for member in value.split(","))
+    members = (member.strip(" \t").lower() for value in values for member in value.split(","))
     return [member for member in members if member]
 
 
-def host_of(fields: Fields) -> str | None:
+def host_of(named: Named) -> str | None:
     """The Host field, or None.
 
     Raises:
         LineError: there is more than one, so that two readers could choose differently.
     """
-    hosts = values_of(fields, "host")
+    hosts = named.get("host", ())
     if len(hosts) > 1:
         raise LineError(0, "more than one Host field")
     return hosts[0] if hosts else None
 
 
-def body_length(version: str, fields: Fields) -> tuple[Framing | None, int]:
+def body_length(version: str, named: Named) -> tuple[Framing | None, int]:
     """What Content-Length and Transfer-Encoding say together (RFC 9112 6.1 to 6.3).
 
     Returns:
@@ -189,8 +194,8 @@ def body_length(version: str, fields: Fields) -> tuple[Framing | None, int]:
     Raises:
         LineError: they contradict each other or themselves.
     """
-    codings = values_of(fields, "transfer-encoding")
-    lengths = values_of(fields, "content-length")
+    codings = named.get("transfer-encoding", ())
+    lengths = named.get("content-length", ())
     if codings:
         if lengths:
             raise LineError(0, "both Transfer-Encoding and Content-Length")
@@ -206,7 +211,7 @@ def body_length(version: str, fields: Fields) -> tuple[Framing | None, int]:
     return None, 0
 
 
-def _content_length(values: list[str]) -> int:
+def _content_length(values: Sequence[str]) -> int:
     members = {member.strip(" \t") for value in values for member in value.split(",")}
     if len(members) > 1:
         raise LineError(0, "conflicting Content-Length values")

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from capd.decoders.conversation import Side
@@ -34,7 +34,7 @@ HELD_BYTES_MAX: Final = 65_536
 """Bytes after CONNECT or an upgrade that wait for the answer which says what they are."""
 
 
-class State(Enum):
+class State(IntEnum):
     """What the next byte of a direction is."""
 
     START = auto()

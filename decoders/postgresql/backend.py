@@ -6,6 +6,7 @@ What must not: framing. SASL and MD5 challenges and the cancel key are in no fie
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -82,20 +83,33 @@ ERROR_FIELDS: Final = {
 STATUSES: Final = {ord("I"): "idle", ord("T"): "in transaction", ord("E"): "failed transaction"}
 
 
+_COLUMN: Final = struct.Struct(">IHIhiH")
+"""RowDescription after a column's name: table, attribute, type, size, modifier, format."""
+
+
 def _columns(fields: Fields) -> Decoded:
     columns: list[JsonValue] = []
+    described: list[str] = []
     for _ in range(fields.int16()):
         name = fields.string()
-        table, attribute = fields.int32() & 0xFFFF_FFFF, fields.int16()
-        oid = fields.int32() & 0xFFFF_FFFF
-        size, modifier, code = fields.int16(), fields.int32(), fields.int16()
-        column: dict[str, JsonValue] = {"name": name, "type": values.type_name(oid), "oid": oid, "table": table}
-        column |= {"attribute": attribute, "size": size - 0x10000 if size >> 15 else size, "modifier": modifier}
+        table, attribute, oid, size, modifier, code = _COLUMN.unpack(fields.raw(_COLUMN.size))
         if code not in (0, 1):
             raise MalformedError("a format code that is neither text nor binary")
-        columns.append(column | {"format": "binary" if code else "text"})
-    summary = ", ".join(f"{column['name']} {column['type']}" for column in columns if isinstance(column, dict))
-    return summary, {"columns": columns}
+        kind = values.type_name(oid)
+        columns.append(
+            {
+                "name": name,
+                "type": kind,
+                "oid": oid,
+                "table": table,
+                "attribute": attribute,
+                "size": size,
+                "modifier": modifier,
+                "format": "binary" if code else "text",
+            }
+        )
+        described.append(f"{name} {kind}")
+    return ", ".join(described), {"columns": columns}
 
 
 def _tag(fields: Fields) -> Decoded:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum, auto
+from enum import IntEnum, auto
 from typing import Final
 
 from capd.decoders.conversation import Side
@@ -53,7 +53,7 @@ def exactly(name: str, length: int) -> Kind:
     return Kind(name=name, shortest=length, longest=length)
 
 
-class State(Enum):
+class State(IntEnum):
     """What the next byte of a direction is."""
 
     MESSAGES = auto()
