@@ -163,8 +163,10 @@ static __always_inline void emit_chunk(struct data_event *event, struct peer_add
 		EMIT_CLASS(128);
 	else if (bytes <= 1024)
 		EMIT_CLASS(1024);
-	else if (bytes <= 8192)
-		EMIT_CLASS(8192);
+	else if (bytes <= 4096)
+		EMIT_CLASS(4096);
+	else if (bytes <= 16384)
+		EMIT_CLASS(16384); /* a whole TLS record, what most reads and writes of a library move */
 	else
 		EMIT_CLASS(CHUNK_BYTES_MAX);
 	count(COUNT_DATA_RECORDS, 1);
