@@ -53,6 +53,8 @@ PATIENCE_CYCLES: Final = 16
 PATIENCE_NS: Final = 2_000_000_000
 """Cycles and time after which data that has not come will not come, though no later data was seen: the daemon takes up to 16
 MiB of the data ring in a turn, so this many turns empty a ring of 256 MiB; a larger one is emptied in this time."""
+ATTACHED_MAX: Final = 64
+"""Attachments remembered; they matter to conversations that were beginning just then."""
 SOCKET_LAYER: Final = 0
 """In the daemon's loss notes: 0 is a socket's stream, 1 a TLS stream."""
 
@@ -81,6 +83,8 @@ class Assembler:
         self._lost: dict[tuple[bool, int, int], tuple[int, int]] = {}
         """Bytes that the probes say were lost, and why, by stream and direction."""
         self._changed: dict[int, Session] = {}
+        self._attached_ns: list[int] = []
+        """Boot clock of each attachment to a library that a process may have been using already."""
         self._broken = False
         """A block of this cycle could not be read to its end."""
         self._now_ns = 0
@@ -191,6 +195,8 @@ class Assembler:
         elif process != session.state.process or session.state.orphaned_ns is not None:
             self.table.use(session, key, process, chunk.wall_ns, batch)
         self._changed[key] = session
+        if chunk.tls and not session.spoken and session.state.ciphertext.late(self._attached_ns, chunk.time_ns):
+            session.state.reasons.append("TLS library met late")
         if not session.accept(chunk, batch):
             self._waiting.setdefault(key, self._cycle)
 
@@ -343,6 +349,8 @@ class Assembler:
                 self.table.process_known(self._lineage.told(note))
             case "losses":
                 self._note_losses(note)
+            case "attached" if note.get("late"):
+                self._attached_ns = [*self._attached_ns, cast(int, note["boottime_ns"])][-ATTACHED_MAX:]
             case "attach_failed" | "stop":
                 self._mark_host(note, wall_ns, batch)
             case _:
@@ -418,6 +426,9 @@ class Assembler:
                 lost = self._lost.pop((tls_stream, stream, direction), None)
                 if lost is not None:
                     session.unaccounted((tls_stream, stream, direction), lost[0], reason_of(lost[1]), state.last_ns, batch)
+        untold = state.transport is None or (state.transport == "tcp" and not isinstance(session.closing, SocketCloseEvent))
+        if state.socket and untold and self.losses.get("control_lost"):
+            state.reasons.append("its beginning or end was lost")
         self._changed.pop(key, None)
         self._waiting.pop(key, None)
         self.table.end(key, word, max(state.last_ns, session.closed_ns), batch)

@@ -19,6 +19,7 @@ from capd.daemon.assembly.naming import NAMING_TYPES, peer_name
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, Loss, SessionState
 from capd.daemon.assembly.streams import DAMAGED, LOST, RESTARTED, UNKNOWN, Channel, Chunk, Hole, reason_of
+from capd.daemon.assembly.wire import OUTSIDE, UNFINISHED
 from capd.decoders.message import Gap, Message
 from capd.probes.layouts import Absence, Library, Role, SocketCloseEvent, Tie
 from capd.recording.record import Direction, Kind, Record, Value
@@ -135,7 +136,11 @@ class Session:
             state.encrypted = True
             state.wire[chunk.direction] += chunk.length
             state.wire_left[chunk.direction] += chunk.length
+            state.ciphertext.begun(chunk.time_ns)
+            state.ciphertext.framing[chunk.direction].skip()
+            state.ciphertext.unfinished[chunk.direction] += chunk.length
         elif state.encrypted or self._turns_encrypted(chunk):
+            state.ciphertext.begun(chunk.time_ns)
             self._wire(chunk, batch)
         elif chunk.length or chunk.datagram or state.transport == "udp":
             self._application(chunk, batch)
@@ -161,12 +166,17 @@ class Session:
         state.encrypted = True
         if chunk.stream not in state.tls_streams:
             self.tie(chunk.stream, chunk.library, chunk.tie, chunk.wall_ns, batch)
-        if chunk.stream != state.tls_streams[-1]:
+        process = (chunk.pid, chunk.process_start_ns)
+        state.tls_processes.setdefault(chunk.stream, process)
+        state.ciphertext.unfinished[chunk.direction] = 0
+        # TLS within TLS, unless another process goes on with what was begun before a fork.
+        if chunk.stream != state.tls_streams[-1] and state.tls_processes.get(state.tls_streams[-1], process) == process:
             self._wire(chunk, batch)
             return
         if chunk.stream not in self.spoken:
             self.spoken.add(chunk.stream)
-            if not self.continues and not self.decoding.goes_on_over_tls:
+            forked = any(other != process for other in state.tls_processes.values())
+            if not self.continues and not forked and not self.decoding.goes_on_over_tls:
                 self._rebuild_if_stale(chunk.wall_ns, batch)
                 self._flush_decoding(chunk.wall_ns, batch)
                 self.decoding.restart()
@@ -198,7 +208,8 @@ class Session:
     def _wire(self, chunk: Chunk, batch: Batch) -> None:
         state, direction = self.state, chunk.direction
         payload = chunk.payload
-        room = WIRE_KEPT_MAX - state.wire_kept[direction] if state.tls_streams else len(payload)
+        clear = not chunk.tls and self._outside_records(chunk)
+        room = WIRE_KEPT_MAX - state.wire_kept[direction] if state.tls_streams and not clear else len(payload)
         kept = bytes(payload[: max(0, room)])
         for start in range(0, len(kept), PAYLOAD_BYTES_MAX):
             piece = kept[start : start + PAYLOAD_BYTES_MAX]
@@ -210,6 +221,18 @@ class Session:
         state.wire[direction] += chunk.captured
         if chunk.captured < chunk.length:
             self._absent(chunk, WIRE, batch)
+
+    def _outside_records(self, chunk: Chunk) -> bool:
+        """Say whether bytes on a socket that speaks TLS are no TLS: after its farewell, or after exec."""
+        framing = self.state.ciphertext.framing[chunk.direction]
+        if chunk.captured < chunk.length or self.state.losses:
+            framing.skip()
+            return False
+        if framing.take(chunk.payload) or not self.state.tls_streams:
+            return False
+        if OUTSIDE not in self.state.reasons:
+            self.state.reasons.append(OUTSIDE)
+        return True
 
     def _qualify(self, body: dict[str, Value], chunk: Chunk) -> None:
         """Add what is not the same for every chunk of the session."""
@@ -339,6 +362,9 @@ class Session:
         """Write the last records; `word` is "closed" or "abandoned"."""
         state = self.state
         self._rebuild_if_stale(wall_ns, batch)
+        for direction, size in state.ciphertext.untold() if state.tls_streams else ():
+            detail = f"{size} bytes of ciphertext, and no TLS call that tells what was in them"
+            self.gap(direction, None, UNFINISHED, wall_ns, batch, detail=detail)
         self._flush_decoding(wall_ns, batch)
         self.writer.finish(wall_ns, batch)
         if state.protocol is None and state.encrypted:

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from capd.daemon.assembly.facts import Facts
 from capd.daemon.assembly.processes import ProcessKey
+from capd.daemon.assembly.wire import Ciphertext
 
 REQUEST: Final = 0
 RESPONSE: Final = 1
@@ -62,6 +63,8 @@ class SessionState:
         mid_stream: bytes may have moved before capture.
         encrypted: TLS was seen on the socket: what the socket carries is no application data any more.
         tls_streams: TLS streams tied to it, oldest first; the last one carries the application data.
+        tls_processes: who said the first bytes of each.
+        ciphertext: what the wire tells.
         tie, library: of the latest TLS stream, `layouts.Tie` and `layouts.Library`.
         application: position in each application stream.
         wire: position in each wire stream.
@@ -99,6 +102,8 @@ class SessionState:
     mid_stream: bool = False
     encrypted: bool = False
     tls_streams: list[int] = field(default_factory=list)
+    tls_processes: dict[int, ProcessKey] = field(default_factory=dict)
+    ciphertext: Ciphertext = field(default_factory=Ciphertext)
     tie: int = 0
     library: int = 0
     application: Pair = field(default_factory=zeros)

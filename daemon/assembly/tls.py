@@ -36,12 +36,12 @@ def begins_client_hello(payload: bytes | memoryview, *, first: bool) -> bool:
     Args:
         payload: what the call carried.
         first: whether they are the first of their direction; then even a part of the record header decides, because no
-            protocol in clear begins with byte 22, and because servers read that header alone.
+            protocol in clear begins with byte 22. Else a whole record header is needed, which servers read alone.
     """
     size = len(payload)
     if size == 0 or payload[0] != HANDSHAKE:
         return False
-    if not first and size <= RECORD_HEADER_BYTES:
+    if not first and size < RECORD_HEADER_BYTES:
         return False
     checks = (
         payload[1] == VERSION_MAJOR if size > 1 else True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from uuid import UUID
 
 import pytest
@@ -12,12 +13,14 @@ from capd.daemon.assembly import session as sessions_module
 from capd.daemon.assembly import tls
 from capd.daemon.assembly.snapshot import pack, unpack
 from capd.daemon.assembly.tls import begins_client_hello, begins_record, server_name
+from capd.daemon.assembly.wire import Framing
 from capd.probes.layouts import Absence, Library, Role, Tie
 from capd.recording.journal import Block
 from capd.recording.record import Kind, Record
 from tests.assembly.world import (
     HOST,
     MS,
+    PID,
     REQUEST,
     RESPONSE,
     RUN,
@@ -302,3 +305,129 @@ def test_a_cut_hello_is_recognised_and_never_misnamed(size: int) -> None:
 def test_what_is_no_hello_is_none(text: bytes) -> None:
     """Protocols in clear are not taken for TLS."""
     assert not begins_client_hello(text, first=True)
+
+
+def story_of(data: list[bytes], *, notes: Iterable[list[Block]] = (), control: Iterable[bytes] = ()) -> list[Record]:
+    """Give the records of one TLS connection: its ClientHello, then this."""
+    daemon = Daemon()
+    story = begin(daemon)
+    story.extend(notes)
+    begun = [opened(1_000, 9, peer=("192.0.2.7", 443)), *control]
+    story.append(daemon.cycle(10 * MS, control=begun, data=[moved(2_000, 9, REQUEST, 0, HELLO), *data]))
+    story.append(daemon.cycle(20 * MS, control=[closed(9 * MS, 9, 0, 0)]))
+    return assemble(story)
+
+
+def said(time_ns: int, stream: int, direction: int, position: int, payload: bytes, *, pid: int = PID) -> bytes:
+    """Give plaintext."""
+    return moved(
+        time_ns, stream, direction, position, payload, tls=True, socket=9, tie=Tie.NESTED, library=Library.OPENSSL, pid=pid
+    )
+
+
+def sent(time_ns: int, position: int, size: int) -> bytes:
+    """Give ciphertext that went out within a TLS call."""
+    return moved(time_ns, 9, REQUEST, position, b"", length=size, absence=Absence.CIPHERTEXT)
+
+
+def test_a_conversation_goes_on_in_both_processes_after_a_fork() -> None:
+    """Parent and child use one connection in turn: each has a TLS stream of its own, and all of both was said."""
+    records = story_of(
+        [
+            said(3_000, 77, REQUEST, 0, b"one "),
+            said(4_000, 78, RESPONSE, 0, b"yes ", pid=4321),
+            said(5_000, 77, REQUEST, 4, b"two"),
+            said(6_000, 78, RESPONSE, 4, b"no", pid=4321),
+        ]
+    )
+    assert (b"one two", b"yes no") == (stream(records, REQUEST), stream(records, RESPONSE))
+    assert [("complete", [])] == verdicts(records)
+
+
+def test_a_tls_call_that_was_cut_off_is_a_gap() -> None:
+    """Records went out, then the process was killed: what was in them is missing. A key update is not enough for that."""
+    whole = story_of(
+        [sent(3_000, len(HELLO), 5_022), said(4_000, 77, REQUEST, 0, b"x" * 5_000), sent(5_000, len(HELLO) + 5_022, 30)]
+    )
+    assert [("complete", [])] == verdicts(whole)
+    cut = story_of([sent(3_000, len(HELLO), 50), said(4_000, 77, REQUEST, 0, b"first"), sent(5_000, len(HELLO) + 50, 40_000)])
+    assert [(REQUEST, 5, None, "unfinished call")] == gaps(cut)
+    assert [("partial", ["unfinished call: an unknown number of bytes missing"])] == verdicts(cut)
+
+
+def test_ciphertext_that_came_without_any_plaintext_is_a_gap() -> None:
+    """The events of the last TLS calls were lost, those of their system calls were not; less may never have been asked for."""
+    heard = [said(3_000, 77, RESPONSE, 0, b"first")]
+    for size, expected in ((20_000, []), (60_000, [(RESPONSE, 5, None, "unfinished call")])):
+        late = moved(5_000, 9, RESPONSE, 0, b"", length=size, absence=Absence.CIPHERTEXT)
+        assert expected == gaps(story_of([*heard, late]))
+
+
+def test_clear_text_beside_tls_is_kept_and_told() -> None:
+    """After the farewell, or after exec, a program may speak in clear on the same socket: not complete, and all of it kept."""
+    clear = b"in clear from now on"
+    farewell = b"\x15\x03\x03\x00\x02\x01\x00"
+    at = len(HELLO)
+    records = story_of(
+        [
+            sent(3_000, at, 40),
+            said(4_000, 77, REQUEST, 0, REQUESTED),
+            moved(5_000, 9, REQUEST, at + 40, farewell),
+            moved(6_000, 9, REQUEST, at + 40 + len(farewell), clear),
+        ]
+    )
+    assert REQUESTED == stream(records, REQUEST)
+    assert stream(records, REQUEST, "wire").endswith(farewell + clear)
+    assert [("partial", ["bytes outside TLS records"])] == verdicts(records)
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6), st.lists(st.integers(1, 40), max_size=20))
+def test_records_are_followed_however_they_are_cut(bodies: list[bytes], cuts: list[int]) -> None:
+    """TLS records in any pieces are TLS records; clear text behind them never is."""
+    whole = b"".join(b"\x17\x03\x03" + len(body).to_bytes(2, "big") + body for body in bodies)
+    framing, at = Framing(), 0
+    for cut in [*cuts, len(whole)]:
+        assert framing.take(whole[at : at + cut])
+        at += cut
+    assert not framing.take(b"GET / HTTP/1.1")
+
+
+@pytest.mark.parametrize(
+    ("attached_ns", "verdict"),
+    [(1_500, "complete"), (2_500, "partial"), (80 * MS, "complete")],
+    ids=["before", "within", "after"],
+)
+def test_a_library_that_was_met_within_a_conversation_makes_it_partial(attached_ns: int, verdict: str) -> None:
+    """Between the ClientHello and the probes there may have been calls that nobody saw."""
+    note = Daemon().note(attached_ns, note="attached", late=True, path="/opt/libssl.so.3")
+    records = story_of([said(3_000, 77, REQUEST, 0, REQUESTED)], notes=[note])
+    assert [verdict] == [found for found, _ in verdicts(records)]
+
+
+def test_a_server_that_reads_the_record_header_alone_is_recognised_after_starttls() -> None:
+    """OpenSSL's servers read five bytes, then the rest; the handshake is not what was said."""
+    daemon = Daemon()
+    story = begin(daemon)
+    data = [
+        moved(2_000, 9, RESPONSE, 0, b"STARTTLS\r\n"),
+        moved(3_000, 9, RESPONSE, 10, HELLO[:5]),
+        moved(3_100, 9, RESPONSE, 15, HELLO[5:]),
+        said(4_000, 77, RESPONSE, 0, b"EHLO"),
+    ]
+    story.append(daemon.cycle(10 * MS, control=[opened(1_000, 9, role=Role.SERVER)], data=data))
+    records = assemble(story)
+    assert b"STARTTLS\r\nEHLO" == stream(records, RESPONSE)
+    assert HELLO == stream(records, RESPONSE, "wire")
+
+
+@pytest.mark.parametrize("lost", ["beginning", "end"])
+def test_a_lost_lifecycle_event_makes_its_session_partial(lost: str) -> None:
+    """What the control ring had no room for may have said that the record is not whole."""
+    daemon = Daemon()
+    story = begin(daemon)
+    control = [opened(1_000, 9)] if lost == "end" else []
+    story.append(daemon.cycle(10 * MS, control=control, data=[moved(2_000, 9, REQUEST, 0, REQUESTED)]))
+    story.append(daemon.note(20 * MS, note="losses", counters={"control_lost": 1}, streams=[]))
+    story.append(daemon.cycle(30 * MS, control=[exited(22 * MS) if lost == "end" else closed(21 * MS, 9, len(REQUESTED), 0)]))
+    story.append(daemon.note(40 * MS, note="run_ended", key=RUN))
+    assert [("partial", ["its beginning or end was lost"])] == verdicts(assemble(story))
