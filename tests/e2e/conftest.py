@@ -21,13 +21,18 @@ from tests.requirements import kernel, require, require_command, require_probes
 MODERN_KERNEL = (6, 16)
 
 
+RING_BYTES = 256 << 20
+"""These cases are about exactness, not speed: a busy build server may leave the daemon without a core for a second."""
+
+
 @pytest.fixture(scope="session", params=["modern", "classic"])
 def capd(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Instance]:
     """A running capd, once with each set of probes."""
     require_probes()
     require(CAPD.exists(), f"needs the installed command: {CAPD}")
     require(request.param == "classic" or kernel() >= MODERN_KERNEL, "the modern tier needs kernel 6.16 or later")
-    with passable(f"capd-{request.param}-") as path, running(path, f'[capture]\ntier = "{request.param}"\n') as instance:
+    settings = f'[capture]\ntier = "{request.param}"\ndata_ring_bytes = {RING_BYTES}\n'
+    with passable(f"capd-{request.param}-") as path, running(path, settings) as instance:
         instance.tier = request.param
         yield instance
 
