@@ -94,6 +94,7 @@ class RunKeeper:
             raise RequestRefusedError("the daemon cannot see the process that asks: it is gone, or in another pid namespace")
         if peer.uid != 0 and self._registry.count_of(peer.uid) >= runs.LIVE_PER_USER_MAX:
             raise RequestRefusedError(f"one user has at most {runs.LIVE_PER_USER_MAX} live runs")
+        outer = self._registry.get(self._capture.selected().get(peer.pid, 0))
         now_ns = time.time_ns()
         identity = uuid7_from(now_ns // 1_000_000, os.urandom(SEED_BYTES))
         description = f"capd run {wishes.name or ' '.join(wishes.command[:1]) or identity}"
@@ -101,8 +102,9 @@ class RunKeeper:
         run = Run(
             id=identity,
             name=wishes.name,
-            labels=wishes.labels,
-            principal=runs.user_principal(peer.uid),
+            labels=wishes.labels if outer is None else {**wishes.labels, runs.OUTER_RUN_LABEL: str(outer.id)},
+            # An agent that starts a run acts for whom it acted before: a new name must not hide that.
+            principal=runs.user_principal(peer.uid) if outer is None else outer.principal,
             cgroup=cgroup,
             command=wishes.command,
             cwd=processes.working_directory(peer.pid),
@@ -303,6 +305,8 @@ class _Wishes:
     def _labels(value: object) -> dict[str, str]:
         if not isinstance(value, dict) or len(value) > runs.LABELS_MAX:
             raise RequestRefusedError(f"a run has at most {runs.LABELS_MAX} labels")
+        if any(str(key).startswith(runs.OWN_LABELS) for key in value):
+            raise RequestRefusedError(f"labels that begin with {runs.OWN_LABELS!r} are capd's own")
         for text in (*value.keys(), *value.values()):
             if not isinstance(text, str) or len(text) > runs.LABEL_CHARACTERS_MAX:
                 raise RequestRefusedError(f"a label is a text of at most {runs.LABEL_CHARACTERS_MAX} characters")

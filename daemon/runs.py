@@ -19,6 +19,9 @@ from capd.recording.durable import replace_content
 from capd.recording.errors import on_disk
 
 NAME_CHARACTERS_MAX: Final = 200
+OWN_LABELS: Final = "capd."
+OUTER_RUN_LABEL: Final = OWN_LABELS + "outer_run"
+"""On a run that was started from within another one: the id of that one."""
 LABELS_MAX: Final = 64
 LABEL_CHARACTERS_MAX: Final = 256
 """What a person can still read in a list; labels are for grouping, not for storing."""

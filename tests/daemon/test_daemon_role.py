@@ -7,10 +7,12 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgpack
 import pytest
@@ -253,6 +255,18 @@ def test_exit_status_of_run(daemon: Daemon, words: list[str], status: int, messa
     assert before + (status not in {126, 127}) == len(daemon.notes("run_started"))
 
 
+def test_a_run_inside_a_run_says_so(daemon: Daemon) -> None:
+    """An agent that starts a run under another name stays bound to its own: the note has its id, and its principal."""
+    inner = ["run", "--config", str(daemon.config), "--name", "innocent", "--", "/bin/true"]
+    done = daemon.run(sys.executable, "-P", "-m", "capd.cli.main", *inner, name="outer")
+    assert (0, "") == (done.returncode, done.stderr)
+    wait_until(lambda: ended(daemon, "innocent"), "the inner run has ended")
+    outer, innocent = started(daemon, "outer"), started(daemon, "innocent")
+    assert {"capd.outer_run": str(UUID(bytes=outer["run"]))} == innocent["labels"]
+    assert outer["principal"] == innocent["principal"]
+    assert {} == outer["labels"]
+
+
 def test_requests_for_odd_runs_are_refused(daemon: Daemon) -> None:
     """Names, labels and commands beyond their limits are refused, and nothing is started or left behind."""
     before = len(daemon.notes("run_started"))
@@ -261,6 +275,7 @@ def test_requests_for_odd_runs_are_refused(daemon: Daemon) -> None:
         {"command": "true"},
         {"command": ["true"], "name": "x" * 1000},
         {"command": ["true"], "labels": {"a": 1}},
+        {"command": ["true"], "labels": {"capd.outer_run": "made up"}},
         {"command": ["true"], "labels": {str(number): "" for number in range(100)}},
         {"command": ["true"], "uid": 0},
     )
