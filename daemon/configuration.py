@@ -53,7 +53,7 @@ class CaptureSection(_Section):
         default="auto", description="which set of probes; `auto` takes `modern` where the kernel has it (6.16 and later)"
     )
     data_ring_bytes: RingBytes = Field(
-        default=32 * MIB,
+        default=64 * MIB,
         description="memory between kernel and daemon for payload; a power of two; a burst above it is lost, counted",
     )
     control_ring_bytes: RingBytes = Field(
