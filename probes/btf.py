@@ -97,10 +97,6 @@ class Btf:
         """Give the BTF id of a typedef, or None."""
         return self._find(KIND_TYPEDEF, name)
 
-    def has_struct(self, name: str) -> bool:
-        """Tell whether the kernel has such a struct."""
-        return self._find(KIND_STRUCT, name) is not None
-
     def offset(self, path: str) -> int | None:
         """Give the byte offset of a member, such as `sock.__sk_common.skc_cookie`; anonymous members are looked through.
 

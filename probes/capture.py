@@ -197,10 +197,6 @@ class Capture:
                 found.append(Loss(stream, layer, direction, _U64.unpack(value)[0], cause))
         return found
 
-    def attach_library(self, path: Path) -> Attachment | None:
-        """Probe a file if it holds a TLS library that has no probes yet; else None."""
-        return self._attachments.attach(path)
-
     def on_file_mapped(self, pid: int, device: int, inode: int) -> Attachment | None:
         """Look at a file that a recorded process mapped or runs.
 

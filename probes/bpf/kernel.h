@@ -26,7 +26,6 @@
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
-#define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
 #define MSG_PEEK 0x2
@@ -57,7 +56,6 @@ enum call_number {
 	CALL_SENDMSG = 46,
 	CALL_RECVMSG = 47,
 	CALL_SPLICE = 275,
-	CALL_TEE = 276,
 	CALL_RECVMMSG = 299,
 	CALL_SENDMMSG = 307,
 	CALL_PREADV2 = 327,
