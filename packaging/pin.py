@@ -40,7 +40,8 @@ def main() -> None:
     """Write both files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [*project["dependencies"], *BUILD]
-    all_pins = resolve([*needed, *project["optional-dependencies"]["dev"]])
+    extras = project["optional-dependencies"].values()
+    all_pins = resolve([*needed, *(name for extra in extras for name in extra)])
     runtime = resolve(needed).keys()
     here = ROOT / "packaging"
     pins = {name: version for name, version in all_pins.items() if name in runtime}
