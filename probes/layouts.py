@@ -65,6 +65,16 @@ class Absence(IntEnum):
     """A system call whose buffers the probes do not know, such as a 32-bit one: bytes are lost."""
 
 
+class MidStream(IntEnum):
+    """What a socket's first sight says of what it moved before."""
+
+    NO = 0
+    MOVED = 1
+    """TCP's own counters say that bytes had moved."""
+    FOREIGN = 2
+    """Nobody counts on such a socket, and it was not made in a run: bytes may have moved."""
+
+
 class Role(IntEnum):
     """Who opened the connection."""
 
@@ -161,7 +171,7 @@ class SocketOpenEvent:
         type: SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5.
         protocol: IPPROTO_TCP 6, IPPROTO_UDP 17, 0 for unix.
         role: a `Role`.
-        mid_stream: 1 when bytes may have moved before capd saw it.
+        mid_stream: a `MidStream`.
         local, peer: (port, 16 address bytes); IPv4 in the first four; zeros when not connected.
         netns: inode number of its network namespace.
         path: for unix sockets the peer's or the own name; a leading NUL byte means an abstract name.

@@ -69,6 +69,9 @@ _BOTH: Final = (
     ProgramSpec("on_cgroup_attach", Place.RAW_TRACEPOINT, ("cgroup_attach_task",)),
     ProgramSpec("on_mmap", Place.TRACEPOINT, ("sys_enter_mmap",)),
     ProgramSpec("on_close", Place.TRACEPOINT, ("sys_enter_close",)),
+    ProgramSpec("on_tcp_destroy", Place.RAW_TRACEPOINT, ("tcp_destroy_sock",)),
+    ProgramSpec("on_socket", Place.TRACEPOINT, ("sys_exit_socket",)),
+    ProgramSpec("on_socketpair", Place.TRACEPOINT, ("sys_exit_socketpair",)),
     ProgramSpec("on_accept", Place.TRACEPOINT, ("sys_exit_accept", "sys_exit_accept4")),
 )
 

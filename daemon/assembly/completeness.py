@@ -14,6 +14,8 @@ from capd.recording.record import Value
 
 HANDSHAKE_BYTES_MAX: Final = 16 * 1024
 """Wire bytes of a direction that a TLS handshake explains: long certificate chains stay below it."""
+FOREIGN: Final = "its socket was made outside the run: what was said on it before is not known"
+"""Of a unix or UDP socket that was inherited or handed over: TCP counts what it moved, these do not."""
 ENCRYPTED_PROTOCOLS: Final = frozenset({"ssh", "tls", "quic"})
 """Protocols that hide what is said by themselves."""
 
@@ -35,7 +37,7 @@ class Completeness:
 def judge(state: SessionState, *, closed: bool) -> Completeness:
     """Judge a session: `opaque` if it was encrypted and no plaintext seen, else `partial` with all reasons, else `complete`."""
     reasons = [] if closed else ["still open"]
-    if state.mid_stream:
+    if state.mid_stream and FOREIGN not in state.reasons:
         reasons.append("started before capture")
     reasons += [_words(reason, loss) for reason, loss in state.losses.items()]
     reasons += state.reasons

@@ -11,13 +11,14 @@ from typing import Final
 from uuid import UUID
 
 from capd.daemon.assembly.addresses import local_of, target_of, transport
+from capd.daemon.assembly.completeness import FOREIGN
 from capd.daemon.assembly.events import ControlEvent
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.processes import Process, ProcessKey, ProcessTable, RunTable
 from capd.daemon.assembly.session import History, Session
 from capd.daemon.assembly.state import SessionState
 from capd.daemon.assembly.streams import RESTARTED, Chunk
-from capd.probes.layouts import Role, SocketOpenEvent
+from capd.probes.layouts import MidStream, Role, SocketOpenEvent
 from capd.recording.identity import session_id
 from capd.recording.record import Kind, Record, Value
 
@@ -299,6 +300,8 @@ def _learn(state: SessionState, event: SocketOpenEvent) -> bool:
         "mid_stream": state.mid_stream or (bool(event.mid_stream) and RESTARTED not in state.losses),
     }
     changed = False
+    if event.mid_stream == MidStream.FOREIGN and new["mid_stream"] and FOREIGN not in state.reasons:
+        state.reasons.append(FOREIGN)
     for name, value in new.items():
         if getattr(state, name) != value:
             setattr(state, name, value)

@@ -13,6 +13,14 @@ enum event_kind {
 	TLS_DATA = 17,
 };
 
+/* What a socket's first sight says of what it moved before. */
+enum mid_stream {
+	MID_STREAM_NO = 0,
+	/* TCP's own counters say so. */
+	MID_STREAM_MOVED = 1,
+	/* Nobody counts, and the socket was not made in a run. */
+	MID_STREAM_FOREIGN = 2,
+};
 enum direction { REQUEST = 0, RESPONSE = 1 };
 enum tie { TIE_NONE = 0, TIE_NESTED = 1, TIE_CIPHERTEXT = 2 };
 enum role { ROLE_UNKNOWN = 0, ROLE_CLIENT = 1, ROLE_SERVER = 2 };

@@ -26,6 +26,7 @@
 #define AF_UNIX 1
 #define AF_INET 2
 #define AF_INET6 10
+#define SOCK_STREAM 1
 #define SOCK_DGRAM 2
 #define IPPROTO_TCP 6
 #define MSG_PEEK 0x2
@@ -42,6 +43,7 @@ enum tcp_state {
 	TCP_ESTABLISHED = 1,
 	TCP_SYN_SENT = 2,
 	TCP_FIN_WAIT1 = 4,
+	TCP_CLOSE = 7,
 	TCP_LAST_ACK = 9,
 };
 

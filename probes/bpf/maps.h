@@ -98,6 +98,15 @@ enum counter {
 BPF_HASH(lineage, u32, struct member, 65536);
 BPF_HASH(selected_cgroups, u64, u64, 4096);
 BPF_HASH(sockets, u64, struct socket_state, 65536);
+/*
+ * Sockets that members of runs made, by inode number: a cookie may not be there yet. An entry that was pushed out makes a session partial, never
+ * complete, so LRU.
+ */
+BPF_TABLE("lru_hash", u64, u8, born, 65536);
+#if !MODERN
+/* Connections that are over while a descriptor still holds them: where the kernel destroys such a socket, its inode is gone. */
+BPF_TABLE("lru_hash", u64, u64, over, 16384);
+#endif
 BPF_HASH(tls_streams, struct tls_key, struct tls_stream, 65536);
 /* One entry per thread inside a TLS call. */
 BPF_HASH(tls_calls, u64, struct tls_call, 16384);

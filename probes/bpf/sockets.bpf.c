@@ -24,6 +24,33 @@ static __always_inline u64 socket_id(u64 sk, u64 trusted)
 static __always_inline u32 tcp_written(u64 sk) { return READ(u32, sk + OFFSET_TCP_WRITE_SEQ); }
 static __always_inline u32 tcp_read(u64 sk) { return READ(u32, sk + OFFSET_TCP_COPIED_SEQ); }
 
+static __always_inline u64 inode_number(u64 sk)
+{
+	u64 socket = READ(u64, sk + OFFSET_SK_SOCKET);
+	return socket ? READ(u64, socket + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER) : 0;
+}
+
+/*
+ * A socket that a member made cannot have spoken before. TCP needs no such witness, it counts. A descriptor that came from elsewhere, inherited
+ * or passed, never comes this way.
+ */
+static __always_inline void note_birth(int fd)
+{
+	u64 sk = sock_of(file_of(fd));
+	if (!sk || sock_protocol(sk) == IPPROTO_TCP)
+		return;
+	u64 number = inode_number(sk);
+	u8 yes = 1;
+	if (number)
+		born.update(&number, &yes);
+}
+
+static __always_inline u32 foreign(u64 sk)
+{
+	u64 number = inode_number(sk);
+	return born.lookup(&number) ? MID_STREAM_NO : MID_STREAM_FOREIGN;
+}
+
 static __always_inline void read_unix_name(struct socket_open_event *event, u64 sk)
 {
 	u64 own = READ(u64, sk + OFFSET_UNIX_ADDR);
@@ -99,6 +126,8 @@ static __always_inline struct socket_state *meet(u64 sk, u64 id, struct member *
 		u64 sent = READ(u64, sk + OFFSET_TCP_BYTES_ACKED) + (u32)(tcp_written(sk) - READ(u32, sk + OFFSET_TCP_SND_UNA));
 		u64 heard = READ(u64, sk + OFFSET_TCP_BYTES_RECEIVED) - (u32)(READ(u32, sk + OFFSET_TCP_RCV_NXT) - tcp_read(sk));
 		mid_stream = role == ROLE_UNKNOWN && (sent > written + 1ULL || (s64)heard > (s64)read + 1);
+	} else {
+		mid_stream = foreign(sk);
 	}
 	if (sockets.update(&id, &state)) {
 		count(COUNT_MAP_FULL, 1);
@@ -169,6 +198,29 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		tell_close(sk, id, state); /* a FIN that goes out now is not counted yet */
 	else if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK)
 		state->flags |= SOCKET_FIN;
+#if !MODERN
+	else if (new == TCP_CLOSE)
+		over.update(&sk, &id);
+#endif
+	return 0;
+}
+
+/* A connection that was over before its last descriptor went, with the process: no state changes any more, and nobody calls close(). */
+int on_tcp_destroy(struct bpf_raw_tracepoint_args *ctx)
+{
+	u64 sk = ctx->args[0];
+#if MODERN
+	u64 id = socket_id(sk, 0);
+#else
+	u64 *known = over.lookup(&sk);
+	if (!known)
+		return 0;
+	u64 id = *known;
+	over.delete(&sk);
+#endif
+	struct socket_state *state = sockets.lookup(&id);
+	if (state)
+		tell_close(sk, id, state);
 	return 0;
 }
 
@@ -205,6 +257,23 @@ struct exit_args {
 	long result;
 };
 
+int on_socket(struct exit_args *ctx)
+{
+	if (ctx->result >= 0 && current_member())
+		note_birth(ctx->result);
+	return 0;
+}
+
+int on_socketpair(struct exit_args *ctx)
+{
+	if (ctx->result < 0 || !current_member())
+		return 0;
+	u64 pair = READ(u64, user_registers() + offsetof(struct pt_regs, r10));
+	note_birth(READ_USER(int, pair));
+	note_birth(READ_USER(int, pair + sizeof(int)));
+	return 0;
+}
+
 /* An accepted connection: the agent is the server. Its bytes count from here on. */
 int on_accept(struct exit_args *ctx)
 {
@@ -213,6 +282,7 @@ int on_accept(struct exit_args *ctx)
 	struct member *member = current_member();
 	if (!member)
 		return 0;
+	note_birth(ctx->result);
 	u64 sk = sock_of(file_of(ctx->result));
 	u64 id = sk ? socket_id(sk, 0) : 0;
 	if (!id || sockets.lookup(&id))
@@ -522,6 +592,9 @@ int on_splice(struct exit_args *ctx)
 	u64 sk = sock_of(file_of(READ(u32, registers + offsetof(struct pt_regs, di))));
 	u64 id = sk ? socket_id(sk, 0) : 0;
 	if (!id)
+		return 0;
+	/* Of messages the kernel reads one as any receive does. */
+	if (sock_type(sk) != SOCK_STREAM)
 		return 0;
 	struct member copy = *member;
 	struct cursor at = {};

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from capd.daemon.assembly import sessions as table
-from capd.probes.layouts import Role
+from capd.daemon.assembly.completeness import FOREIGN
+from capd.probes.layouts import MidStream, Role
 from capd.recording.journal import Block
 from capd.recording.record import Kind, Record, Value
 from tests.assembly.world import (
@@ -199,6 +200,28 @@ def test_a_datagram_session_ends_when_its_users_are_gone(socket: dict[str, objec
     story.append(daemon.cycle(10 * MS, control=[facts, exited(5_000)], data=[moved(2_000, 9, REQUEST, 0, b"q")]))
     story.append(daemon.cycle(10 * MS + later_ns, control=[executed(11 * MS, b"/bin/true", pid=5, start=6)]))
     assert closes == len(of_kind(assemble(story), Kind.CLOSE))
+
+
+@pytest.mark.parametrize(
+    ("told", "completeness"),
+    [
+        (MidStream.NO, ("complete", [])),
+        (MidStream.MOVED, ("partial", ["started before capture"])),
+        (MidStream.FOREIGN, ("partial", [FOREIGN])),
+    ],
+)
+def test_a_socket_that_may_have_spoken_before_is_partial(told: int, completeness: tuple[str, list[str]]) -> None:
+    """The verdict says which it was: bytes that TCP counted, or a socket from outside on which nobody counts."""
+    daemon = Daemon()
+    story = begin(daemon)
+    facts = opened(1_000, 9, kind=2, protocol=17, mid_stream=told)
+    story.append(daemon.cycle(10 * MS, control=[facts, exited(5_000)], data=[moved(2_000, 9, REQUEST, 0, b"q")]))
+    story.append(daemon.cycle(3_000 * MS, control=[executed(11 * MS, b"/bin/true", pid=5, start=6)]))
+    records = assemble(story)
+    (close,) = of_kind(records, Kind.CLOSE)
+    verdict, reasons = completeness
+    assert {"verdict": verdict, "reasons": reasons} == close.body["completeness"]
+    assert (told != MidStream.NO) == of_kind(records, Kind.OPEN)[-1].body["mid_stream"]
 
 
 def test_a_child_that_may_have_inherited_a_socket_keeps_it_open() -> None:

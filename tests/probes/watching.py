@@ -98,7 +98,7 @@ def _drained(capture: Capture, seen: Seen) -> Iterator[None]:
         take(capture, seen)
 
 
-def watch(capture: Capture, source: str, *arguments: str, drain: bool = True) -> Seen:
+def watch(capture: Capture, source: str, *arguments: str, drain: bool = True, inherited: tuple[int, ...] = ()) -> Seen:
     """Run Python source as a recorded process and give what was seen of it and its children.
 
     Args:
@@ -106,16 +106,19 @@ def watch(capture: Capture, source: str, *arguments: str, drain: bool = True) ->
         source: the trigger; it may use `sys.argv[1:]`.
         arguments: its arguments.
         drain: whether the rings are read while it runs, or only afterwards.
+        inherited: descriptors that it gets, by the same numbers.
     """
-    return watch_command(capture, [PYTHON, "-c", textwrap.dedent(source), *arguments], drain=drain)
+    return watch_command(capture, [PYTHON, "-c", textwrap.dedent(source), *arguments], drain=drain, inherited=inherited)
 
 
-def watch_command(capture: Capture, command: list[str], *, drain: bool = True) -> Seen:
+def watch_command(capture: Capture, command: list[str], *, drain: bool = True, inherited: tuple[int, ...] = ()) -> Seen:
     """Run a command as a recorded process, selected before its first instruction."""
     seen = Seen()
     take(capture, Seen())  # what earlier triggers left
     gated = ["sh", "-c", 'read _; exec "$@" </dev/null', "sh", *command]
-    process = subprocess.Popen(gated, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(
+        gated, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, pass_fds=inherited
+    )
     try:
         capture.select_process(process.pid, RUN)
         with _drained(capture, seen) if drain else nullcontext():
