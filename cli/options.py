@@ -129,11 +129,15 @@ def open_archive(config: str | None, state_dir: str | None) -> Iterator[Archive]
     with ExitStack() as held:
         archive = held.enter_context(Archive(state_directory(config, state_dir)))
         with on_disk("read", archive.segments):
-            bare = not archive.index_path.exists() and any(archive.segments.iterdir())
+            bare = not archive.index_path.exists()
+            recorded = bare and any(archive.segments.iterdir())
         if bare:
+            # Right after the first start there is neither index nor segment: nothing was recorded, which is no error.
             place = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-")))
             archive.index_path = place / archive.index_path.name
+        if recorded:
             click.echo(f"capd: no index in {archive.directory}; making one of its segments for this command", err=True)
+        if bare:
             for damaged in Index.rebuild(archive.index_path, archive.segments):
                 click.echo(f"capd: {damaged} is damaged: what is in it may not be found", err=True)
         yield archive

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Final
 
 from capd.daemon.errors import ConfigurationError
+from capd.recording.durable import read_regular
 
 CONFIGURATION: Final = Path("/etc/capd/capd.toml")
 STATE_DIRECTORY: Final = Path("/var/lib/capd")
 RUNTIME_DIRECTORY: Final = Path("/run/capd")
+CONFIGURATION_BYTES_MAX: Final = 1 << 20
 CONTROL_SOCKET: Final = "control.sock"
 """Name of the control socket in the runtime directory."""
 
@@ -54,7 +56,9 @@ def read_toml(path: Path) -> dict[str, object]:
         ConfigurationError: it is not there, may not be read, or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        # The null device is an empty file to whoever names it.
+        content = b"" if path == Path(os.devnull) else read_regular(path, CONFIGURATION_BYTES_MAX)
+        return tomllib.loads(content.decode("utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -5,12 +5,15 @@ What lives here: taking the locks and saying who holds them. What must not: anyt
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import Self
 
 from capd.daemon.errors import AnotherCapdError
+from capd.recording.durable import read_regular
 from capd.recording.errors import on_disk
 
 PID_DIGITS_MAX = 20
@@ -44,8 +47,9 @@ class InstanceLock:
         except BaseException:
             self.release()
             raise
-        os.ftruncate(self._held[0], 0)
-        os.pwrite(self._held[0], f"{os.getpid()}\n".encode(), 0)
+        with on_disk("write", self._lock_file):
+            os.ftruncate(self._held[0], 0)
+            os.pwrite(self._held[0], f"{os.getpid()}\n".encode(), 0)
         return self
 
     def release(self) -> None:
@@ -56,8 +60,10 @@ class InstanceLock:
     def _take(self, place: Path) -> None:
         with on_disk("open", place):
             descriptor = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, LOCK_MODE)
+            self._held.append(descriptor)
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise OSError(errno.EINVAL, "it is no regular file")
             os.fchmod(descriptor, LOCK_MODE)  # an earlier capd made it readable
-        self._held.append(descriptor)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
@@ -67,8 +73,7 @@ class InstanceLock:
 def holder(lock_file: Path) -> int | None:
     """Say which process wrote its pid into the lock file last; it may be gone."""
     try:
-        with lock_file.open("rb") as file:
-            text = file.read(PID_DIGITS_MAX).strip()
+        text = read_regular(lock_file, PID_DIGITS_MAX).strip()
     except OSError:
         return None
     return int(text) if text.isdigit() else None

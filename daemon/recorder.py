@@ -33,8 +33,8 @@ from capd.daemon.confinement import confine_recorder
 from capd.daemon.lock import InstanceLock
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
-from capd.daemon.state_directory import boot_id
-from capd.recording.durable import replace_content
+from capd.daemon.state_directory import HOST_FILE_BYTES_MAX, boot_id
+from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import CapdError, IndexUnusableError, StorageFullError
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
@@ -431,7 +431,7 @@ def run_recorder(configuration: Configuration) -> None:
 def read_host(path: Path) -> UUID | None:
     """Give the host's id; None while the daemon has not written it."""
     try:
-        return UUID(path.read_text(encoding="ascii").strip())
+        return UUID(read_regular(path, HOST_FILE_BYTES_MAX).decode("ascii").strip())
     except (OSError, ValueError):
         return None
 

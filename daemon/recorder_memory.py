@@ -10,6 +10,7 @@ what comes then continues as if nothing had happened. The journal is kept from t
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,7 +20,7 @@ import msgpack
 
 from capd.daemon.assembly import snapshot as snapshots
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
-from capd.recording.durable import replace_content
+from capd.recording.durable import open_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, on_disk
 from capd.recording.journal import Position
 from capd.recording.record import Kind
@@ -73,7 +74,8 @@ class Memory:
         """
         with on_disk("read", self._state_file):
             try:
-                data = self._state_file.read_bytes()
+                with os.fdopen(open_regular(self._state_file), "rb") as file:
+                    data = file.read()
             except FileNotFoundError:
                 return None
         try:

@@ -15,9 +15,11 @@ from typing import Final, cast
 from uuid import UUID
 
 from capd.daemon.cgroups import RunCgroup
-from capd.recording.durable import replace_content
+from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import on_disk
 
+FILE_BYTES_MAX: Final = 1 << 20
+"""Of a run's file: several times what a request for a run may hold."""
 NAME_CHARACTERS_MAX: Final = 200
 OWN_LABELS: Final = "capd."
 OUTER_RUN_LABEL: Final = OWN_LABELS + "outer_run"
@@ -164,7 +166,7 @@ class Registry:
         found = []
         for path in sorted(self._directory.glob("*.json")):
             try:
-                found.append(from_json(json.loads(path.read_text(encoding="ascii"))))
+                found.append(from_json(json.loads(read_regular(path, FILE_BYTES_MAX))))
             except (OSError, ValueError, KeyError, TypeError):
                 path.unlink(missing_ok=True)
         return found

@@ -16,7 +16,7 @@ from uuid import UUID, uuid4
 from capd.daemon.configuration import MIB, Configuration
 from capd.daemon.errors import StateDirectoryFullError
 from capd.daemon.recorder_user import RecorderUser
-from capd.recording.durable import replace_content
+from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import StateDirectoryError, on_disk
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
@@ -82,8 +82,7 @@ def host_id(path: Path) -> UUID:
     with on_disk("read", path):
         if not path.exists():
             replace_content(path, f"{uuid4()}\n".encode(), mode=0o644)
-        with path.open("rb") as file:
-            text = file.read(HOST_FILE_BYTES_MAX)
+        text = read_regular(path, HOST_FILE_BYTES_MAX)
     try:
         return UUID(text.decode("ascii").strip())
     except ValueError as error:

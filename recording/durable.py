@@ -82,6 +82,19 @@ def open_regular(path: Path) -> int:
     return fd
 
 
+def read_regular(path: Path, bytes_max: int) -> bytes:
+    """Give the content of a small file, which must be one, as `open_regular` says.
+
+    Raises:
+        OSError: it cannot be read, is no regular file, or is larger than `bytes_max`.
+    """
+    with os.fdopen(open_regular(path), "rb") as file:
+        content = file.read(bytes_max + 1)
+    if len(content) > bytes_max:
+        raise OSError(errno.EFBIG, f"it is larger than {bytes_max} bytes")
+    return content
+
+
 def check_regular(path: Path) -> None:
     """Check that a path leads to a regular file.
 

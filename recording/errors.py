@@ -148,6 +148,16 @@ class AmbiguousSessionError(CapdError):
         self.matches = matches
 
 
+class NotTextError(CapdError):
+    """What is looked for is no text in UTF-8, so that nothing recorded can be equal to it."""
+
+    exit_status = ExitStatus.USAGE
+    hint = "give it in UTF-8; `locale` says what this terminal sends"
+
+    def __init__(self, given: str) -> None:
+        super().__init__(f"{given!r} is no text in UTF-8: no id, name or target can be that")
+
+
 class RecordTooLargeError(CapdError):
     """A record is larger than any reader would accept, so it must not be written."""
 

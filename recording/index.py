@@ -86,6 +86,8 @@ class Index:
         else:
             with on_disk("prepare", path):
                 path.parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+                if not path.exists():
+                    _make(path)
             with sqlite_errors(path):
                 connection = connect_writable(path)
         try:
@@ -340,6 +342,20 @@ class Index:
         sql = f"{select} WHERE {column} BETWEEN ? AND ? ORDER BY {column} LIMIT ?"
         with sqlite_errors(self.path):
             return self._connection.execute(sql, [first, last, MATCHES_SHOWN]).fetchall()
+
+
+def _make(path: Path) -> None:
+    """Make an empty index in one step: who reads meanwhile meets none or a whole one."""
+    unfinished = path.with_name(f".{path.name}.made")
+    _remove(unfinished)
+    with sqlite_errors(unfinished):
+        connection = connect_writable(unfinished)
+        try:
+            create_schema(connection)
+        finally:
+            connection.close()
+    _remove(path)  # the log of one that was taken away would be applied to this one
+    unfinished.rename(path)
 
 
 def _sealed(segments: Path) -> list[Path]:

@@ -16,7 +16,7 @@ from typing import Final
 from urllib.parse import quote
 
 from capd.recording.durable import FILE_MODE, check_regular
-from capd.recording.errors import IndexUnusableError, NewerVersionError, StateDirectoryError, state_error
+from capd.recording.errors import IndexUnusableError, NewerVersionError, NotTextError, StateDirectoryError, state_error
 
 VERSION: Final = 1
 BUSY_MS: Final = 5_000
@@ -263,6 +263,7 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         StorageFullError: no room.
         StateDirectoryError: the file cannot be used.
         IndexUnusableError: it is damaged.
+        NotTextError: a value cannot be written as UTF-8, as bytes of a command line that are none.
     """
     try:
         yield
@@ -274,6 +275,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
             number = _ERRNO[code]
             raise state_error("use", path, OSError(number, f"{os.strerror(number)} ({error})")) from error
         raise IndexUnusableError(path, str(error)) from error
+    except UnicodeEncodeError as error:
+        raise NotTextError(str(error.object)) from error
     except OSError as error:
         raise state_error("use", path, error) from error
 

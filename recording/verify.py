@@ -7,6 +7,7 @@ layout on their own instead of through the reader, so that a defect there cannot
 from __future__ import annotations
 
 import mmap
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -16,6 +17,7 @@ from uuid import UUID
 
 import zstandard
 
+from capd.recording.durable import open_regular
 from capd.recording.errors import on_disk
 from capd.recording.journal.block import Position
 from capd.recording.record import Direction, Kind, MalformedRecordError, Record, from_fields, unpack_arrays
@@ -185,7 +187,7 @@ def verify_files(paths: Iterable[Path]) -> Iterator[FileReport]:
     chain = Chain()
     for path in paths:
         sealed = path.suffix == SEALED_SUFFIX
-        with on_disk("verify", path), path.open("rb") as file:
+        with on_disk("verify", path), os.fdopen(open_regular(path), "rb") as file:
             # A sealed file never changes; one that is written may be cut by recovery while it is mapped, so it is copied.
             size = path.stat().st_size
             if sealed and size:

@@ -12,6 +12,7 @@ from typing import Self
 
 import zstandard
 
+from capd.recording.durable import open_regular
 from capd.recording.errors import NewerVersionError, on_disk, state_error
 from capd.recording.journal.block import (
     HEADER_BYTES,
@@ -126,7 +127,7 @@ class JournalReader:
         if wanted.file in numbers:
             path = file_path(self._directory, wanted.file)
             try:
-                self._fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._fd = open_regular(path)
                 self._fd_number = wanted.file
                 return None
             except FileNotFoundError:

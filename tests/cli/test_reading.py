@@ -14,7 +14,7 @@ import pytest
 
 from capd.cli.options import CorrectedUsageError
 from capd.daemon.errors import ConfigurationError
-from capd.recording.errors import ExitStatus, IndexUnusableError, NothingRecordedError, UnknownSessionError
+from capd.recording.errors import ExitStatus, IndexUnusableError, NothingRecordedError, NotTextError, UnknownSessionError
 from tests.cli.conftest import VERBS, Capd
 from tests.cli.recorded import REQUEST, RUN, Conversation, Recording
 from tests.cli.spoken import over_http, over_postgresql
@@ -137,6 +137,34 @@ def test_an_empty_recording_lists_nothing(capd: Capd, recording: Recording, verb
     result = capd(verb)
     assert ("", True) == (result.stdout, result.stderr.startswith("capd: no "))
     assert [] == json.loads(capd(verb, "--json").stdout)
+
+
+@pytest.mark.parametrize("verb", ["runs", "sessions"])
+def test_right_after_the_first_start_lists_are_empty(capd: Capd, tmp_path: Path, verb: str) -> None:
+    """With the directories just made, and neither segment nor index in them, nothing was recorded: no error, no notice."""
+    (tmp_path / "new" / "segments").mkdir(parents=True)
+    result = capd(verb, "--json", state_dir=tmp_path / "new")
+    assert (0, [], "") == (result.exit_code, json.loads(result.stdout), result.stderr)
+    assert ["segments"] == [path.name for path in (tmp_path / "new").iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("show", ["\udcff"]),
+        ("verify", ["\udcff"]),
+        ("sessions", ["--run", "\udcff"]),
+        ("sessions", ["--target", "\udcff"]),
+        ("sessions", ["--protocol", "\udcff"]),
+        ("search", ["word", "--target", "\udcff"]),
+        ("search", ["word", "--run", "\udcff"]),
+    ],
+)
+def test_bytes_that_are_no_text_are_a_clear_error(capd: Capd, recorded: Recording, verb: str, arguments: list[str]) -> None:
+    """An argument that is not UTF-8 is named, with exit status 2, and is no defect of capd."""
+    error = capd(verb, *arguments).exception
+    assert isinstance(error, NotTextError)
+    assert (ExitStatus.USAGE, True) == (error.exit_status, "'\\udcff' is no text in UTF-8" in str(error))
 
 
 @pytest.mark.parametrize("verb", ["runs", "sessions", "show", "search", "replay", "verify"])

@@ -6,8 +6,10 @@ import importlib
 import inspect
 import json
 import os
+import pkgutil
 import pty
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -15,12 +17,10 @@ import click
 import pytest
 
 from capd.cli import main
-from capd.daemon import errors as daemon_errors
 from capd.daemon.version import VERSION
-from capd.probes import errors as probe_errors
-from capd.recording import errors as recording_errors
 from tests.daemon.conftest import ENVIRONMENT, PYTHON, REPOSITORY, call, capd
 from tests.requirements import require_root
+from tests.test_tidy import PACKAGES
 
 TABLE_HEAD = "| status | class | meaning | what to do |\n|---|---|---|---|\n"
 MINE = ("up", "run", "status", "doctor", "daemon", "recorder")
@@ -112,6 +112,18 @@ def test_wrong_use_has_status_2(arguments: list[str], words: str) -> None:
     assert words in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("name", "words"), [("pipe", "it is no regular file"), ("/dev/zero", "it is no regular file"), (".", "")]
+)
+def test_what_is_no_file_is_no_configuration(tmp_path: Path, name: str, words: str) -> None:
+    """A pipe, an endless device or a directory as --config is refused at once by whoever reads it."""
+    os.mkfifo(tmp_path / "pipe")
+    for arguments in (["status"], ["run", "--", "true"], ["sessions"]):
+        place = [*arguments[:1], "--config", str(tmp_path / name), *arguments[1:]]
+        done = call(*place, timeout=20)
+        assert (2, True) == (done.returncode, words in done.stderr and str(tmp_path / name) in done.stderr), done.stderr
+
+
 def test_all_problems_of_a_configuration_are_told(tmp_path: Path) -> None:
     """Each problem is a line, under one `capd:`, and nothing of a traceback."""
     config = tmp_path / "capd.toml"
@@ -171,25 +183,35 @@ def test_a_defects_text_cannot_reach_the_terminal_as_an_escape(
     assert (1, True, False) == (caught.value.code, "in fail" in said and "\\x1b]0;owned" in said, "\x1b" in said)
 
 
+NOT_IN_THE_TABLE = {"CapdError", "ProbeError", "RefusedError"}
+"""Two bases, and what a client raises in place of the daemon's own class, whose message, hint and status it has."""
+
+
 def error_classes() -> list[type[Exception]]:
-    """Give every error class that carries an exit status, of all packages."""
-    modules = (recording_errors, daemon_errors, probe_errors)
+    """Give every error class that carries an exit status, of all modules of all packages, wherever it is defined."""
+    for package in PACKAGES:
+        for module in pkgutil.walk_packages([str(REPOSITORY / package)], f"capd.{package}."):
+            importlib.import_module(module.name)
     found = {
         item
-        for module in modules
+        for name, module in sys.modules.items()
+        if name.startswith("capd.")
         for item in vars(module).values()
-        if inspect.isclass(item) and issubclass(item, Exception) and hasattr(item, "exit_status")
+        if inspect.isclass(item) and issubclass(item, Exception) and item.__module__.startswith("capd.")
     }
-    return sorted(
-        found - {recording_errors.CapdError, probe_errors.ProbeError},
-        key=lambda item: (item.exit_status, item.__name__, item.__module__),
-    )
+    told = [item for item in found if hasattr(item, "exit_status") and item.__name__ not in NOT_IN_THE_TABLE]
+    return sorted(told, key=lambda item: (item.exit_status, item.__name__, item.__module__))
+
+
+def _cell(text: str | None) -> str:
+    """Give the first line of a text as a cell of a Markdown table."""
+    return (text or "").split("\n")[0].replace("|", "\\|")
 
 
 def test_exit_status_page_lists_every_error_class() -> None:
     """docs/exit-statuses.md has one row for each error class: status, name, meaning, what to do."""
     rows = [
-        f"| {int(item.exit_status)} | `{item.__name__}` | {(item.__doc__ or '').split(chr(10))[0]} | {item.hint} |"  # type: ignore[attr-defined]
+        f"| {int(item.exit_status)} | `{item.__name__}` | {_cell(item.__doc__)} | {_cell(item.hint)} |"  # type: ignore[attr-defined]
         for item in error_classes()
     ]
     page = REPOSITORY / "docs" / "exit-statuses.md"

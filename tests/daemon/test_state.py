@@ -116,10 +116,14 @@ def test_host_id_stays(tmp_path: Path) -> None:
     file = tmp_path / "host"
     made = state_directory.host_id(file)
     assert (made, made) == (state_directory.host_id(file), UUID(file.read_text().strip()))
-    for content in (b"", b"no id", b"\xff" * 100):
+    for content, words in ((b"", "no UUID"), (b"no id", "no UUID"), (b"\xff" * 100, "larger than 64 bytes")):
         file.write_bytes(content)
-        with pytest.raises(StateDirectoryError, match="it is no UUID"):
+        with pytest.raises(StateDirectoryError, match=words):
             state_directory.host_id(file)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(StateDirectoryError, match="no regular file"):
+        state_directory.host_id(file)
 
 
 def test_recorder_user_in_order(configuration: Configuration, root: None) -> None:
@@ -171,6 +175,7 @@ def test_runs_survive_the_daemon(tmp_path: Path) -> None:
 def test_damaged_run_file_is_removed(tmp_path: Path, content: str) -> None:
     """A file that is no run is no obstacle to the start, and is gone afterwards."""
     (tmp_path / "x.json").write_text(content)
+    os.mkfifo(tmp_path / "y.json")
     assert ([], []) == (Registry(tmp_path).load(), list(tmp_path.iterdir()))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from capd.recording.durable import open_regular, replace_content, write_whole
+from capd.recording.durable import open_regular, read_regular, replace_content, write_whole
 from capd.recording.errors import NotReadableError, StateDirectoryError, StorageFullError, on_disk
 from capd.recording.index import Index
 
@@ -101,6 +101,27 @@ def test_only_a_regular_file_is_opened(tmp_path: Path) -> None:
             open_regular(tmp_path / name)
     with os.fdopen(open_regular(tmp_path / "link"), "rb") as file:
         assert b"x" == file.read()
+
+
+def test_a_small_file_is_read_within_its_bound(tmp_path: Path) -> None:
+    """A file of the expected size is read; a larger one, and a pipe, are refused."""
+    (tmp_path / "file").write_bytes(b"12345")
+    os.mkfifo(tmp_path / "pipe")
+    assert b"12345" == read_regular(tmp_path / "file", 5)
+    for name, limit, words in (("file", 4, "larger than 4 bytes"), ("pipe", 4, "it is no regular file")):
+        with pytest.raises(OSError, match=words):
+            read_regular(tmp_path / name, limit)
+
+
+@pytest.mark.parametrize("what", ["verify_files([path])", "list(JournalReader(path.parent, None).read() for _ in range(2))"])
+def test_a_pipe_among_files_that_are_checked_keeps_nobody_waiting(tmp_path: Path, what: str) -> None:
+    """`verify` of a pipe, and a journal with one in it, end at once with an error that names it."""
+    path = tmp_path / ("0000000000000001.journal" if "Journal" in what else "000000000001.seg")
+    os.mkfifo(path)
+    code = "import sys; from pathlib import Path; from capd.recording.verify import verify_files\n"
+    code += f"from capd.recording.journal import JournalReader; path = Path(sys.argv[1]); list({what})"
+    done = subprocess.run([sys.executable, "-P", "-c", code, path], capture_output=True, text=True, check=False, timeout=20)
+    assert "it is no regular file" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["segments/000000000001.seg", "index/capd.db", "index/capd.db-wal"])

@@ -419,6 +419,25 @@ def test_a_file_that_is_no_index_is_refused(tmp_path: Path, content: bytes, read
         Index.open(path, readonly=readonly)
 
 
+def test_an_index_comes_into_being_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While an index is made readers meet none, and after a crash there is none, nor is an older one's log taken for its."""
+    path = tmp_path / "capd.db"
+
+    def crash(_connection: object) -> None:
+        assert not path.exists()
+        raise RuntimeError
+
+    with monkeypatch.context() as patched:
+        patched.setattr("capd.recording.index.create_schema", crash)
+        with pytest.raises(RuntimeError):
+            Index.open(path)
+    with pytest.raises(NothingRecordedError):
+        Index.open(path, readonly=True)
+    path.with_name("capd.db-wal").write_bytes(b"of one that was taken away")
+    with Index.open(path) as index:
+        assert 0 == index.counts()["runs"]
+
+
 def test_an_index_that_is_not_there_is_told(tmp_path: Path) -> None:
     """Reading where nothing was recorded says so."""
     with pytest.raises(NothingRecordedError, match="no recording in"):
