@@ -32,6 +32,8 @@ class ExitStatus(IntEnum):
     ALREADY_RUNNING = 7
     UNREACHABLE = 8
     """The daemon cannot be reached."""
+    BUCKET = 9
+    """The bucket cannot be used."""
 
 
 class CapdError(Exception):

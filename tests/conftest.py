@@ -1,17 +1,21 @@
 """What every test shares.
 
-What lives here: settings that all folders of tests need. What must not: fixtures of one folder.
+What lives here: settings and servers that several folders of tests need. What must not: fixtures of one folder.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from datetime import timedelta
 
+import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.e2e.certificates import make
 from tests.requirements import in_ci
+from tests.servers.ceph import Ceph, server
 
 # One slow machine is no reason to fail; a decoder that is slow on one input is found by the soak test, which measures growth.
 settings.register_profile("default", deadline=timedelta(seconds=2), print_blob=True)
@@ -22,3 +26,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if in_ci() else 
 # A build server may start us in the background with SIGINT ignored; every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session")
+def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
+    """Run one S3 server for all tests of the session that ask for it."""
+    directory = tmp_path_factory.mktemp("ceph")
+    (directory / "tls").mkdir()
+    with server(directory / "data", make(directory / "tls")) as running:
+        yield running
