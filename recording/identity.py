@@ -5,11 +5,13 @@ What lives here: how ids of sessions and runs are made. What must not: clocks an
 
 from __future__ import annotations
 
+import re
 from hashlib import blake2b
 from typing import Final
 from uuid import UUID
 
 UNIX_MS_BITS: Final = 48
+HEX_DIGITS: Final = 32
 SEED_BITS: Final = 74
 """rand_a (12) and rand_b (62) of RFC 9562 section 5.7: all bits that are neither time nor version nor variant."""
 _RAND_B_BITS: Final = 62
@@ -57,3 +59,11 @@ def session_id(*, host: UUID, boot: UUID, socket: int, boottime_ns: int, unix_ns
     """Give a session's id from its first event; `unix_ns` is that event's wall time, from its journal block's header."""
     seed = session_seed(host=host, boot=boot, socket=socket, boottime_ns=boottime_ns, layer=layer)
     return uuid7_from(unix_ns // 1_000_000, seed)
+
+
+def identities_from(text: str) -> tuple[UUID, UUID] | None:
+    """Give the first and last id that begin with a text, dashes or not; None when no id begins so."""
+    digits = text.lower().replace("-", "")
+    if not re.fullmatch(rf"[0-9a-f]{{1,{HEX_DIGITS}}}", digits):
+        return None
+    return UUID(digits.ljust(HEX_DIGITS, "0")), UUID(digits.ljust(HEX_DIGITS, "f"))

@@ -6,7 +6,6 @@ come about from records, formats of other files.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from collections.abc import Iterable
 from itertools import groupby
@@ -18,6 +17,7 @@ from uuid import UUID
 
 from capd.recording.durable import DIRECTORY_MODE, sync_directory
 from capd.recording.errors import AmbiguousSessionError, CorruptSegmentError, NothingRecordedError, UnknownSessionError, on_disk
+from capd.recording.identity import identities_from
 from capd.recording.index_columns import (
     Cell,
     process_from,
@@ -49,7 +49,6 @@ from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 LISTED_DEFAULT: Final = 100
 MATCHES_SHOWN: Final = 5
 _SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
-UUID_HEX_DIGITS: Final = 32
 EXCHANGE_LOOKED_BACK: Final = 1_000
 """Messages before a given one among which the first of its exchange is looked for; looking at all would cost a scan."""
 
@@ -334,11 +333,10 @@ class Index:
 
     def _by_prefix(self, select: str, column: str, text: str) -> list[tuple[Cell, ...]]:
         """Give the first rows whose id starts with a text, with or without the dashes."""
-        digits = text.lower().replace("-", "")
-        if not re.fullmatch(r"[0-9a-f]{1,32}", digits):
+        between = identities_from(text)
+        if between is None:
             return []
-        first = str(UUID(digits.ljust(UUID_HEX_DIGITS, "0")))
-        last = str(UUID(digits.ljust(UUID_HEX_DIGITS, "f")))
+        first, last = map(str, between)
         sql = f"{select} WHERE {column} BETWEEN ? AND ? ORDER BY {column} LIMIT ?"
         with sqlite_errors(self.path):
             return self._connection.execute(sql, [first, last, MATCHES_SHOWN]).fetchall()

@@ -22,16 +22,16 @@ def run_values(row: RunRow) -> list[Cell]:
     """Give the columns of a run."""
     return [
         str(row.run),
-        _clean(row.name),
+        clean(row.name),
         _json(row.labels),
         _json(row.principal),
         _json(row.command),
-        _clean(row.cwd),
-        _clean(row.cgroup),
+        clean(row.cwd),
+        clean(row.cgroup),
         int(row.adopted),
         _identity(row.host),
-        _integer(row.started_ns),
-        _integer(row.ended_ns),
+        integer(row.started_ns),
+        integer(row.ended_ns),
     ]
 
 
@@ -59,34 +59,34 @@ def session_values(row: SessionRow) -> list[Cell]:
     return [
         str(row.session),
         _identity(row.run),
-        _clean(row.run_name),
+        clean(row.run_name),
         _json(row.labels),
         _json(row.principal),
         _identity(row.host),
-        _clean(row.protocol),
-        _clean(row.transport),
-        _clean(row.role),
-        _clean(row.target.host),
-        _integer(row.target.port),
-        _clean(row.target.name),
-        _clean(row.local.host),
-        _integer(row.local.port),
-        _clean(row.local.name),
-        _integer(row.process.pid),
-        _integer(row.process.start_ns),
-        _clean(row.process.exe),
+        clean(row.protocol),
+        clean(row.transport),
+        clean(row.role),
+        clean(row.target.host),
+        integer(row.target.port),
+        clean(row.target.name),
+        clean(row.local.host),
+        integer(row.local.port),
+        clean(row.local.name),
+        integer(row.process.pid),
+        integer(row.process.start_ns),
+        clean(row.process.exe),
         _json(row.process.argv),
-        _clean(row.process.user),
-        _integer(row.started_ns),
-        _integer(row.last_ns),
-        _integer(row.ended_ns),
-        _clean(row.state),
-        _integer(row.bytes[0]),
-        _integer(row.bytes[1]),
-        _integer(row.messages),
-        _clean(row.verdict),
+        clean(row.process.user),
+        integer(row.started_ns),
+        integer(row.last_ns),
+        integer(row.ended_ns),
+        clean(row.state),
+        integer(row.bytes[0]),
+        integer(row.bytes[1]),
+        integer(row.messages),
+        clean(row.verdict),
         _json(row.reasons),
-        _clean(row.tie),
+        clean(row.tie),
     ]
 
 
@@ -131,14 +131,14 @@ def message_values(row: MessageRow, session_key: int) -> tuple[Cell, ...]:
     """Give the columns of a message, with the row number of its session."""
     return (
         session_key,
-        _integer(row.ordinal),
-        _integer(row.time_ns),
+        integer(row.ordinal),
+        integer(row.time_ns),
         None if row.direction is None else int(row.direction),
-        _clean(row.protocol),
-        _clean(row.type),
-        _integer(row.exchange),
-        _clean(row.summary),
-        _clean(row.text),
+        clean(row.protocol),
+        clean(row.type),
+        integer(row.exchange),
+        clean(row.summary),
+        clean(row.text),
     )
 
 
@@ -146,14 +146,14 @@ def process_values(row: ProcessRow) -> list[Cell]:
     """Give the columns of a process."""
     return [
         str(row.run),
-        _integer(row.pid),
-        _integer(row.start_ns),
-        _clean(row.exe),
+        integer(row.pid),
+        integer(row.start_ns),
+        clean(row.exe),
         _json(row.argv),
-        _integer(row.uid),
-        _integer(row.seen_ns),
-        _integer(row.ended_ns),
-        _integer(row.status),
+        integer(row.uid),
+        integer(row.seen_ns),
+        integer(row.ended_ns),
+        integer(row.status),
     ]
 
 
@@ -177,24 +177,25 @@ def segment_values(row: SegmentRow) -> list[Cell]:
     """Give the columns of a segment."""
     return [
         str(row.host),
-        _integer(row.sequence),
-        _integer(row.first_ns),
-        _integer(row.last_ns),
-        _integer(row.file_bytes),
-        _integer(row.raw_bytes),
-        _integer(row.records),
+        integer(row.sequence),
+        integer(row.first_ns),
+        integer(row.last_ns),
+        integer(row.file_bytes),
+        integer(row.raw_bytes),
+        integer(row.records),
         int(row.recovered),
     ]
 
 
-def _integer(value: int | None) -> int | None:
+def integer(value: int | None) -> int | None:
+    """Give the number as 64 signed bits can hold it."""
     if value is None or -INTEGER_MAX <= value <= INTEGER_MAX:
         return value
     return INTEGER_MAX if value > 0 else -INTEGER_MAX
 
 
-def _clean(text: str | None) -> str | None:
-    """Give the text as SQLite can hold it: bytes that were no Unicode become replacement characters."""
+def clean(text: str | None) -> str | None:
+    """Give the text as SQLite and Parquet can hold it: bytes that were no Unicode become replacement characters."""
     if text is None or text.isascii():
         return text
     return text.encode("utf-8", "replace").decode("utf-8")

@@ -26,7 +26,7 @@ _EVERYWHERE: Final = (0, (1 << 63) - 1)
 _NOWHERE: Final = (1, 0)
 WORDS_MAX: Final = 32
 """Words of one search; more say nothing and cost."""
-_TERM: Final = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
+TERM: Final = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
 _MARK: Final = re.compile(f"[{MATCH_START}{MATCH_END}]")
 
 
@@ -90,7 +90,7 @@ def match_expression(text: str) -> str | None:
     None when there is no letter or digit to search for.
     """
     terms = []
-    for phrase, star, word in _TERM.findall(text.encode("utf-8", "replace").decode().replace("\0", " ")):
+    for phrase, star, word in TERM.findall(text.encode("utf-8", "replace").decode().replace("\0", " ")):
         prefix = bool(star) or (len(word) > 1 and word.endswith("*"))
         content = phrase or word.rstrip("*")
         if any(character.isalnum() for character in content):

@@ -1,0 +1,74 @@
+"""Where the files of the catalogue are in a bucket.
+
+What lives here: keys and how they are read back. What must not: I/O.
+
+Day before host, so that a question about some days over all hosts lists only those days.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Final
+from uuid import UUID
+
+from capd.recording.catalogue.schema import TABLES
+from capd.recording.rows import NANOSECONDS
+
+PREFIX: Final = "catalogue/"
+_KEY: Final = re.compile(
+    r"catalogue/(?P<table>[a-z]+)/date=(?P<day>\d{4}-\d\d-\d\d)/host=(?P<host>[0-9a-f-]{36})/(?P<first>\d{12})-(?P<last>\d{12})\.parquet"
+)
+
+
+@dataclass(frozen=True, slots=True, order=True, kw_only=True)
+class Part:
+    """One Parquet file.
+
+    Attributes:
+        table: its table.
+        day: UTC day on which its segments were created.
+        host: who wrote them.
+        first, last: their numbers, both included.
+        size: bytes of the file.
+    """
+
+    table: str
+    day: date
+    host: UUID
+    first: int
+    last: int
+    size: int = 0
+
+    @property
+    def key(self) -> str:
+        """Its place in the bucket."""
+        return f"{table_prefix(self.table)}date={self.day}/host={self.host}/{self.first:012d}-{self.last:012d}.parquet"
+
+
+def table_prefix(table: str) -> str:
+    """Give what the keys of a table begin with."""
+    return f"{PREFIX}{table}/"
+
+
+def day_prefix(table: str, day: date) -> str:
+    """Give what the keys of one day of a table begin with."""
+    return f"{table_prefix(table)}date={day}/"
+
+
+def parse_key(key: str, size: int) -> Part | None:
+    """Give the file that a key names; None when it names none of a catalogue."""
+    match = _KEY.fullmatch(key)
+    if match is None or match["table"] not in TABLES:
+        return None
+    try:
+        day, host = date.fromisoformat(match["day"]), UUID(match["host"])
+    except ValueError:
+        return None
+    return Part(table=match["table"], day=day, host=host, first=int(match["first"]), last=int(match["last"]), size=size)
+
+
+def day_of(time_ns: int) -> date:
+    """Give the UTC day of a time in ns since 1970."""
+    return datetime.fromtimestamp(time_ns // NANOSECONDS, UTC).date()
