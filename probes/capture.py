@@ -123,7 +123,7 @@ class Capture:
                 self._links.append(bpf_call.attach_raw_tracepoint(program, point))
             elif spec.place is Place.TYPED_TRACEPOINT:
                 self._links.append(bpf_call.attach_raw_tracepoint(program, None))
-            else:
+            elif not spec.optional or (tracefs / "events/syscalls" / point).is_dir():
                 self._links.append(bpf_call.attach_tracepoint(program, tracefs, "syscalls", point))
         if spec.place is Place.CGROUP:
             self._attach_cgroup(spec, program)

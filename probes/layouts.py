@@ -31,6 +31,7 @@ class EventKind(IntEnum):
     TLS_OPEN = 6
     TLS_CLOSE = 7
     FILE_MAPPED = 8
+    URING_USED = 9
     SOCKET_DATA = 16
     TLS_DATA = 17
 
@@ -166,7 +167,7 @@ class SocketOpenEvent:
     """A socket of a run was seen for the first time, or connected.
 
     Attributes:
-        socket: its id: the kernel's socket cookie; where the kernel gives none, inode number with bit 62 set.
+        socket: its id: the kernel's socket cookie; of unix sockets, and in the classic tier, inode number with bit 62 set.
         family: AF_UNIX 1, AF_INET 2, AF_INET6 10.
         type: SOCK_STREAM 1, SOCK_DGRAM 2, SOCK_SEQPACKET 5.
         protocol: IPPROTO_TCP 6, IPPROTO_UDP 17, 0 for unix.
@@ -301,6 +302,11 @@ class FileMappedEvent:
     inode: int
 
 
+@dataclass(frozen=True, slots=True)
+class UringUsedEvent:
+    """The header's process uses io_uring, and this tier cannot see what it moves; told once for each process."""
+
+
 Body = (
     DataEvent
     | SocketOpenEvent
@@ -311,6 +317,7 @@ Body = (
     | ExecEvent
     | ExitEvent
     | FileMappedEvent
+    | UringUsedEvent
 )
 
 
@@ -427,6 +434,7 @@ _PARSERS: Final[dict[int, Callable[[memoryview], Body]]] = {
     EventKind.TLS_OPEN: lambda body: TlsOpenEvent(*TLS_OPEN.unpack_from(body)),
     EventKind.TLS_CLOSE: _tls_close,
     EventKind.FILE_MAPPED: lambda body: FileMappedEvent(*FILE_MAPPED.unpack_from(body)),
+    EventKind.URING_USED: lambda _body: UringUsedEvent(),
     EventKind.SOCKET_DATA: _data,
     EventKind.TLS_DATA: _data,
 }

@@ -41,12 +41,14 @@ class ProgramSpec:
         place: kind of place.
         points: tracepoint names; none for libraries and cgroups, whose places are found at run time.
         attach_type: an ATTACH_* of `bpf_call`, or 0.
+        optional: a kernel may have been built without the points.
     """
 
     name: str
     place: Place
     points: tuple[str, ...] = ()
     attach_type: int = 0
+    optional: bool = False
 
     @property
     def kind(self) -> int:
@@ -99,6 +101,8 @@ _CLASSIC: Final = (
     ProgramSpec("on_call_enter", Place.TRACEPOINT, tuple(f"sys_enter_{name}" for name in CLASSIC_CALLS)),
     ProgramSpec("on_call_exit", Place.TRACEPOINT, tuple(f"sys_exit_{name}" for name in CLASSIC_CALLS)),
     ProgramSpec("on_message", Place.TRACEPOINT),
+    ProgramSpec("on_uring_made", Place.TRACEPOINT, ("sys_exit_io_uring_setup",), optional=True),
+    ProgramSpec("on_uring_entered", Place.TRACEPOINT, ("sys_enter_io_uring_enter",), optional=True),
     ProgramSpec("on_openssl_read", Place.LIBRARY),
     ProgramSpec("on_openssl_write", Place.LIBRARY),
     ProgramSpec("on_openssl_read_fourth", Place.LIBRARY),

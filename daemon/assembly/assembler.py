@@ -41,6 +41,7 @@ from capd.probes.layouts import (
     Tie,
     TlsCloseEvent,
     TlsOpenEvent,
+    UringUsedEvent,
 )
 from capd.recording.journal import Block, Source
 from capd.recording.record import Kind, Record, Value
@@ -267,6 +268,9 @@ class Assembler:
             case ExecEvent() as body:
                 self._lineage.exec(event, body, self._run(event.run, event.wall_ns), batch)
                 self.table.process_known((event.pid, event.process_start_ns))
+            case UringUsedEvent():
+                self._lineage.uses_uring(event, self._run(event.run, event.wall_ns), batch)
+                self.table.uses_uring((event.pid, event.process_start_ns))
             case ExitEvent() as body:
                 self._exit(event, body, batch)
             case _:

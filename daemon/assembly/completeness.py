@@ -16,6 +16,8 @@ HANDSHAKE_BYTES_MAX: Final = 16 * 1024
 """Wire bytes of a direction that a TLS handshake explains: long certificate chains stay below it."""
 FOREIGN: Final = "its socket was made outside the run: what was said on it before is not known"
 """Of a unix or UDP socket that was inherited or handed over: TCP counts what it moved, these do not."""
+URING: Final = "a process used io_uring, which nobody counts on such a socket"
+"""Of a unix or UDP socket in the classic tier."""
 ENCRYPTED_PROTOCOLS: Final = frozenset({"ssh", "tls", "quic"})
 """Protocols that hide what is said by themselves."""
 
@@ -41,6 +43,8 @@ def judge(state: SessionState, *, closed: bool) -> Completeness:
         reasons.append("started before capture")
     reasons += [_words(reason, loss) for reason, loss in state.losses.items()]
     reasons += state.reasons
+    if state.uring and state.transport in ("unix", "udp"):
+        reasons.append(URING)
     hidden = _hidden(state)
     if hidden is not None:
         return Completeness(verdict="opaque", reasons=(hidden, *reasons))

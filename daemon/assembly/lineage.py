@@ -98,6 +98,11 @@ class Lineage:
             facts["argv_bytes"] = body.argv_bytes_total
         self._mark(run, event.wall_ns, batch, facts)
 
+    def uses_uring(self, event: ControlEvent, run: Run, batch: Batch) -> None:
+        """Record that what a process moves may go unseen: on sockets that never show up, this is all that is told."""
+        self.processes.seen((event.pid, event.process_start_ns), event.run).uring = True
+        self._mark(run, event.wall_ns, batch, {"name": "io_uring", "pid": event.pid, "start_ns": event.process_start_ns})
+
     def exit(self, event: ControlEvent, body: ExitEvent, run: Run, batch: Batch) -> set[ProcessKey]:
         """Record the end of a process. Gives its living children."""
         key = (event.pid, event.process_start_ns)

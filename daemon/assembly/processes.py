@@ -38,6 +38,7 @@ class Process:
         parent: key of its parent, when the fork was seen.
         children: keys of its living children.
         ended: whether its exit was seen.
+        uring: whether it uses io_uring, which the classic tier does not see.
     """
 
     pid: int
@@ -50,6 +51,7 @@ class Process:
     parent: ProcessKey | None = None
     children: set[ProcessKey] = field(default_factory=set)
     ended: bool = False
+    uring: bool = False
 
     @property
     def key(self) -> ProcessKey:

@@ -133,6 +133,7 @@ class SessionTable:
             session.counted = False
         self._used.setdefault(user, set()).add(key)
         process = self._processes.get(user)
+        state.uring = process is not None and process.uring
         if process is None or process.exe is None:
             self._unnamed.setdefault(user, set()).add(key)
         self.announce(session, event.wall_ns, batch)
@@ -168,6 +169,8 @@ class SessionTable:
         if len(state.users) < USERS_MAX:
             state.users.add(process)
             self._used.setdefault(process, set()).add(key)
+        known = self._processes.get(process)
+        state.uring = state.uring or (known is not None and known.uring)
         if process != state.process:
             body: dict[str, Value] = {"name": "process", **self.process_facts(process)}
             batch.records.append(Record(Kind.MARKER, state.id, state.moment(wall_ns), None, body))
@@ -178,6 +181,13 @@ class SessionTable:
             session = self._sessions.get(key)
             if session is not None:
                 session.announce = True
+
+    def uses_uring(self, process: ProcessKey) -> None:
+        """A process moves what is not seen: the sessions that it uses are not complete, as those that it will use."""
+        for key in self._used.get(process, ()):
+            session = self._sessions.get(key)
+            if session is not None:
+                session.state.uring = True
 
     def process_ended(self, process: ProcessKey, heirs: set[ProcessKey], time_ns: int) -> None:
         """A user of sessions is gone; its children may still hold its descriptors."""

@@ -81,6 +81,7 @@ class SessionState:
         exchange_last: the highest exchange number used; -1 before any.
         messages: MESSAGE records written; the next ordinal.
         orphaned_ns: boot clock when its last user ended; None while it has one.
+        uring: a user of it uses io_uring, which the classic tier does not see.
         reasons: further reasons why it is not complete, in order.
     """
 
@@ -121,6 +122,7 @@ class SessionState:
     exchange_last: int = -1
     messages: int = 0
     orphaned_ns: int | None = None
+    uring: bool = False
     reasons: list[str] = field(default_factory=list)
 
     def moment(self, wall_ns: int) -> int:

@@ -9,6 +9,7 @@ enum event_kind {
 	TLS_OPEN = 6,
 	TLS_CLOSE = 7,
 	FILE_MAPPED = 8,
+	URING_USED = 9,
 	SOCKET_DATA = 16,
 	TLS_DATA = 17,
 };

@@ -106,6 +106,8 @@ BPF_TABLE("lru_hash", u64, u8, born, 65536);
 #if !MODERN
 /* Connections that are over while a descriptor still holds them: where the kernel destroys such a socket, its inode is gone. */
 BPF_TABLE("lru_hash", u64, u64, over, 16384);
+/* Processes that were told to use io_uring: pid to start time. */
+BPF_TABLE("lru_hash", u32, u64, uring_users, 4096);
 #endif
 BPF_HASH(tls_streams, struct tls_key, struct tls_stream, 65536);
 /* One entry per thread inside a TLS call. */

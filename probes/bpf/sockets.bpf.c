@@ -7,28 +7,29 @@
  * per-syscall tracepoints, where the socket is found by its descriptor at entry and the bytes are read at exit.
  */
 
-static __always_inline u64 socket_id(u64 sk, u64 trusted)
-{
-#if MODERN
-	/* The cookie never is given twice until the host restarts. The helper makes one where there is none yet. */
-	return trusted ? bpf_get_socket_cookie((void *)trusted) : READ(u64, sk + OFFSET_SK_COOKIE);
-#else
-	u64 inode = READ(u64, sk + OFFSET_SK_SOCKET);
-	if (!inode)
-		return 0;
-	/* No cookie comes near bit 62, and the number still fits a signed one. */
-	return 1ULL << 62 | READ(u64, inode + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER);
-#endif
-}
-
-static __always_inline u32 tcp_written(u64 sk) { return READ(u32, sk + OFFSET_TCP_WRITE_SEQ); }
-static __always_inline u32 tcp_read(u64 sk) { return READ(u32, sk + OFFSET_TCP_COPIED_SEQ); }
-
 static __always_inline u64 inode_number(u64 sk)
 {
 	u64 socket = READ(u64, sk + OFFSET_SK_SOCKET);
 	return socket ? READ(u64, socket + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER) : 0;
 }
+
+static __always_inline u64 socket_id(u64 sk, u64 trusted)
+{
+#if MODERN
+	/*
+	 * The cookie never is given twice until the host restarts. The helper makes one where there is none yet; on a unix socket that is accepted, or
+	 * spliced from, before any send, nothing that we see could make it.
+	 */
+	if (sock_family(sk) != AF_UNIX)
+		return trusted ? bpf_get_socket_cookie((void *)trusted) : READ(u64, sk + OFFSET_SK_COOKIE);
+#endif
+	u64 number = inode_number(sk);
+	/* No cookie comes near bit 62, and the number still fits a signed one. */
+	return number ? 1ULL << 62 | number : 0;
+}
+
+static __always_inline u32 tcp_written(u64 sk) { return READ(u32, sk + OFFSET_TCP_WRITE_SEQ); }
+static __always_inline u32 tcp_read(u64 sk) { return READ(u32, sk + OFFSET_TCP_COPIED_SEQ); }
 
 /*
  * A socket that a member made cannot have spoken before. TCP needs no such witness, it counts. A descriptor that came from elsewhere, inherited
@@ -763,6 +764,31 @@ int on_call_exit(struct exit_args *ctx)
 		tell_moved(&call, &copy, ctx->result);
 	return 0;
 }
+
+/*
+ * io_uring moves bytes without a system call for each, and which socket they are for stands in memory that both sides write. So only who uses it is
+ * told, once for each process: on a socket where nobody counts, its record cannot be called complete.
+ */
+static __always_inline int tell_uring(void)
+{
+	struct member *member = current_member();
+	if (!member)
+		return 0;
+	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	u64 start = member->start_ns;
+	u64 *known = uring_users.lookup(&pid);
+	if (known && *known == start)
+		return 0;
+	uring_users.update(&pid, &start);
+	struct event_header event = {};
+	fill_header(&event, member, URING_USED, sizeof(event));
+	emit_control(&event, sizeof(event));
+	return 0;
+}
+
+int on_uring_made(struct exit_args *ctx) { return ctx->result < 0 ? 0 : tell_uring(); }
+/* A ring may be inherited or passed. */
+int on_uring_entered(void *ctx) { return tell_uring(); }
 
 /* One message of recvmmsg or sendmmsg, then the next. */
 int on_message(struct exit_args *ctx)

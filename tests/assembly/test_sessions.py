@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import pytest
 
 from capd.daemon.assembly import sessions as table
-from capd.daemon.assembly.completeness import FOREIGN
-from capd.probes.layouts import MidStream, Role
+from capd.daemon.assembly.completeness import FOREIGN, URING
+from capd.probes.layouts import EventKind, MidStream, Role
 from capd.recording.journal import Block
 from capd.recording.record import Kind, Record, Value
 from tests.assembly.world import (
@@ -25,6 +25,7 @@ from tests.assembly.world import (
     assemble,
     assembler,
     closed,
+    event,
     executed,
     exited,
     forked,
@@ -222,6 +223,23 @@ def test_a_socket_that_may_have_spoken_before_is_partial(told: int, completeness
     verdict, reasons = completeness
     assert {"verdict": verdict, "reasons": reasons} == close.body["completeness"]
     assert (told != MidStream.NO) == of_kind(records, Kind.OPEN)[-1].body["mid_stream"]
+
+
+@pytest.mark.parametrize(("transport", "counted"), [(UDP, False), ({}, True)])
+@pytest.mark.parametrize("when_ns", [500, 2_500])
+def test_a_process_that_uses_io_uring_is_trusted_where_the_kernel_counts(
+    transport: dict[str, int], *, counted: bool, when_ns: int
+) -> None:
+    """Told before or after it spoke: its UDP session is partial and its run says so; TCP counts for itself."""
+    daemon = Daemon()
+    story = begin(daemon)
+    facts = opened(1_000, 9, **transport)  # type: ignore[arg-type]
+    uses = event(EventKind.URING_USED, when_ns, b"")
+    ends = [closed(4_000, 9, 1, 0, (1, 0)), exited(5_000)]
+    story.append(daemon.cycle(10 * MS, control=[facts, uses, *ends], data=[moved(2_000, 9, REQUEST, 0, b"q")]))
+    records = assemble(story)
+    assert [("complete", []) if counted else ("partial", [URING])] == verdicts(records)
+    assert "io_uring" in markers(records)
 
 
 def test_a_child_that_may_have_inherited_a_socket_keeps_it_open() -> None:

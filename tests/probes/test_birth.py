@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from capd.probes.capture import Capture
-from capd.probes.layouts import DataEvent, EventKind, MidStream, SocketCloseEvent, SocketOpenEvent
+from capd.probes.layouts import Absence, DataEvent, EventKind, MidStream, SocketCloseEvent, SocketOpenEvent, UringUsedEvent
+from tests.probes.test_sockets import URING
 from tests.probes.watching import PYTHON, RUN, Seen, take, watch
 
 SOCKET = EventKind.SOCKET_DATA
@@ -181,3 +182,73 @@ def test_a_connection_that_was_over_before_its_process_ended_has_an_end(capture:
     (client,) = {event.socket for event in seen.of(SocketOpenEvent) if event.peer[0] == port}
     closed = [(event.position, event.kernel) for event in seen.of(SocketCloseEvent) if event.socket == client]
     assert [((3, 0), (3, 0))] == closed
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET"])
+def test_io_uring_on_a_socket_that_nobody_counts_on_is_told(capture: Capture, family: str) -> None:
+    """Modern: its bytes are counted, with the reason. Classic: who uses io_uring is told, once, before the socket's end."""
+    pair = "a, b = socket.socketpair()"
+    if family == "AF_INET":
+        pair = "a, b = socket.socket(type=2), socket.socket(type=2); b.bind(('127.0.0.1', 0)); a.connect(b.getsockname())"
+    seen = watch(
+        capture,
+        URING
+        + f"""
+    import os, socket
+    {pair}
+    submit(26, a.fileno(), ctypes.create_string_buffer(b"by the ring"), 11)
+    submit(26, a.fileno(), ctypes.create_string_buffer(b"by the ring"), 11)
+    assert b.recv(11) == b.recv(11) == b"by the ring"
+    os.write(a.fileno(), b"by a call")
+""",
+    )
+    if seen.output == b"refused\n":
+        pytest.skip("io_uring is switched off")
+    sent = [(event.position, event.length, event.absence, bytes(event.payload)) for event in seen.data(SOCKET, 0)]
+    if capture.tier == "modern":
+        told = [(0, 11, Absence.URING, b""), (11, 11, Absence.URING, b""), (22, 9, Absence.NONE, b"by a call")]
+        assert (told, []) == (sent, seen.of(UringUsedEvent))
+    else:
+        assert ([(0, 9, Absence.NONE, b"by a call")], [UringUsedEvent()]) == (sent, seen.of(UringUsedEvent))
+
+
+VMSPLICE = """
+    import ctypes, os, socket, struct
+    libc = ctypes.CDLL(None)
+    r, w = os.pipe()
+    def vmsplice(text):
+        buffer = ctypes.create_string_buffer(text, len(text))
+        assert len(text) == libc.vmsplice(w, struct.pack("QQ", ctypes.addressof(buffer), len(text)), 1, 0)
+        return buffer
+    def udp():
+        a, b = socket.socket(type=2), socket.socket(type=2)
+        b.bind(("127.0.0.1", 0)); a.connect(b.getsockname())
+        return a, b
+    def tcp():
+        server = socket.create_server(("127.0.0.1", 0))
+        return socket.create_connection(server.getsockname()), server.accept()[0]
+    kinds = {"tcp": tcp, "unix": socket.socketpair, "packets": lambda: socket.socketpair(type=5), "udp": udp}
+"""
+
+
+@pytest.mark.kernel
+@pytest.mark.parametrize("kind", ["tcp", "unix", "packets", "udp"])
+def test_what_is_spliced_is_counted_once(capture: Capture, kind: str) -> None:
+    """By vmsplice and splice into a socket and by splice out of it, of any kind: each byte once, as never held by the agent."""
+    seen = watch(
+        capture,
+        VMSPLICE
+        + f"""
+    a, b = kinds["{kind}"]()
+    kept = vmsplice(b"s" * 3000)
+    assert 3000 == os.splice(r, a.fileno(), 3000)
+    assert 3000 == os.splice(b.fileno(), w, 3000)
+    assert b"s" * 3000 == os.read(r, 9000)
+    a.send(b"after")
+    b.recv(9)
+""",
+    )
+    for direction in (0, 1):
+        told = [(event.position, event.length, event.absence) for event in seen.data(SOCKET, direction)]
+        assert [(0, 3000, Absence.KERNEL_COPY), (3000, 5, Absence.NONE)] == told
