@@ -7,13 +7,14 @@ presentation.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import date, timedelta
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 from uuid import UUID
 
 import duckdb
 
+from capd.recording.bucket import Bucket
 from capd.recording.catalogue.filesystem import SCHEME, BucketFilesystem
 from capd.recording.catalogue.layout import Part, day_of, day_prefix, parse_key, table_prefix
 from capd.recording.catalogue.questions import RUNS_VIEW, SEARCHED, SESSIONS_VIEW, terms_of
@@ -35,31 +36,21 @@ MEMORY_MAX: Final = "1GB"
 _DAY: Final = timedelta(days=1)
 
 
-class Source(Protocol):
-    """What is needed of a bucket."""
-
-    def list(self, prefix: str) -> Iterable[tuple[str, int]]:
-        """Give key and size of every object below a prefix."""
-
-    def read(self, key: str, offset: int, length: int) -> bytes:
-        """Give a range of an object."""
-
-
 class Fleet:
     """Answers questions about every host whose catalogue is in a bucket. Use it from one thread."""
 
-    def __init__(self, source: Source, *, clock: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, bucket: Bucket, *, clock: Callable[[], int] = time.time_ns) -> None:
         """Prepare to ask; nothing is read yet.
 
         Args:
-            source: the bucket.
+            bucket: where the catalogue is.
             clock: wall time in ns since 1970 UTC: later days are not looked for.
         """
-        self._source = source
+        self._bucket = bucket
         self._clock = clock
         self._sizes: dict[str, int] = {}
         self._listed: dict[tuple[str, tuple[date, date] | None], list[Part]] = {}
-        self._filesystem = BucketFilesystem(source.read, self._sizes)
+        self._filesystem = BucketFilesystem(bucket.read, self._sizes)
         self._connection = duckdb.connect(
             config={
                 "autoinstall_known_extensions": "false",
@@ -211,11 +202,11 @@ class Fleet:
         if known is not None:
             return known
         if days is None or (days[1] - days[0]).days > DAYS_LISTED_MAX:
-            listed = [*self._source.list(table_prefix(table))]
+            listed = self._bucket.list(table_prefix(table))
         else:
             count = (days[1] - days[0]).days + 1
-            listed = [found for day in range(count) for found in self._source.list(day_prefix(table, days[0] + day * _DAY))]
-        parts = [part for key, size in listed if (part := parse_key(key, size)) is not None]
+            listed = [found for day in range(count) for found in self._bucket.list(day_prefix(table, days[0] + day * _DAY))]
+        parts = [part for entry in listed if (part := parse_key(entry.key, entry.size)) is not None]
         if days is not None:
             parts = [part for part in parts if days[0] <= part.day <= days[1]]
         self._sizes.update({part.key: part.size for part in parts})

@@ -18,7 +18,7 @@ from capd.recording.rows import NANOSECONDS
 
 PREFIX: Final = "catalogue/"
 _KEY: Final = re.compile(
-    r"catalogue/(?P<table>[a-z]+)/date=(?P<day>\d{4}-\d\d-\d\d)/host=(?P<host>[0-9a-f-]{36})/(?P<first>\d{12})-(?P<last>\d{12})\.parquet"
+    r"catalogue/(?P<table>[a-z]+)/date=(?P<day>\d{4}-\d\d-\d\d)/host=(?P<host>[0-9a-f-]{36})/(?P<first>\d{12})\.parquet"
 )
 
 
@@ -30,7 +30,7 @@ class Part:
         table: its table.
         day: UTC day on which its segments were created.
         host: who wrote them.
-        first, last: their numbers, both included.
+        first: number of the first of them; the file itself says which is the last.
         size: bytes of the file.
     """
 
@@ -38,13 +38,12 @@ class Part:
     day: date
     host: UUID
     first: int
-    last: int
     size: int = 0
 
     @property
     def key(self) -> str:
         """Its place in the bucket."""
-        return f"{table_prefix(self.table)}date={self.day}/host={self.host}/{self.first:012d}-{self.last:012d}.parquet"
+        return f"{table_prefix(self.table)}date={self.day}/host={self.host}/{self.first:012d}.parquet"
 
 
 def table_prefix(table: str) -> str:
@@ -66,7 +65,12 @@ def parse_key(key: str, size: int) -> Part | None:
         day, host = date.fromisoformat(match["day"]), UUID(match["host"])
     except ValueError:
         return None
-    return Part(table=match["table"], day=day, host=host, first=int(match["first"]), last=int(match["last"]), size=size)
+    return Part(table=match["table"], day=day, host=host, first=int(match["first"]), size=size)
+
+
+def host_prefix(table: str, day: date, host: UUID) -> str:
+    """Give what the keys of one host and day of a table begin with."""
+    return f"{day_prefix(table, day)}host={host}/"
 
 
 def day_of(time_ns: int) -> date:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
+from capd.recording.bucket import Bucket, Outcome
 from capd.recording.identity import uuid7_from
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
@@ -20,35 +23,35 @@ from capd.recording.segment.layout import sealed_path
 pytest.importorskip("pyarrow", reason="the fleet extra is not installed")
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")
 
+import pyarrow.parquet as pq
+
 from capd.recording.catalogue.fleet import Fleet
 from capd.recording.catalogue.layout import Part, day_of, parse_key
 from capd.recording.catalogue.rows import Gathering
 from capd.recording.catalogue.schema import TABLES, pack, range_of
 from capd.recording.catalogue.snippet import snippet
+from capd.recording.catalogue.writing import (
+    AGE_MAX_NS,
+    SEGMENTS_MAX,
+    Candidate,
+    CatalogueWriter,
+    next_ranges,
+)
 
 START_NS = 1_763_700_000_000_000_000
+DAY_NS = 86_400_000_000_000
 HOST = UUID(int=1)
 Conversation = Callable[..., list[Record]]
 
 
-class Objects(dict[str, bytes]):
-    """A bucket in memory that counts what is read of it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.reads: list[tuple[str, int]] = []
-
-    def list(self, prefix: str) -> Iterator[tuple[str, int]]:
-        """Give key and size of what is below a prefix."""
-        yield from ((key, len(data)) for key, data in self.items() if key.startswith(prefix))
-
-    def read(self, key: str, offset: int, length: int) -> bytes:
-        """Give a range, and remember it."""
-        self.reads.append((key, length))
-        return self[key][offset : offset + length]
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    """Give an empty bucket in a directory."""
+    (tmp_path / "bucket").mkdir()
+    return Bucket.open(str(tmp_path / "bucket"))
 
 
-def put(objects: Objects, directory: Path, first: int, last: int) -> None:
+def put(bucket: Bucket, directory: Path, first: int, last: int) -> None:
     """Put the catalogue files of some segments into a bucket."""
     gathering = Gathering()
     for sequence in range(first, last + 1):
@@ -57,13 +60,13 @@ def put(objects: Objects, directory: Path, first: int, last: int) -> None:
             day, host = day_of(reader.footer.header.created_ns), reader.footer.header.host
             gathering.receive(reader.footer, reader.file_bytes, reader.records())
     for table, rows in gathering.tables().items():
-        part = Part(table=table, day=day, host=host, first=first, last=last)
-        objects[part.key] = pack(table, rows, first=first, last=last)
+        part = Part(table=table, day=day, host=host, first=first)
+        bucket.create(part.key, pack(table, rows, first=first, last=last))
 
 
 def write(directory: Path, segments: list[list[Record]], day: int = 0) -> None:
     """Write one sealed segment for each list of records."""
-    now = START_NS + day * 86_400_000_000_000
+    now = START_NS + day * DAY_NS
     writer = SegmentWriter(directory, host=HOST, clock=lambda: now)
     for records in segments:
         writer.append(records)
@@ -73,7 +76,7 @@ def write(directory: Path, segments: list[list[Record]], day: int = 0) -> None:
 
 
 @pytest.fixture
-def recorded(tmp_path: Path, conversation: Conversation) -> tuple[Objects, Index]:
+def recorded(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> tuple[Bucket, Index]:
     """Give a bucket with the catalogue of three conversations, the second over two segments and two files, and their index."""
     first, second, third = (conversation(number, 3) for number in range(3))
     run = second[0].body["run"]
@@ -82,10 +85,9 @@ def recorded(tmp_path: Path, conversation: Conversation) -> tuple[Objects, Index
     selected = Record(Kind.MARKER, UUID(bytes=run), START_NS, None, {"name": "run", **facts})
     write(tmp_path / "segments", [[selected, *first, *second[:5]], [*second[5:], *third]])
     Index.rebuild(tmp_path / "capd.db", tmp_path / "segments")
-    objects = Objects()
-    put(objects, tmp_path / "segments", 1, 1)
-    put(objects, tmp_path / "segments", 2, 2)
-    return objects, Index.open(tmp_path / "capd.db", readonly=True)
+    put(bucket, tmp_path / "segments", 1, 1)
+    put(bucket, tmp_path / "segments", 2, 2)
+    return bucket, Index.open(tmp_path / "capd.db", readonly=True)
 
 
 @pytest.mark.parametrize(
@@ -102,35 +104,35 @@ def recorded(tmp_path: Path, conversation: Conversation) -> tuple[Objects, Index
         SessionFilter(until_ns=START_NS + 500_000_000),
     ],
 )
-def test_sessions_are_those_of_the_index(recorded: tuple[Objects, Index], where: SessionFilter) -> None:
+def test_sessions_are_those_of_the_index(recorded: tuple[Bucket, Index], where: SessionFilter) -> None:
     """For every filter the catalogue gives the rows that the index gives, though a session is in two files."""
-    objects, index = recorded
-    given = [row.to_json() for row in Fleet(objects).sessions(where)]
+    bucket, index = recorded
+    given = [row.to_json() for row in Fleet(bucket).sessions(where)]
     assert given == [row.to_json() for row in index.sessions(where)]
 
 
-def test_a_session_is_found_by_the_start_of_its_id(recorded: tuple[Objects, Index]) -> None:
+def test_a_session_is_found_by_the_start_of_its_id(recorded: tuple[Bucket, Index]) -> None:
     """A prefix finds what it finds in the index, and only the files of its days are read."""
-    objects, index = recorded
+    bucket, index = recorded
     (wanted,) = index.sessions(limit=1)
-    assert Fleet(objects).session(str(wanted.session)[:18]).to_json() == wanted.to_json()
-    assert Fleet(objects).find_session(UUID(int=7)) is None
+    assert Fleet(bucket).session(str(wanted.session)[:18]).to_json() == wanted.to_json()
+    assert Fleet(bucket).find_session(UUID(int=7)) is None
 
 
-def test_runs_are_those_of_the_index(recorded: tuple[Objects, Index]) -> None:
+def test_runs_are_those_of_the_index(recorded: tuple[Bucket, Index]) -> None:
     """Runs come with the number of their sessions and are found by name."""
-    objects, index = recorded
-    assert [row.to_json() for row in Fleet(objects).runs()] == [row.to_json() for row in index.runs()]
-    assert Fleet(objects).run("nightly").to_json() == index.run("nightly").to_json()
+    bucket, index = recorded
+    assert [row.to_json() for row in Fleet(bucket).runs()] == [row.to_json() for row in index.runs()]
+    assert Fleet(bucket).run("nightly").to_json() == index.run("nightly").to_json()
 
 
 @pytest.mark.parametrize(
     "words", ["message", "MESSAGE 1", '"message 1"', '"1 message"', "mess*", "essage", "session 2", "", "*"]
 )
-def test_search_means_what_it_means_to_the_index(recorded: tuple[Objects, Index], words: str) -> None:
+def test_search_means_what_it_means_to_the_index(recorded: tuple[Bucket, Index], words: str) -> None:
     """Words, phrases and beginnings find the same messages in the same order."""
-    objects, index = recorded
-    found = Fleet(objects).search(words)
+    bucket, index = recorded
+    found = Fleet(bucket).search(words)
     key = [(hit.time_ns, hit.session, hit.ordinal, hit.direction, hit.type, hit.exchange) for hit in found]
     assert key == [
         (hit.time_ns, hit.session, hit.ordinal, hit.direction, hit.type, hit.exchange) for hit in index.search(words)
@@ -138,58 +140,55 @@ def test_search_means_what_it_means_to_the_index(recorded: tuple[Objects, Index]
     assert all(hit.snippet[start:end].lower() in hit.snippet.lower() for hit in found for start, end in hit.matches)
 
 
-def test_search_keeps_to_a_filter(recorded: tuple[Objects, Index]) -> None:
+def test_search_keeps_to_a_filter(recorded: tuple[Bucket, Index]) -> None:
     """A filter on sessions and times narrows a search as it does in the index."""
-    objects, index = recorded
+    bucket, index = recorded
     session = index.sessions(limit=1)[0].session
     for where in (
         SessionFilter(session=session),
         SessionFilter(from_ns=START_NS + 1_002_000_000, until_ns=START_NS + 2_000_000_000),
     ):
         expected = [(hit.session, hit.ordinal) for hit in index.search("message", where)]
-        assert [(hit.session, hit.ordinal) for hit in Fleet(objects).search("message", where)] == expected
+        assert [(hit.session, hit.ordinal) for hit in Fleet(bucket).search("message", where)] == expected
         assert expected
 
 
-def test_an_exchange_and_its_segments_are_found(recorded: tuple[Objects, Index]) -> None:
+def test_an_exchange_and_its_segments_are_found(recorded: tuple[Bucket, Index]) -> None:
     """Where a message's exchange began, and which segments hold a session, is known without reading a segment."""
-    objects, index = recorded
+    bucket, index = recorded
     session = index.sessions()[1].session
-    fleet = Fleet(objects)
+    fleet = Fleet(bucket)
     assert fleet.exchange_start(session, 3) == index.exchange_start(session, 3)
     assert fleet.exchange_start(session, 99) is None
     assert [sequence for _, _, sequence in fleet.segments_of(session)] == index.segments_of(session) == [1, 2]
 
 
-def test_only_the_days_that_are_asked_for_are_read(tmp_path: Path, conversation: Conversation) -> None:
+def test_only_the_days_that_are_asked_for_are_read(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
     """A question about yesterday does not touch the files of other days."""
-    objects = Objects()
     for day in range(5):
         directory = tmp_path / str(day)
         write(directory, [conversation(day)], day)
-        put(objects, directory, 1, 1)
-    clock = START_NS + 4 * 86_400_000_000_000
-    Fleet(objects, clock=lambda: clock).sessions(SessionFilter(from_ns=clock))
-    assert {parse_key(key, 0).day.isoformat() for key, _ in objects.reads if parse_key(key, 0)} == {  # type: ignore[union-attr]
-        day_of(START_NS + day * 86_400_000_000_000).isoformat() for day in (3, 4)
-    }
+        put(bucket, directory, 1, 1)
+    bucket.counters.requests = 0
+    clock = START_NS + 4 * DAY_NS
+    Fleet(bucket, clock=lambda: clock).sessions(SessionFilter(from_ns=clock))
+    assert bucket.counters.requests == 3 + 2  # lists of yesterday, today and tomorrow; the two files that there are
 
 
-def test_a_large_file_is_read_in_ranges(tmp_path: Path, conversation: Conversation) -> None:
+def test_a_large_file_is_read_in_ranges(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
     """Of a file of many messages a question about sessions reads nothing, and one about times a part."""
-    objects = Objects()
     write(tmp_path, [[record for number in range(400) for record in conversation(number, 40)]])
-    put(objects, tmp_path, 1, 1)
-    (large,) = [key for key in objects if "/messages/" in key]
-    fleet = Fleet(objects)
-    fleet.sessions()
-    assert large not in {key for key, _ in objects.reads}
-    fleet.exchange_start(fleet.sessions(limit=1)[0].session, 3)
-    read = sum(length for key, length in objects.reads if key == large)
-    assert 0 < read < len(objects[large])
+    put(bucket, tmp_path, 1, 1)
+    sizes = {entry.key.split("/")[1]: entry.size for entry in bucket.list("catalogue/")}
+    fleet = Fleet(bucket)
+    (newest,) = fleet.sessions(limit=1)
+    assert bucket.counters.bytes_read <= sizes["sessions"]
+    before = bucket.counters.bytes_read
+    fleet.exchange_start(newest.session, 3)
+    assert 0 < bucket.counters.bytes_read - before < sizes["messages"]
 
 
-def test_what_cannot_be_read_keeps_its_session(tmp_path: Path, conversation: Conversation) -> None:
+def test_what_cannot_be_read_keeps_its_session(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
     """Of encrypted segments the host's index gives the sessions; messages are not there, and the segment says so."""
     write(tmp_path / "segments", [conversation(1)])
     Index.rebuild(tmp_path / "capd.db", tmp_path / "segments")
@@ -207,7 +206,7 @@ def test_what_cannot_be_read_keeps_its_session(tmp_path: Path, conversation: Con
     assert not tables["messages"]
 
 
-def test_hostile_text_becomes_valid(tmp_path: Path, conversation: Conversation) -> None:
+def test_hostile_text_becomes_valid(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
     """Names that are no Unicode, numbers beyond 64 bits and wild ports do not hinder a file."""
     opening, *rest = conversation(1)
     hostile = {
@@ -217,9 +216,8 @@ def test_hostile_text_becomes_valid(tmp_path: Path, conversation: Conversation) 
         "target": {"host": "x\udcff", "port": 1 << 40, "name": None},
     }
     write(tmp_path, [[Record(Kind.OPEN, opening.session, opening.time_ns, None, hostile), *rest]])
-    objects = Objects()
-    put(objects, tmp_path, 1, 1)
-    (row,) = Fleet(objects).sessions()
+    put(bucket, tmp_path, 1, 1)
+    (row,) = Fleet(bucket).sessions()
     assert row.target.port is None
     assert row.run_name is not None
     assert row.run_name.isascii()
@@ -227,8 +225,6 @@ def test_hostile_text_becomes_valid(tmp_path: Path, conversation: Conversation) 
 
 def test_a_file_says_which_segments_it_is_of() -> None:
     """Range and version are in the file; a later version is refused."""
-    import pyarrow.parquet as pq  # noqa: PLC0415 - only installed with the extra
-
     metadata = pq.read_metadata(io.BytesIO(pack("gaps", [], first=3, last=9))).metadata
     assert range_of(metadata) == (3, 9)
     with pytest.raises(ValueError, match="version is 2"):
@@ -240,7 +236,7 @@ def test_a_file_says_which_segments_it_is_of() -> None:
 @pytest.mark.parametrize("table", TABLES)
 def test_keys_are_read_back(table: str) -> None:
     """A key gives the file that it was made of."""
-    part = Part(table=table, day=day_of(START_NS), host=HOST, first=1, last=20, size=5)
+    part = Part(table=table, day=day_of(START_NS), host=HOST, first=1, size=5)
     assert parse_key(part.key, 5) == part
 
 
@@ -268,10 +264,10 @@ def test_a_snippet_shows_where_the_words_are(text: str, words: list[str], piece:
     assert [given[start:end] for start, end in matches] == found
 
 
-def test_the_second_direction_is_kept(recorded: tuple[Objects, Index]) -> None:
+def test_the_second_direction_is_kept(recorded: tuple[Bucket, Index]) -> None:
     """Messages know their direction."""
-    objects, _ = recorded
-    assert {hit.direction for hit in Fleet(objects).search("message")} == set(Direction)
+    bucket, _ = recorded
+    assert {hit.direction for hit in Fleet(bucket).search("message")} == set(Direction)
 
 
 def test_ids_tell_their_day() -> None:
@@ -289,3 +285,112 @@ def test_every_column_is_documented() -> None:
     }
     assert set(TABLES) <= named
     assert columns - hidden - named == set()
+
+
+def candidate(sequence: int, *, at: int = START_NS, raw_bytes: int = 1_000) -> Candidate:
+    """Give a segment of a sequence number."""
+    return Candidate(sequence=sequence, created_ns=at, sealed_ns=at, raw_bytes=raw_bytes)
+
+
+TODAY = day_of(START_NS)
+LATE = START_NS + AGE_MAX_NS
+
+
+@pytest.mark.parametrize(
+    ("candidates", "covered", "now_ns", "ranges"),
+    [
+        pytest.param([], {}, LATE, [], id="nothing"),
+        pytest.param([candidate(1), candidate(2)], {}, START_NS, [], id="young ones wait for others"),
+        pytest.param([candidate(1), candidate(2)], {}, LATE, [(1, 2)], id="not longer than the limit"),
+        pytest.param([candidate(1), candidate(2)], {TODAY: 1}, LATE, [(2, 2)], id="what is covered is not taken again"),
+        pytest.param([candidate(1), candidate(3)], {}, LATE, [(1, 1), (3, 3)], id="a range has no hole"),
+        pytest.param([candidate(n) for n in range(1, SEGMENTS_MAX + 2)], {}, START_NS, [(1, SEGMENTS_MAX)], id="full"),
+        pytest.param([candidate(1, raw_bytes=1 << 28), candidate(2)], {}, START_NS, [(1, 1)], id="large"),
+        pytest.param(
+            [candidate(1), candidate(2, at=START_NS + DAY_NS)], {}, START_NS + DAY_NS, [(1, 1)], id="a day ends a range"
+        ),
+        pytest.param([candidate(5, at=START_NS + DAY_NS)], {TODAY: 9}, LATE + DAY_NS, [(5, 5)], id="days are covered apart"),
+    ],
+)
+def test_ranges_are_due_when_full_or_old(
+    candidates: list[Candidate], covered: dict[date, int], now_ns: int, ranges: list[tuple[int, int]]
+) -> None:
+    """Segments share a file until it is full, its day is over or its oldest segment has waited long enough."""
+    due = next_ranges(candidates, covered, now_ns)
+    assert [(chosen[0].sequence, chosen[-1].sequence) for chosen in due] == ranges
+
+
+def cataloguer(bucket: Bucket, directory: Path) -> CatalogueWriter:
+    """Give a writer for the segments of a directory, without an index."""
+    return CatalogueWriter(
+        bucket, HOST, lambda sequence: sealed_path(directory, sequence), find_session=lambda _: None, find_run=lambda _: None
+    )
+
+
+def catalogued(bucket: Bucket) -> dict[str, int]:
+    """Give the number of files of each table."""
+    return dict(Counter(entry.key.split("/")[1] for entry in bucket.list("catalogue/")))
+
+
+def test_a_later_writer_goes_on_where_the_first_ended(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
+    """Three segments, two at first: every message is in the catalogue once, whoever writes."""
+    write(tmp_path, [conversation(number) for number in range(3)])
+    three = [candidate(number) for number in (1, 2, 3)]
+    assert cataloguer(bucket, tmp_path).extend(three[:2], LATE) == {TODAY: 2}
+    for _ in range(2):
+        assert cataloguer(bucket, tmp_path).extend(three, LATE) == {TODAY: 3}
+    assert catalogued(bucket) == dict.fromkeys(TABLES, 2)
+    assert len(Fleet(bucket).search("message", limit=100)) == 3 * 4
+
+
+def test_two_writers_with_different_ends_agree(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
+    """Of two that start at the same segment the first decides where the range ends; the other goes on from there."""
+    write(tmp_path, [conversation(number) for number in range(3)])
+    slow = cataloguer(bucket, tmp_path)
+    three = [candidate(number) for number in (1, 2, 3)]
+    create = bucket.create
+
+    def overtaken(key: str, content: bytes | Path) -> Outcome:
+        bucket.create = create  # type: ignore[method-assign] # once
+        cataloguer(bucket, tmp_path).extend(three[:1], LATE)
+        return create(key, content)
+
+    bucket.create = overtaken  # type: ignore[method-assign] # another shipper is faster
+    assert slow.extend(three, LATE) == {TODAY: 3}
+    assert catalogued(bucket) == dict.fromkeys(TABLES, 2)
+    assert len(Fleet(bucket).search("message", limit=100)) == 3 * 4
+
+
+@pytest.mark.parametrize("survivors", range(1, len(TABLES)))
+def test_a_killed_writer_leaves_no_hole(tmp_path: Path, bucket: Bucket, conversation: Conversation, survivors: int) -> None:
+    """Killed after any of its files, the next writer creates the others of the same range."""
+    write(tmp_path, [conversation(number) for number in range(2)])
+    two = [candidate(number) for number in (1, 2)]
+    create = bucket.create
+    created: list[str] = []
+
+    def dying(key: str, content: bytes | Path) -> Outcome:
+        if len(created) == survivors:
+            raise KeyboardInterrupt
+        created.append(key)
+        return create(key, content)
+
+    bucket.create = dying  # type: ignore[method-assign] # kill -9 at this moment
+    with pytest.raises(KeyboardInterrupt):
+        cataloguer(bucket, tmp_path).extend(two, LATE)
+    bucket.create = create  # type: ignore[method-assign]
+    assert cataloguer(bucket, tmp_path).extend(two, LATE) == {TODAY: 2}
+    assert catalogued(bucket) == dict.fromkeys(TABLES, 1)
+
+
+def test_a_damaged_segment_is_said_to_be_unreadable(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
+    """A frame with a wrong byte does not stop the catalogue; the segment's row says that its messages are not there."""
+    write(tmp_path, [conversation(1), conversation(2)])
+    path = sealed_path(tmp_path, 1)
+    data = bytearray(path.read_bytes())
+    data[150] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+    assert cataloguer(bucket, tmp_path).extend([candidate(1), candidate(2)], LATE) == {TODAY: 2}
+    (key,) = [entry.key for entry in bucket.list("catalogue/segments/")]
+    assert pq.read_table(io.BytesIO(bucket.read(key))).column("readable").to_pylist() == [False, True]
