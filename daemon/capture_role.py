@@ -31,6 +31,7 @@ from capd.daemon.run_keeping import RunKeeper
 from capd.daemon.runs import Registry
 from capd.daemon.spool import Spool
 from capd.probes.capture import Capture, CaptureSettings
+from capd.recording import keys
 from capd.recording.durable import replace_content
 
 BATCH_SECONDS: Final = 0.005
@@ -82,6 +83,7 @@ class Daemon:
         lock = InstanceLock(configuration.lock_file, configuration.state_lock_file).acquire()
         stack.callback(lock.release)
         state_directory.check_room(configuration)
+        keys.ensure(configuration.keys_dir, group=user.gid)  # before the host's id, which the recorder waits for
         self._host = state_directory.host_id(configuration.host_file)
         self._boot = state_directory.boot_id()
         self._warnings = [*mounts.mount_missing(), *_namespace_warning()]

@@ -123,6 +123,11 @@ class Configuration(_Section):
         return self.state_dir / "host"
 
     @property
+    def keys_dir(self) -> Path:
+        """The host's signing key and its public keys; root writes, the recorder's group reads."""
+        return self.state_dir / "keys"
+
+    @property
     def journal_dir(self) -> Path:
         """Raw capture; root writes, the recorder's group reads."""
         return self.state_dir / "journal"

@@ -39,11 +39,13 @@ from capd.recording.errors import CapdError, IndexUnusableError, StorageFullErro
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Block, JournalDamage, JournalReader, Position
+from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
-from capd.recording.segment import SegmentReader, SegmentWriter, recover
+from capd.recording.segment import Sealing, SegmentReader, SegmentWriter, recover
 from capd.recording.segment.layout import sealed_path
+from capd.recording.segment.trailer import Signer
 
 POLL_SECONDS: Final = 0.03
 """How often the journal is looked at while it grows: what a follower waits at most."""
@@ -71,8 +73,14 @@ sixth of the time, and finds nothing: nothing here refers to itself."""
 class Recorder:
     """One recorder at work in the directories of one configuration."""
 
-    def __init__(self, configuration: Configuration, *, host: UUID, user: str) -> None:
+    def __init__(self, configuration: Configuration, *, host: UUID, user: str, signer: Signer | None = None) -> None:
         """Recover what an earlier one left, and stand where it stood.
+
+        Args:
+            configuration: of this instance.
+            host: its id.
+            user: who the recorder runs as, for the status.
+            signer: the host's key; None leaves segments unsigned.
 
         Raises:
             CapdError: a directory cannot be used, or holds what a later capd wrote.
@@ -87,7 +95,9 @@ class Recorder:
         self._refused_at: float | None = None
         self._last_block: Block | None = None
         self._memory = Memory(configuration.recorder_dir, configuration.position_file)
-        recovery = recover(configuration.segments_dir, clock=time.time_ns, quarantine=configuration.quarantine_dir)
+        recovery = recover(
+            configuration.segments_dir, clock=time.time_ns, signer=signer, quarantine=configuration.quarantine_dir
+        )
         self._index = _open_index(configuration)
         self._projection = Projection(load_session=self._index.find_session, load_run=self._index.find_run)
         remembered = self._memory.load()
@@ -107,7 +117,9 @@ class Recorder:
             host=host,
             clock=time.time_ns,
             sequence=recovery.next_sequence,
+            previous=recovery.previous,
             position=self._position,
+            sealing=Sealing(signer=signer),
         )
         self._index_behind = False
         self._flushed_bytes = 0
@@ -418,7 +430,7 @@ def run_recorder(configuration: Configuration) -> None:
         if host is None:
             time.sleep(POLL_SECONDS)
     if host is not None:
-        recorder = Recorder(configuration, host=host, user=str(user))
+        recorder = Recorder(configuration, host=host, user=str(user), signer=HostKey.load(configuration.keys_dir))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: recorder.stop())
         signal.signal(signal.SIGUSR1, lambda _number, _frame: recorder.ask_seal())

@@ -105,13 +105,14 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is no regular file")
 
 
-def replace_content(path: Path, content: bytes, *, mode: int = FILE_MODE, sync: bool = True) -> None:
+def replace_content(path: Path, content: bytes, *, mode: int = FILE_MODE, group: int | None = None, sync: bool = True) -> None:
     """Give a file new content in one step: a reader or a crash meets the old content or the new, whole.
 
     Args:
         path: the file; it need not exist.
         content: what it shall hold.
         mode: permission bits of the file.
+        group: group of the file; None: the caller's.
         sync: whether the content must survive a power cut; without, it only survives the death of the process.
 
     Raises:
@@ -121,6 +122,8 @@ def replace_content(path: Path, content: bytes, *, mode: int = FILE_MODE, sync: 
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
     try:
         os.fchmod(fd, mode)
+        if group is not None:
+            os.fchown(fd, -1, group)
         write_whole(fd, [content], 0)
         if sync:
             os.fsync(fd)

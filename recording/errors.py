@@ -107,6 +107,60 @@ class CorruptSegmentError(CapdError):
         self.reason = reason
 
 
+class EncryptedError(CapdError):
+    """The recording is encrypted, and no identity was given to read it with."""
+
+    exit_status = ExitStatus.NOT_PERMITTED
+    hint = "give `--identity FILE` (or CAPD_IDENTITY) with the age identity of one of the recipients"
+
+    def __init__(self, what: Path | str, recipients: int) -> None:
+        whom = "one recipient" if recipients == 1 else f"{recipients} recipients"
+        super().__init__(f"{what} is encrypted to {whom}")
+
+
+class WrongIdentityError(EncryptedError):
+    """None of the identities given opens the recording. age does not tell whose would."""
+
+    hint = "find the identity of a recipient that `[encryption] recipients` named when this was recorded"
+
+    def __init__(self, what: Path | str, source: str, identities: int, recipients: int) -> None:
+        super().__init__(what, recipients)
+        whose = "the identity" if identities == 1 else f"none of the {identities} identities"
+        verb = "does not open" if identities == 1 else "opens"
+        self.args = (f"{self.args[0]}; {whose} in {source} {verb} it",)
+
+
+class RecipientError(CapdError):
+    """A recipient is none that capd can encrypt to."""
+
+    exit_status = ExitStatus.USAGE
+    hint = "`age-keygen -y IDENTITY_FILE` prints the recipient of an identity: it starts with age1"
+
+    def __init__(self, text: str, *, secret: bool) -> None:
+        what = "an identity, which is secret and has no place here" if secret else f"{text!r}, which is no age X25519 recipient"
+        super().__init__(f"a recipient is {what}")
+
+
+class IdentityFileError(CapdError):
+    """The file given with --identity holds something else than age identities."""
+
+    exit_status = ExitStatus.USAGE
+    hint = "give the file that `age-keygen` wrote; its identities start with AGE-SECRET-KEY-1"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} is no identity file: {reason}")
+
+
+class HostKeyError(CapdError):
+    """The key that signs, or checks, a host's recording cannot be used."""
+
+    exit_status = ExitStatus.STATE
+    hint = 'the daemon makes `state_dir/keys` at its first start; bring a copy back, or see "Keys" in docs/operations.md'
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"cannot use the key {path}: {reason}")
+
+
 class IndexUnusableError(CapdError):
     """The index cannot be opened or is not an index of capd."""
 

@@ -137,7 +137,7 @@ def _identity(identity: bytes) -> UUID:
 
 
 def unpack_arrays(raw: bytes | memoryview) -> Iterator[list[object]]:
-    """Give the arrays that follow each other in the raw bytes of a frame: its preamble, then its records.
+    """Give the arrays that follow each other in the raw bytes of a frame: its records.
 
     Raises:
         MalformedRecordError: the bytes are not whole msgpack arrays.

@@ -1,41 +1,52 @@
-"""Verification: whether segments are what was written, and whole.
+"""Verification of content: whether segments hold records that follow each other as they must, record by record.
 
-What lives here: the checks, over bytes; and a thin walk over files. What must not: repair, presentation. The checks read the
-layout on their own instead of through the reader, so that a defect there cannot hide damage.
+What lives here: the checks, over bytes; and a thin walk over files. What must not: signatures and the chain, which need no
+content (seals.py), repair, presentation. The checks read the layout on their own instead of through the reader, so that a
+defect there cannot hide damage.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
+from typing import Final
 from uuid import UUID
 
 import zstandard
 
+from capd.recording.age import NoKeys
 from capd.recording.durable import open_regular
-from capd.recording.errors import on_disk
+from capd.recording.errors import EncryptedError, on_disk
 from capd.recording.journal.block import Position
 from capd.recording.record import Direction, Kind, MalformedRecordError, Record, from_fields, unpack_arrays
-from capd.recording.segment.footer import APPLICATION_LAYER, Footer, SessionEntry, parse_footer, parse_trailer
+from capd.recording.segment.cipher import FrameCipher, Keys
+from capd.recording.segment.footer import Footer, SessionEntry, parse_footer
+from capd.recording.segment.frame_index import APPLICATION_LAYER, FrameIndex, Tally
 from capd.recording.segment.layout import (
     FILE_HEADER,
     FRAME_HEADER,
+    KEY_BLOCK_BYTES_MAX,
     SEALED_SUFFIX,
-    TRAILER,
+    UNSIGNED_VERSION,
+    CutHeaderError,
     FileHeader,
     FrameHeader,
     MalformedSegmentError,
     NewerSegmentError,
     Preamble,
+    bound_part,
     check_frame,
     decompress,
     sequence_of,
 )
+from capd.recording.segment.trailer import parse_trailer, trailer_bytes
+
+_NO_KEYS: Final = NoKeys()
 
 
 class Fault(StrEnum):
@@ -178,8 +189,12 @@ class Chain:
         return None
 
 
-def verify_files(paths: Iterable[Path]) -> Iterator[FileReport]:
+def verify_files(paths: Iterable[Path], keys: Keys = _NO_KEYS) -> Iterator[FileReport]:
     """Check segments, given in their order: each by itself, and that they follow each other.
+
+    Args:
+        paths: the files.
+        keys: who opens encrypted frames; of those that stay closed only the outside is checked.
 
     Raises:
         StateDirectoryError: a file cannot be read.
@@ -192,13 +207,13 @@ def verify_files(paths: Iterable[Path]) -> Iterator[FileReport]:
             size = path.stat().st_size
             if sealed and size:
                 with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-                    report = verify_segment(path, data, chain, sealed=True)
+                    report = verify_segment(path, data, chain, sealed=True, keys=keys)
             else:
-                report = verify_segment(path, file.read(), chain, sealed=sealed)
+                report = verify_segment(path, file.read(), chain, sealed=sealed, keys=keys)
         yield report
 
 
-def verify_directory(directory: Path) -> Iterator[FileReport]:
+def verify_directory(directory: Path, keys: Keys = _NO_KEYS) -> Iterator[FileReport]:
     """Check all segments of a directory in their order.
 
     Raises:
@@ -206,12 +221,12 @@ def verify_directory(directory: Path) -> Iterator[FileReport]:
     """
     with on_disk("verify", directory):
         paths = sorted((number, path) for path in directory.iterdir() if (number := sequence_of(path)) is not None)
-    yield from verify_files(path for _, path in paths)
+    yield from verify_files((path for _, path in paths), keys)
 
 
-def verify_segment(path: Path, data: bytes | mmap.mmap, chain: Chain, *, sealed: bool) -> FileReport:
+def verify_segment(path: Path, data: bytes | mmap.mmap, chain: Chain, *, sealed: bool, keys: Keys = _NO_KEYS) -> FileReport:
     """Check one segment; its path is only named, the bytes are what is checked."""
-    check = _Check(data, chain, sealed=sealed)
+    check = _Check(data, chain, sealed=sealed, keys=keys)
     sequence = sequence_of(path) or 0
     check.run(sequence)
     return FileReport(
@@ -230,7 +245,7 @@ def verify_segment(path: Path, data: bytes | mmap.mmap, chain: Chain, *, sealed:
 class _Check:
     """The checks of one segment, and what they saw."""
 
-    def __init__(self, data: bytes | mmap.mmap, chain: Chain, *, sealed: bool) -> None:
+    def __init__(self, data: bytes | mmap.mmap, chain: Chain, *, sealed: bool, keys: Keys) -> None:
         self.findings: list[Finding] = []
         self.frames = 0
         self.sessions: dict[UUID, SessionEntry] = {}
@@ -239,6 +254,9 @@ class _Check:
         self._data = data
         self._chain = chain
         self._sealed = sealed
+        self._keys = keys
+        self._cipher: FrameCipher | None = None
+        self._version = UNSIGNED_VERSION
         self._decompressor = zstandard.ZstdDecompressor()
         # Per segment: a journal that was removed by hand starts at its beginning again.
         self._position = Position(0, 0)
@@ -250,8 +268,14 @@ class _Check:
         header = self._header(sequence)
         if header is None:
             return
-        footer, end = self._footer() if self._sealed else (None, len(self._data))
-        offset, unfinished = self._walk(footer, end)
+        self._version = header.version
+        try:
+            self._cipher = FrameCipher(self._keys.data_key(header), header.digest) if header.key_block else None
+            closed = False
+        except EncryptedError:
+            closed = True
+        footer, end = self._footer(header) if self._sealed else (None, len(self._data))
+        offset, unfinished = self._walk(footer, header.size, end, closed=closed)
         if footer is not None:
             self._compare(header, footer, offset, end)
         elif self._sealed and not self.findings:
@@ -264,108 +288,136 @@ class _Check:
 
     def _header(self, sequence: int) -> FileHeader | None:
         try:
-            header = FileHeader.parse(self._data[: FILE_HEADER.size])
+            header = FileHeader.parse(self._data[: FILE_HEADER.size + KEY_BLOCK_BYTES_MAX])
         except NewerSegmentError as error:
             self._find(Fault.NEWER, None, 0, f"{error} is not known here")
             return None
+        except CutHeaderError as error:
+            if self._sealed:
+                self._find(Fault.CUT, None, 0, str(error))
+            return None
         except MalformedSegmentError as error:
-            if self._sealed or len(self._data) >= FILE_HEADER.size:
-                self._find(Fault.ALTERED, None, 0, str(error))
+            self._find(Fault.ALTERED, None, 0, str(error))
             return None
         if header.sequence != sequence:
             self._find(Fault.ALTERED, None, 0, f"the file is that of segment {header.sequence}")
         return header
 
-    def _footer(self) -> tuple[Footer | None, int]:
+    def _footer(self, header: FileHeader) -> tuple[Footer | None, int]:
         """Give the footer and where it starts."""
-        end = max(FILE_HEADER.size, len(self._data) - TRAILER.size)
+        end = max(header.size, len(self._data) - trailer_bytes(header.version))
         try:
-            length, digest = parse_trailer(self._data[end : end + TRAILER.size])
-            start = end - length
-            if start < FILE_HEADER.size:
-                raise MalformedSegmentError(f"there is no room for a footer of {length} bytes")
+            trailer = parse_trailer(self._data[end:], header.version)
+            start = end - trailer.footer_bytes
+            if start < header.size:
+                raise MalformedSegmentError(f"there is no room for a footer of {trailer.footer_bytes} bytes")
         except MalformedSegmentError as error:
             self._find(Fault.CUT, None, end, str(error))
             return None, len(self._data)
         try:
-            return parse_footer(self._data[start:end], digest), start
+            return parse_footer(self._data[start:end], trailer.digest), start
         except NewerSegmentError as error:
             self._find(Fault.NEWER, None, start, f"{error} is not known here")
         except MalformedSegmentError as error:
             self._find(Fault.ALTERED, None, start, str(error))
         return None, start
 
-    def _walk(self, footer: Footer | None, end: int) -> tuple[int, bool]:
+    def _walk(self, footer: Footer | None, offset: int, end: int, *, closed: bool) -> tuple[int, bool]:
         """Check frame after frame; of an unsealed file only whole flushes count.
 
         Returns:
             Where the frames end, and whether the last flush is unfinished.
         """
-        offset = FILE_HEADER.size
         unfinished = False
         while offset < end:
             number = self.frames
             try:
-                header = FrameHeader.parse(self._data[offset : min(end, offset + FRAME_HEADER.size)])
+                header = FrameHeader.parse(self._data[offset : min(end, offset + FRAME_HEADER.size)], self._version)
             except MalformedSegmentError as error:
                 if self._sealed:
                     self._find(Fault.ALTERED, number, offset, str(error))
                 return offset, unfinished
-            length = FRAME_HEADER.size + header.stored_bytes
-            if offset + length > end:
+            if offset + header.length > end:
                 if self._sealed:
                     self._find(Fault.CUT, number, offset, "the frame is cut")
                 return offset, unfinished
-            frame = self._data[offset : offset + length]
+            frame = self._data[offset : offset + header.length]
             if footer is not None and number < len(footer.frames):
                 entry = footer.frames[number]
-                if (entry.offset, entry.length, entry.raw) != (offset, length, header.raw_bytes):
+                if (entry.offset, entry.length, entry.raw) != (offset, header.length, header.raw_bytes):
                     self._find(Fault.CONTRADICTION, number, offset, "the footer has another place or size for the frame")
                 elif sha256(frame).digest() != entry.sha256:
                     self._find(Fault.ALTERED, number, offset, "the frame's hash is not the one in the footer")
-            self._frame(header, frame, number, offset)
+            self._frame(header, frame, offset, closed=closed)
             self.frames += 1
             unfinished = header.continued
-            offset += length
+            offset += header.length
         return offset, unfinished
 
-    def _frame(self, header: FrameHeader, frame: bytes, number: int, offset: int) -> None:
+    def _frame(self, header: FrameHeader, frame: bytes, offset: int, *, closed: bool) -> None:
+        number = self.frames
         try:
             check_frame(header, frame)
             if header.number != number:
                 self._find(Fault.ORDER, number, offset, f"frame {header.number} is in the place of frame {number}")
-            arrays = unpack_arrays(decompress(header, frame, self._decompressor))
-            preamble = Preamble.from_fields(next(arrays, []))
-            first_ns, last_ns = self._records(arrays, number, offset)
+            preamble, told, raw = self._opened(header, frame, closed=closed)
+            if raw is None:
+                tallies, times = told or {}, (preamble.first_ns, preamble.last_ns)
+                self._span(times)
+            else:
+                tallies, times = self._records(unpack_arrays(raw), number, offset)
         except (MalformedSegmentError, MalformedRecordError) as error:
             self._find(Fault.ALTERED, number, offset, str(error))
             return
-        if (preamble.number, preamble.first_ns, preamble.last_ns) != (number, first_ns, last_ns):
+        for session, tally in tallies.items():
+            self.sessions.setdefault(session, SessionEntry()).add(tally, number)
+        if (preamble.number, preamble.first_ns, preamble.last_ns) != (number, *times):
             self._find(Fault.CONTRADICTION, number, offset, "the preamble has another number or other times than the frame")
+        if told is not None and told != tallies:
+            self._find(Fault.CONTRADICTION, number, offset, "the frame's index has other sessions than its records")
         if preamble.position < self._position:
             self._find(Fault.ORDER, number, offset, "the journal position goes backwards")
         self._position = preamble.position
 
-    def _records(self, arrays: Iterable[list[object]], number: int, offset: int) -> tuple[int, int]:
-        """Check the records of a frame and give their earliest and latest time."""
+    def _opened(
+        self, header: FrameHeader, frame: bytes, *, closed: bool
+    ) -> tuple[Preamble, Mapping[UUID, Tally] | None, bytes | None]:
+        """Give a frame's preamble, the tallies in its index, and its records; None for what it has not, or keeps closed."""
+        start = header.size + header.index_bytes
+        stored: bytes | memoryview = memoryview(frame)[start:]
+        if header.version == UNSIGNED_VERSION:
+            preamble, raw = Preamble.split(decompress(header, stored, self._decompressor))
+            return preamble, None, raw
+        index = FrameIndex.parse(memoryview(frame)[header.size : start])
+        if closed:
+            return index.preamble, index.sessions, None
+        if self._cipher is not None:
+            stored = self._cipher.decrypt(header.number, bound_part(header, frame), stored)
+        return index.preamble, index.sessions, decompress(header, stored, self._decompressor)
+
+    def _records(self, arrays: Iterable[list[object]], number: int, offset: int) -> tuple[dict[UUID, Tally], tuple[int, int]]:
+        """Check the records of a frame; give what it holds of each session, and its earliest and latest time."""
         times: list[int] = []
+        tallies: dict[UUID, Tally] = {}
         for fields in arrays:
             record = from_fields(fields)
             times.append(record.time_ns)
-            self.sessions.setdefault(record.session, SessionEntry()).take(record, number)
+            tallies.setdefault(record.session, Tally()).take(record)
             problem = self._chain.take(record)
             if problem is not None:
                 self._find(problem[0], number, offset, problem[1])
-        if not times:
-            return 0, 0
-        first_ns, last_ns = min(times), max(times)
-        self.first_ns = first_ns if self.first_ns is None else min(self.first_ns, first_ns)
-        self.last_ns = last_ns if self.last_ns is None else max(self.last_ns, last_ns)
-        return first_ns, last_ns
+        span = (min(times), max(times)) if times else (0, 0)
+        self._span(span)
+        return tallies, span
+
+    def _span(self, times: tuple[int, int]) -> None:
+        if any(times):
+            self.first_ns = times[0] if self.first_ns is None else min(self.first_ns, times[0])
+            self.last_ns = times[1] if self.last_ns is None else max(self.last_ns, times[1])
 
     def _compare(self, header: FileHeader, footer: Footer, offset: int, end: int) -> None:
         """Check the footer against what the file was seen to hold."""
-        if footer.header != header:
+        if footer.header != header or footer.header_digest not in (None, header.digest):
             self._find(Fault.CONTRADICTION, None, end, "the footer is that of another segment")
         if any(finding.damage and finding.fault is not Fault.MISSING for finding in self.findings):
             return  # the tallies differ because of what was found already

@@ -23,7 +23,7 @@ from capd.recording.bucket import Bucket, Outcome
 from capd.recording.catalogue.layout import Part, day_of, host_prefix, parse_key
 from capd.recording.catalogue.rows import Gathering
 from capd.recording.catalogue.schema import DECIDER, TABLES, pack, range_of
-from capd.recording.errors import CorruptSegmentError
+from capd.recording.errors import CorruptSegmentError, EncryptedError
 from capd.recording.record import Record
 from capd.recording.rows import RunRow, SessionRow
 from capd.recording.segment import SegmentReader
@@ -183,8 +183,8 @@ def _records(reader: SegmentReader) -> list[Record] | None:
     """Give a segment's records; None when they cannot be read."""
     try:
         return list(reader.records())
-    except CorruptSegmentError:
-        return None  # `capd verify` names it; the catalogue says that it is not readable
+    except (CorruptSegmentError, EncryptedError):
+        return None  # `capd verify` names what is damaged; the catalogue says that it is not readable
 
 
 def _beside(part: Part, table: str) -> Part:

@@ -7,6 +7,6 @@ not: the meaning of the records.
 from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry
 from capd.recording.segment.reader import Frame, SegmentReader
 from capd.recording.segment.recovery import Recovery, recover
-from capd.recording.segment.writer import SegmentWriter
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
-__all__ = ["Footer", "Frame", "FrameEntry", "Recovery", "SegmentReader", "SegmentWriter", "SessionEntry", "recover"]
+__all__ = ["Footer", "Frame", "FrameEntry", "Recovery", "Sealing", "SegmentReader", "SegmentWriter", "SessionEntry", "recover"]

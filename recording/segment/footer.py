@@ -1,6 +1,6 @@
 """The footer: what a sealed segment says about itself, and how it is gathered while records are written.
 
-What lives here: the footer's content, its msgpack form, the tally of a segment. What must not: files, frames' bytes.
+What lives here: the footer's content, its msgpack form, the sums over a segment. What must not: files, frames' bytes.
 """
 
 from __future__ import annotations
@@ -14,19 +14,12 @@ from uuid import UUID
 import msgpack
 
 from capd.recording.journal.block import Position
-from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment.layout import (
-    FOOTER_BYTES_MAX,
-    TRAILER,
-    TRAILER_MAGIC,
-    VERSION,
-    FileHeader,
-    MalformedSegmentError,
-    NewerSegmentError,
-)
+from capd.recording.record import Direction, Value
+from capd.recording.segment.frame_index import Tally
+from capd.recording.segment.layout import UNSIGNED_VERSION, VERSION, FileHeader, MalformedSegmentError, NewerSegmentError
+from capd.recording.segment.trailer import Signer, pack_trailer
 
-SESSION_ID_BYTES: Final = 16
-APPLICATION_LAYER: Final = "application"
+DIGEST_BYTES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,9 +28,9 @@ class FrameEntry:
 
     Attributes:
         offset: of its header in the file.
-        length: of header and zstd frame together.
-        raw: length of preamble and records.
-        sha256: of header and zstd frame.
+        length: of all its bytes.
+        raw: length of its records (in version 1 with the preamble) before compression.
+        sha256: of all its bytes.
         first_ns, last_ns: earliest and latest time of its records; 0 when it has none.
     """
 
@@ -76,19 +69,14 @@ class SessionEntry:
     bytes: list[int] = field(default_factory=lambda: [0, 0])
     completeness: Value = None
 
-    def take(self, record: Record, frame: int) -> None:
-        """Count a record that goes into a frame."""
-        self.records += 1
-        if not self.frames or self.frames[-1] != frame:
-            self.frames.append(frame)
-        if record.kind is Kind.DATA:
-            payload = record.body.get("payload")
-            direction = record.direction
-            application = record.body.get("layer", APPLICATION_LAYER) == APPLICATION_LAYER
-            if application and direction is not None and isinstance(payload, bytes | bytearray | memoryview):
-                self.bytes[direction] += len(payload)
-        elif record.kind is Kind.CLOSE:
-            self.completeness = record.body.get("completeness")
+    def add(self, tally: Tally, frame: int) -> None:
+        """Count what a frame holds."""
+        self.records += tally.records
+        self.frames.append(frame)
+        for direction in Direction:
+            self.bytes[direction] += tally.bytes[direction]
+        if tally.completeness is not None:
+            self.completeness = tally.completeness
 
     def to_fields(self) -> dict[str, Value]:
         """Give the footer's map."""
@@ -112,7 +100,8 @@ class Footer:
         position: everything that the journal holds before it is in this and earlier segments.
         losses: counters of what was lost on the host, totals since capd's start, by cause.
         recovered: whether it was sealed after a crash of its writer.
-        previous: hash of the segment before, for a chain of segments; None in version 1.
+        previous: SHA-256 of the footer of the segment before; None of the first, and in version 1.
+        header_digest: SHA-256 of file header and key block; None in version 1.
     """
 
     header: FileHeader
@@ -123,6 +112,7 @@ class Footer:
     losses: Mapping[str, int]
     recovered: bool
     previous: bytes | None = None
+    header_digest: bytes | None = None
 
     @property
     def first_ns(self) -> int | None:
@@ -144,10 +134,15 @@ class Footer:
         """Length of all preambles and records before compression."""
         return sum(frame.raw for frame in self.frames)
 
-    def pack(self) -> bytes:
-        """Give footer and trailer as they end a sealed segment."""
+    def pack(self, signer: Signer | None = None) -> tuple[bytes, bytes]:
+        """Give footer and trailer as they end a sealed segment, and the footer's SHA-256, which the next segment names.
+
+        Args:
+            signer: the host's key; None leaves the segment unsigned, which every verification tells.
+        """
+        header = self.header
         fields = {
-            "version": VERSION,
+            "version": header.version,
             "host": self.header.host.bytes,
             "sequence": self.header.sequence,
             "created": self.header.created_ns,
@@ -162,24 +157,11 @@ class Footer:
             "recovered": self.recovered,
             "previous": self.previous,
         }
+        if header.version != UNSIGNED_VERSION:  # one that an older capd left open is closed as that would have done it
+            fields["header"] = self.header_digest or header.digest
         packed = cast(bytes, msgpack.packb(fields, unicode_errors="surrogateescape"))
-        return packed + TRAILER.pack(len(packed), sha256(packed).digest(), TRAILER_MAGIC)
-
-
-def parse_trailer(data: bytes) -> tuple[int, bytes]:
-    """Give a footer's length and SHA-256 from the last bytes of a sealed segment.
-
-    Raises:
-        MalformedSegmentError: they are no trailer.
-    """
-    if len(data) != TRAILER.size:
-        raise MalformedSegmentError("the trailer is cut")
-    length, digest, magic = TRAILER.unpack(data)
-    if magic != TRAILER_MAGIC:
-        raise MalformedSegmentError("the file does not end with a trailer")
-    if length > FOOTER_BYTES_MAX:
-        raise MalformedSegmentError(f"a footer of {length} bytes is over the limit of {FOOTER_BYTES_MAX}")
-    return length, digest
+        digest = sha256(packed).digest()
+        return packed + pack_trailer(header, len(packed), digest, signer), digest
 
 
 def parse_footer(data: bytes, digest: bytes) -> Footer:
@@ -197,7 +179,10 @@ def parse_footer(data: bytes, digest: bytes) -> Footer:
             raise NewerSegmentError(fields["version"])
         return Footer(
             header=FileHeader(
-                host=UUID(bytes=fields["host"]), sequence=int(fields["sequence"]), created_ns=int(fields["created"])
+                host=UUID(bytes=fields["host"]),
+                sequence=int(fields["sequence"]),
+                created_ns=int(fields["created"]),
+                version=int(fields["version"]),
             ),
             sealed_ns=int(fields["sealed"]),
             frames=[_frame_entry(frame) for frame in fields["frames"]],
@@ -205,10 +190,17 @@ def parse_footer(data: bytes, digest: bytes) -> Footer:
             position=Position.from_fields(fields["position"]),
             losses={str(name): int(count) for name, count in fields["losses"].items()},
             recovered=bool(fields["recovered"]),
-            previous=fields["previous"],
+            previous=_digest(fields["previous"]),
+            header_digest=_digest(fields.get("header")),
         )
     except (ValueError, KeyError, TypeError, AttributeError, IndexError, msgpack.UnpackException) as error:
         raise MalformedSegmentError(f"the footer lacks what it must have: {error!r}") from error
+
+
+def _digest(value: object) -> bytes | None:
+    if value is None or (isinstance(value, bytes) and len(value) == DIGEST_BYTES):
+        return value
+    raise TypeError("a hash has another form")
 
 
 def _frame_entry(fields: Mapping[str, object]) -> FrameEntry:

@@ -11,31 +11,41 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from uuid import UUID
 
 import zstandard
 
+from capd.recording.age import NoKeys
 from capd.recording.durable import open_regular
 from capd.recording.errors import CorruptSegmentError, NewerVersionError, on_disk
 from capd.recording.record import MalformedRecordError, Record, from_fields, unpack_arrays
-from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry, parse_footer, parse_trailer
+from capd.recording.segment.cipher import FrameCipher, Keys
+from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry, parse_footer
+from capd.recording.segment.frame_index import FrameIndex, Tally
 from capd.recording.segment.layout import (
     FILE_HEADER,
+    FRAME_BYTES_MAX,
     FRAME_HEADER,
-    FRAME_STORED_BYTES_MAX,
-    PREAMBLE_FIELDS,
+    HEADER_READ_BYTES,
+    KEY_BLOCK_BYTES_MAX,
     SEALED_SUFFIX,
-    TRAILER,
+    UNSIGNED_VERSION,
     VERSION,
+    CutHeaderError,
     FileHeader,
     FrameHeader,
     MalformedSegmentError,
     NewerSegmentError,
     Preamble,
+    bound_part,
     check_frame,
     decompress,
+    frame_header_bytes,
 )
+from capd.recording.segment.trailer import Trailer, parse_trailer, trailer_bytes
+
+_NO_KEYS: Final = NoKeys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +58,7 @@ class Frame:
         offset: of its header in the file.
         continued: whether the next frame belongs to the same flush.
         preamble: what it says about itself.
-        raw: preamble and records, packed.
+        raw: records, packed.
     """
 
     path: Path
@@ -66,9 +76,7 @@ class Frame:
         """
         wanted = None if session is None else session.bytes
         try:
-            arrays = unpack_arrays(self.raw)
-            next(arrays)  # the preamble
-            for fields in arrays:
+            for fields in unpack_arrays(self.raw):
                 if wanted is None or (len(fields) > 1 and fields[1] == wanted):
                     yield from_fields(fields)
         except MalformedRecordError as error:
@@ -82,12 +90,13 @@ class SegmentReader:
     other up to the first that is not whole; frames of a flush that is not finished do not count.
     """
 
-    def __init__(self, path: Path, *, sealed: bool | None = None) -> None:
+    def __init__(self, path: Path, *, sealed: bool | None = None, keys: Keys = _NO_KEYS) -> None:
         """Open a file.
 
         Args:
             path: a `.seg` or `.open` file.
             sealed: whether it is read by its footer; None: as its name says. False reads a damaged file as far as it goes.
+            keys: who opens encrypted frames; needed for their records only.
 
         Raises:
             StateDirectoryError: it cannot be opened; `errno` says why.
@@ -95,14 +104,17 @@ class SegmentReader:
             NewerVersionError: a later capd wrote it.
         """
         self.path = path
+        self._keys = keys
+        self._cipher: FrameCipher | None = None
         self._decompressor = zstandard.ZstdDecompressor()
         self._found: list[FrameEntry] = []
         self._footer: Footer | None = None
+        self._trailer: Trailer | None = None
         with on_disk("read", path):
             self._fd = open_regular(path)
         try:
             with self._blame(None, 0), on_disk("read", path):
-                self.header = FileHeader.parse(os.pread(self._fd, FILE_HEADER.size, 0))
+                self.header = self._read_header()
             if path.suffix == SEALED_SUFFIX if sealed is None else sealed:
                 self._footer = self._read_footer()
         except BaseException:
@@ -113,6 +125,11 @@ class SegmentReader:
     def footer(self) -> Footer | None:
         """The footer of a file that is read by it, else None."""
         return self._footer
+
+    @property
+    def footer_digest(self) -> bytes | None:
+        """SHA-256 of the footer of a file that is read by it, else None: what the next segment names as `previous`."""
+        return None if self._trailer is None else self._trailer.digest
 
     @property
     def file_bytes(self) -> int:
@@ -136,17 +153,19 @@ class SegmentReader:
 
         Raises:
             CorruptSegmentError: it is damaged.
+            EncryptedError: it is encrypted, and nobody here has the key.
             IndexError: there is no such frame.
         """
         entry = self._entries(number)[number]
         data = self.stored(number)
         with self._blame(number, entry.offset):
-            header = FrameHeader.parse(data)
-            check_frame(header, data)
-            if header.number != number:
-                raise MalformedSegmentError(f"frame {header.number} is in its place")
-            raw = decompress(header, data, self._decompressor)
-            preamble = _preamble(raw)
+            header = self._checked(data, number)
+            index = memoryview(data)[header.size : header.size + header.index_bytes]
+            raw = decompress(header, self._deciphered(header, data), self._decompressor)
+            if header.version == UNSIGNED_VERSION:
+                preamble, raw = Preamble.split(raw)
+            else:
+                preamble = FrameIndex.parse(index).preamble
             if preamble.number != number:
                 raise MalformedSegmentError(f"the preamble is that of frame {preamble.number}")
         return Frame(
@@ -158,6 +177,29 @@ class SegmentReader:
             raw=raw,
         )
 
+    def index(self, number: int) -> tuple[FrameHeader, FrameIndex]:
+        """Give what can be known of a frame without a key; of version 1 its records are read for it.
+
+        Raises:
+            CorruptSegmentError: it is damaged.
+            IndexError: there is no such frame.
+        """
+        if self.header.version == UNSIGNED_VERSION:
+            frame, sessions = self.frame(number), dict[UUID, Tally]()
+            for record in frame.records():
+                sessions.setdefault(record.session, Tally()).take(record)
+            with self._blame(number, frame.offset):
+                header = FrameHeader.parse(self.stored(number), UNSIGNED_VERSION)
+            return header, FrameIndex(preamble=frame.preamble, sessions=sessions)
+        entry = self._entries(number)[number]
+        data = self.stored(number)
+        with self._blame(number, entry.offset):
+            header = self._checked(data, number)
+            index = FrameIndex.parse(memoryview(data)[header.size : header.size + header.index_bytes])
+            if index.preamble.number != number:
+                raise MalformedSegmentError(f"the index is that of frame {index.preamble.number}")
+        return header, index
+
     def stored(self, number: int) -> bytes:
         """Give the bytes of one frame as they are in the file, header included and unchecked; fewer where the file is cut.
 
@@ -165,7 +207,7 @@ class SegmentReader:
             IndexError: there is no such frame.
         """
         entry = self._entries(number)[number]
-        if entry.length > FRAME_HEADER.size + FRAME_STORED_BYTES_MAX:
+        if entry.length > FRAME_BYTES_MAX:
             raise CorruptSegmentError(self.path, number, entry.offset, f"a frame of {entry.length} bytes is over the limit")
         with on_disk("read", self.path):
             return os.pread(self._fd, entry.length, entry.offset)
@@ -203,7 +245,7 @@ class SegmentReader:
                     yield record
 
     def sessions(self) -> dict[UUID, SessionEntry]:
-        """Give what the segment holds of each session. Without a footer every record is read for it.
+        """Give what the segment holds of each session. Without a footer every frame is looked at for it.
 
         Raises:
             CorruptSegmentError: a frame is damaged.
@@ -211,9 +253,11 @@ class SegmentReader:
         if self._footer is not None:
             return dict(self._footer.sessions)
         sessions: dict[UUID, SessionEntry] = {}
-        for frame in self.frames():
-            for record in frame.records():
-                sessions.setdefault(record.session, SessionEntry()).take(record, frame.number)
+        number = 0
+        while number < len(self._entries(number)):
+            for session, tally in self.index(number)[1].sessions.items():
+                sessions.setdefault(session, SessionEntry()).add(tally, number)
+            number += 1
         return sessions
 
     def close(self) -> None:
@@ -238,17 +282,42 @@ class SegmentReader:
         except NewerSegmentError as error:
             raise NewerVersionError(self.path, error.version, VERSION) from error
 
+    def _read_header(self) -> FileHeader:
+        try:
+            return FileHeader.parse(os.pread(self._fd, HEADER_READ_BYTES, 0))
+        except CutHeaderError:
+            return FileHeader.parse(os.pread(self._fd, FILE_HEADER.size + KEY_BLOCK_BYTES_MAX, 0))
+
+    def _checked(self, data: bytes, number: int) -> FrameHeader:
+        header = FrameHeader.parse(data, self.header.version)
+        check_frame(header, data)
+        if header.number != number:
+            raise MalformedSegmentError(f"frame {header.number} is in its place")
+        return header
+
+    def _deciphered(self, header: FrameHeader, data: bytes) -> bytes | memoryview:
+        """Give the zstd frame in a whole frame."""
+        start = header.size + header.index_bytes
+        stored = memoryview(data)[start:]
+        if not self.header.key_block:
+            return stored
+        if self._cipher is None:
+            self._cipher = FrameCipher(self._keys.data_key(self.header), self.header.digest)
+        return self._cipher.decrypt(header.number, bound_part(header, data), stored)
+
     def _read_footer(self) -> Footer:
         with on_disk("read", self.path):
-            end = max(FILE_HEADER.size, os.fstat(self._fd).st_size - TRAILER.size)
+            size = trailer_bytes(self.header.version)
+            end = max(self.header.size, os.fstat(self._fd).st_size - size)
             with self._blame(None, end):
-                length, digest = parse_trailer(os.pread(self._fd, TRAILER.size, end))
-                start = end - length
-                if start < FILE_HEADER.size:
-                    raise MalformedSegmentError(f"there is no room for a footer of {length} bytes")
+                trailer = parse_trailer(os.pread(self._fd, size, end), self.header.version)
+                start = end - trailer.footer_bytes
+                if start < self.header.size:
+                    raise MalformedSegmentError(f"there is no room for a footer of {trailer.footer_bytes} bytes")
             with self._blame(None, start):
-                footer = parse_footer(os.pread(self._fd, length, start), digest)
-                check_entries(footer.frames, start)
+                footer = parse_footer(os.pread(self._fd, trailer.footer_bytes, start), trailer.digest)
+                check_entries(footer.frames, self.header, start)
+        self._trailer = trailer
         return footer
 
     def _entries(self, wanted: int) -> Sequence[FrameEntry]:
@@ -263,15 +332,15 @@ class SegmentReader:
         """Find the whole flushes after the frames that are known."""
         whole: list[FrameEntry] = []
         flush: list[FrameEntry] = []
-        offset = self._found[-1].offset + self._found[-1].length if self._found else FILE_HEADER.size
+        offset = self._found[-1].offset + self._found[-1].length if self._found else self.header.size
         with on_disk("read", self.path):
             size = os.fstat(self._fd).st_size
             while True:
                 try:
-                    header = FrameHeader.parse(os.pread(self._fd, FRAME_HEADER.size, offset))
+                    header = FrameHeader.parse(os.pread(self._fd, FRAME_HEADER.size, offset), self.header.version)
                 except MalformedSegmentError:
                     return whole
-                length = FRAME_HEADER.size + header.stored_bytes
+                length = header.length
                 if offset + length > size or header.number != len(self._found) + len(whole) + len(flush):
                     return whole
                 flush.append(FrameEntry(offset=offset, length=length, raw=header.raw_bytes, sha256=b"", first_ns=0, last_ns=0))
@@ -298,24 +367,16 @@ class SegmentReader:
                 yield number
 
 
-def check_entries(frames: Sequence[FrameEntry], end: int) -> None:
+def check_entries(frames: Sequence[FrameEntry], header: FileHeader, end: int) -> None:
     """Check that the frames of a footer fill the file from the file header up to the footer.
 
     Raises:
         MalformedSegmentError: they do not.
     """
-    offset = FILE_HEADER.size
+    offset = header.size
     for number, entry in enumerate(frames):
-        if entry.offset != offset or entry.length < FRAME_HEADER.size:
+        if entry.offset != offset or entry.length < frame_header_bytes(header.version):
             raise MalformedSegmentError(f"the footer has frame {number} at {entry.offset}, not at {offset}")
         offset += entry.length
     if offset != end:
         raise MalformedSegmentError(f"the frames of the footer end at {offset}, the footer starts at {end}")
-
-
-def _preamble(raw: bytes) -> Preamble:
-    for fields in unpack_arrays(raw):
-        if len(fields) != PREAMBLE_FIELDS:
-            break
-        return Preamble.from_fields(fields)
-    raise MalformedSegmentError("the frame does not start with its preamble")

@@ -16,14 +16,21 @@ from capd.recording.durable import DIRECTORY_MODE, rename, sync_directory, write
 from capd.recording.errors import CorruptSegmentError, on_disk
 from capd.recording.journal.block import Position
 from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry
+from capd.recording.segment.frame_index import FrameIndex
 from capd.recording.segment.layout import (
     FILE_HEADER,
+    KEY_BLOCK_BYTES_MAX,
     OPEN_SUFFIX,
     SEALED_SUFFIX,
+    CutHeaderError,
+    FileHeader,
+    MalformedSegmentError,
+    NewerSegmentError,
     sealed_path,
     sequence_of,
 )
-from capd.recording.segment.reader import Frame, SegmentReader
+from capd.recording.segment.reader import SegmentReader
+from capd.recording.segment.trailer import Signer
 from capd.recording.segment.writer import FIRST_SEQUENCE
 
 
@@ -34,6 +41,7 @@ class Recovery:
     Attributes:
         position: everything that the journal holds before it is sealed; None when no segment says so.
         next_sequence: number of the next segment.
+        previous: hash of the footer of the newest sealed segment, which the next one names; None when there is none.
         sealed: files that were sealed now.
         removed: files that held nothing whole.
         quarantined: where files went that are no segments.
@@ -42,18 +50,24 @@ class Recovery:
 
     position: Position | None
     next_sequence: int
+    previous: bytes | None = None
     sealed: list[Path] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
     quarantined: list[Path] = field(default_factory=list)
     cut_bytes: int = 0
 
 
-def recover(directory: Path, *, clock: Callable[[], int], quarantine: Path | None = None) -> Recovery:
+def recover(
+    directory: Path, *, clock: Callable[[], int], signer: Signer | None = None, quarantine: Path | None = None
+) -> Recovery:
     """Seal what a dead writer left open, so that a new writer may start. May itself be killed at any moment, and be repeated.
+
+    It needs no key of an encrypted segment: what a footer says of a frame is in the frame's index.
 
     Args:
         directory: the segments; it may be missing.
         clock: wall time in ns since 1970 UTC.
+        signer: the host's key; None leaves what is sealed now unsigned.
         quarantine: where open files go that cannot be read at all; None: `quarantine` beside the directory.
 
     Raises:
@@ -69,12 +83,12 @@ def recover(directory: Path, *, clock: Callable[[], int], quarantine: Path | Non
     for path in _segments(directory, OPEN_SUFFIX):
         sequence = sequence_of(path) or 0
         with on_disk("recover", path):
-            if path.stat().st_size <= FILE_HEADER.size:
+            if _unborn(path):
                 path.unlink()
                 removed.append(path)
                 continue
         try:
-            cut = _seal(path, sealed_path(directory, sequence), clock)
+            cut = _seal(path, sealed_path(directory, sequence), clock, signer)
         except CorruptSegmentError:
             quarantined.append(_set_aside(path, quarantine))
             last = max(last, sequence)
@@ -89,6 +103,7 @@ def recover(directory: Path, *, clock: Callable[[], int], quarantine: Path | Non
     return Recovery(
         position=_last_position(paths),
         next_sequence=last + 1,
+        previous=_last_digest(directory, last + 1),
         sealed=sealed,
         removed=removed,
         quarantined=quarantined,
@@ -117,7 +132,31 @@ def _last_position(paths: list[Path]) -> Position | None:
     return None
 
 
-def _seal(path: Path, target: Path, clock: Callable[[], int]) -> int | None:
+def _last_digest(directory: Path, sequence: int) -> bytes | None:
+    """Give what segment `sequence` names as `previous`: the footer's hash of the newest one before it that can be read."""
+    for path in reversed(_segments(directory, SEALED_SUFFIX)):
+        if (sequence_of(path) or 0) < sequence:
+            try:
+                with SegmentReader(path) as reader:
+                    return reader.footer_digest
+            except CorruptSegmentError:
+                continue
+    return None
+
+
+def _unborn(path: Path) -> bool:
+    """Tell whether the writer died before the first byte of a frame."""
+    with path.open("rb") as file:
+        data = file.read(FILE_HEADER.size + KEY_BLOCK_BYTES_MAX)
+    try:
+        return path.stat().st_size <= FileHeader.parse(data).size
+    except CutHeaderError:
+        return True
+    except (MalformedSegmentError, NewerSegmentError):
+        return False
+
+
+def _seal(path: Path, target: Path, clock: Callable[[], int], signer: Signer | None) -> int | None:
     """Seal an open file with its whole flushes.
 
     Returns:
@@ -131,6 +170,7 @@ def _seal(path: Path, target: Path, clock: Callable[[], int]) -> int | None:
             rename(path, target)
         return 0
     footer, end = _whole(path, clock)
+    sequence = sequence_of(path) or 0
     with on_disk("recover", path):
         if footer is None:
             path.unlink()
@@ -139,7 +179,7 @@ def _seal(path: Path, target: Path, clock: Callable[[], int]) -> int | None:
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, end)
-            write_whole(fd, [footer.pack()], end)
+            write_whole(fd, [replace(footer, previous=_last_digest(path.parent, sequence)).pack(signer)[0]], end)
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -172,25 +212,27 @@ def _whole(path: Path, clock: Callable[[], int]) -> tuple[Footer | None, int]:
     frames: list[FrameEntry] = []
     sessions: dict[UUID, SessionEntry] = {}
     position = Position(0, 0)
-    flush: list[tuple[Frame, FrameEntry]] = []
+    flush: list[tuple[FrameIndex, FrameEntry]] = []
     with SegmentReader(path, sealed=False) as reader:
         try:
-            for frame, entry in zip(reader.frames(), reader.entries(), strict=True):
-                flush.append((frame, _entry(frame, entry, reader.stored(frame.number))))
-                if frame.continued:
+            for number, entry in enumerate(reader.entries()):
+                header, index = reader.index(number)
+                flush.append((index, _entry(index, entry, reader.stored(number))))
+                if header.continued:
                     continue
-                for record, number in [(record, held.number) for held, _ in flush for record in held.records()]:
-                    sessions.setdefault(record.session, SessionEntry()).take(record, number)
-                frames += [held_entry for _, held_entry in flush]
-                position = frame.preamble.position
+                for held, held_entry in flush:
+                    for session, tally in held.sessions.items():
+                        sessions.setdefault(session, SessionEntry()).add(tally, len(frames))
+                    frames.append(held_entry)
+                position = index.preamble.position
                 flush = []
         except CorruptSegmentError:
             pass  # the damaged flush and what follows is still in the journal
-        header = reader.header
+        header_found = reader.header
     if not frames:
-        return None, FILE_HEADER.size
+        return None, header_found.size
     footer = Footer(
-        header=header,
+        header=header_found,
         sealed_ns=clock(),
         frames=frames,
         sessions=sessions,
@@ -201,14 +243,8 @@ def _whole(path: Path, clock: Callable[[], int]) -> tuple[Footer | None, int]:
     return footer, frames[-1].offset + frames[-1].length
 
 
-def _entry(frame: Frame, entry: FrameEntry, stored: bytes) -> FrameEntry:
-    return replace(
-        entry,
-        raw=len(frame.raw),
-        sha256=sha256(stored).digest(),
-        first_ns=frame.preamble.first_ns,
-        last_ns=frame.preamble.last_ns,
-    )
+def _entry(index: FrameIndex, entry: FrameEntry, stored: bytes) -> FrameEntry:
+    return replace(entry, sha256=sha256(stored).digest(), first_ns=index.preamble.first_ns, last_ns=index.preamble.last_ns)
 
 
 def _set_aside(path: Path, quarantine: Path) -> Path:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -15,21 +16,25 @@ from uuid import UUID
 
 import zstandard
 
+from capd.recording.age import wrap
 from capd.recording.durable import DIRECTORY_MODE, FILE_MODE, sync_directory, write_whole
 from capd.recording.errors import RecordTooLargeError, on_disk, state_error
 from capd.recording.journal.block import Position
 from capd.recording.record import Record, pack
+from capd.recording.segment.cipher import TAG_BYTES, FrameCipher, new_data_key
 from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry
+from capd.recording.segment.frame_index import FrameIndex, Tally
 from capd.recording.segment.layout import (
-    FILE_HEADER,
     RECORD_BYTES_MAX,
     FileHeader,
     Preamble,
+    finish_frame,
+    frame_head,
     open_path,
-    pack_frame,
     sealed_path,
     sequence_of,
 )
+from capd.recording.segment.trailer import Signer
 
 FRAME_RAW_BYTES: Final = 1 << 20
 """A flush of more than this becomes several frames, so that reading one session does not unpack much of the others."""
@@ -39,6 +44,25 @@ SEGMENT_AGE_NS: Final = 5_000_000_000
 LEVEL: Final = 1
 """zstd level: a quarter of the recorder's budget per core at text, for nearly the size of higher levels."""
 FIRST_SEQUENCE: Final = 1
+
+
+def _keep_nothing(_header: FileHeader, _data_key: bytes) -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sealing:
+    """How segments are closed against change and against readers.
+
+    Attributes:
+        signer: the host's key; None leaves them unsigned, which every verification tells.
+        recipients: age recipients that can read; none: no encryption.
+        keep: is given the key of each encrypted segment before a frame of it is on disk.
+    """
+
+    signer: Signer | None = None
+    recipients: Sequence[str] = ()
+    keep: Callable[[FileHeader, bytes], None] = _keep_nothing
 
 
 class SegmentWriter:
@@ -55,7 +79,9 @@ class SegmentWriter:
         host: UUID,
         clock: Callable[[], int],
         sequence: int | None = None,
+        previous: bytes | None = None,
         position: Position = Position(0, 0),  # noqa: B008 - a frozen value
+        sealing: Sealing = Sealing(),
         level: int = LEVEL,
         raw_bytes_max: int = SEGMENT_RAW_BYTES,
         age_max_ns: int = SEGMENT_AGE_NS,
@@ -68,7 +94,9 @@ class SegmentWriter:
             host: the installation.
             clock: wall time in ns since 1970 UTC.
             sequence: number of the next segment, as `recover` gives it; None looks at the directory.
+            previous: hash of the footer of the segment before that, as `recover` gives it.
             position: where in the journal what is appended starts.
+            sealing: who signs, and who may read.
             level: zstd level.
             raw_bytes_max: size from which on a segment is due for sealing.
             age_max_ns: age of its first record from which on it is.
@@ -80,6 +108,8 @@ class SegmentWriter:
         self._directory = directory
         self._host = host
         self._clock = clock
+        self._sealing = sealing
+        self._previous = previous
         self._compressor = zstandard.ZstdCompressor(level=level)
         self._raw_bytes_max = raw_bytes_max
         self._age_max_ns = age_max_ns
@@ -91,6 +121,7 @@ class SegmentWriter:
         self._buffer: list[bytes] = []
         self._buffer_bytes = 0
         self._buffer_times: tuple[int, int] = (0, 0)
+        self._tallies: dict[UUID, Tally] = {}
         self._begin()
 
     def _begin(self) -> None:
@@ -98,7 +129,8 @@ class SegmentWriter:
         self._fd = -1
         self._size = 0
         self._raw_bytes = 0
-        self._created_ns = 0
+        self._header: FileHeader | None = None
+        self._cipher: FrameCipher | None = None
         self._begun_ns: int | None = None
         self._asked = False
         self._frames: list[FrameEntry] = []
@@ -115,6 +147,11 @@ class SegmentWriter:
     def position(self) -> Position:
         """Everything that the journal holds before it has been flushed."""
         return self._position
+
+    @property
+    def previous(self) -> bytes | None:
+        """Hash of the footer of the segment that was sealed last; None before the first."""
+        return self._previous
 
     @property
     def empty(self) -> bool:
@@ -149,10 +186,10 @@ class SegmentWriter:
             self._buffer_times = (min(first_ns, record.time_ns), max(last_ns, record.time_ns))
             self._buffer.append(packed)
             self._buffer_bytes += len(packed)
-            entry = self._sessions.get(record.session)
-            if entry is None:
-                entry = self._sessions[record.session] = SessionEntry()
-            entry.take(record, self._frame_number)
+            tally = self._tallies.get(record.session)
+            if tally is None:
+                tally = self._tallies[record.session] = Tally()
+            tally.take(record)
 
     def flush(self, position: Position) -> None:
         """Write what was appended; when this returns, readers see it, and the death of any process cannot take it away.
@@ -167,12 +204,12 @@ class SegmentWriter:
         if self._buffer:
             self._end_frame(position, continued=False)
         self._pending_position = position
-        if self._pending:
+        if self._pending and self._header is not None:
             path = open_path(self._directory, self._sequence)
             with on_disk("write", path):
                 if self._fd < 0:
                     self._create(path)
-                self._write_pending()
+                self._write_pending(self._header)
         self._position = position
 
     def ask_seal(self) -> None:
@@ -203,22 +240,23 @@ class SegmentWriter:
             StateDirectoryError: the file cannot be sealed; as above.
         """
         self.flush(self._pending_position)
-        if self._fd < 0:
+        if self._fd < 0 or self._header is None:
             return None
         source = open_path(self._directory, self._sequence)
         target = sealed_path(self._directory, self._sequence)
-        footer = Footer(
-            header=self._header(),
+        footer, digest = Footer(
+            header=self._header,
             sealed_ns=self._clock(),
             frames=self._frames,
             sessions=self._sessions,
             position=self._position,
             losses=losses,
             recovered=False,
-        )
+            previous=self._previous,
+        ).pack(self._sealing.signer)
         with on_disk("seal", source):
             try:
-                write_whole(self._fd, [footer.pack()], self._size)
+                write_whole(self._fd, [footer], self._size)
                 os.fsync(self._fd)
                 source.rename(target)
             except OSError:
@@ -226,6 +264,7 @@ class SegmentWriter:
                 raise
         self.close()
         self._sequence += 1
+        self._previous = digest
         self._begin()
         with on_disk("seal", target):
             sync_directory(self._directory)
@@ -237,50 +276,66 @@ class SegmentWriter:
             os.close(self._fd)
             self._fd = -1
 
-    @property
-    def _frame_number(self) -> int:
-        return len(self._frames) + len(self._pending_frames)
-
-    def _header(self) -> FileHeader:
-        return FileHeader(host=self._host, sequence=self._sequence, created_ns=self._created_ns)
-
     def _create(self, path: Path) -> None:
         sealed = sealed_path(self._directory, self._sequence)
         if sealed.exists():
             raise state_error("write again", sealed, FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST)))
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
         os.fchmod(self._fd, FILE_MODE)
-        self._created_ns = self._clock()
+
+    def _begin_file(self) -> FileHeader:
+        """Fix the file header: frames are bound to it."""
+        self._header = FileHeader(host=self._host, sequence=self._sequence, created_ns=self._clock())
+        if self._sealing.recipients:
+            data_key = new_data_key()
+            self._header = replace(self._header, key_block=wrap(data_key, self._sealing.recipients))
+            self._sealing.keep(self._header, data_key)
+            self._cipher = FrameCipher(data_key, self._header.digest)
+        return self._header
 
     def _end_frame(self, position: Position, *, continued: bool) -> None:
         """Compress what is buffered into a frame that waits to be written."""
-        number = self._frame_number
-        first_ns, last_ns = self._buffer_times if self._buffer else (0, 0)
+        header = self._header or self._begin_file()
+        before = self._pending_frames[-1:] or self._frames[-1:]
+        offset = before[0].offset + before[0].length if before else header.size
+        number = len(self._frames) + len(self._pending_frames)
+        first_ns, last_ns = self._buffer_times
         preamble = Preamble(number=number, position=position, first_ns=first_ns, last_ns=last_ns)
-        raw = b"".join([preamble.pack(), *self._buffer])
+        index = FrameIndex(preamble=preamble, sessions=self._tallies).pack()
+        raw = b"".join(self._buffer)
         stored = self._compressor.compress(raw)
-        frame = pack_frame(number=number, continued=continued, raw=raw, stored=stored)
-        before = self._frames[-1:] if not self._pending_frames else self._pending_frames[-1:]
-        offset = before[0].offset + before[0].length if before else FILE_HEADER.size
-        digest = sha256(frame)
+        head = frame_head(
+            number=number,
+            continued=continued,
+            raw_bytes=len(raw),
+            index_bytes=len(index),
+            stored_bytes=len(stored) + (TAG_BYTES if self._cipher else 0),
+        )
+        if self._cipher is not None:
+            stored = self._cipher.encrypt(number, head + index, stored)
+        start = finish_frame(head, index, stored)
+        digest = sha256(start)
         digest.update(stored)
-        self._pending += [frame, stored]
+        self._pending += [start, stored]
         self._pending_frames.append(
             FrameEntry(
                 offset=offset,
-                length=len(frame) + len(stored),
+                length=len(start) + len(stored),
                 raw=len(raw),
                 sha256=digest.digest(),
                 first_ns=first_ns,
                 last_ns=last_ns,
             )
         )
+        for session, tally in self._tallies.items():
+            self._sessions.setdefault(session, SessionEntry()).add(tally, number)
+        self._tallies = {}
         self._raw_bytes += len(raw)
         self._buffer = []
         self._buffer_bytes = 0
 
-    def _write_pending(self) -> None:
-        head = [] if self._size else [self._header().pack()]
+    def _write_pending(self, header: FileHeader) -> None:
+        head = [] if self._size else [header.pack()]
         self._size += write_whole(self._fd, head + self._pending, self._size)
         self._frames += self._pending_frames
         self._pending = []

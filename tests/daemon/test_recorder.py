@@ -21,6 +21,7 @@ import pytest
 from capd.daemon import recorder_user, state_directory
 from capd.daemon.configuration import Configuration
 from capd.daemon.recorder import Recorder
+from capd.recording import keys
 from capd.recording.index import Index
 from capd.recording.journal import Block, JournalWriter, Position
 from capd.recording.record import Kind, Record
@@ -41,6 +42,7 @@ def settings(configuration: Configuration) -> Configuration:
     else:
         for directory in (configuration.recorder_dir, configuration.segments_dir, configuration.recorder_runtime_dir):
             directory.mkdir(parents=True)
+    keys.ensure(configuration.keys_dir, group=configuration.segments_dir.stat().st_gid)
     configuration.host_file.write_text(f"{HOST}\n")
     lines = f'state_dir = "{configuration.state_dir}"\nruntime_dir = "{configuration.runtime_dir}"\n'
     (configuration.state_dir / "capd.toml").write_text(lines)

@@ -47,6 +47,7 @@ def test_directories_keep_the_roles_apart(configuration: Configuration, root: No
         "state": (0, 0, "0o755"),
         "state/index": (61190, 61190, "0o750"),
         "state/journal": (0, 61190, "0o750"),
+        "state/keys": (0, 61190, "0o750"),
         "state/quarantine": (61190, 61190, "0o750"),
         "state/recorder": (61190, 61190, "0o750"),
         "state/segments": (61190, 61190, "0o750"),

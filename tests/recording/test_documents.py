@@ -9,7 +9,7 @@ import pytest
 
 from capd.recording.journal import block
 from capd.recording.record import Kind
-from capd.recording.segment import layout
+from capd.recording.segment import layout, trailer
 
 FORMATS = Path(__file__).parents[2] / "docs" / "formats"
 
@@ -39,7 +39,9 @@ def layout_of(format_string: str) -> list[tuple[int, int]]:
         ("journal.md", "Block", block.HEADER.format),
         ("segment.md", "File header", layout.FILE_HEADER.format),
         ("segment.md", "Frame", layout.FRAME_HEADER.format),
-        ("segment.md", "Trailer", layout.TRAILER.format),
+        ("segment.md", "Trailer", trailer.TRAILER.format),
+        ("segment.md", "Frame header of version 1", layout.FRAME_HEADER_1.format),
+        ("segment.md", "Trailer of version 1", trailer.TRAILER_1.format),
     ],
 )
 def test_a_byte_table_is_that_of_the_code(page: str, heading: str, format_string: str) -> None:
@@ -53,7 +55,9 @@ def test_a_byte_table_is_that_of_the_code(page: str, heading: str, format_string
         ("journal.md", block.RAW_BYTES_MAX),
         ("segment.md", layout.FRAME_RAW_BYTES_MAX),
         ("segment.md", layout.FRAME_STORED_BYTES_MAX),
-        ("segment.md", layout.FOOTER_BYTES_MAX),
+        ("segment.md", layout.FRAME_INDEX_BYTES_MAX),
+        ("segment.md", layout.KEY_BLOCK_BYTES_MAX),
+        ("segment.md", trailer.FOOTER_BYTES_MAX),
     ],
 )
 def test_limits_are_documented(page: str, number: int) -> None:

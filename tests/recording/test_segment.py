@@ -18,7 +18,17 @@ from capd.recording.errors import CorruptSegmentError, NewerVersionError, Record
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record
 from capd.recording.segment import SegmentReader, SegmentWriter
-from capd.recording.segment.layout import FileHeader, FrameHeader, MalformedSegmentError, NewerSegmentError, pack_frame
+from capd.recording.segment.frame_index import FrameIndex
+from capd.recording.segment.layout import (
+    FRAME_HEADER,
+    VERSION,
+    FileHeader,
+    FrameHeader,
+    MalformedSegmentError,
+    NewerSegmentError,
+    finish_frame,
+    frame_head,
+)
 
 HOST = UUID(int=1)
 Conversation = Callable[..., list[Record]]
@@ -197,10 +207,10 @@ def test_a_sealed_segment_is_never_written_over(tmp_path: Path, conversation: Co
 def test_a_newer_version_is_refused_by_name(tmp_path: Path, suffix: str) -> None:
     """A file of a later format is refused with both versions in the message."""
     head = bytearray(FileHeader(host=HOST, sequence=1, created_ns=1).pack())
-    head[8:10] = (2).to_bytes(2, "little")
+    head[8:10] = (VERSION + 1).to_bytes(2, "little")
     path = tmp_path / f"000000000001.{suffix}"
     path.write_bytes(_with_crc(head))
-    with pytest.raises(NewerVersionError, match="has format version 2; this capd reads versions up to 1"):
+    with pytest.raises(NewerVersionError, match="has format version 3; this capd reads versions up to 2"):
         SegmentReader(path)
 
 
@@ -208,22 +218,23 @@ def _with_crc(head: bytearray) -> bytes:
     return bytes(head[:60]) + zlib.crc32(head[:60]).to_bytes(4, "little")
 
 
-@pytest.mark.parametrize(("raw", "stored"), [((128 << 20) + 1, 10), (10, (129 << 20) + 1), ((1 << 32) - 1, (1 << 32) - 1)])
-def test_lengths_over_the_limit_are_refused_before_anything_is_allocated(raw: int, stored: int) -> None:
+@pytest.mark.parametrize(
+    ("raw", "index", "stored"),
+    [((128 << 20) + 1, 1, 10), (10, 1, (129 << 20) + 1), (10, (64 << 20) + 1, 1), ((1 << 32) - 1, 0, (1 << 32) - 1)],
+)
+def test_lengths_over_the_limit_are_refused_before_anything_is_allocated(raw: int, index: int, stored: int) -> None:
     """A damaged length in a frame header cannot make a reader allocate more than the limit."""
-    data = (
-        b"CFRM" + (1).to_bytes(2, "little") + b"\x01\x00" + bytes(4) + raw.to_bytes(4, "little") + stored.to_bytes(4, "little")
-    )
+    data = FRAME_HEADER.pack(b"CFRM", VERSION, 1, 0, 0, raw, index, stored, 0)
     with pytest.raises(MalformedSegmentError, match="over the limit"):
-        FrameHeader.parse(data + bytes(4))
+        FrameHeader.parse(data)
 
 
 def test_a_frame_that_inflates_beyond_its_announcement_is_refused(tmp_path: Path) -> None:
     """A zstd frame that announces more than the frame header is refused before it is decompressed."""
     bomb = zstandard.ZstdCompressor().compress(bytes(100 << 20))
-    frame = pack_frame(number=0, continued=False, raw=b"x" * 100, stored=bomb)
+    head = frame_head(number=0, continued=False, raw_bytes=100, index_bytes=0, stored_bytes=len(bomb))
     path = tmp_path / "000000000001.open"
-    path.write_bytes(FileHeader(host=HOST, sequence=1, created_ns=1).pack() + frame + bomb)
+    path.write_bytes(FileHeader(host=HOST, sequence=1, created_ns=1).pack() + finish_frame(head, b"", bomb) + bomb)
     with SegmentReader(path) as reader, pytest.raises(CorruptSegmentError, match="another length"):
         list(reader.records())
 
@@ -231,6 +242,6 @@ def test_a_frame_that_inflates_beyond_its_announcement_is_refused(tmp_path: Path
 @given(data=st.binary(max_size=100))
 def test_random_bytes_are_headers_or_refused(data: bytes) -> None:
     """Random bytes never raise anything but the layout's own errors."""
-    for parse in (FileHeader.parse, FrameHeader.parse):
+    for parse in (FileHeader.parse, FrameHeader.parse, FrameIndex.parse):
         with contextlib.suppress(MalformedSegmentError, NewerSegmentError):
             parse(data)

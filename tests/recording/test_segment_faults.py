@@ -135,7 +135,7 @@ def test_a_newer_open_file_is_left_alone(opened: Path, monkeypatch: pytest.Monke
     """Recovery refuses to touch what a later capd left open."""
     monkeypatch.setattr("capd.recording.segment.layout.VERSION", 0)
     before = opened.read_bytes()
-    with pytest.raises(NewerVersionError, match="format version 1"):
+    with pytest.raises(NewerVersionError, match="format version 2"):
         recover(opened.parent, clock=clock())
     assert before == opened.read_bytes()
 
