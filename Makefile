@@ -13,7 +13,7 @@ PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
 # Tests that load probes need root; everything of theirs goes to temporary directories.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: help demo test check fmt bench soak coverage env env-dev clean pin
+.PHONY: help demo test check fmt bench soak coverage env env-dev env-test clean pin
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -21,7 +21,7 @@ help: ## show this list
 demo: env ## record an agent against a real HTTPS server and a real PostgreSQL, and replay it
 	@$(SUDO) ./demo/run
 
-test: check ## check, then every test; those that need root or a kernel feature say so when they skip
+test: check env-test ## check, then every test; those that need root or a kernel feature say so when they skip
 	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(PYTEST)
 
 check: env-dev ## ruff, mypy --strict, import-linter
@@ -46,7 +46,8 @@ coverage: env-dev ## tests with branch coverage
 	@$(RUN)/coverage report
 
 env: $(VENV)/.ready ## the environment that the demo needs
-env-dev: $(VENV)/.ready-dev ## the environment that checks and tests need
+env-dev: $(VENV)/.ready-dev ## the environment that checks and most tests need
+env-test: $(VENV)/.ready-test ## the environment that all tests need
 
 $(VENV)/.ready: packaging/bootstrap packaging/requirements.txt pyproject.toml
 	@packaging/bootstrap demo
@@ -61,6 +62,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready packaging/requirements-dev.txt
 	@echo 'env: adding what checks and tests need' >&2
 	@$(PIP) install -r packaging/requirements-dev.txt
 	@mkdir -p .cache
+	@touch $@
+
+$(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-spark.txt
+	@echo 'env: adding Spark' >&2
+	@$(PIP) install -r packaging/requirements-spark.txt
 	@touch $@
 
 pin: env-dev ## write packaging/requirements*.txt from pyproject.toml with today's versions

@@ -1,4 +1,4 @@
-"""Writes requirements.txt and requirements-dev.txt: the versions that pip would choose today for what pyproject.toml asks for.
+"""Writes requirements*.txt: the versions that pip would choose today for what pyproject.toml asks for.
 
 What lives here: asking pip and writing names and numbers. What must not: addresses of any index.
 """
@@ -16,10 +16,13 @@ ROOT = Path(__file__).parent.parent
 BUILD = ["setuptools>=77"]
 RUNTIME_TEXT = """\
 # What capd runs with: exact versions, so that two machines made on different days are the same.
-# The names come from pyproject.toml and what they need; `make pin` writes both files anew.
+# The names come from pyproject.toml and what they need; `make pin` writes these files anew.
 """
 DEV_TEXT = """\
 # What checks and tests need beside requirements.txt. `make pin` writes this file.
+"""
+SPARK_TEXT = """\
+# What one test needs beside that: a Spark of its own. `make pin` writes this file.
 """
 
 
@@ -37,17 +40,22 @@ def lines(pins: dict[str, str]) -> str:
 
 
 def main() -> None:
-    """Write both files."""
+    """Write the files."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [*project["dependencies"], *BUILD]
-    extras = project["optional-dependencies"].values()
-    all_pins = resolve([*needed, *(name for extra in extras for name in extra)])
-    runtime = resolve(needed).keys()
-    here = ROOT / "packaging"
-    pins = {name: version for name, version in all_pins.items() if name in runtime}
-    (here / "requirements.txt").write_text(RUNTIME_TEXT + lines(pins), encoding="ascii")
-    extra = {name: version for name, version in all_pins.items() if name not in runtime}
-    (here / "requirements-dev.txt").write_text(DEV_TEXT + lines(extra), encoding="ascii")
+    extras = project["optional-dependencies"]
+    developing = [*needed, *extras["dev"], *extras["fleet"]]
+    pins = resolve([*developing, *extras["spark"]])
+    written: set[str] = set()
+    for name, text, wanted in (
+        ("requirements.txt", RUNTIME_TEXT, needed),
+        ("requirements-dev.txt", DEV_TEXT, developing),
+        ("requirements-spark.txt", SPARK_TEXT, [*developing, *extras["spark"]]),
+    ):
+        chosen = resolve(wanted).keys() - written
+        content = lines({package: version for package, version in pins.items() if package in chosen})
+        (ROOT / "packaging" / name).write_text(text + content, encoding="ascii")
+        written |= chosen
 
 
 if __name__ == "__main__":
