@@ -81,7 +81,11 @@ ALTERNATIVES: Final = (
 )
 """Of each group the first that this kernel has."""
 
-OPTIONAL: Final = {"OFFSET_TASK_IO_URING": "task_struct.io_uring"}
+OPTIONAL: Final = {
+    "OFFSET_TASK_IO_URING": "task_struct.io_uring",
+    "OFFSET_MM_XOL": "mm_struct.uprobes_state.xol_area",
+    "OFFSET_XOL_ADDRESS": "xol_area.vaddr",
+}
 """What a kernel may have been built without."""
 
 KFUNCS: Final = {

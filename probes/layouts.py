@@ -64,6 +64,9 @@ class Absence(IntEnum):
     """The ring had no room: bytes are lost."""
     UNKNOWN_CALL = 7
     """A system call whose buffers the probes do not know, such as a 32-bit one: bytes are lost."""
+    OTHER_STACK = 8
+    """A TLS call while another one of the thread waits on a lower stack. Its return must not be probed: the length is what it
+    was asked to move."""
 
 
 class MidStream(IntEnum):

@@ -29,6 +29,7 @@ REASONS: Final = {
     Absence.URING: "io_uring",
     Absence.RING_FULL: "ring full",
     Absence.UNKNOWN_CALL: "unknown call",
+    Absence.OTHER_STACK: "TLS call on another stack",
 }
 """Words of a GAP record for each cause that the probes know."""
 LOST: Final = "ring full"

@@ -15,6 +15,8 @@ enum socket_flag {
 	SOCKET_STREAM = 16,
 	/* A FIN was sent, which TCP counts like a byte. */
 	SOCKET_FIN = 32,
+	/* Carried a TLS record within a TLS call. */
+	SOCKET_TLS = 64,
 };
 
 struct socket_state {
@@ -42,6 +44,18 @@ struct tls_call {
 	u8 library;
 	u8 tie;
 	u32 pad;
+};
+
+/*
+ * How far below the frame of a TLS call what belongs to it stands. Further down is another stack: OpenSSL and GnuTLS need 2 to 6 KiB down to the
+ * system call, stacks of coroutines are not often smaller than 64 KiB.
+ */
+#define TLS_DEPTH_BYTES (32 << 10)
+
+/* A call that its thread left without a return, by longjmp or for another stack. In the second case it will return. */
+struct parked_key {
+	u64 thread;
+	u64 stack;
 };
 
 struct tls_key {
@@ -112,6 +126,7 @@ BPF_TABLE("lru_hash", u32, u64, uring_users, 4096);
 BPF_HASH(tls_streams, struct tls_key, struct tls_stream, 65536);
 /* One entry per thread inside a TLS call. */
 BPF_HASH(tls_calls, u64, struct tls_call, 16384);
+BPF_TABLE("lru_hash", struct parked_key, struct tls_call, parked_calls, 4096);
 /* Short-lived hints: old ones may be forgotten, so LRU. */
 BPF_TABLE("lru_hash", struct prefix_key, u64, received_prefixes, 16384);
 BPF_TABLE("lru_hash", struct prefix_key, struct tls_key, written_prefixes, 16384);

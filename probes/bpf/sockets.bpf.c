@@ -388,16 +388,38 @@ static __always_inline void compare_prefix(u64 id, struct member *member, u32 di
 	tell_tie(&copy, stream, member);
 }
 
-/* A socket operation inside a TLS call moves that call's ciphertext, if it is a stream and nothing contradicts. */
-static __always_inline int nested_in_tls(u64 id, u32 socket_flags, u32 direction)
+static __always_inline int begins_tls(struct cursor *at, u32 bytes)
+{
+	u8 head[3] = {};
+	u64 base = !at->base && at->iovs ? READ_USER(u64, at->iov) : at->base;
+	return bytes >= sizeof(head) && base && !bpf_probe_read_user(head, sizeof(head), (void *)base) && looks_like_tls(head);
+}
+
+/* Whether the system call was made from within the TLS call, and not after a jump out of it, or on another stack while it waits. */
+static __always_inline int made_within(struct tls_call *call)
+{
+	u64 stack = READ(u64, user_registers() + offsetof(struct pt_regs, sp));
+	return call->stack - stack <= TLS_DEPTH_BYTES; /* unsigned: above the frame is far away, too */
+}
+
+/*
+ * A socket operation inside a TLS call moves that call's ciphertext, if it is a stream and nothing contradicts. A socket that never carried a
+ * TLS record is not believed to: clear text must not be left out.
+ */
+static __always_inline int nested_in_tls(u64 id, struct socket_state *state, struct cursor *at, u32 bytes)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	struct tls_call *call = tls_calls.lookup(&thread);
-	if (!call || !(socket_flags & SOCKET_STREAM))
+	if (!call || !(state->flags & SOCKET_STREAM) || !made_within(call))
 		return 0;
 	if (call->socket && call->socket != id) {
 		count(COUNT_TIE_CONFLICTS, 1);
 		return 0;
+	}
+	if (!(state->flags & SOCKET_TLS)) {
+		if (!begins_tls(at, bytes))
+			return 0;
+		state->flags |= SOCKET_TLS;
 	}
 	call->socket = id;
 	call->tie = TIE_NESTED;
@@ -449,7 +471,7 @@ static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 dir
 	event.position = __sync_fetch_and_add(&state->position[direction & 1], bytes);
 	if (direction == RESPONSE)
 		discount_fin(sk, state);
-	if (nested_in_tls(id, state->flags, direction)) {
+	if (nested_in_tls(id, state, at, bytes)) {
 		event.length = bytes;
 		event.absence = ABSENCE_CIPHERTEXT;
 		event.tie = TIE_NESTED;

@@ -65,16 +65,74 @@ static __always_inline struct tls_stream *stream_of(struct tls_key *key, struct 
 	return tls_streams.lookup(key);
 }
 
+/*
+ * Whether a call that its thread left may still return: the return probe's trampoline stands where its return address was, until what the thread
+ * does after a jump writes over it.
+ */
+static __always_inline int may_return(struct tls_call *call)
+{
+#if defined(OFFSET_MM_XOL) && defined(OFFSET_XOL_ADDRESS)
+	u64 area = READ(u64, READ(u64, bpf_get_current_task() + OFFSET_TASK_MM) + OFFSET_MM_XOL);
+	return READ_USER(u64, call->stack) == READ(u64, area + OFFSET_XOL_ADDRESS);
+#else
+	return 1;
+#endif
+}
+
+static __always_inline void tell_unseen(struct tls_call *call)
+{
+	struct member *member = current_member();
+	struct tls_key key = {.ssl = call->ssl, .pid = bpf_get_current_pid_tgid() >> 32};
+	struct tls_stream *stream = member && call->bytes ? stream_of(&key, call, member) : 0;
+	if (!stream)
+		return;
+	struct data_event event = {};
+	fill_header(&event.header, member, TLS_DATA, sizeof(event));
+	event.stream = stream->id;
+	event.socket = stream->socket;
+	event.direction = call->direction;
+	event.tie = stream->tie;
+	event.library = call->library;
+	event.absence = ABSENCE_OTHER_STACK;
+	event.length = call->bytes;
+	event.position = __sync_fetch_and_add(&stream->position[call->direction & 1], call->bytes);
+	emit_absent(&event, LAYER_TLS);
+}
+
+/*
+ * The thread has another call open. Gives 1 when the new one must not be followed.
+ *
+ * Return probes and stacks: the kernel keeps what it has to put back of a thread in one list, and drops from it all that stands below the stack
+ * pointer at the next probed function's entry. A call that waits on a lower stack would then return to nowhere, and the kernel ends the agent with
+ * SIGILL. So the higher one is let go; only the modern tier can.
+ */
+static __always_inline int set_aside(struct tls_call *outer, struct tls_call *call, u64 thread)
+{
+	struct parked_key place = {.thread = thread, .stack = call->stack};
+	if (outer->stack - call->stack <= TLS_DEPTH_BYTES) {
+		parked_calls.delete(&place); /* of a call that was here, and never returned */
+		return 1; /* an inner function of a call that is already followed */
+	}
+	count(COUNT_STALE_CALLS, 1);
+	if (call->stack - outer->stack <= TLS_DEPTH_BYTES || !may_return(outer))
+		return 0;
+#if MODERN
+	if (outer->stack < call->stack) {
+		tell_unseen(call);
+		return 1;
+	}
+#endif
+	struct tls_call left = *outer;
+	place.stack = left.stack;
+	parked_calls.update(&place, &left);
+	return 0;
+}
+
 /* Gives 0 when the call is to be looked at again at its return. */
 static __always_inline int enter_call(struct pt_regs *ctx, u32 direction, u32 result, u32 library)
 {
 	u64 thread = bpf_get_current_pid_tgid();
 	struct tls_call *outer = tls_calls.lookup(&thread);
-	if (outer && outer->stack > ctx->sp)
-		return 1; /* an inner function of a call that is already followed */
-	/* The same frame: gnutls_record_send jumps into gnutls_record_send2. */
-	if (outer && outer->stack < ctx->sp)
-		count(COUNT_STALE_CALLS, 1);
 	struct tls_call call = {};
 	call.ssl = ctx->di;
 	call.buffer = ctx->si;
@@ -87,6 +145,9 @@ static __always_inline int enter_call(struct pt_regs *ctx, u32 direction, u32 re
 	call.direction = direction;
 	call.result = result;
 	call.library = library;
+	/* The same frame: gnutls_record_send jumps into gnutls_record_send2. */
+	if (outer && outer->stack != call.stack && set_aside(outer, &call, thread))
+		return 1;
 	if (tls_calls.update(&thread, &call)) {
 		count(COUNT_MAP_FULL, 1);
 		return 1;
@@ -104,11 +165,18 @@ static __always_inline u64 bytes_moved(struct tls_call *call, s64 returned)
 static __always_inline int leave_call(struct pt_regs *ctx, struct member *member)
 {
 	u64 thread = bpf_get_current_pid_tgid();
+	struct parked_key place = {.thread = thread, .stack = ctx->sp - 8};
 	struct tls_call *entered = tls_calls.lookup(&thread);
+	u32 parked = !entered || entered->stack != place.stack;
+	if (parked)
+		entered = parked_calls.lookup(&place);
 	if (!entered)
 		return 0;
 	struct tls_call call = *entered;
-	tls_calls.delete(&thread);
+	if (parked)
+		parked_calls.delete(&place);
+	else
+		tls_calls.delete(&thread);
 	u64 bytes = bytes_moved(&call, ctx->ax);
 	if (!bytes)
 		return 0;
@@ -181,9 +249,7 @@ int on_tls_return(struct pt_regs *ctx)
 {
 	keep_own_stack(ctx);
 	struct member *member = current_member();
-	u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *call = member ? tls_calls.lookup(&thread) : 0;
-	if (!call || call->stack + 8 != ctx->sp)
+	if (!member)
 		return 0;
 	struct member copy = *member;
 	return leave_call(ctx, &copy);
