@@ -129,16 +129,17 @@ def session_from(cells: Sequence[Cell]) -> SessionRow:
 
 def message_values(row: MessageRow, session_key: int) -> tuple[Cell, ...]:
     """Give the columns of a message, with the row number of its session."""
+    summary, text = row.summary, row.text
     return (
         session_key,
         integer(row.ordinal),
         integer(row.time_ns),
-        None if row.direction is None else int(row.direction),
+        row.direction,
         clean(row.protocol),
         clean(row.type),
         integer(row.exchange),
-        clean(row.summary),
-        clean(row.text),
+        summary if summary.isascii() else clean(summary),
+        text if text.isascii() else clean(text),
     )
 
 

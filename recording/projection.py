@@ -286,20 +286,21 @@ def _run_row(run: RunRow, body: Mapping[str, Value]) -> RunRow:
 
 def message_row(record: Record) -> MessageRow:
     """Build the row of a MESSAGE record. What is searchable besides its summary is its text, else the values of its fields."""
-    body = record.body
-    text = body.get("text")
+    get = record.body.get
+    text = get("text")
     if not isinstance(text, str):
-        text = " ".join(_words(body.get("fields"), TEXT_CHARS_MAX))
+        text = " ".join(_words(get("fields"), TEXT_CHARS_MAX))
+    summary = _text(get("summary")) or ""
     return MessageRow(
         session=record.session,
-        ordinal=_number(body.get("ordinal")) or 0,
+        ordinal=_number(get("ordinal")) or 0,
         time_ns=record.time_ns,
         direction=record.direction,
-        protocol=_text(body.get("protocol")) or "unknown",
-        type=_text(body.get("type")) or "",
-        exchange=_number(body.get("exchange")),
-        summary=(_text(body.get("summary")) or "")[:SUMMARY_CHARS_MAX],
-        text=text[:TEXT_CHARS_MAX],
+        protocol=_text(get("protocol")) or "unknown",
+        type=_text(get("type")) or "",
+        exchange=_number(get("exchange")),
+        summary=summary if len(summary) <= SUMMARY_CHARS_MAX else summary[:SUMMARY_CHARS_MAX],
+        text=text if len(text) <= TEXT_CHARS_MAX else text[:TEXT_CHARS_MAX],
     )
 
 
@@ -309,23 +310,36 @@ def _words(value: Value, room: int) -> list[str]:
     waiting = [value]
     while waiting and room > 0:
         item = waiting.pop()
-        if item is None or isinstance(item, bool):
-            continue
-        if isinstance(item, str):
-            word = item[:room]
-        elif isinstance(item, list | tuple):
-            waiting.extend(reversed(item))
-            continue
+        if isinstance(item, str):  # first what is most common
+            word = item
+        elif isinstance(item, list):
+            if not item or not isinstance(item[0], str) or (joined := _joined(item)) is None:
+                waiting += item[::-1]
+                continue
+            word = joined
         elif isinstance(item, dict):
-            waiting.extend(reversed(item.values()))
+            waiting += reversed(item.values())
             continue
-        elif isinstance(item, int | float):
-            word = str(item)[:room]
+        elif isinstance(item, tuple):
+            waiting += item[::-1]
+            continue
+        elif item is not None and not isinstance(item, bool) and isinstance(item, int | float):
+            word = str(item)
         else:
             continue
+        if len(word) > room:
+            word = word[:room]
         room -= len(word) + 1
         words.append(word)
     return words
+
+
+def _joined(items: list[str]) -> str | None:
+    """Put texts together; None when some are something else."""
+    try:
+        return " ".join(items)
+    except TypeError:
+        return None
 
 
 def _text(value: Value) -> str | None:

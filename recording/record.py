@@ -20,6 +20,8 @@ RECORD_FIELDS: Final = 5
 NESTING_MAX: Final = 64
 """Where a body nested too deeply for msgpack (511 levels or more) is cut. Far above what our own bodies need."""
 _INTEGERS: Final = range(-(1 << 63), 1 << 64)
+_PACKER: Final = msgpack.Packer()
+"""For nearly every record: making one costs as much as packing, and one that minds surrogates minds them in every text."""
 
 
 class Kind(IntEnum):
@@ -76,11 +78,20 @@ def pack(record: Record) -> bytes:
     Raises:
         TypeError: the body holds a type that is not a `Value`.
     """
-    fields = (int(record.kind), record.session.bytes, record.time_ns, record.direction, record.body)
+    fields = (record.kind, record.session.bytes, record.time_ns, record.direction, record.body)
     try:
-        return cast(bytes, msgpack.packb(fields, unicode_errors="surrogateescape"))
+        return cast(bytes, _PACKER.pack(fields))
     except (ValueError, OverflowError, TypeError):  # UnicodeEncodeError is a ValueError
-        return cast(bytes, msgpack.packb((*fields[:4], _writable(record.body, 0)), unicode_errors="surrogateescape"))
+        return _pack_escaped(record)
+
+
+def _pack_escaped(record: Record) -> bytes:
+    """Give the form of a record that holds what msgpack does not take as it is."""
+    head = (record.kind, record.session.bytes, record.time_ns, record.direction)
+    try:
+        return cast(bytes, msgpack.packb((*head, record.body), unicode_errors="surrogateescape"))
+    except (ValueError, OverflowError, TypeError):
+        return cast(bytes, msgpack.packb((*head, _writable(record.body, 0)), unicode_errors="surrogateescape"))
 
 
 def _writable(value: Value | bytearray | memoryview, depth: int) -> Value:

@@ -17,6 +17,8 @@ from capd.recording.record import Kind, Record, Value
 from capd.recording.segment.layout import MalformedSegmentError, Preamble
 
 APPLICATION_LAYER: Final = "application"
+_DATA: Final = Kind.DATA
+_CLOSE: Final = Kind.CLOSE
 
 
 @dataclass(slots=True, kw_only=True)
@@ -36,13 +38,14 @@ class Tally:
     def take(self, record: Record) -> None:
         """Count a record."""
         self.records += 1
-        if record.kind is Kind.DATA:
+        kind = record.kind
+        if kind is _DATA:
             payload = record.body.get("payload")
             direction = record.direction
             application = record.body.get("layer", APPLICATION_LAYER) == APPLICATION_LAYER
             if application and direction is not None and isinstance(payload, bytes | bytearray | memoryview):
                 self.bytes[direction] += len(payload)
-        elif record.kind is Kind.CLOSE:
+        elif kind is _CLOSE:
             self.completeness = record.body.get("completeness")
 
 

@@ -120,7 +120,7 @@ class SegmentWriter:
             self._sequence = sequence if sequence is not None else next_sequence(directory)
         self._buffer: list[bytes] = []
         self._buffer_bytes = 0
-        self._buffer_times: tuple[int, int] = (0, 0)
+        self._buffer_times: list[int] = []
         self._tallies: dict[UUID, Tally] = {}
         self._begin()
 
@@ -174,21 +174,24 @@ class SegmentWriter:
         Raises:
             RecordTooLargeError: a record is over RECORD_BYTES_MAX; it and those after it were not taken.
         """
+        session: UUID | None = None  # that `tally` is of: neighbours are mostly of one session, and looking a UUID up is dear
+        tally = Tally()
         for record in records:
             packed = pack(record)
-            if len(packed) > RECORD_BYTES_MAX:
-                raise RecordTooLargeError(len(packed), RECORD_BYTES_MAX)
+            size = len(packed)
+            if size > RECORD_BYTES_MAX:
+                raise RecordTooLargeError(size, RECORD_BYTES_MAX)
             if self._begun_ns is None:
                 self._begun_ns = self._clock()
-            if self._buffer and self._buffer_bytes + len(packed) > self._frame_raw_bytes:
+            if self._buffer_bytes + size > self._frame_raw_bytes and self._buffer:
                 self._end_frame(self._pending_position, continued=True)
-            first_ns, last_ns = self._buffer_times if self._buffer else (record.time_ns, record.time_ns)
-            self._buffer_times = (min(first_ns, record.time_ns), max(last_ns, record.time_ns))
+                session = None
             self._buffer.append(packed)
-            self._buffer_bytes += len(packed)
-            tally = self._tallies.get(record.session)
-            if tally is None:
-                tally = self._tallies[record.session] = Tally()
+            self._buffer_times.append(record.time_ns)
+            self._buffer_bytes += size
+            if record.session is not session:
+                session = record.session
+                tally = self._tallies.get(session) or self._tallies.setdefault(session, Tally())
             tally.take(record)
 
     def flush(self, position: Position) -> None:
@@ -299,7 +302,7 @@ class SegmentWriter:
         before = self._pending_frames[-1:] or self._frames[-1:]
         offset = before[0].offset + before[0].length if before else header.size
         number = len(self._frames) + len(self._pending_frames)
-        first_ns, last_ns = self._buffer_times
+        first_ns, last_ns = min(self._buffer_times, default=0), max(self._buffer_times, default=0)
         preamble = Preamble(number=number, position=position, first_ns=first_ns, last_ns=last_ns)
         index = FrameIndex(preamble=preamble, sessions=self._tallies).pack()
         raw = b"".join(self._buffer)
@@ -332,6 +335,7 @@ class SegmentWriter:
         self._tallies = {}
         self._raw_bytes += len(raw)
         self._buffer = []
+        self._buffer_times = []
         self._buffer_bytes = 0
 
     def _write_pending(self, header: FileHeader) -> None:

@@ -122,6 +122,7 @@ def check_spans(arrivals: Iterable[Arrival], seen: Iterable[Seen], *, ended: boo
         ]
         position = outside = 0
         for start, end in spans:
+            assert start <= end
             assert start >= position, f"{direction.name} {start} overlaps what ended at {position}"
             outside += start - position
             position = end
