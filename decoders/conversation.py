@@ -69,7 +69,7 @@ class Side(ABC):
 
     def take(self, item: bytes | Gap) -> bool:
         """Take an arrival. False: it must be offered again later."""
-        if self.over:
+        if self.ended or self.broken is not None:
             self._take_after_end(item)
             return True
         self.ready = True

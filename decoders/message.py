@@ -68,10 +68,6 @@ class Message:
     content: bytes = b""
     incomplete: str | None = None
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.start <= self.end:
-            raise ValueError(f"span {self.start}..{self.end} is not a span")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Skipped:

@@ -45,6 +45,10 @@ class Direction(IntEnum):
     RESPONSE = 1
 
 
+SIDES: Final = tuple(Direction)
+"""A direction by its number, for where making one of a number would be dear."""
+
+
 class MalformedRecordError(Exception):
     """The bytes are not a record of a version that this reader knows."""
 

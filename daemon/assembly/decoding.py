@@ -49,6 +49,7 @@ class Failure:
 
 
 Decoded = Message | Skipped | Failure
+_DIRECTIONS: Final = tuple(Direction)
 
 
 @dataclass(slots=True)
@@ -79,14 +80,15 @@ class Decoding:
         Everything must be taken from the result before the next call.
         """
         if self.decoder is not None:
-            yield from self._decode(direction, data)
-        elif not self.decided:
+            return self._decode(direction, data)
+        if not self.decided:
             self.pending.append((direction, data))
             if isinstance(data, bytes):
                 prefix = self._prefixes[direction]
                 prefix += data[: PREFIX_BYTES - len(prefix)]
             if self._decide(last=not data or isinstance(data, Gap) or len(self.pending) >= PENDING_MAX):
-                yield from self._catch_up()
+                return self._catch_up()
+        return iter(())
 
     def finish(self) -> Iterator[Decoded]:
         """The session is over: decide at last, and tell the decoder that the directions which did not end have ended now."""
@@ -173,14 +175,15 @@ class Decoding:
         if decoder is None:
             return
         try:
-            decoder.receive(Direction(direction ^ self.state.swapped), data)
+            decoder.receive(_DIRECTIONS[direction ^ self.state.swapped], data)
         except Exception as error:  # noqa: BLE001  # a defect in one decoder must not stop the recording of everything else
             self.decoder = None
             yield self._defect(direction, error)
             return
+        next_event = decoder.next_event
         while True:
             try:
-                event = decoder.next_event()
+                event = next_event()
             except ProtocolError as error:
                 yield Failure(direction=error.direction, offset=error.offset, reason=error.reason)
                 continue

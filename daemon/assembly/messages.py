@@ -8,7 +8,7 @@ record never waits for bytes that may not come.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -16,7 +16,7 @@ from capd.daemon.assembly.decoding import Failure
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.state import SessionState
 from capd.decoders.message import Message, Skipped
-from capd.recording.record import Direction, Kind, Record, Value
+from capd.recording.record import SIDES, Kind, Record, Value
 
 ROWS_PER_RECORD_MAX: Final = 256
 """A reader shows a table from one record; more rows than a screen or ten gain nothing."""
@@ -29,6 +29,7 @@ BINARY_PROBE_BYTES: Final = 1024
 ROW_TYPE: Final = "DataRow"
 BODY_TYPE: Final = "body"
 COLUMNS: Final = "columns"
+_MESSAGE: Final = Kind.MESSAGE
 
 
 @dataclass(slots=True)
@@ -42,18 +43,6 @@ class _Together:
     content: list[bytes] = field(default_factory=list)
     content_bytes: int = 0
     incomplete: str | None = None
-
-
-@dataclass(slots=True)
-class _Form:
-    """What a record says otherwise than the message that it begins with."""
-
-    type: str
-    summary: str
-    end: int
-    fields: Mapping[str, Value]
-    incomplete: str | None
-    text: str | None = None
 
 
 class MessageWriter:
@@ -108,19 +97,18 @@ class MessageWriter:
         self._skipped.clear()
 
     def _message(self, message: Message, time_ns: int, batch: Batch) -> None:
-        if message.exchange is not None:
-            self._state.exchange_last = max(self._state.exchange_last, message.exchange + self._state.exchange_base)
-        row = message.type == ROW_TYPE and "values" in message.fields
-        if row or message.type == BODY_TYPE:
+        state, fields, kind = self._state, message.fields, message.type
+        if message.exchange is not None and message.exchange + state.exchange_base > state.exchange_last:
+            state.exchange_last = message.exchange + state.exchange_base
+        if kind == BODY_TYPE or (kind == ROW_TYPE and "values" in fields):
             self._join(message, time_ns, batch)
             return
-        self.flush(batch)
-        columns = message.fields.get(COLUMNS)
+        if self._together is not None:
+            self.flush(batch)
+        columns = fields.get(COLUMNS)
         if columns is not None and isinstance(columns, Sequence) and not isinstance(columns, str):
             self._columns, self._columns_of, self._rows_told = columns, message.exchange, 0
-        self._write(
-            message, _Form(message.type, message.summary, message.end, message.fields, message.incomplete), time_ns, batch
-        )
+        self._write(message, self._body(message), time_ns, batch)
 
     def _join(self, message: Message, time_ns: int, batch: Batch) -> None:
         together = self._together
@@ -160,14 +148,22 @@ class MessageWriter:
         self._rows_told += len(together.rows)
         count = len(together.rows)
         summary = f"{count} row{'' if count == 1 else 's'}"
-        self._write(first, _Form("rows", summary, together.end, fields, together.incomplete), together.time_ns, batch)
+        self._write_together(together, {"type": "rows", "summary": summary, "fields": fields}, batch)
 
     def _write_body(self, together: _Together, batch: Batch) -> None:
         first = together.first
         fields: dict[str, Value] = {**first.fields, "bytes": together.content_bytes}
         text = self._text(first, together.content)
         summary = first.summary or f"{together.content_bytes} bytes"
-        self._write(first, _Form(first.type, summary, together.end, fields, together.incomplete, text), together.time_ns, batch)
+        self._write_together(together, {"summary": summary, "fields": fields, "text": text}, batch)
+
+    def _write_together(self, together: _Together, changes: dict[str, Value], batch: Batch) -> None:
+        """Write what was put together: what its first message says, but for what became of it."""
+        body = self._body(together.first)
+        body["end"] = together.end + self._base(together.first)
+        body["incomplete"] = together.incomplete
+        body.update(changes)
+        self._write(together.first, body, together.time_ns, batch)
 
     def _text(self, first: Message, content: list[bytes]) -> str:
         """Give as much of a body as search may still take of this message."""
@@ -184,27 +180,29 @@ class MessageWriter:
             self._text_left -= len(parts[-1])
         return b"".join(parts).decode("utf-8", "ignore")
 
-    def _write(self, message: Message, form: _Form, time_ns: int, batch: Batch) -> None:
-        if self.muted:
-            return
+    def _body(self, message: Message) -> dict[str, Value]:
+        """Give the body of a message's record."""
         state = self._state
-        direction = message.direction ^ state.swapped
-        base = state.base[direction]
-        body: dict[str, Value] = {
+        base = self._base(message)
+        return {
             "protocol": state.protocol,
-            "type": form.type,
-            "summary": form.summary,
+            "type": message.type,
+            "summary": message.summary,
             "exchange": None if message.exchange is None else message.exchange + state.exchange_base,
             "ordinal": state.messages,
             "start": message.start + base,
-            "end": form.end + base,
-            "fields": form.fields,
-            "incomplete": form.incomplete,
+            "end": message.end + base,
+            "fields": message.fields,
+            "incomplete": message.incomplete,
         }
-        if form.text is not None:
-            body["text"] = form.text
+
+    def _write(self, message: Message, body: dict[str, Value], time_ns: int, batch: Batch) -> None:
+        if self.muted:
+            return
+        state = self._state
         state.messages += 1
-        batch.records.append(Record(Kind.MESSAGE, state.id, state.moment(time_ns), Direction(direction), body))
+        direction = SIDES[message.direction ^ state.swapped]
+        batch.records.append(Record(_MESSAGE, state.id, state.moment(time_ns), direction, body))
 
     def finish(self, time_ns: int, batch: Batch) -> None:
         """The session is over: tell what is not told yet."""
@@ -233,10 +231,12 @@ class MessageWriter:
     def _mark(self, direction: int, body: dict[str, Value], time_ns: int, batch: Batch) -> None:
         if not self.muted:
             batch.records.append(
-                Record(
-                    Kind.MARKER, self._state.id, self._state.moment(time_ns), Direction(direction ^ self._state.swapped), body
-                )
+                Record(Kind.MARKER, self._state.id, self._state.moment(time_ns), SIDES[direction ^ self._state.swapped], body)
             )
+
+    def _base(self, message: Message) -> int:
+        """Give where the decoder began in a message's stream."""
+        return self._state.base[message.direction ^ self._state.swapped]
 
     def _offset(self, failure: Failure) -> int:
         return failure.offset + self._state.base[failure.direction ^ self._state.swapped]

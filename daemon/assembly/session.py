@@ -22,7 +22,7 @@ from capd.daemon.assembly.streams import DAMAGED, LOST, RESTARTED, UNKNOWN, Chan
 from capd.daemon.assembly.wire import OUTSIDE, UNFINISHED
 from capd.decoders.message import Gap, Message
 from capd.probes.layouts import Absence, Library, Role, SocketCloseEvent, Tie
-from capd.recording.record import Direction, Kind, Record, Value
+from capd.recording.record import SIDES, Kind, Record, Value
 
 APPLICATION: Final = "application"
 WIRE: Final = "wire"
@@ -187,7 +187,8 @@ class Session:
 
     def _application(self, chunk: Chunk, batch: Batch) -> None:
         state, direction = self.state, chunk.direction
-        self._rebuild_if_stale(chunk.wall_ns, batch)
+        if self.stale:
+            self._rebuild_if_stale(chunk.wall_ns, batch)
         if chunk.datagram or state.transport == "udp":
             self.decoding.label_datagrams(chunk.peer)
         if chunk.peer is not None and state.target is None:
@@ -198,7 +199,7 @@ class Session:
             piece = bytes(payload[start : start + PAYLOAD_BYTES_MAX])
             body: dict[str, Value] = {"position": state.application[direction], "payload": piece}
             self._qualify(body, chunk)
-            batch.records.append(Record(Kind.DATA, state.id, state.last_ns, Direction(direction), body))
+            batch.records.append(Record(Kind.DATA, state.id, state.last_ns, SIDES[direction], body))
             state.application[direction] += len(piece)
             if piece and self.decoding.wants:
                 self._decode(direction, piece, chunk.wall_ns, batch)
@@ -215,7 +216,7 @@ class Session:
             piece = kept[start : start + PAYLOAD_BYTES_MAX]
             body: dict[str, Value] = {"position": state.wire[direction] + start, "payload": piece, "layer": WIRE}
             self._qualify(body, chunk)
-            batch.records.append(Record(Kind.DATA, state.id, state.last_ns, Direction(direction), body))
+            batch.records.append(Record(Kind.DATA, state.id, state.last_ns, SIDES[direction], body))
         state.wire_kept[direction] += len(kept)
         state.wire_left[direction] += len(payload) - len(kept)
         state.wire[direction] += chunk.captured
@@ -286,7 +287,7 @@ class Session:
         body: dict[str, Value] = {"position": positions[direction], "length": length, "layer": layer, "reason": reason}
         if detail is not None:
             body["detail"] = detail
-        batch.records.append(Record(Kind.GAP, state.id, state.moment(wall_ns), Direction(direction), body))
+        batch.records.append(Record(Kind.GAP, state.id, state.moment(wall_ns), SIDES[direction], body))
         loss = state.losses.setdefault(reason, Loss())
         loss.gaps += 1
         loss.bytes[direction] += length or 0
@@ -401,7 +402,7 @@ class Session:
         for decoded in self.decoding.feed(direction, data):
             if state.protocol != before:
                 before = self._identified(wall_ns, batch)
-            if isinstance(decoded, Message) and decoded.type in NAMING_TYPES and state.name is None:
+            if state.name is None and isinstance(decoded, Message) and decoded.type in NAMING_TYPES:
                 name = peer_name(decoded)
                 if name and not self.writer.muted:
                     state.name, self.announce = name, True
@@ -462,7 +463,7 @@ class Session:
 
     def _mark(self, body: dict[str, Value], wall_ns: int, batch: Batch, direction: int | None = None) -> None:
         self.writer.flush(batch)
-        side = None if direction is None else Direction(direction)
+        side = None if direction is None else SIDES[direction]
         batch.records.append(Record(Kind.MARKER, self.state.id, self.state.moment(wall_ns), side, body))
 
 

@@ -39,7 +39,9 @@ from capd.decoders.http1.grammar import (
     body_length,
     by_name,
     host_of,
+    request_head,
     request_line,
+    response_head,
     status_line,
     tokens,
 )
@@ -59,13 +61,21 @@ class RequestSide(LossySide):
     def __init__(self, exchanges: Exchanges) -> None:
         super().__init__(Direction.REQUEST)
         self._exchanges = exchanges
-        self._line_read = RequestLine(method="", target="", version="")
+        self._line_read = RequestLine("", "", "")
         self._asked: Asked | None = None
         self._switch_to: str | None = None
 
     def read_start_line(self, line: bytes) -> None:
         """Parse the request line."""
         self._line_read = request_line(line)
+
+    def read_head(self, begin: int, limit: int) -> tuple[Fields, int] | None:
+        """Parse a whole head."""
+        found = request_head(self.stream.data, begin, limit)
+        if found is None:
+            return None
+        self._line_read, fields, end = found
+        return fields, end
 
     def head_fields(self) -> dict[str, JsonValue]:
         """Method, target, version."""
@@ -152,11 +162,19 @@ class ResponseSide(LossySide):
         super().__init__(Direction.RESPONSE)
         self._exchanges = exchanges
         self._request = request
-        self._line_read = StatusLine(version="", status=0, reason="")
+        self._line_read = StatusLine("", 0, "")
 
     def read_start_line(self, line: bytes) -> None:
         """Parse the status line."""
         self._line_read = status_line(line)
+
+    def read_head(self, begin: int, limit: int) -> tuple[Fields, int] | None:
+        """Parse a whole head."""
+        found = response_head(self.stream.data, begin, limit)
+        if found is None:
+            return None
+        self._line_read, fields, end = found
+        return fields, end
 
     def head_fields(self) -> dict[str, JsonValue]:
         """Version, status, reason."""

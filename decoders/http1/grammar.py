@@ -38,7 +38,11 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/(1\.[01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD_LINE: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
-_FIELD_LINES: Final = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n")
+_FIELD_BLOCK: Final = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+_FIELD_LINES: Final = re.compile(_FIELD_BLOCK)
+_REQUEST_HEAD: Final = re.compile(_REQUEST_LINE.pattern + rb"\r\n" + _FIELD_BLOCK)
+_RESPONSE_HEAD: Final = re.compile(_STATUS_LINE.pattern + rb"\r\n" + _FIELD_BLOCK)
+_NAMED: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade"})
 _FIELD_NAME_SPACE: Final = re.compile(_TOKEN + rb"[ \t]+:")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _CHUNK_LINE: Final = re.compile(rb"([0-9A-Fa-f]+)([ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -69,25 +73,26 @@ class Framing(Enum):
     TUNNEL = "tunnel"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class RequestLine:
-    """Method, target and version as sent; bytes above 0x7F as Latin-1."""
+    """Method, target and version as sent; bytes above 0x7F as Latin-1. Nobody changes it; freezing is slow."""
 
     method: str
     target: str
     version: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True)
 class StatusLine:
-    """Version, status and reason as sent."""
+    """Version, status and reason as sent. As above."""
 
     version: str
     status: int
     reason: str
 
 
-Fields = list[tuple[str, str]]
+Fields = list[list[str]]
+"""Name and value of each, as sent."""
 Named = Mapping[str, Sequence[str]]
 
 
@@ -106,8 +111,11 @@ def request_line(line: bytes) -> RequestLine:
     found = _REQUEST_LINE.fullmatch(line)
     if found is None:
         raise _refuse(line, "not a request line")
-    method, target, version = found.groups()
-    return RequestLine(method=method.decode("latin-1"), target=target.decode("latin-1"), version=version.decode("latin-1"))
+    return _request_line(*found.groups())
+
+
+def _request_line(method: bytes, target: bytes, version: bytes) -> RequestLine:
+    return RequestLine(method.decode("latin-1"), target.decode("latin-1"), version.decode("latin-1"))
 
 
 def status_line(line: bytes) -> StatusLine:
@@ -115,11 +123,38 @@ def status_line(line: bytes) -> StatusLine:
     found = _STATUS_LINE.fullmatch(line)
     if found is None:
         raise _refuse(line, "not a status line")
-    version, status, reason = found.groups()
-    return StatusLine(version=version.decode("latin-1"), status=int(status), reason=(reason or b"").decode("latin-1"))
+    return _status_line(*found.groups())
 
 
-def field_line(line: bytes) -> tuple[str, str]:
+def _status_line(version: bytes, status: bytes, reason: bytes | None) -> StatusLine:
+    return StatusLine(version.decode("latin-1"), int(status), (reason or b"").decode("latin-1"))
+
+
+def request_head(data: bytes | bytearray, begin: int, limit: int) -> tuple[RequestLine, Fields, int] | None:
+    """Read a whole head at once, as `request_line` and `field_lines` would.
+
+    Returns:
+        The line, the fields, and the index behind the empty line; None when something is wrong, or missing before `limit`.
+    """
+    found = _REQUEST_HEAD.match(data, begin, limit)
+    if found is None:
+        return None
+    *line, block = found.groups()
+    fields = _fields(block)
+    return None if fields is None else (_request_line(*line), fields, found.end())
+
+
+def response_head(data: bytes | bytearray, begin: int, limit: int) -> tuple[StatusLine, Fields, int] | None:
+    """Read a whole head at once, as `status_line` and `field_lines` would; see `request_head`."""
+    found = _RESPONSE_HEAD.match(data, begin, limit)
+    if found is None:
+        return None
+    *line, block = found.groups()
+    fields = _fields(block)
+    return None if fields is None else (_status_line(*line), fields, found.end())
+
+
+def field_line(line: bytes) -> list[str]:
     """Read `name: value` (RFC 9112 5)."""
     found = _FIELD_LINE.fullmatch(line)
     if found is None:
@@ -129,7 +164,7 @@ def field_line(line: bytes) -> tuple[str, str]:
             raise LineError(0, "white space between field name and colon")
         raise _refuse(line, "not a field line")
     name, value = found.groups()
-    return name.decode("latin-1"), value.strip(b" \t").decode("latin-1")
+    return [name.decode("latin-1"), value.strip(b" \t").decode("latin-1")]
 
 
 def field_lines(data: bytes | bytearray, begin: int, limit: int) -> tuple[Fields, int] | None:
@@ -141,11 +176,21 @@ def field_lines(data: bytes | bytearray, begin: int, limit: int) -> tuple[Fields
     found = _FIELD_LINES.match(data, begin, limit)
     if found is None:
         return None
-    lines = found[0].decode("latin-1").split("\r\n")[:-2]
+    fields = _fields(found[1])
+    return None if fields is None else (fields, found.end())
+
+
+def _fields(block: bytes) -> Fields | None:
+    """Read whole and correct field lines; None when they are too many."""
+    lines = block.decode("latin-1").split("\r\n")
+    lines.pop()
     if len(lines) > FIELDS_MAX:
         return None
-    parts = (line.partition(":") for line in lines)
-    return [(name, value.strip(" \t")) for name, _, value in parts], found.end()
+    fields = []
+    for line in lines:
+        name, _, value = line.partition(":")
+        fields.append([name, value.strip(" \t")])
+    return fields
 
 
 def chunk_line(line: bytes, *, lenient: bool) -> tuple[int, int]:
@@ -160,10 +205,12 @@ def chunk_line(line: bytes, *, lenient: bool) -> tuple[int, int]:
 
 
 def by_name(fields: Fields) -> Named:
-    """The values of each field, in order, by its name in lower case."""
+    """The values of each field that says something about framing or host, in order, by its name in lower case."""
     named: dict[str, list[str]] = {}
     for name, value in fields:
-        named.setdefault(name.lower(), []).append(value)
+        lower = name.lower()
+        if lower in _NAMED:
+            named.setdefault(lower, []).append(value)
     return named
 
 

@@ -112,7 +112,7 @@ class LossySide(HttpSide):
         summary = ""
         if self._head_known:
             summary = self.head_summary()
-            fields = {**self.head_fields(), "headers": [[name, value] for name, value in self._fields]}
+            fields = {**self.head_fields(), "headers": self._fields}
         self._head_known = False
         self._fields = []
         self._scan = 0

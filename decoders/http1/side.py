@@ -93,6 +93,10 @@ class HttpSide(Side):
         """Parse and keep the start line. Raises LineError."""
 
     @abstractmethod
+    def read_head(self, begin: int, limit: int) -> tuple[Fields, int] | None:
+        """Keep the start line of a head that is whole and right; give its fields and its end. None: go line by line."""
+
+    @abstractmethod
     def head_fields(self) -> dict[str, JsonValue]:
         """What is known of the start line."""
 
@@ -187,9 +191,15 @@ class HttpSide(Side):
 
     # Steps, one for each state
 
-    def _start(self) -> bool | None:
+    def _start(self) -> Message | bool | None:
         stream = self.stream
-        if stream.cursor == stream.start and self.direction is Direction.REQUEST and not self._trial:
+        fresh = stream.cursor == stream.start and not self._trial
+        if fresh and not self._scan:
+            whole = self.read_head(stream.start, stream.start + HEAD_BYTES_MAX)
+            if whole is not None:
+                fields, stream.cursor = whole
+                return self._head_message(fields)
+        if fresh and self.direction is Direction.REQUEST:
             # RFC 9112 2.2: one empty line before a request line is ignored, clients send it after a POST.
             if stream.data[stream.start : stream.start + len(_CRLF)] == _CRLF:
                 stream.cursor += len(_CRLF)
@@ -211,8 +221,10 @@ class HttpSide(Side):
 
     def _head(self) -> Message | None:
         fields = self._field_lines(self.stream.start + HEAD_BYTES_MAX, "head")
-        if fields is None:
-            return None
+        return None if fields is None else self._head_message(fields)
+
+    def _head_message(self, fields: Fields) -> Message:
+        """Everything up to the cursor is a head."""
         stream = self.stream
         try:
             framing, length, more = self.head_done(fields)
@@ -222,7 +234,7 @@ class HttpSide(Side):
         summary = self.head_summary()
         described = {
             **self.head_fields(),
-            "headers": [[name, value] for name, value in fields],
+            "headers": fields,
             "framing": framing.value,
             "length": length if framing is Framing.LENGTH else None,
             **more,
@@ -276,10 +288,10 @@ class HttpSide(Side):
 
     def _end(self, incomplete: str | None = None, trailers: Fields | None = None) -> Message:
         """The end of a message, up to where parsing came."""
-        reasons = [*self._losses, *([incomplete] if incomplete else [])]
-        fields: dict[str, JsonValue] = {"body_bytes": self._body_bytes}
-        fields["trailers"] = [[name, value] for name, value in trailers or []]
-        message = self._message("end", self.stream.cursor, fields=fields, incomplete="; ".join(reasons) or None)
+        if self._losses:
+            incomplete = "; ".join([*self._losses, *([incomplete] if incomplete else [])])
+        fields: dict[str, JsonValue] = {"body_bytes": self._body_bytes, "trailers": trailers or []}
+        message = self._message("end", self.stream.cursor, fields=fields, incomplete=incomplete)
         self.state = self.after_message()
         return message
 
