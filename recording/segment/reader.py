@@ -1,11 +1,10 @@
-"""Reading segments, sealed or still written.
+"""Reading segments, sealed or still written, from wherever they are.
 
 What lives here: finding frames in a file and records in frames, with every check on the way. What must not: writing, repair.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,8 +16,7 @@ from uuid import UUID
 import zstandard
 
 from capd.recording.age import NoKeys
-from capd.recording.durable import open_regular
-from capd.recording.errors import CorruptSegmentError, NewerVersionError, on_disk
+from capd.recording.errors import CorruptSegmentError, NewerVersionError
 from capd.recording.record import MalformedRecordError, Record, from_fields, unpack_arrays
 from capd.recording.segment.cipher import FrameCipher, Keys
 from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry, parse_footer
@@ -43,6 +41,7 @@ from capd.recording.segment.layout import (
     decompress,
     frame_header_bytes,
 )
+from capd.recording.segment.source import FileSource, Source
 from capd.recording.segment.trailer import Trailer, parse_trailer, trailer_bytes
 
 _NO_KEYS: Final = NoKeys()
@@ -84,17 +83,17 @@ class Frame:
 
 
 class SegmentReader:
-    """Reads one segment file. Of a file that is still written it sees what was flushed, and more with each call.
+    """Reads one segment. Of a file that is still written it sees what was flushed, and more with each call.
 
     A sealed file is read by its footer. Without one (a file that is still written, or cut) the frames are found one after the
     other up to the first that is not whole; frames of a flush that is not finished do not count.
     """
 
-    def __init__(self, path: Path, *, sealed: bool | None = None, keys: Keys = _NO_KEYS) -> None:
-        """Open a file.
+    def __init__(self, place: Path | Source, *, sealed: bool | None = None, keys: Keys = _NO_KEYS) -> None:
+        """Open a segment.
 
         Args:
-            path: a `.seg` or `.open` file.
+            place: a `.seg` or `.open` file, or where else its bytes are.
             sealed: whether it is read by its footer; None: as its name says. False reads a damaged file as far as it goes.
             keys: who opens encrypted frames; needed for their records only.
 
@@ -103,17 +102,16 @@ class SegmentReader:
             CorruptSegmentError: file header, footer or trailer are damaged.
             NewerVersionError: a later capd wrote it.
         """
-        self.path = path
+        self._source = FileSource(place) if isinstance(place, Path) else place
+        self.path = path = self._source.path
         self._keys = keys
         self._cipher: FrameCipher | None = None
         self._decompressor = zstandard.ZstdDecompressor()
         self._found: list[FrameEntry] = []
         self._footer: Footer | None = None
         self._trailer: Trailer | None = None
-        with on_disk("read", path):
-            self._fd = open_regular(path)
         try:
-            with self._blame(None, 0), on_disk("read", path):
+            with self._blame(None, 0):
                 self.header = self._read_header()
             if path.suffix == SEALED_SUFFIX if sealed is None else sealed:
                 self._footer = self._read_footer()
@@ -134,8 +132,7 @@ class SegmentReader:
     @property
     def file_bytes(self) -> int:
         """Size of the file now."""
-        with on_disk("read", self.path):
-            return os.fstat(self._fd).st_size
+        return self._source.size()
 
     def frames(self, start: int = 0) -> Iterator[Frame]:
         """Give the frames from a number on. May be called again to see what was written since.
@@ -209,8 +206,7 @@ class SegmentReader:
         entry = self._entries(number)[number]
         if entry.length > FRAME_BYTES_MAX:
             raise CorruptSegmentError(self.path, number, entry.offset, f"a frame of {entry.length} bytes is over the limit")
-        with on_disk("read", self.path):
-            return os.pread(self._fd, entry.length, entry.offset)
+        return self._source.read(entry.offset, entry.length)
 
     def entries(self) -> list[FrameEntry]:
         """Give what is known of each frame; without a footer that is its place and size only, the rest is empty."""
@@ -262,9 +258,7 @@ class SegmentReader:
 
     def close(self) -> None:
         """Close the file."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._source.close()
 
     def __enter__(self) -> Self:
         return self
@@ -284,9 +278,9 @@ class SegmentReader:
 
     def _read_header(self) -> FileHeader:
         try:
-            return FileHeader.parse(os.pread(self._fd, HEADER_READ_BYTES, 0))
+            return FileHeader.parse(self._source.read(0, HEADER_READ_BYTES))
         except CutHeaderError:
-            return FileHeader.parse(os.pread(self._fd, FILE_HEADER.size + KEY_BLOCK_BYTES_MAX, 0))
+            return FileHeader.parse(self._source.read(0, FILE_HEADER.size + KEY_BLOCK_BYTES_MAX))
 
     def _checked(self, data: bytes, number: int) -> FrameHeader:
         header = FrameHeader.parse(data, self.header.version)
@@ -306,17 +300,16 @@ class SegmentReader:
         return self._cipher.decrypt(header.number, bound_part(header, data), stored)
 
     def _read_footer(self) -> Footer:
-        with on_disk("read", self.path):
-            size = trailer_bytes(self.header.version)
-            end = max(self.header.size, os.fstat(self._fd).st_size - size)
-            with self._blame(None, end):
-                trailer = parse_trailer(os.pread(self._fd, size, end), self.header.version)
-                start = end - trailer.footer_bytes
-                if start < self.header.size:
-                    raise MalformedSegmentError(f"there is no room for a footer of {trailer.footer_bytes} bytes")
-            with self._blame(None, start):
-                footer = parse_footer(os.pread(self._fd, trailer.footer_bytes, start), trailer.digest)
-                check_entries(footer.frames, self.header, start)
+        size = trailer_bytes(self.header.version)
+        end = max(self.header.size, self._source.size() - size)
+        with self._blame(None, end):
+            trailer = parse_trailer(self._source.read(end, size), self.header.version)
+            start = end - trailer.footer_bytes
+            if start < self.header.size:
+                raise MalformedSegmentError(f"there is no room for a footer of {trailer.footer_bytes} bytes")
+        with self._blame(None, start):
+            footer = parse_footer(self._source.read(start, trailer.footer_bytes), trailer.digest)
+            check_entries(footer.frames, self.header, start)
         self._trailer = trailer
         return footer
 
@@ -333,21 +326,20 @@ class SegmentReader:
         whole: list[FrameEntry] = []
         flush: list[FrameEntry] = []
         offset = self._found[-1].offset + self._found[-1].length if self._found else self.header.size
-        with on_disk("read", self.path):
-            size = os.fstat(self._fd).st_size
-            while True:
-                try:
-                    header = FrameHeader.parse(os.pread(self._fd, FRAME_HEADER.size, offset), self.header.version)
-                except MalformedSegmentError:
-                    return whole
-                length = header.length
-                if offset + length > size or header.number != len(self._found) + len(whole) + len(flush):
-                    return whole
-                flush.append(FrameEntry(offset=offset, length=length, raw=header.raw_bytes, sha256=b"", first_ns=0, last_ns=0))
-                offset += length
-                if not header.continued:
-                    whole += flush
-                    flush = []
+        size = self._source.size()
+        while True:
+            try:
+                header = FrameHeader.parse(self._source.read(offset, FRAME_HEADER.size), self.header.version)
+            except MalformedSegmentError:
+                return whole
+            length = header.length
+            if offset + length > size or header.number != len(self._found) + len(whole) + len(flush):
+                return whole
+            flush.append(FrameEntry(offset=offset, length=length, raw=header.raw_bytes, sha256=b"", first_ns=0, last_ns=0))
+            offset += length
+            if not header.continued:
+                whole += flush
+                flush = []
 
     def _numbers(self, session: UUID | None, start: int, from_ns: int | None, until_ns: int | None) -> Iterator[int]:
         """Give the numbers of the frames that may hold what is asked for."""
