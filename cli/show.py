@@ -5,7 +5,7 @@ What lives here: the verb. What must not: replay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +13,7 @@ import click
 from capd.cli import process_tree, sessions
 from capd.cli.facts import Facts, mapping, sequence, text, text_of
 from capd.cli.line import EMPTY, Line, Span, Style, line
+from capd.cli.moments import rfc3339
 from capd.cli.options import Verb, as_json, open_archive, reads_recording
 from capd.cli.run_summary import described
 from capd.cli.screen import reader_may_leave, standard_output
@@ -20,6 +21,7 @@ from capd.cli.session_story import Story
 from capd.cli.summary import LABEL_COLUMNS, principal, session_head, short_ids, to_json, verdict_lines
 from capd.cli.table import lay_out
 from capd.recording.errors import UnknownSessionError
+from capd.recording.record import Kind, Record, Value
 
 if TYPE_CHECKING:
     from capd.recording.archive import Archive
@@ -71,15 +73,28 @@ def _show_run(archive: Archive, row: RunRow, *, as_json: bool) -> None:
     listed = [session.to_json() for session in reversed(found)]
     run = described(archive.index, row)
     tree = process_tree.gather(archive.records(row.run))
+    gaps = coverage_gaps(archive.records(row.run))
     screen = standard_output()
     if as_json:
-        whole = {**run, "process_tree": process_tree.as_json(tree), "session_list": listed}
+        whole = {**run, "process_tree": process_tree.as_json(tree), "session_list": listed, "coverage_gaps": gaps}
         screen.write_json(to_json(whole, indent=2))
         return
     screen.write(run_head(run))
     screen.write([EMPTY, line("processes", Style.STRONG), *process_tree.lines(tree)])
+    if gaps:
+        screen.write([EMPTY, line("not watched: what was said in TLS through these files cannot be read", Style.BAD)])
+        screen.write([line(f"  {text(gap, 'path') or 'further files'}: {text(gap, 'reason')}") for gap in gaps])
     screen.write([EMPTY, line("sessions", Style.STRONG), *_session_table(listed, screen.columns), EMPTY])
     screen.write(verdict_lines(run) if listed else [line("no session: nothing was said to anybody", Style.FAINT)])
+
+
+def coverage_gaps(records: Iterable[Record]) -> list[dict[str, Value]]:
+    """Give the files of a run that are not watched, as `show --json` prints them."""
+    return [
+        {"time": rfc3339(record.time_ns), "path": record.body.get("path"), "reason": record.body.get("reason")}
+        for record in records
+        if record.kind is Kind.MARKER and record.body.get("name") == "coverage_gap"
+    ]
 
 
 def run_head(run: Facts) -> Iterator[Line]:

@@ -23,6 +23,7 @@ Examples:
 """
 STYLES: Final = {"healthy": Style.GOOD, "degraded": Style.DOUBTFUL, "down": Style.BAD}
 LABEL_COLUMNS: Final = 12
+FAILURES_SHOWN_MAX: Final = 20
 RUNS_SHOWN_MAX: Final = 20
 """As many as a person looks at; --json has all."""
 
@@ -60,6 +61,9 @@ def lines(found: Facts, columns: int | None) -> Iterator[Line]:
     yield from _disk(_map(found, "disk"))
     if "runs" in found:
         yield from _runs(_list(found, "runs"), columns)
+        others = cast("int", _map(found, "withheld").get("runs", 0)) if "withheld" in found else 0
+        if others:
+            yield _label("", f"and {others} of other users, which root may see")
 
 
 def _roles(found: Facts) -> Iterator[Line]:
@@ -84,8 +88,11 @@ def _capture(found: Facts) -> Iterator[Line]:
     yield _label("journal", f"{size(backlog)} wait for the recorder, of at most {size(most)}")
     attached = _list(found, "attachments")
     yield _label("TLS", ", ".join(str(library["path"]) for library in attached) or "no library found on this host yet")
-    for failure in cast("list[object]", found["attach_failures"]):
+    failures = cast("list[object]", found["attach_failures"])
+    for failure in failures[:FAILURES_SHOWN_MAX]:
         yield _label("", f"not watched: {failure}")
+    if len(failures) > FAILURES_SHOWN_MAX:
+        yield _label("", f"and {len(failures) - FAILURES_SHOWN_MAX} more that are not watched: capd status --json")
     for warning in cast("list[object]", found["warnings"]):
         yield _label("note", str(warning))
 

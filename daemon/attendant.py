@@ -7,6 +7,7 @@ are made here, by one thread.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import selectors
@@ -18,12 +19,17 @@ from typing import TYPE_CHECKING, Final
 
 from capd.daemon import notes, processes
 from capd.daemon.control import ControlServer, Peer, Verb
+from capd.daemon.coverage import GAPS_PER_RUN_MAX, Coverage, Gap
+from capd.daemon.disclosure import disclosed
 from capd.daemon.drain import Drain, FileHint
 from capd.daemon.errors import NotPermittedError, RequestRefusedError
 from capd.daemon.run_keeping import RunKeeper
+from capd.probes.attachments import NotWatchedError
+from capd.probes.budget import Claim
 from capd.probes.counters import LOST
 
 if TYPE_CHECKING:  # pragma: no cover
+    from capd.daemon.runs import Run
     from capd.probes.attachments import Attachment
     from capd.probes.capture import Capture
 
@@ -31,8 +37,6 @@ TICK_SECONDS: Final = 1.0
 """How often losses are asked for and forgotten events looked after."""
 SWEEP_SECONDS: Final = 10.0
 """How often what gone processes left in the kernel's maps is looked for; the maps have room for minutes of it."""
-FAILURES_MAX: Final = 1_000
-"""Files that status names; an agent can make any number of them, and the journal has them all."""
 STATUS_SECONDS: Final = 0.5
 """How old the status may be that anybody but root is given: asking without end must not keep this thread from its work."""
 HINTS_MAX: Final = 10_000
@@ -84,8 +88,7 @@ class Attendant:
         self._wake_drain = wake_drain
         self._hints: queue.Queue[FileHint] = queue.Queue(HINTS_MAX)
         self._seen: set[tuple[int, int]] = set()
-        self._noted: set[tuple[int, int]] = set()
-        self._failures: list[str] = []
+        self._coverage = Coverage()
         self._stopping = threading.Event()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
@@ -140,12 +143,9 @@ class Attendant:
         os.close(self._wake_fd)
 
     def note_attachments(self) -> None:
-        """Write down the libraries that are watched and were not written down yet."""
+        """Write down the libraries that are watched from the start."""
         for attachment in self._capture.attachments:
-            key = (attachment.device, attachment.inode)
-            if key not in self._noted:
-                self._noted.add(key)
-                self._post(_attached(attachment))
+            self._post(_attached(attachment))
 
     def note_losses(self) -> None:
         """Write down what was lost, if it grew."""
@@ -180,39 +180,69 @@ class Attendant:
                 due = time.monotonic() + TICK_SECONDS
                 self.note_losses()
                 self._keeper.end_empty()
+                self._keeper.try_again()
+                self._coverage.keep(self._keeper.keys())
             if time.monotonic() >= sweep_due:
                 sweep_due = time.monotonic() + SWEEP_SECONDS
                 self._capture.sweep()
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake_fd)
-        while not self._hints.empty():
-            self._look_at(self._hints.get_nowait())
         if self._exits:
             self._exits = False
             self._keeper.end_empty()
+        # One file at a time, so that clients are served between two.
+        with contextlib.suppress(queue.Empty):
+            self._look_at(self._hints.get_nowait())
+        if not self._hints.empty():
+            os.eventfd_write(self._wake_fd, 1)
 
     def _look_at(self, hint: FileHint) -> None:
         """Attach to a file if it is a TLS library; whatever goes wrong with one file is noted and concerns only that file."""
         key = (hint.device, hint.inode)
         if key in self._seen and not hint.first:
             return
-        try:
-            attachment = self._capture.on_file_mapped(hint.pid, hint.device, hint.inode)
-        except Exception as error:  # noqa: BLE001 - the file is an agent's: no content of it may end the daemon
-            if len(self._failures) < FAILURES_MAX:
-                self._failures.append(f"{processes.executable(hint.pid)} inode {hint.inode}: {error!r}")
-            self._post(
-                notes.attach_failed(device=hint.device, inode=hint.inode, reason=repr(error), boottime_ns=_boottime_ns())
-            )
+        run = self._keeper.run_of(self._capture.run_of(hint.pid))
+        claim = None if run is None else Claim(run.key, run.owner)
+        began = time.monotonic()
+        if claim is not None and self._coverage.exhausted(claim.owner, began):
+            self._capture.forget_file(hint.device, hint.inode)
+            self._missed(hint, run, f"files of {claim.owner} took too long to look through in the last minute")
             return
+        try:
+            attachment = self._capture.on_file_mapped(hint.pid, hint.device, hint.inode, claim)
+        except Exception as error:  # noqa: BLE001 - the file is an agent's: no content of it may end the daemon
+            self._missed(hint, run, str(error) if isinstance(error, NotWatchedError) else repr(error))
+            return
+        finally:
+            if claim is not None:
+                self._coverage.looked(claim.owner, began, time.monotonic() - began)
         if attachment is not None:
-            self.note_attachments()
+            self._post(_attached(attachment))
         if processes.exists(hint.pid):
             # Else it may have ended before the file was found, and the next one to run it must be looked at.
             if len(self._seen) >= SEEN_FILES_MAX:
                 self._seen.clear()
             self._seen.add(key)
+
+    def _missed(self, hint: FileHint, run: Run | None, reason: str) -> None:
+        """Say in the record and in the status that a run uses a file that is not watched."""
+        path = self._capture.mapped_path(hint.pid, hint.device, hint.inode)
+        key = 0 if run is None else run.key
+        named = self._coverage.named(key) < GAPS_PER_RUN_MAX
+        shown = f"{path or 'a file that is gone'}: {reason}" + (f" (run {run.id})" if run is not None else "")
+        gap = Gap(uid=None if run is None else run.uid, text=shown)
+        if self._coverage.add(key, (hint.device, hint.inode), gap):
+            self._post(
+                notes.attach_failed(
+                    device=hint.device,
+                    inode=hint.inode,
+                    path=path if named else None,
+                    reason=reason if named else "further files of this run are not watched",
+                    run=key,
+                    boottime_ns=_boottime_ns(),
+                )
+            )
 
     def _post(self, note: notes.Note, *, after_events: bool = False) -> None:
         self._drain.post(note, after_events=after_events)
@@ -222,9 +252,10 @@ class Attendant:
         now = time.monotonic()
         if peer.uid == 0 or self._status_known is None or now - self._status_at > STATUS_SECONDS:
             self._status_at, self._status_known = now, self._status_now()
-        return self._status_known
+        return disclosed(self._status_known, peer.uid)
 
     def _status_now(self) -> dict[str, object]:
+        """Give all there is; `disclosure` says what of it who may see."""
         return {
             **self._facts(),
             "counters": self.losses.counters,
@@ -234,9 +265,26 @@ class Attendant:
                 "streams": len(self.losses.streams),
                 "changed_ns": self.losses.changed_ns,
             },
-            "attachments": [_attachment(attachment) for attachment in self._capture.attachments],
-            "attach_failures": [*self._capture.refused, *self._failures],
+            "attachments": [self._attachment(attachment) for attachment in self._capture.attachments],
+            "attach_failures": [
+                *({"uid": None, "text": text} for text in self._capture.refused),
+                *({"uid": gap.uid, "text": gap.text} for gap in self._coverage.gaps()),
+            ],
             "runs": self._keeper.describe(),
+            "unselected": [{"cgroup": path, "reason": reason} for path, reason in self._keeper.unselected.items()],
+        }
+
+    def _attachment(self, attachment: Attachment) -> dict[str, object]:
+        run = None if attachment.claim is None else self._keeper.run_of(attachment.claim.run)
+        return {
+            "path": attachment.path,
+            "library": attachment.library,
+            "functions": list(attachment.functions),
+            "late": attachment.late,
+            "device": attachment.device,
+            "inode": attachment.inode,
+            # What a run brought along that is over is nobody's but root's business.
+            "uid": None if attachment.claim is None else 0 if run is None else run.uid or 0,
         }
 
     def _explain(self, peer: Peer, request: Mapping[str, object]) -> dict[str, object]:
@@ -249,7 +297,8 @@ class Attendant:
         if peer.uid not in {0, process.uid}:
             raise NotPermittedError(f"process {pid} belongs to another user")
         explanation = self._capture.explain(pid)
-        return {"explanation": explanation, "run": self._keeper.name_of(explanation["run"])}
+        run = self._keeper.run_of(explanation["run"])
+        return {"explanation": explanation, "run": None if run is None else str(run.id)}
 
 
 def _attached(attachment: Attachment) -> notes.Note:
@@ -262,17 +311,6 @@ def _attached(attachment: Attachment) -> notes.Note:
         late=attachment.late,
         boottime_ns=_boottime_ns(),
     )
-
-
-def _attachment(attachment: Attachment) -> dict[str, object]:
-    return {
-        "path": attachment.path,
-        "library": attachment.library,
-        "functions": list(attachment.functions),
-        "late": attachment.late,
-        "device": attachment.device,
-        "inode": attachment.inode,
-    }
 
 
 def _lost(counters: Mapping[str, int]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,7 +29,6 @@ SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 SYSTEMD_SECONDS_MAX: Final = 5.0
 """A busy systemd answers in milliseconds; above this the person at the terminal wants to know."""
 SCOPE_POLL_SECONDS: Final = 0.005
-DESCRIPTION_CHARACTERS_MAX: Final = 120
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +106,44 @@ class Hierarchy:
         except OSError:
             return None
 
-    def create(self, name: str, pid: int, description: str) -> RunCgroup:
+    def create(self, name: str, pid: int, alive: Callable[[], bool]) -> RunCgroup:
         """Make a cgroup for a run and move a process into it.
+
+        The kernel and systemd take a number for the process, which may be another's by the time they look. So its identity is
+        asked again after the move: a process that still lives has kept its number.
 
         Args:
             name: what makes it unique: letters, digits, dashes.
             pid: the process that enters it, with all its threads.
-            description: what systemd shows for the scope.
+            alive: says whether the process that is meant still lives, as its pidfd does.
 
         Raises:
-            CgroupError: the kernel or systemd refused. Nothing is left behind.
+            CgroupError: the kernel or systemd refused, or the process ended. Nothing is left behind.
         """
-        return self._create_scope(name, pid, description) if self.systemd else self._create_own(name, pid)
+        origin = self.path_of(pid)
+        cgroup = self._create_scope(name, pid) if self.systemd else self._create_own(name, pid)
+        if not alive():
+            self.undo(cgroup, origin or "/")
+            raise CgroupError(f"process {pid} ended while it was moved into the cgroup of its run")
+        return cgroup
+
+    def undo(self, cgroup: RunCgroup, origin: str) -> None:
+        """Take everybody out of a cgroup that `create` made, and remove it.
+
+        Args:
+            cgroup: what was made.
+            origin: where to put who has no parent elsewhere: a process that only has the number of the one that was meant has
+                begun just now, where its parent is.
+        """
+        for pid in list(self.members(cgroup.path)):
+            process = processes.read(pid)
+            above = None if process is None else self.path_of(process.parent)
+            inside = above is None or f"{above}/".startswith(f"{cgroup.path}/")
+            for place in (origin, "/") if inside else (above, origin, "/"):
+                with contextlib.suppress(OSError):
+                    (self.directory(str(place)) / "cgroup.procs").write_text(str(pid), encoding="ascii")
+                    break
+        self.remove(cgroup)
 
     def remove(self, cgroup: RunCgroup) -> None:
         """Remove an empty run cgroup with what its processes made below it. systemd removes its scopes itself.
@@ -172,15 +197,14 @@ class Hierarchy:
             (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
             return RunCgroup(path=f"/{OWN_PARENT}/{name}", id=directory.stat().st_ino, unit=None)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                directory.rmdir()
-                directory.parent.rmdir()
+            self.remove(RunCgroup(path=f"/{OWN_PARENT}/{name}", id=0, unit=None))
             raise CgroupError(f"cannot move process {pid} into the cgroup {directory}: {error.strerror}") from error
 
-    def _create_scope(self, name: str, pid: int, description: str) -> RunCgroup:
+    def _create_scope(self, name: str, pid: int) -> RunCgroup:
         unit = f"capd-run-{name}.scope"
         properties = {
-            "Description": ("s", description[:DESCRIPTION_CHARACTERS_MAX]),
+            # Everybody may read it, so it says neither the run's name nor its command.
+            "Description": ("s", f"capd run {name}"),
             "Slice": ("s", AGENTS_SLICE),
             "CollectMode": ("s", "inactive-or-failed"),
         }

@@ -39,6 +39,13 @@ class NotPermittedError(CapdError):
     hint: ClassVar[str] = "repeat it as root"
 
 
+class TooManyRunsError(CapdError):
+    """There is no room for one more live run of this user, or of anybody."""
+
+    exit_status: ClassVar[int] = ExitStatus.NOT_PERMITTED
+    hint: ClassVar[str] = "end runs that are not needed any more: `capd status` lists the caller's; root may start more"
+
+
 class NoCgroup2Error(CapdError):
     """No cgroup2 hierarchy is mounted where this process can see it."""
 

@@ -41,6 +41,7 @@ class DaemonFacts:
         lost_records: other losses by counter name, in total.
         lost_ns: wall time of the last loss, None if there was none.
         attach_failures: libraries that cannot be watched.
+        unselected: cgroups that a selector names and that could not become runs.
         backlog_bytes: of the journal, not in segments yet.
         backlog_bytes_max: where draining stops.
     """
@@ -50,6 +51,7 @@ class DaemonFacts:
     lost_records: dict[str, int]
     lost_ns: int | None
     attach_failures: int
+    unselected: int
     backlog_bytes: int
     backlog_bytes_max: int
 
@@ -127,7 +129,12 @@ def _daemon(daemon: DaemonFacts, now_ns: int) -> Iterator[Reason]:
     if daemon.attach_failures:
         yield Reason(
             reason=f"{daemon.attach_failures} TLS libraries cannot be watched",
-            next_step="`capd status` lists them; their sessions are `opaque`",
+            next_step="`capd status` lists them, `capd show RUN` those of a run; their sessions are `opaque`",
+        )
+    if daemon.unselected:
+        yield Reason(
+            reason=f"{daemon.unselected} cgroups that a selector names are not recorded",
+            next_step="`capd status --json` has the reasons under `unselected`; capd tries again every second",
         )
     if daemon.backlog_bytes * BACKLOG_SHARE > daemon.backlog_bytes_max:
         yield Reason(

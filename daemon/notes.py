@@ -111,9 +111,17 @@ def attached(
     }
 
 
-def attach_failed(*, device: int, inode: int, reason: str, boottime_ns: int) -> Note:
-    """Say that a mapped file looked like a TLS library but cannot be watched."""
-    return {"note": "attach_failed", "device": device, "inode": inode, "reason": text(reason), "boottime_ns": boottime_ns}
+def attach_failed(*, device: int, inode: int, path: str | None, reason: str, run: int, boottime_ns: int) -> Note:
+    """Say that a file that a process of a run has mapped holds a TLS library, or may hold one, and cannot be watched."""
+    return {
+        "note": "attach_failed",
+        "device": device,
+        "inode": inode,
+        "path": None if path is None else text(path),
+        "reason": text(reason),
+        "run": run,
+        "boottime_ns": boottime_ns,
+    }
 
 
 def text(value: str) -> str:

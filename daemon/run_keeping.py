@@ -22,6 +22,7 @@ from capd.daemon.drain import PendingNote
 from capd.daemon.errors import NotRecordingError, RequestRefusedError
 from capd.daemon.runs import Registry, Run
 from capd.daemon.watch import IN_CREATE, IN_MODIFY, IN_ONLYDIR, Watch
+from capd.recording.errors import CapdError
 from capd.recording.identity import uuid7_from
 
 if TYPE_CHECKING:  # pragma: no cover
@@ -34,6 +35,8 @@ MEMBER_ROUNDS_MAX: Final = 8
 EMPTY_NS_MAX: Final = 5_000_000_000
 """How long a cgroup that was just made may stay empty before its run counts as ended."""
 SEED_BYTES: Final = 16
+UNSELECTED_MAX: Final = 100
+"""Cgroups remembered that could not be made runs; each time that a selector's watch tells something, all are looked at."""
 EVENTS_FILE: Final = "cgroup.events"
 """The kernel marks it as modified when the cgroup becomes populated or empty (Documentation/admin-guide/cgroup-v2.rst)."""
 
@@ -77,6 +80,8 @@ class RunKeeper:
         # In a pid namespace our numbers are not the kernel's: there a process is found by its cgroup, at its next fork or exec.
         self._by_pid = processes.in_initial_pid_namespace()
         self.watch = Watch()
+        self.unselected: dict[str, str] = {}
+        """Cgroups that a selector names and that could not be made runs, with the reason."""
 
     def start(self, peer: Peer, request: Mapping[str, object]) -> dict[str, object]:
         """Make a run of the process that asks, which will then become the agent's command.
@@ -84,6 +89,7 @@ class RunKeeper:
         Raises:
             RequestRefusedError: the request is not one, or the process cannot be seen.
             NotRecordingError: nothing is written at the moment.
+            TooManyRunsError: its user has as many as there is room for.
             CgroupError: its cgroup cannot be made.
         """
         wishes = _Wishes(request)
@@ -92,13 +98,12 @@ class RunKeeper:
             raise NotRecordingError(f"capd cannot record at the moment: {reason}")
         if peer.pid == 0 or not peer.alive():
             raise RequestRefusedError("the daemon cannot see the process that asks: it is gone, or in another pid namespace")
-        if peer.uid != 0 and self._registry.count_of(peer.uid) >= runs.LIVE_PER_USER_MAX:
-            raise RequestRefusedError(f"one user has at most {runs.LIVE_PER_USER_MAX} live runs")
+        self._registry.check_room(peer.uid)
         outer = self._registry.get(self._capture.selected().get(peer.pid, 0))
         now_ns = time.time_ns()
         identity = uuid7_from(now_ns // 1_000_000, os.urandom(SEED_BYTES))
-        description = f"capd run {wishes.name or ' '.join(wishes.command[:1]) or identity}"
-        cgroup = self._hierarchy.create(str(identity), peer.pid, _printable(description))
+        origin = self._hierarchy.path_of(peer.pid) or "/"
+        cgroup = self._hierarchy.create(str(identity), peer.pid, peer.alive)
         run = Run(
             id=identity,
             name=wishes.name,
@@ -110,9 +115,16 @@ class RunKeeper:
             cwd=processes.working_directory(peer.pid),
             started_ns=now_ns,
         )
-        self._open(run, {peer.pid}, resumed=False)
-        if not peer.alive():
-            raise RequestRefusedError("the process that asked ended before its run began")
+        try:
+            self._open(run, {peer.pid}, resumed=False)
+            if not peer.alive():
+                # By now its number may be another's, who is none of ours.
+                self._capture.release_process(peer.pid, run.key)
+                raise RequestRefusedError("the process that asked ended before its run began")
+        except BaseException:
+            self._close(run)
+            self._hierarchy.undo(cgroup, origin)
+            raise
         return {"run": str(run.id), "cgroup": cgroup.path, "unit": cgroup.unit}
 
     def resume(self) -> int:
@@ -156,6 +168,12 @@ class RunKeeper:
                 self._populated(f"/{change.path.parent.relative_to(self._hierarchy.root)}")
         self.end_empty()
 
+    def try_again(self) -> None:
+        """Make runs of what a selector named and what could not become one, if that is possible by now."""
+        for path in list(self.unselected) if self._stoppage() is None else ():
+            del self.unselected[path]
+            self._adopt(path)
+
     def end_empty(self) -> None:
         """End the runs of which no process is left, neither in the cgroup nor, having left it, in the kernel's lineage."""
         grace_ns = time.time_ns() - EMPTY_NS_MAX
@@ -171,17 +189,21 @@ class RunKeeper:
             if run.key not in escaped:
                 self._end(run)
 
-    def name_of(self, key: object) -> str | None:
-        """Give the id of a live run by its key."""
-        run = self._registry.get(key) if isinstance(key, int) else None
-        return None if run is None else str(run.id)
+    def keys(self) -> set[int]:
+        """Give the keys of the live runs."""
+        return {run.key for run in self._registry}
+
+    def run_of(self, key: object) -> Run | None:
+        """Give a live run by its key."""
+        return self._registry.get(key) if isinstance(key, int) else None
 
     def describe(self) -> list[dict[str, object]]:
-        """List the live runs for status."""
+        """List the live runs for status; `uid` says whose each is."""
         selected = Counter(self._capture.selected().values())
         return [
             {
                 "run": str(run.id),
+                "uid": run.uid,
                 "name": run.name,
                 "labels": dict(run.labels),
                 "principal": dict(run.principal),
@@ -223,8 +245,19 @@ class RunKeeper:
             adopted=True,
             started_ns=now_ns,
         )
-        self._open(run, set(self._hierarchy.members(path)), resumed=False)
+        try:
+            self._registry.check_room(None)
+            self._open(run, set(self._hierarchy.members(path)), resumed=False)
+        except (CapdError, OSError) as error:
+            # Nobody waits for an answer here; it is shown in the status, and tried again.
+            if len(self.unselected) < UNSELECTED_MAX:
+                self.unselected[path] = str(error)
+            return
+        self.unselected.pop(path, None)
         self._describe(run)
+
+    def _is_member(self, pid: int, run: Run) -> bool:
+        return f"{self._hierarchy.path_of(pid)}/".startswith(f"{run.cgroup.path.rstrip('/')}/")
 
     def _watch_events(self, path: str) -> None:
         self.watch.add(self._hierarchy.directory(path) / EVENTS_FILE, IN_MODIFY)
@@ -242,8 +275,17 @@ class RunKeeper:
                 self._capture.select_process(pid, run.key)
         except BaseException:
             # Its file would make the next daemon try the same, and fail the same way, at its start.
-            self._registry.remove(run)
+            self._close(run)
             raise
+
+    def _close(self, run: Run) -> None:
+        """Select nothing of a run any more, say so in the journal, and forget it."""
+        self._capture.unselect_cgroup(run.cgroup.id)
+        if self._registry.get(run.key) is not None:
+            self._post(notes.run_ended(run.key, _boottime_ns()), after_events=True)
+            self._registry.remove(run)
+        if not run.adopted:
+            self.watch.remove(self._hierarchy.directory(run.cgroup.path) / EVENTS_FILE)
 
     def _describe(self, run: Run) -> None:
         """Write down the processes that were there before the selection."""
@@ -255,28 +297,23 @@ class RunKeeper:
             for pid in found if self._by_pid else ():
                 self._capture.select_process(pid, run.key)
                 process = processes.read(pid)
-                if process is not None:
+                if not self._is_member(pid, run):
+                    # It ended after it was listed, and its number is another's.
+                    self._capture.release_process(pid, run.key)
+                elif process is not None:
                     # As the events will name it.
                     exact = replace(process, start_ns=self._capture.start_of(pid) or process.start_ns)
                     self._post(notes.process(exact, run=run.key, boottime_ns=_boottime_ns()))
             known |= found
 
     def _end(self, run: Run) -> None:
-        self._capture.unselect_cgroup(run.cgroup.id)
-        self._post(notes.run_ended(run.key, _boottime_ns()), after_events=True)
-        self._registry.remove(run)
+        self._close(run)
         if not run.adopted:
-            self.watch.remove(self._hierarchy.directory(run.cgroup.path) / EVENTS_FILE)
             self._hierarchy.remove(run.cgroup)
 
 
 def _boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-
-
-def _printable(text: str) -> str:
-    """Give text that systemd takes as a description: one line, UTF-8."""
-    return "".join(character if character.isprintable() else " " for character in notes.text(text))
 
 
 class _Wishes:

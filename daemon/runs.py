@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pwd
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
@@ -15,6 +16,7 @@ from typing import Final, cast
 from uuid import UUID
 
 from capd.daemon.cgroups import RunCgroup
+from capd.daemon.errors import TooManyRunsError
 from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import on_disk
 
@@ -29,8 +31,13 @@ LABEL_CHARACTERS_MAX: Final = 256
 """What a person can still read in a list; labels are for grouping, not for storing."""
 ALL_LABELS_CHARACTERS_MAX: Final = 4096
 """Of one run: status lists them for all runs, and must stay an answer that a client takes."""
+LIVE_MAX: Final = 4096
+"""As many cgroups as the kernel's table of them has room for (probes/bpf/maps.h)."""
+LIVE_RESERVED: Final = 1024
+"""Of these, for root and for what selectors find: whatever users do, an operator can start a run."""
 LIVE_PER_USER_MAX: Final = 512
-"""Of one user but root: the kernel's table has room for 4096 cgroups, which nobody may fill alone."""
+"""Of one user but root, while there is room for as many again; see `Registry.check_room`."""
+assert LIVE_PER_USER_MAX * 2 < LIVE_MAX - LIVE_RESERVED
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +68,17 @@ class Run:
     def key(self) -> int:
         """Give the 64-bit number that stands for this run in kernel events; never 0, the same after a restart."""
         return int.from_bytes(blake2b(self.id.bytes, digest_size=8).digest(), "little") | 1
+
+    @property
+    def uid(self) -> int | None:
+        """Give the user who made it; None for a run that a selector made."""
+        uid = self.principal.get("uid")
+        return uid if isinstance(uid, int) else None
+
+    @property
+    def owner(self) -> str:
+        """Name whom it acts for, as far as shares of what is scarce go."""
+        return f"{self.principal.get('kind')} {self.principal.get('name')}"
 
     def to_json(self) -> dict[str, object]:
         """Give the form of the run's file."""
@@ -149,9 +167,29 @@ class Registry:
             replace_content(path, content, mode=0o600, sync=False)
         self._runs[run.key] = run
 
-    def count_of(self, uid: int) -> int:
-        """Count the live runs that a user made."""
-        return sum(run.principal.get("uid") == uid for run in self)
+    def check_room(self, uid: int | None) -> None:
+        """Refuse a run for which there is no room.
+
+        A user but root never has more live runs than are still free for users. So the first ones may have 512 each, later ones
+        half of what is left, and half of that again: there is one for a user who has none until a dozen users have conspired.
+
+        Args:
+            uid: the user who wants one; None for what a selector found, which is root's wish.
+
+        Raises:
+            TooManyRunsError: there is none.
+        """
+        if len(self) >= LIVE_MAX:
+            raise TooManyRunsError(f"{LIVE_MAX} runs are live, and no more can be")
+        if not uid:
+            return
+        users = Counter(run.uid for run in self)
+        own = users[uid]
+        free = LIVE_MAX - LIVE_RESERVED - sum(count for other, count in users.items() if other)
+        if own >= LIVE_PER_USER_MAX:
+            raise TooManyRunsError(f"one user has at most {LIVE_PER_USER_MAX} live runs")
+        if own >= free:
+            raise TooManyRunsError(f"all users together have so many live runs that user {uid}, with {own}, gets no more")
 
     def remove(self, run: Run) -> None:
         """Forget a run that ended, and its file."""

@@ -79,7 +79,9 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         lost_bytes=cast("int", losses["bytes"]),
         lost_records=cast("dict[str, int]", losses["counters"]),
         lost_ns=cast("int | None", losses["changed_ns"]),
-        attach_failures=len(cast("list[object]", answer["attach_failures"])),
+        attach_failures=len(cast("list[object]", answer["attach_failures"]))
+        + cast("Mapping[str, int]", answer.get("withheld") or {}).get("attach_failures", 0),
+        unselected=len(cast("list[object]", answer.get("unselected") or [])),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )

@@ -7,19 +7,23 @@ planning sites.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from capd.probes import bpf_call, elf, sites
+from capd.probes import bpf_call, budget, elf, sites
+from capd.probes.budget import Claim
 from capd.probes.layouts import Library
 from capd.probes.loader import Loaded
 from capd.probes.programs import Tier
 from capd.probes.sites import Purpose, Result, Site
 
-ATTACHMENTS_MAX: Final = 512
-"""Files with probes; a host with more different TLS libraries than this is reported, not followed."""
+LOOKED_AT_MAX: Final = 50_000
+"""Files remembered that hold no TLS library, some 10 MB; then the memory starts anew."""
+
+_Files = dict[tuple[int, int], tuple[int, int]]
+"""By device and inode: size and time of change when a file was looked at, since numbers of inodes are used again."""
 
 _CLASSIC_ENTRIES: Final = {
     (Library.OPENSSL, sites.RESPONSE, Result.RETURNED): "on_openssl_read",
@@ -47,6 +51,8 @@ class Attachment:
         library: `openssl`, `gnutls`, or both joined by `+`.
         functions: names of the probed functions.
         late: whether it came after capture had started.
+        claim: for whom; None for what was installed then.
+        mapped_as: device and inode as the kernel's events have them; zeros for what was installed.
     """
 
     device: int
@@ -55,7 +61,13 @@ class Attachment:
     library: str
     functions: tuple[str, ...]
     late: bool
+    claim: Claim | None
+    mapped_as: tuple[int, int]
     links: tuple[int, ...] = field(repr=False)
+
+
+class NotWatchedError(Exception):
+    """A file holds a TLS library, or may hold one, and cannot be probed: what is said through it stays encrypted."""
 
 
 class Attachments:
@@ -67,58 +79,83 @@ class Attachments:
 
     def __init__(self, loaded: Loaded) -> None:
         self._loaded = loaded
-        self._by_file: dict[tuple[int, int], Attachment | None] = {}
+        self._attached: dict[tuple[int, int], Attachment] = {}
+        self._empty: _Files = {}
+        self._too_large: _Files = {}
         self.late = False
         """Set once capture runs; what is attached from then on is late."""
-        self.refused: list[str] = []
-        """Files that hold a TLS library and could not be attached, with the reason."""
 
     def all(self) -> list[Attachment]:
         """Give what is attached."""
-        return [attachment for attachment in self._by_file.values() if attachment]
+        return list(self._attached.values())
 
-    def known(self, path: Path) -> bool:
-        """Tell whether a file was looked at already."""
-        status = path.stat()
-        return (status.st_dev, status.st_ino) in self._by_file
-
-    def attach(self, path: Path) -> Attachment | None:
+    def attach(self, path: Path, claim: Claim | None = None, mapped_as: tuple[int, int] = (0, 0)) -> Attachment | None:
         """Probe a file if it holds a TLS library.
+
+        Args:
+            path: the file.
+            claim: for whom; None for what is installed.
+            mapped_as: device and inode as the kernel's events have them.
 
         Returns:
             What was attached; None if the file holds none, was looked at before, or cannot be read.
+
+        Raises:
+            NotWatchedError: there is no room for it, it takes too long to look through, or the kernel refused.
         """
         try:
             status = path.stat()
-            key = (status.st_dev, status.st_ino)
-            if key in self._by_file:
+            key, version = (status.st_dev, status.st_ino), (status.st_size, status.st_ctime_ns)
+            if key in self._attached or self._empty.get(key) == version:
                 return None
-            self._by_file[key] = None
+            if self._too_large.get(key) == version:
+                raise NotWatchedError("it took too long to look through before")
             found = sites.plan(elf.load(path))
-        except (OSError, elf.MalformedElfError):
+        except elf.TooLargeElfError as error:
+            self._remember(self._too_large, key, version)
+            raise NotWatchedError(str(error)) from error
+        except OSError:
             return None
+        except elf.MalformedElfError:
+            found = []
         if not found:
+            self._remember(self._empty, key, version)
             return None
-        if len(self.all()) >= ATTACHMENTS_MAX:
-            self.refused.append(f"{path}: {ATTACHMENTS_MAX} files have probes already")
-            return None
+        reason = budget.refusal((attachment.claim for attachment in self.all()), claim)
+        if reason is not None:
+            raise NotWatchedError(reason)
         try:
             links = self._links(str(path), found)
         except OSError as error:
-            self.refused.append(f"{path}: {error.strerror}")
-            return None
-        libraries = "+".join(sorted({site.library.name.lower() for site in found}))
+            raise NotWatchedError(f"the kernel refused its probes: {error.strerror}") from error
         attachment = Attachment(
             device=status.st_dev,
             inode=status.st_ino,
             path=str(path),
-            library=libraries,
+            library="+".join(sorted({site.library.name.lower() for site in found})),
             functions=tuple(site.function for site in found),
             late=self.late,
+            claim=claim,
+            mapped_as=mapped_as,
             links=tuple(links),
         )
-        self._by_file[key] = attachment
+        self._attached[key] = attachment
         return attachment
+
+    def release(self, unused: Callable[[Attachment], bool]) -> list[Attachment]:
+        """Take the probes off files that nobody needs any more, and give what they were on."""
+        found = [attachment for attachment in self.all() if unused(attachment)]
+        for attachment in found:
+            del self._attached[attachment.device, attachment.inode]
+            for link in attachment.links:
+                os.close(link)
+        return found
+
+    @staticmethod
+    def _remember(files: _Files, key: tuple[int, int], version: tuple[int, int]) -> None:
+        if len(files) >= LOOKED_AT_MAX:
+            files.clear()
+        files[key] = version
 
     def _links(self, path: str, found: Iterable[Site]) -> list[int]:
         links: list[int] = []
@@ -157,7 +194,4 @@ class Attachments:
 
     def close(self) -> None:
         """Detach everything."""
-        for attachment in self.all():
-            for link in attachment.links:
-                os.close(link)
-        self._by_file.clear()
+        self.release(lambda _attachment: True)

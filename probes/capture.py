@@ -8,20 +8,25 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from capd.probes import bpf_call, libraries, loader
-from capd.probes.attachments import Attachment, Attachments
+from capd.probes.attachments import Attachment, Attachments, NotWatchedError
 from capd.probes.bpf_call import Map
+from capd.probes.budget import Claim
 from capd.probes.counters import COUNTERS
 from capd.probes.errors import AttachError, TracingMissingError
 from capd.probes.programs import PROGRAMS, Place, ProgramSpec, Tier
 from capd.probes.ring import Ring
 
 TRACEFS_PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+
+RELEASE_SECONDS: Final = 10.0
+"""How often at most files are looked for whose probes nobody needs, which means reading all recorded processes' maps."""
 
 _MEMBER: Final = struct.Struct("<QQ")
 _LOSS_KEY: Final = struct.Struct("<QBBB5x")
@@ -84,6 +89,9 @@ class Capture:
         self.control = Ring(loaded.control, settings.control_ring_bytes)
         self.data = Ring(loaded.data, settings.data_ring_bytes)
         self._attachments = Attachments(loaded)
+        self.refused: list[str] = []
+        """Installed TLS libraries that cannot be watched, each with the reason."""
+        self._released_at = -RELEASE_SECONDS
         maps = loaded.maps
         self._lineage = Map(maps["lineage"], 4, _MEMBER.size)
         self._cgroups = Map(maps["selected_cgroups"], 8, 8)
@@ -105,8 +113,7 @@ class Capture:
         try:
             for spec in PROGRAMS[Tier(capture.tier)]:
                 capture._attach(spec, tracefs)
-            for path in libraries.installed():
-                capture._attachments.attach(path)
+            capture._attach_installed()
         except OSError as error:
             capture.close()
             raise AttachError(f"the kernel refused to attach a probe: {error.strerror}") from error
@@ -115,6 +122,13 @@ class Capture:
             raise
         capture._attachments.late = True
         return capture
+
+    def _attach_installed(self) -> None:
+        for path in libraries.installed():
+            try:
+                self._attachments.attach(path)
+            except NotWatchedError as error:
+                self.refused.append(f"{path}: {error}")
 
     def _attach(self, spec: ProgramSpec, tracefs: Path) -> None:
         program = self._loaded.programs[spec.name]
@@ -144,11 +158,6 @@ class Capture:
         """Give the TLS libraries with probes."""
         return self._attachments.all()
 
-    @property
-    def refused(self) -> list[str]:
-        """Give the TLS libraries that could not be attached, each with the reason."""
-        return list(self._attachments.refused)
-
     def select_cgroup(self, cgroup_id: int, run: int) -> None:
         """Record every process that is started in, or moved into, a cgroup or one below it."""
         self._cgroups.put(_U64.pack(cgroup_id), _U64.pack(run))
@@ -166,6 +175,12 @@ class Capture:
         if known is None or _MEMBER.unpack(known)[0] != run:
             self._lineage.put(_U32.pack(pid), _MEMBER.pack(run, process_start_ns(pid)))
 
+    def release_process(self, pid: int, run: int) -> None:
+        """Record a process no longer, if it was selected for this run: its number was meant for one that is gone."""
+        known = self._lineage.get(_U32.pack(pid))
+        if known is not None and _MEMBER.unpack(known)[0] == run:
+            self._lineage.remove(_U32.pack(pid))
+
     def selected(self) -> dict[int, int]:
         """Give the recorded processes: pid to run key."""
         found = {}
@@ -174,6 +189,11 @@ class Capture:
             if value is not None:
                 found[_U32.unpack(key)[0]] = _MEMBER.unpack(value)[0]
         return found
+
+    def run_of(self, pid: int) -> int | None:
+        """Give the key of the run that a process is recorded for, or None."""
+        value = self._lineage.get(_U32.pack(pid))
+        return None if value is None else int(_MEMBER.unpack(value)[0])
 
     def start_of(self, pid: int) -> int | None:
         """Give the start time (boot clock, ns) by which events name a recorded process, or None."""
@@ -197,24 +217,66 @@ class Capture:
                 found.append(Loss(stream, layer, direction, _U64.unpack(value)[0], cause))
         return found
 
-    def on_file_mapped(self, pid: int, device: int, inode: int) -> Attachment | None:
+    def on_file_mapped(self, pid: int, device: int, inode: int, claim: Claim | None = None) -> Attachment | None:
         """Look at a file that a recorded process mapped or runs.
 
         Args:
             pid: the process.
             device: in the kernel's form, as FILE_MAPPED and PROCESS_EXEC events give it.
             inode: its number.
+            claim: for whom it would be watched.
 
         Returns:
             What was attached, or None: no TLS library, known before, or gone already (then it is told again at its next
             mapping).
+
+        Raises:
+            NotWatchedError: it holds a TLS library and cannot be watched. It is told again at its next mapping.
         """
         for file in libraries.mapped(pid):
             if (file.device, file.inode) == (device, inode):
                 path = libraries.reachable(pid, file)
-                return None if path is None else self._attachments.attach(path)
+                if path is None:
+                    return None
+                try:
+                    return self._attach_mapped(path, claim, (device, inode))
+                except NotWatchedError:
+                    self._known_files.remove(_FILE_KEY.pack(device, inode))
+                    raise
         self._known_files.remove(_FILE_KEY.pack(device, inode))
         return None
+
+    def _attach_mapped(self, path: Path, claim: Claim | None, mapped_as: tuple[int, int]) -> Attachment | None:
+        try:
+            return self._attachments.attach(path, claim, mapped_as)
+        except NotWatchedError:
+            if not self._release_unused():
+                raise
+            return self._attachments.attach(path, claim, mapped_as)
+
+    def _release_unused(self) -> bool:
+        """Make room: take the probes off files of runs that are over and that no recorded process has mapped any more."""
+        now = time.monotonic()
+        if now - self._released_at < RELEASE_SECONDS:
+            return False
+        self._released_at = now
+        members = self.selected()
+        runs = set(members.values())
+        over = {item.mapped_as for item in self.attachments if item.claim is not None and item.claim.run not in runs}
+        if over:
+            over -= {(file.device, file.inode) for pid in members for file in libraries.mapped(pid)}
+        for released in self._attachments.release(lambda item: item.claim is not None and item.mapped_as in over):
+            self._known_files.remove(_FILE_KEY.pack(*released.mapped_as))
+        return bool(over)
+
+    def forget_file(self, device: int, inode: int) -> None:
+        """Have a file told again at its next mapping."""
+        self._known_files.remove(_FILE_KEY.pack(device, inode))
+
+    def mapped_path(self, pid: int, device: int, inode: int) -> str | None:
+        """Give the path by which a process has mapped a file, as it sees it; None when it has it no more."""
+        files = libraries.mapped(pid)
+        return next((file.path for file in files if (file.device, file.inode) == (device, inode)), None)
 
     def sweep(self) -> None:
         """Forget TLS streams of processes that are gone, and unconnected sockets of runs that have none left."""

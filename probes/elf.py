@@ -7,8 +7,11 @@ that is mapped here would end the daemon by SIGBUS.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -37,12 +40,19 @@ _SYMBOL: Final = struct.Struct("<IBBHQQ")
 _RELOCATION: Final = struct.Struct("<QQq")
 
 
+SYMBOLS_AT_ONCE: Final = 1 << 16
+SECONDS_MAX: Final = 3.0
+"""For one file. Chromium with its full symbol table takes one; whoever asks the daemon for something waits as long."""
 FIND_BYTES: Final = 1 << 20
 """Read at once while something is looked for."""
 
 
 class MalformedElfError(Exception):
     """The file is not an x86-64 ELF file, or lies about its own layout."""
+
+
+class TooLargeElfError(MalformedElfError):
+    """Looking through the file takes longer than it may: it is huge, or was made to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +91,18 @@ class Content(Protocol):
 class FileContent:
     """An open file's bytes, read when they are asked for; it may change or shrink meanwhile."""
 
-    def __init__(self, descriptor: int) -> None:
-        """Take the file and its descriptor."""
+    def __init__(self, descriptor: int, *, seconds: float = SECONDS_MAX, clock: Callable[[], float] = time.monotonic) -> None:
+        """Take the file and its descriptor.
+
+        Args:
+            descriptor: of the file, which is closed with this object.
+            seconds: how long it may take to look through it.
+            clock: tells seconds.
+        """
         self._descriptor = descriptor
         self._size = os.fstat(descriptor).st_size
+        self._clock = clock
+        self._deadline = clock() + seconds
 
     def __del__(self) -> None:
         """Close the file."""
@@ -95,7 +113,13 @@ class FileContent:
         return self._size
 
     def __getitem__(self, part: slice, /) -> bytes:
-        """Give a part; less, or nothing, where the file has no more."""
+        """Give a part; less, or nothing, where the file has no more.
+
+        Raises:
+            TooLargeElfError: its time is up.
+        """
+        if self._clock() > self._deadline:
+            raise TooLargeElfError(f"it cannot be looked through in {SECONDS_MAX:.0f} s")
         start, end, _step = part.indices(self._size)
         return os.pread(self._descriptor, end - start, start) if start < end else b""
 
@@ -103,6 +127,7 @@ class FileContent:
         """Give where something stands between two offsets, -1 if nowhere."""
         end = min(end, self._size)
         while start + len(wanted) <= end:
+            start = max(start, self._data_from(start) - len(wanted) + 1)
             held = self[start : min(start + FIND_BYTES + len(wanted) - 1, end)]
             place = held.find(wanted)
             if place >= 0:
@@ -111,6 +136,13 @@ class FileContent:
                 break
             start += FIND_BYTES
         return -1
+
+    def _data_from(self, start: int) -> int:
+        """Give where there is data again: a hole of any size costs one call."""
+        try:
+            return os.lseek(self._descriptor, start, os.SEEK_DATA)
+        except OSError as error:
+            return self._size if error.errno == errno.ENXIO else start
 
 
 class Elf:
@@ -173,14 +205,15 @@ class Elf:
         data, base = self._data, strings.offset
         places = self._name_places(strings, names)
         size_max = min(table.size, SYMBOLS_MAX * _SYMBOL.size, len(data) - table.offset) // _SYMBOL.size * _SYMBOL.size
-        entries = data[table.offset : table.offset + max(size_max, 0)]
-        entries = entries[: len(entries) // _SYMBOL.size * _SYMBOL.size]
         longest = max(map(len, names), default=0) + 1
-        for name, info, _, section, address, size in _SYMBOL.iter_unpack(entries):
-            if name in places and section and info & 15 in (STT_FUNC, STT_GNU_IFUNC):
-                text = names.get(data[base + name : base + name + longest].partition(b"\0")[0])
-                if text is not None:
-                    found.setdefault(text, Symbol(address, size))
+        for start in range(table.offset, table.offset + size_max, SYMBOLS_AT_ONCE * _SYMBOL.size) if places else ():
+            entries = data[start : min(start + SYMBOLS_AT_ONCE * _SYMBOL.size, table.offset + size_max)]
+            entries = entries[: len(entries) // _SYMBOL.size * _SYMBOL.size]
+            for name, info, _, section, address, size in _SYMBOL.iter_unpack(entries):
+                if name in places and section and info & 15 in (STT_FUNC, STT_GNU_IFUNC):
+                    text = names.get(data[base + name : base + name + longest].partition(b"\0")[0])
+                    if text is not None:
+                        found.setdefault(text, Symbol(address, size))
 
     def _name_places(self, strings: Section, names: dict[bytes, str]) -> set[int]:
         """Give the offsets in a string table where a wanted name stands, also as the end of a longer one."""
@@ -223,7 +256,7 @@ def load(path: Path) -> Elf:
     """Open a file and read its headers.
 
     Raises:
-        MalformedElfError: it is no ELF file.
+        MalformedElfError: it is no ELF file, or too large.
         OSError: it cannot be opened.
     """
     return Elf(FileContent(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)))

@@ -355,6 +355,8 @@ class Assembler:
                 self._note_losses(note)
             case "attached" if note.get("late"):
                 self._attached_ns = [*self._attached_ns, cast(int, note["boottime_ns"])][-ATTACHED_MAX:]
+            case "attach_failed" if note.get("run"):
+                self._lineage.missed(note, self._run(cast(int, note["run"]), wall_ns), wall_ns, batch)
             case "attach_failed" | "stop":
                 self._mark_host(note, wall_ns, batch)
             case _:

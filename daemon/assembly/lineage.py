@@ -72,6 +72,11 @@ class Lineage:
         process.uid = uid if isinstance(uid, int) else process.uid
         return process.key
 
+    def missed(self, note: Note, run: Run, wall_ns: int, batch: Batch) -> None:
+        """Record that a run uses a TLS library that is not watched: what it says through it cannot be read."""
+        facts = {field: note.get(field) for field in ("path", "reason", "device", "inode")}
+        self._mark(run, wall_ns, batch, {"name": "coverage_gap", **facts})
+
     def fork(self, event: ControlEvent, body: ForkEvent, run: Run, batch: Batch) -> None:
         """Record that a process made a child."""
         parent = (event.pid, event.process_start_ns)

@@ -50,6 +50,15 @@ def markers(records: Iterable[Record]) -> list[Value]:
     return [record.body["name"] for record in of_kind(records, Kind.MARKER)]
 
 
+def test_a_library_that_is_not_watched_is_told_in_its_run() -> None:
+    """The note of a file that cannot be watched becomes a marker of the run that mapped it."""
+    daemon = Daemon()
+    note = daemon.note(3 * MS, note="attach_failed", device=1, inode=2, path="/opt/libssl.so", reason="why", run=RUN)
+    records = assemble([daemon.started(), daemon.run_started(), note])
+    gap = {"name": "coverage_gap", "path": "/opt/libssl.so", "reason": "why", "device": 1, "inode": 2}
+    assert [(RUN_ID, gap)] == [(record.session, record.body) for record in records if record.body.get("name") == "coverage_gap"]
+
+
 def test_a_conversation_becomes_one_session_from_open_to_close() -> None:
     """What one socket carried is one session: facts, bytes both ways, messages, a verdict."""
     daemon = Daemon()

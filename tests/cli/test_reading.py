@@ -15,8 +15,9 @@ import pytest
 from capd.cli.options import CorrectedUsageError
 from capd.daemon.errors import ConfigurationError
 from capd.recording.errors import ExitStatus, IndexUnusableError, NothingRecordedError, NotTextError, UnknownSessionError
+from capd.recording.record import Kind, Record, Value
 from tests.cli.conftest import VERBS, Capd
-from tests.cli.recorded import REQUEST, RUN, Conversation, Recording
+from tests.cli.recorded import REQUEST, RUN, START_NS, Conversation, Recording, run_records
 from tests.cli.spoken import over_http, over_postgresql
 
 ROOT = Path(__file__).parents[2]
@@ -137,6 +138,15 @@ def test_an_empty_recording_lists_nothing(capd: Capd, recording: Recording, verb
     result = capd(verb)
     assert ("", True) == (result.stdout, result.stderr.startswith("capd: no "))
     assert [] == json.loads(capd(verb, "--json").stdout)
+
+
+def test_files_that_are_not_watched_are_shown_with_their_run(capd: Capd, recording: Recording) -> None:
+    """`show` of a run names the files through which it may have spoken TLS unread."""
+    body: dict[str, Value] = {"name": "coverage_gap", "path": "/opt/libssl.so", "reason": "why", "device": 1, "inode": 2}
+    recording.write([*run_records()[:3], Record(Kind.MARKER, RUN, START_NS, None, body)])
+    (gap,) = json.loads(capd("show", "nightly", "--json").stdout)["coverage_gaps"]
+    assert ("/opt/libssl.so", "why") == (gap["path"], gap["reason"])
+    assert "/opt/libssl.so: why" in capd("show", "nightly").stdout
 
 
 @pytest.mark.parametrize("verb", ["runs", "sessions"])

@@ -23,7 +23,7 @@ from pathlib import Path
 from capd.daemon import cgroups
 hierarchy = cgroups.Hierarchy()
 child = subprocess.Popen(["sleep", "60"])
-made = hierarchy.create("test-round-trip", child.pid, "a test")
+made = hierarchy.create("test-round-trip", child.pid, lambda: True)
 found = {
     "root": str(hierarchy.root), "shape": cgroups.shape(hierarchy.root), "path": made.path, "unit": made.unit,
     "same id": made.id == os.stat(hierarchy.directory(made.path)).st_ino == hierarchy.id_of(made.path),
@@ -94,7 +94,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_what_a_run_made_below_is_removed_with_it(hierarchy: Hierarchy, sleeper: subprocess.Popen[bytes]) -> None:
     """A process in a cgroup that the run made inside its own still counts, and all of it is removed in the end."""
-    made = hierarchy.create("test-nested", sleeper.pid, "")
+    made = hierarchy.create("test-nested", sleeper.pid, lambda: True)
     below = hierarchy.directory(made.path) / "own" / "deeper"
     below.mkdir(parents=True)
     (below / "cgroup.procs").write_text(str(sleeper.pid))
@@ -109,7 +109,7 @@ def test_what_a_run_made_below_is_removed_with_it(hierarchy: Hierarchy, sleeper:
 
 def test_emptiness_is_told_by_the_kernel(hierarchy: Hierarchy, sleeper: subprocess.Popen[bytes]) -> None:
     """A watch on cgroup.events becomes readable when the last process ends, so nobody has to ask."""
-    made = hierarchy.create("test-watch", sleeper.pid, "")
+    made = hierarchy.create("test-watch", sleeper.pid, lambda: True)
     watch = Watch()
     events = hierarchy.directory(made.path) / "cgroup.events"
     assert watch.add(events, IN_MODIFY)
@@ -122,12 +122,20 @@ def test_emptiness_is_told_by_the_kernel(hierarchy: Hierarchy, sleeper: subproce
     hierarchy.remove(made)
 
 
+def test_a_process_that_only_has_the_number_is_put_back(hierarchy: Hierarchy, sleeper: subprocess.Popen[bytes]) -> None:
+    """When the process that was meant is dead after the move, whoever was moved in its place is back, and nothing is left."""
+    before = hierarchy.path_of(sleeper.pid)
+    with pytest.raises(CgroupError, match=f"process {sleeper.pid} ended while it was moved"):
+        hierarchy.create("test-reused", sleeper.pid, lambda: False)
+    assert (before, None) == (hierarchy.path_of(sleeper.pid), hierarchy.id_of("/capd/test-reused"))
+
+
 def test_dead_process_leaves_no_cgroup(hierarchy: Hierarchy) -> None:
     """Moving a process that is gone is an error that names it, and its cgroup is not left behind."""
     with subprocess.Popen(["true"]) as process:
         pass
     with pytest.raises(CgroupError, match=f"cannot move process {process.pid}"):
-        hierarchy.create("test-dead", process.pid, "")
+        hierarchy.create("test-dead", process.pid, lambda: True)
     assert not hierarchy.directory("/capd/test-dead").exists()
 
 
@@ -137,7 +145,7 @@ def test_systemd_that_is_not_there_is_a_clear_error() -> None:
     if cgroups.has_systemd():
         return
     with pytest.raises(CgroupError, match=r"systemd refused to make capd-run-test\.scope: .+|busctl is not installed"):
-        Hierarchy(systemd=True).create("test", 1, "")
+        Hierarchy(systemd=True).create("test", 1, lambda: True)
 
 
 @pytest.mark.parametrize(

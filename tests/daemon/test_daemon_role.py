@@ -20,9 +20,10 @@ import pytest
 from capd.daemon import control_client, runs
 from capd.daemon.cgroups import Hierarchy
 from capd.probes import layouts
+from capd.probes.budget import PER_RUN_MAX
 from capd.recording.journal import Block, Source
 from tests.daemon.conftest import ENVIRONMENT, PYTHON, Daemon, call, capd, open_directory, wait_until
-from tests.requirements import require_probes
+from tests.requirements import require, require_probes
 
 pytestmark = pytest.mark.kernel
 Make = Callable[..., Daemon]
@@ -313,6 +314,76 @@ def test_daemon_is_not_started_inside_a_run(daemons: Make, daemon: Daemon, insta
         cgroup = next(run["cgroup"] for run in daemon.status()["runs"] if run["name"] == "host of a daemon")
         entered = enter(Hierarchy().directory(cgroup), *capd("daemon", "--config", other.config))
         assert 4 == entered.wait(30)
+
+
+def test_a_run_that_cannot_begin_leaves_nothing(daemons: Make) -> None:
+    """When a run's file cannot be written, its client is told, and neither cgroup nor selection nor note is left open."""
+    daemon = daemons()
+    daemon.start()
+    directory = daemon.directory / "run" / "runs"
+    directory.rmdir()
+    directory.touch()
+    own = Hierarchy().children("/capd")
+    done = daemon.run("true", name="cannot begin")
+    assert (5, True) == (done.returncode, f"cannot write {directory}" in done.stderr)
+    assert (own, []) == (Hierarchy().children("/capd"), daemon.status()["runs"])
+    directory.unlink()
+    directory.mkdir()
+    assert 0 == daemon.run("true", name="can").returncode
+
+
+def test_what_a_selector_finds_waits_for_better_times(daemons: Make, slice_: Path) -> None:
+    """A selected cgroup that cannot become a run does not end the daemon: it is told, and tried again until it can."""
+    daemon = daemons('[selection]\nslices = ["/capd-test-slice"]\n')
+    daemon.start()
+    directory = daemon.directory / "run" / "runs"
+    directory.rmdir()
+    directory.touch()
+    (slice_ / "late.service").mkdir()
+    late = enter(slice_ / "late.service", "/bin/sleep", "31")
+    wait_until(lambda: daemon.status()["unselected"], "told")
+    assert "1 cgroups that a selector names are not recorded" in call("status", "--config", daemon.config).stdout
+    directory.unlink()
+    directory.mkdir()
+    wait_until(lambda: run_names(daemon) == {"late.service"}, "a run after all")
+    assert [] == daemon.status()["unselected"]
+    end(late)
+
+
+def test_others_see_only_that_there_are_runs(daemon: Daemon) -> None:
+    """Another user's status has neither name, label nor cgroup of a run of root's, only how many there are."""
+    with live(daemon, "of nobody's business", "/bin/sleep", "60"):
+        done = call("status", "--json", "--config", daemon.config, user=65534, group=65534, extra_groups=[])
+        text = call("status", "--config", daemon.config, user=65534, group=65534, extra_groups=[])
+    found = json.loads(done.stdout)
+    assert ([], 1) == (found["runs"], found["withheld"]["runs"])
+    assert "business" not in done.stdout + text.stdout
+    assert "and 1 of other users" in text.stdout
+
+
+TWO_LIBRARIES = """
+import ctypes, os, shutil, sys
+for name in sys.argv[1:]:
+    shutil.copy("/usr/lib/x86_64-linux-gnu/libssl.so.3", name)
+    ctypes.CDLL(name)
+input()
+"""
+
+
+def test_libraries_over_a_runs_share_are_gaps_of_that_run(daemon: Daemon, tmp_path: Path) -> None:
+    """A run that maps more TLS libraries than its share: what is not watched is in the status and a note, under its name."""
+    require(Path("/usr/lib/x86_64-linux-gnu/libssl.so.3").exists(), "needs libssl.so.3")
+    names = [str(tmp_path / f"{number}.so") for number in range(PER_RUN_MAX + 1)]
+    command = capd("run", "--config", daemon.config, "--name", "greedy", "--", "/usr/bin/python3", "-c", TWO_LIBRARIES, *names)
+    with subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE) as greedy:
+        wait_until(lambda: daemon.notes("attach_failed"), "told", 30)
+        (failure,) = [text for text in daemon.status()["attach_failures"] if names[-1] in text]
+        run = next(run["run"] for run in daemon.status()["runs"] if run["name"] == "greedy")
+        assert f"{PER_RUN_MAX} files of this run have probes already, and others get what is left (run {run})" in failure
+        greedy.communicate(b"\n")
+    notes = daemon.notes("attach_failed")
+    assert {(names[-1], started(daemon, "greedy")["key"])} == {(note["path"], note["run"]) for note in notes}
+    wait_until(lambda: not daemon.status()["attach_failures"], "forgotten with its run")
 
 
 CROWD = """

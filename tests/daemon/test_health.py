@@ -16,7 +16,14 @@ from capd.daemon.health import DaemonFacts, Facts, Verdict
 from capd.daemon.status import _recorder
 
 DAEMON = DaemonFacts(
-    stopped=None, lost_bytes=0, lost_records={}, lost_ns=None, attach_failures=0, backlog_bytes=0, backlog_bytes_max=1000
+    stopped=None,
+    lost_bytes=0,
+    lost_records={},
+    lost_ns=None,
+    attach_failures=0,
+    unselected=0,
+    backlog_bytes=0,
+    backlog_bytes_max=1000,
 )
 GOOD = Facts(
     daemon=DAEMON,
@@ -44,6 +51,7 @@ CASES = [
     (with_daemon(lost_bytes=7, lost_ns=10**15 - health.LOSS_NS_RECENT), Verdict.HEALTHY, ""),
     (with_daemon(lost_records={"map_full": 3}, lost_ns=10**15), Verdict.DEGRADED, "map_full 3"),
     (with_daemon(attach_failures=2), Verdict.DEGRADED, "2 TLS libraries cannot be watched"),
+    (with_daemon(unselected=1), Verdict.DEGRADED, "1 cgroups that a selector names are not recorded"),
     (with_daemon(backlog_bytes=500), Verdict.HEALTHY, ""),
     (with_daemon(backlog_bytes=501), Verdict.DEGRADED, "behind"),
     (replace(GOOD, recorder_running=False), Verdict.DEGRADED, "the recorder does not run"),

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from capd.daemon import notes, processes, recorder_user, runs, state_directory
 from capd.daemon.cgroups import RunCgroup
 from capd.daemon.configuration import Configuration, JournalSection
-from capd.daemon.errors import ConfigurationError, StateDirectoryFullError
+from capd.daemon.errors import ConfigurationError, StateDirectoryFullError, TooManyRunsError
 from capd.daemon.processes import Process
 from capd.daemon.recorder_user import RecorderUser
 from capd.daemon.runs import Registry, Run
@@ -170,6 +170,31 @@ def test_runs_survive_the_daemon(tmp_path: Path) -> None:
     assert [kept, ended] == Registry(tmp_path).load()
     first.remove(ended)
     assert ([kept], [kept.key]) == (Registry(tmp_path).load(), [found.key for found in Registry(tmp_path).load()])
+
+
+def test_no_crowd_keeps_others_from_a_run(tmp_path: Path) -> None:
+    """Users who each take all they get leave a run for a newcomer, and for root as many as are reserved; then it is said."""
+    registry = Registry(tmp_path)
+    numbers = iter(range(10, 10_000))
+
+    def take(uid: int) -> int:
+        for taken in range(runs.LIVE_MAX + 1):
+            try:
+                registry.check_room(uid)
+            except TooManyRunsError:
+                return taken
+            found = replace(run(next(numbers)), principal={"kind": "user", "name": str(uid), "uid": uid})
+            registry._runs[found.key] = found
+        raise AssertionError
+
+    shares = [take(uid) for uid in range(1000, 1012)]
+    assert [runs.LIVE_PER_USER_MAX] * 5 == shares[:5]
+    assert min(shares) > 0
+    with pytest.raises(TooManyRunsError, match=r"all users together have so many live runs that user 1011, with \d+, gets no"):
+        registry.check_room(1011)
+    assert take(0) >= runs.LIVE_RESERVED
+    with pytest.raises(TooManyRunsError, match="4096 runs are live, and no more can be"):
+        registry.check_room(None)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"id": 1}', '{"id": "x"}', "\x00", json.dumps({"id": str(UUID(int=1))})])
