@@ -2,8 +2,8 @@
 
 What lives here: the rule; pure. What must not: attaching, files.
 
-A file with probes costs kernel memory for as long as it has them, so there is a limit for all. Who could use it up alone would
-keep everybody else's TLS from being read.
+A file with probes costs kernel memory for as long as it has them, so there is a limit for all.
+Who could use it up alone would keep everybody else's TLS from being read.
 """
 
 from __future__ import annotations
