@@ -3,7 +3,8 @@
 What lives here: the rule. What must not: who asks (control.py), what there is to see (attendant.py).
 
 Runs have names, labels and cgroups that their owners chose, libraries have paths in their owners' directories. How many
-there are, how much is captured and lost, and how full things are is for everybody: it says whether one's own run is recorded well.
+there are, how much is captured and lost, and how full things are is for everybody: it says whether one's own
+run is recorded well.
 """
 
 from __future__ import annotations
