@@ -123,23 +123,24 @@ class Hierarchy:
         origin = self.path_of(pid)
         cgroup = self._create_scope(name, pid) if self.systemd else self._create_own(name, pid)
         if not alive():
-            self.undo(cgroup, origin or "/")
+            self.undo(cgroup, origin or "/", meant=False)
             raise CgroupError(f"process {pid} ended while it was moved into the cgroup of its run")
         return cgroup
 
-    def undo(self, cgroup: RunCgroup, origin: str) -> None:
+    def undo(self, cgroup: RunCgroup, origin: str, *, meant: bool) -> None:
         """Take everybody out of a cgroup that `create` made, and remove it.
 
         Args:
             cgroup: what was made.
-            origin: where to put who has no parent elsewhere: a process that only has the number of the one that was meant has
-                begun just now, where its parent is.
+            origin: where the process was that was meant.
+            meant: whether that is the one which was moved; a process that only has its number has begun just now, and belongs
+                where its parent is.
         """
         for pid in list(self.members(cgroup.path)):
             process = processes.read(pid)
             above = None if process is None else self.path_of(process.parent)
             inside = above is None or f"{above}/".startswith(f"{cgroup.path}/")
-            for place in (origin, "/") if inside else (above, origin, "/"):
+            for place in (origin, "/") if meant or inside else (above, origin, "/"):
                 with contextlib.suppress(OSError):
                     (self.directory(str(place)) / "cgroup.procs").write_text(str(pid), encoding="ascii")
                     break

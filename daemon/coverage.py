@@ -7,7 +7,6 @@ What lives here: what is remembered of them, bounded; how long files of one owne
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Set
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -69,7 +68,7 @@ class Coverage:
         """Give how many gaps of a run are named; the next one is told without its name when it is `GAPS_PER_RUN_MAX`."""
         return len(self._runs[run].named) if run in self._runs else 0
 
-    def keep(self, live: Set[int]) -> None:
+    def keep(self, live: set[int]) -> None:
         """Forget the gaps of runs that are over: their record has them."""
         for run in self._runs.keys() - live:
             del self._runs[run]

@@ -123,7 +123,7 @@ class RunKeeper:
                 raise RequestRefusedError("the process that asked ended before its run began")
         except BaseException:
             self._close(run)
-            self._hierarchy.undo(cgroup, origin)
+            self._hierarchy.undo(cgroup, origin, meant=peer.alive())
             raise
         return {"run": str(run.id), "cgroup": cgroup.path, "unit": cgroup.unit}
 

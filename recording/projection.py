@@ -25,7 +25,7 @@ TEXT_CHARS_MAX: Final = 8 << 10
 """What of a message's details is searchable."""
 SESSIONS_KEPT_MAX: Final = 20_000
 """Sessions held in memory between records; more are read back from the index when they are heard of again."""
-RUN_MARKERS: Final = frozenset({"run", "run_end", "exec", "fork", "exit", "io_uring"})
+RUN_MARKERS: Final = frozenset({"run", "run_end", "exec", "fork", "exit", "io_uring", "coverage_gap"})
 """Markers whose record's session is a run."""
 IDENTITY_BYTES: Final = 16
 VERDICT_PARTIAL: Final = "partial"
