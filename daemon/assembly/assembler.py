@@ -359,8 +359,6 @@ class Assembler:
                 self._lineage.missed(note, self._run(cast(int, note["run"]), wall_ns), wall_ns, batch)
             case "attach_failed" | "stop":
                 self._mark_host(note, wall_ns, batch)
-            case _:
-                pass
 
     def _started(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
         """The daemon began anew: everything that is open has a hole here; after a reboot nothing of it is left."""
