@@ -1,4 +1,4 @@
-"""A run as `runs --json` and `show --json` print it: what the index says of it, and a verdict drawn from its sessions.
+"""A run as `runs --json` and `show --json` print it: what the index says of it, and a verdict drawn from that and its sessions.
 
 What lives here: the composition of that object (docs/json.md). What must not: layout.
 """
@@ -6,7 +6,7 @@ What lives here: the composition of that object (docs/json.md). What must not: l
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from capd.recording.record import Value
 
@@ -30,6 +30,9 @@ def described(index: Index, row: RunRow) -> dict[str, Value]:
         if found:
             judged = {"verdict": verdict, "reasons": reasons_of(found)}
             break
+    if missing := row.missing():
+        before = judged["reasons"] if judged and judged["verdict"] == VERDICTS[0] else []
+        judged = {"verdict": VERDICTS[0], "reasons": [*missing, *cast("list[Value]", before)]}
     return {**row.to_json(), "processes": len(index.processes(row.run)), "completeness": judged}
 
 

@@ -39,7 +39,8 @@ COLUMNS = (
 def command(*, since: str | None, limit: int, as_json: bool, config: str | None, state_dir: str | None) -> None:
     """List runs.
 
-    The latest comes last. Times are UTC. A run is as complete as the worst of its sessions; `capd show ID` tells more.
+    The latest comes last. Times are UTC. A run is as complete as the worst of its sessions; with anything lost that is in none
+    of them it is partial. `capd show ID` tells more.
     """
     with reader_may_leave(), open_archive(config, state_dir) as archive:
         rows = reversed(archive.index.runs(limit=limit))

@@ -1,7 +1,7 @@
 """The attendant: the daemon's second thread, for everything that may take a while, so that the drain never waits for it.
 
-What lives here: the loop over clients, cgroup changes and the clock; attaching to libraries; losses; the answers to `status`
-and `explain`. What must not: the rings and the journal, which belong to the drain thread. All calls of Capture but its rings
+What lives here: the loop over clients, cgroup changes and the clock; attaching to libraries; the answers to `status` and
+`explain`. What must not: the rings, the journal and what was lost, which belong to the drain thread. All other calls of Capture
 are made here, by one thread.
 """
 
@@ -14,7 +14,6 @@ import selectors
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from capd.daemon import notes, processes
@@ -23,10 +22,10 @@ from capd.daemon.coverage import GAPS_PER_RUN_MAX, Coverage, Gap
 from capd.daemon.disclosure import disclosed
 from capd.daemon.drain import Drain, FileHint
 from capd.daemon.errors import NotPermittedError, RequestRefusedError
+from capd.daemon.losses import LossBook, counted_as_lost
 from capd.daemon.run_keeping import RunKeeper
 from capd.probes.attachments import NotWatchedError
 from capd.probes.budget import Claim
-from capd.probes.counters import LOST
 
 if TYPE_CHECKING:  # pragma: no cover
     from capd.daemon.runs import Run
@@ -34,7 +33,7 @@ if TYPE_CHECKING:  # pragma: no cover
     from capd.probes.capture import Capture
 
 TICK_SECONDS: Final = 1.0
-"""How often losses are asked for and forgotten events looked after."""
+"""How often runs whose end nobody told are looked after."""
 SWEEP_SECONDS: Final = 10.0
 """How often what gone processes left in the kernel's maps is looked for; the maps have room for minutes of it."""
 STATUS_SECONDS: Final = 0.5
@@ -45,21 +44,6 @@ SEEN_FILES_MAX: Final = 50_000
 """Files remembered as looked at, some 10 MB; then the memory starts anew."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Losses:
-    """What the kernel counted as lost since the daemon started.
-
-    Attributes:
-        counters: totals by name.
-        streams: (stream, layer, direction, bytes, cause) for each stream that lost something.
-        changed_ns: wall time when they last grew; None: never.
-    """
-
-    counters: dict[str, int]
-    streams: list[tuple[int, int, int, int, int]]
-    changed_ns: int | None
-
-
 class Attendant:
     """Attends to clients, runs and libraries until it is told to stop."""
 
@@ -68,6 +52,7 @@ class Attendant:
         *,
         capture: Capture,
         drain: Drain,
+        losses: LossBook,
         keeper: RunKeeper,
         facts: Callable[[], dict[str, object]],
         wake_drain: Callable[[], None],
@@ -77,12 +62,14 @@ class Attendant:
         Args:
             capture: the kernel side.
             drain: takes notes.
+            losses: has the totals.
             keeper: the runs.
             facts: gives what else belongs into a status: the drain thread's numbers.
             wake_drain: makes the drain thread look at its notes now.
         """
         self._capture = capture
         self._drain = drain
+        self._losses = losses
         self._keeper = keeper
         self._facts = facts
         self._wake_drain = wake_drain
@@ -96,7 +83,6 @@ class Attendant:
         self._status_at = 0.0
         self._status_known: dict[str, object] | None = None
         self._server: ControlServer | None = None
-        self.losses = Losses(counters={}, streams=[], changed_ns=None)
         self.error: BaseException | None = None
 
     def verbs(self) -> dict[str, Verb]:
@@ -147,18 +133,6 @@ class Attendant:
         for attachment in self._capture.attachments:
             self._post(_attached(attachment))
 
-    def note_losses(self) -> None:
-        """Write down what was lost, if it grew."""
-        counters = self._capture.counters()
-        streams = sorted((loss.stream, loss.layer, loss.direction, loss.bytes, loss.cause) for loss in self._capture.losses())
-        if counters == self.losses.counters and streams == self.losses.streams:
-            return
-        grew = streams != self.losses.streams or _lost(counters) != _lost(self.losses.counters)
-        changed_ns = time.time_ns() if grew else self.losses.changed_ns
-        self.losses = Losses(counters=counters, streams=streams, changed_ns=changed_ns)
-        if grew:
-            self._post(notes.losses(counters, streams, _boottime_ns()), after_events=True)
-
     def _run(self, server: Callable[[selectors.BaseSelector], ControlServer], ready: Callable[[int], None]) -> None:
         try:
             resumed = self._keeper.resume()
@@ -178,7 +152,6 @@ class Attendant:
                 key.data()
             if time.monotonic() >= due:
                 due = time.monotonic() + TICK_SECONDS
-                self.note_losses()
                 self._keeper.end_empty()
                 self._keeper.try_again()
                 self._coverage.keep(self._keeper.keys())
@@ -256,14 +229,15 @@ class Attendant:
 
     def _status_now(self) -> dict[str, object]:
         """Give all there is; `disclosure` says what of it who may see."""
+        totals = self._losses.totals
         return {
             **self._facts(),
-            "counters": self.losses.counters,
+            "counters": totals.counters,
             "losses": {
-                "counters": _lost(self.losses.counters),
-                "bytes": sum(stream[3] for stream in self.losses.streams),
-                "streams": len(self.losses.streams),
-                "changed_ns": self.losses.changed_ns,
+                "counters": counted_as_lost(totals.counters),
+                "bytes": totals.bytes,
+                "streams": totals.streams,
+                "changed_ns": totals.changed_ns,
             },
             "attachments": [self._attachment(attachment) for attachment in self._capture.attachments],
             "attach_failures": [
@@ -311,11 +285,6 @@ def _attached(attachment: Attachment) -> notes.Note:
         late=attachment.late,
         boottime_ns=_boottime_ns(),
     )
-
-
-def _lost(counters: Mapping[str, int]) -> dict[str, int]:
-    """Pick the counters that count what is lost, not what was moved."""
-    return {name: count for name, count in counters.items() if count and name in LOST}
 
 
 def _boottime_ns() -> int:

@@ -26,6 +26,7 @@ from capd.daemon.control import ControlServer
 from capd.daemon.drain import Drain, PendingNote
 from capd.daemon.errors import CgroupError, NotRootError
 from capd.daemon.lock import InstanceLock
+from capd.daemon.losses import LossBook
 from capd.daemon.notify import notify
 from capd.daemon.run_keeping import RunKeeper
 from capd.daemon.runs import Registry
@@ -106,7 +107,8 @@ class Daemon:
             free_bytes=lambda: state_directory.free_bytes(configuration.state_dir),
         )
         stack.callback(self._spool.close)
-        self._drain = Drain(self._capture.control, self._capture.data, self._spool, clock=draining.now)
+        self._losses = LossBook(self._capture, clock=draining.now)
+        self._drain = Drain(self._capture.control, self._capture.data, self._spool, clock=draining.now, losses=self._losses)
         self._begin(stack)
 
     def loop(self) -> None:
@@ -133,7 +135,7 @@ class Daemon:
         notify("STOPPING=1")
         self._attendant.stop()
         self._drain.finish(FINISH_SECONDS_MAX)
-        self._attendant.note_losses()
+        self._losses.refresh()
         self._drain.post(notes.stop(_boottime_ns()), after_events=True)
         self._drain.finish(FINISH_SECONDS_MAX)
         if self._attendant.error is not None:
@@ -162,7 +164,12 @@ class Daemon:
             selection=configuration.selection,
         )
         self._attendant = Attendant(
-            capture=self._capture, drain=self._drain, keeper=keeper, facts=self._facts, wake_drain=self._wake
+            capture=self._capture,
+            drain=self._drain,
+            losses=self._losses,
+            keeper=keeper,
+            facts=self._facts,
+            wake_drain=self._wake,
         )
         self._attendant.note_attachments()
         self._attendant.start(
@@ -189,6 +196,8 @@ class Daemon:
     def _refresh(self) -> None:
         before = self._spool.stoppage
         self._spool.refresh()
+        self._losses.refresh()
+        self._drain.note_losses()
         after = self._spool.stoppage
         if after is not None and before is None:
             self._say(f"capd daemon stopped draining, what does not fit into the rings is lost and counted: {after.detail}")

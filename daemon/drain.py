@@ -2,6 +2,10 @@
 
 What lives here: the order of control, data and notes, batching, and what little of the control ring the daemon must know
 itself. What must not: anything per data event. A span of the data ring is never looked into.
+
+The order is a promise to who reads the journal (docs/formats/journal.md): what was lost before an event of the control ring is
+noted before it, and after an end there is a note that all data before it has been written. So nobody has to guess whether
+something more will come.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from typing import Final, Protocol
 
 from capd.daemon import notes
 from capd.daemon.configuration import MIB
+from capd.daemon.losses import LossBook
 from capd.daemon.spool import Spool
 from capd.probes import layouts
 from capd.probes.layouts import EventKind
@@ -25,6 +30,7 @@ BLOCK_BYTES: Final = 8 * MIB
 """As much of a ring as one block takes: bounds the recorder's memory, and how long the control ring waits for the data ring."""
 BLOCKS_A_TURN: Final = 2
 """Of one ring, so that neither ring keeps the other waiting when agents are faster than the disk."""
+ENDS: Final = frozenset({EventKind.SOCKET_CLOSE, EventKind.TLS_CLOSE, EventKind.PROCESS_EXIT})
 _KIND_OFFSET: Final = layouts.RING_HEADER_BYTES + 32
 _PID_OFFSET: Final = layouts.RING_HEADER_BYTES + 24
 _BODY_OFFSET: Final = layouts.RING_HEADER_BYTES + layouts.HEADER.size
@@ -77,11 +83,13 @@ class Turn:
         bytes: payload of the blocks written.
         files: files that processes of runs mapped or executed.
         exits: whether a process of a run ended.
+        ends: whether that or something else ended.
     """
 
     bytes: int = 0
     files: list[FileHint] = field(default_factory=list)
     exits: bool = False
+    ends: bool = False
 
 
 class PendingNote:
@@ -90,7 +98,8 @@ class PendingNote:
     def __init__(self, note: notes.Note, *, after_events: bool) -> None:
         self.payload = notes.pack(note)
         self.after_events = after_events
-        self.after_bytes = 0
+        self.after_bytes = 0, 0
+        """What has to be written before it, of the control and of the data ring."""
         self._written = threading.Event()
 
     def wait(self, seconds: float) -> bool:
@@ -105,15 +114,16 @@ class PendingNote:
 class Drain:
     """Moves what is in the rings, and the notes of other threads, into the journal. One thread calls it."""
 
-    def __init__(self, control: Ring, data: Ring, spool: Spool, *, clock: Clock) -> None:
+    def __init__(self, control: Ring, data: Ring, spool: Spool, *, clock: Clock, losses: LossBook) -> None:
         self._control = control
         self._data = data
         self._spool = spool
         self._clock = clock
+        self._losses = losses
         self._posted: deque[PendingNote] = deque()
         self._early: deque[PendingNote] = deque()
         self._late: deque[PendingNote] = deque()
-        self._data_bytes = 0
+        self._control_bytes = self._data_bytes = 0
         self.records = 0
         self.bytes = 0
 
@@ -129,7 +139,7 @@ class Drain:
         return pending
 
     def turn(self) -> Turn:
-        """Write what there is: notes first, then the control ring, then the data ring.
+        """Write what there is: notes first, then the control ring, then the data ring, then the notes that are about those.
 
         What cannot be written stays where it is, in the ring: when that is full, the kernel counts what is lost.
         """
@@ -137,7 +147,7 @@ class Drain:
         before = done.bytes
         self._move(self._data, Source.DATA, done)
         self._data_bytes += done.bytes - before
-        while self._late and self._late[0].after_bytes <= self._data_bytes and self._write(self._late):
+        while self._late and self._reached(self._late[0]) and self.note_losses() and self._write(self._late):
             pass
         return done
 
@@ -146,19 +156,44 @@ class Drain:
         done = Turn()
         while self._posted:
             pending = self._posted.popleft()
-            pending.after_bytes = self._data_bytes + self._data.used()
-            (self._late if pending.after_events else self._early).append(pending)
+            if pending.after_events:
+                self._after_events(pending)
+            else:
+                self._early.append(pending)
         while self._early and self._write(self._early):
             pass
         if not self._early:
             self._move(self._control, Source.CONTROL, done)
+            self._control_bytes += done.bytes
+        if done.ends:
+            self._after_events(PendingNote(notes.drained(self._clock()[0]), after_events=True))
         return done
+
+    def note_losses(self) -> bool:
+        """Write down what was lost until now, if that is news. False: the journal does not take it."""
+        note = self._losses.news()
+        if note is None:
+            return True
+        boottime_ns, realtime_ns = self._clock()
+        if not self._spool.append(Source.NOTE, notes.pack(note), count=1, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
+            return False
+        self._losses.noted()
+        return True
 
     def finish(self, seconds_max: float) -> None:
         """Write all that is left, before the end; no longer than `seconds_max`, because agents go on writing."""
         deadline = time.monotonic() + seconds_max
         while self.turn().bytes and time.monotonic() < deadline:
             pass
+
+    def _after_events(self, pending: PendingNote) -> None:
+        """Let a note wait until all that is in the rings now is written."""
+        pending.after_bytes = self._control_bytes + self._control.used(), self._data_bytes + self._data.used()
+        self._late.append(pending)
+
+    def _reached(self, pending: PendingNote) -> bool:
+        control, data = pending.after_bytes
+        return control <= self._control_bytes and data <= self._data_bytes
 
     def _write(self, queue: deque[PendingNote]) -> bool:
         pending = queue[0]
@@ -173,6 +208,8 @@ class Drain:
         for _block in range(BLOCKS_A_TURN):
             span = ring.drain(BLOCK_BYTES)
             if span is None:
+                return
+            if source is Source.CONTROL and not self.note_losses():
                 return
             boottime_ns, realtime_ns = self._clock()
             count, size = ring.count, len(span)
@@ -199,8 +236,9 @@ def _look(span: memoryview, done: Turn) -> None:
             device, inode = _FILE.unpack_from(span, offset + _BODY_OFFSET)
             (pid,) = struct.unpack_from("<I", span, offset + _PID_OFFSET)
             done.files.append(FileHint(pid=pid, device=device, inode=inode, first=kind == EventKind.FILE_MAPPED))
-        elif kind == EventKind.PROCESS_EXIT:
-            done.exits = True
+        elif kind in ENDS:
+            done.ends = True
+            done.exits = done.exits or kind == EventKind.PROCESS_EXIT
 
 
 def kinds(span: memoryview) -> Iterator[tuple[int, int]]:

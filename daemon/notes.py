@@ -6,7 +6,7 @@ What lives here: the form of every note (docs/formats/journal.md). What must not
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import Final, cast
 from uuid import UUID
 
 import msgpack
@@ -15,6 +15,9 @@ from capd.daemon.processes import Process
 from capd.daemon.runs import Run
 
 Note = dict[str, object]
+
+FORM: Final = 2
+"""Of all notes of a daemon: in form 1 losses were noted within a second, as totals, and nothing told what was drained."""
 
 
 def pack(note: Note) -> bytes:
@@ -31,6 +34,7 @@ def start(*, epoch: UUID, boot: UUID, host: UUID, tier: str, version: str, boott
         "host": host.bytes,
         "tier": tier,
         "version": version,
+        "form": FORM,
         "boottime_ns": boottime_ns,
     }
 
@@ -85,14 +89,25 @@ def process(found: Process, *, run: int, boottime_ns: int) -> Note:
     }
 
 
-def losses(counters: Mapping[str, int], streams: Iterable[tuple[int, int, int, int, int]], boottime_ns: int) -> Note:
-    """Say what the kernel counted as lost, in totals since the daemon started."""
+def losses(counters: Mapping[str, int], grown: Iterable[tuple[int, int, int, int, int, int]], boottime_ns: int) -> Note:
+    """Say what the kernel counted as lost.
+
+    Args:
+        counters: totals since the daemon started.
+        grown: stream, layer, direction, cause, how much more than was noted before, run.
+        boottime_ns: now.
+    """
     return {
         "note": "losses",
         "counters": dict(counters),
-        "streams": [list(stream) for stream in streams],
+        "grown": [list(stream) for stream in grown],
         "boottime_ns": boottime_ns,
     }
+
+
+def drained(boottime_ns: int) -> Note:
+    """Say that all that had been put into the rings before `boottime_ns` is in the journal before this note, or lost."""
+    return {"note": "drained", "boottime_ns": boottime_ns}
 
 
 def attached(

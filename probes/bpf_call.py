@@ -7,6 +7,7 @@ maps' meanings.
 from __future__ import annotations
 
 import ctypes
+import errno
 import fcntl
 import os
 import struct
@@ -22,7 +23,7 @@ SYS_PERF_EVENT_OPEN: Final = 298
 ATTRIBUTE_BYTES: Final = 160
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = 0, 1, 2, 3, 4, 5
-OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, LINK_CREATE = 15, 17, 28
+OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, MAP_LOOKUP_BATCH, LINK_CREATE = 15, 17, 24, 28
 
 PROG_TYPE_KPROBE: Final = 2
 PROG_TYPE_TRACEPOINT: Final = 5
@@ -44,6 +45,9 @@ PERF_FLAG_FD_CLOEXEC: Final = 8
 PERF_EVENT_IOC_SET_BPF: Final = 0x40042408
 PERF_EVENT_IOC_ENABLE: Final = 0x2400
 PERF_ATTRIBUTE_BYTES: Final = 128
+
+BATCH_ENTRIES: Final = 4096
+"""Of a hash table, at once; at least as many as one bucket of it may hold."""
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
@@ -271,3 +275,32 @@ class Map:
                 return
             key = following.raw
             yield key
+
+    def items(self) -> Iterator[tuple[bytes, bytes]]:
+        """Give a hash table's entries, thousands with one system call (Linux 5.6).
+
+        An entry that is added or deleted meanwhile may be given or not; all others are given once.
+        """
+        keys = ctypes.create_string_buffer(BATCH_ENTRIES * self._key_bytes)
+        values = ctypes.create_string_buffer(BATCH_ENTRIES * self._value_bytes)
+        place = ctypes.create_string_buffer(max(8, self._key_bytes))
+        begun, more = 0, True
+        while more:
+            addresses = begun, ctypes.addressof(place), ctypes.addressof(keys), ctypes.addressof(values)
+            attribute = struct.pack("<QQQQIIQQ", *addresses, BATCH_ENTRIES, self.descriptor, 0, 0)
+            count, more = self._batch(attribute)
+            begun = ctypes.addressof(place)
+            found = keys.raw[: count * self._key_bytes], values.raw[: count * self._value_bytes]
+            for at in range(count):
+                key_at, value_at = at * self._key_bytes, at * self._value_bytes
+                yield found[0][key_at : key_at + self._key_bytes], found[1][value_at : value_at + self._value_bytes]
+
+    @staticmethod
+    def _batch(attribute: bytes) -> tuple[int, bool]:
+        """Ask for a batch. Gives how many entries came, and whether there may be more."""
+        buffer = ctypes.create_string_buffer(attribute, ATTRIBUTE_BYTES)
+        failed = _libc.syscall(SYS_BPF, MAP_LOOKUP_BATCH, buffer, ATTRIBUTE_BYTES) < 0
+        number = ctypes.get_errno()
+        if failed and number != errno.ENOENT:
+            raise OSError(number, os.strerror(number))
+        return int(struct.unpack_from("<I", buffer.raw, 32)[0]), not failed

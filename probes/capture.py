@@ -6,9 +6,11 @@ runs' names, policy.
 
 from __future__ import annotations
 
+import mmap
 import os
 import struct
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -18,7 +20,7 @@ from capd.probes import bpf_call, libraries, loader
 from capd.probes.attachments import Attachment, Attachments, NotWatchedError
 from capd.probes.bpf_call import Map
 from capd.probes.budget import Claim
-from capd.probes.counters import COUNTERS
+from capd.probes.counters import COUNTERS, LOST
 from capd.probes.errors import AttachError, TracingMissingError
 from capd.probes.programs import PROGRAMS, Place, ProgramSpec, Tier
 from capd.probes.ring import Ring
@@ -30,12 +32,18 @@ RELEASE_SECONDS: Final = 10.0
 
 _MEMBER: Final = struct.Struct("<QQ")
 _LOSS_KEY: Final = struct.Struct("<QBBB5x")
+_LOSS: Final = struct.Struct("<QQ")
 _FILE_KEY: Final = struct.Struct("<QQ")
 _TLS_KEY: Final = struct.Struct("<QI4x")
 _SOCKET_STATE: Final = struct.Struct("<QQII16x8xHHI")
 _U64: Final = struct.Struct("<Q")
 _U32: Final = struct.Struct("<I")
+_TLS_STREAM: Final = struct.Struct("<Q32x")
 _SOCKET_TCP: Final = 2
+_LOST_AT: Final = tuple(at for at, name in enumerate(COUNTERS) if name in LOST)
+
+LAYER_SOCKET, LAYER_TLS, LAYER_CONTROL = 0, 1, 2
+"""Of a loss: in a socket's bytes, in a TLS stream's, or of control events."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,21 +67,23 @@ class CaptureSettings:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """Bytes that a stream lost since capture started.
+    """What was lost of one stream since capture started.
 
     Attributes:
-        stream: socket id or TLS stream id.
-        layer: 0 socket, 1 TLS.
+        stream: socket id or TLS stream id; of layer 2 the run.
+        layer: 0 socket, 1 TLS, 2 control events.
         direction: 0 agent to peer, 1 peer to agent.
-        bytes: how many.
+        amount: bytes; of layer 2 events.
         cause: an `Absence` of `layouts`.
+        run: who lost it.
     """
 
     stream: int
     layer: int
     direction: int
-    bytes: int
+    amount: int
     cause: int
+    run: int
 
 
 class Capture:
@@ -97,8 +107,9 @@ class Capture:
         self._cgroups = Map(maps["selected_cgroups"], 8, 8)
         self._sockets = Map(maps["sockets"], 8, 64)
         self._tls_streams = Map(maps["tls_streams"], _TLS_KEY.size, 40)
-        self._losses = Map(maps["losses"], _LOSS_KEY.size, 8)
-        self._counters = Map(maps["counters"], 4, 8)
+        self._losses = Map(maps["losses"], _LOSS_KEY.size, _LOSS.size)
+        self._counters_page = mmap.mmap(maps["counters"], mmap.PAGESIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
+        self._counters = memoryview(self._counters_page)[: 8 * len(COUNTERS)].cast("Q")
         self._known_files = Map(maps["known_files"], _FILE_KEY.size, 1)
 
     @classmethod
@@ -201,21 +212,47 @@ class Capture:
         return None if value is None else int(_MEMBER.unpack(value)[1])
 
     def counters(self) -> dict[str, int]:
-        """Give the probes' counters since the start, as `counters.COUNTERS` names them, and `programs_skipped`."""
-        values = {name: self._counters.get(_U32.pack(index)) for index, name in enumerate(COUNTERS)}
-        found = {name: _U64.unpack(value)[0] if value else 0 for name, value in values.items()}
-        found["programs_skipped"] = sum(map(bpf_call.recursion_misses, self._loaded.programs.values()))
-        return found
+        """Give the probes' counters since the start, as `counters.COUNTERS` names them. No system call."""
+        return dict(zip(COUNTERS, self._counters, strict=True))
+
+    def lost(self) -> tuple[int, ...]:
+        """Give those of the counters that count losses. No system call.
+
+        What they count is in `losses` by then, and who finds an event in a ring finds the losses before it counted.
+        """
+        counters = self._counters
+        return tuple(counters[at] for at in _LOST_AT)
+
+    def programs_skipped(self) -> int:
+        """Ask the kernel how often it did not run a program, because that was running on the same processor already."""
+        return sum(map(bpf_call.recursion_misses, self._loaded.programs.values()))
 
     def losses(self) -> list[Loss]:
-        """Give what each stream lost since the start."""
+        """Give what each stream lost since the start, or since it was forgotten."""
         found = []
-        for key in self._losses.walk():
-            value = self._losses.get(key)
-            if value is not None:
-                stream, layer, direction, cause = _LOSS_KEY.unpack(key)
-                found.append(Loss(stream, layer, direction, _U64.unpack(value)[0], cause))
+        for key, value in self._losses.items():
+            stream, layer, direction, cause = _LOSS_KEY.unpack(key)
+            amount, run = _LOSS.unpack(value)
+            found.append(Loss(stream, layer, direction, amount, cause, run))
         return found
+
+    def forget_losses(self, told: Callable[[Loss], bool]) -> list[Loss]:
+        """Make room for losses of others: forget those of sockets and TLS streams that are over.
+
+        Args:
+            told: whether so much is written down; only then it is forgotten.
+
+        Returns:
+            What was forgotten.
+        """
+        lost = self.losses()
+        sockets = {_U64.unpack(key)[0] for key, _ in self._sockets.items()}
+        streams = {_TLS_STREAM.unpack(value)[0] for _, value in self._tls_streams.items()}
+        live = {LAYER_SOCKET: sockets, LAYER_TLS: streams}
+        gone = [loss for loss in lost if loss.layer in live and loss.stream not in live[loss.layer] and told(loss)]
+        for loss in gone:
+            self._losses.remove(_LOSS_KEY.pack(loss.stream, loss.layer, loss.direction, loss.cause))
+        return gone
 
     def on_file_mapped(self, pid: int, device: int, inode: int, claim: Claim | None = None) -> Attachment | None:
         """Look at a file that a recorded process mapped or runs.
@@ -316,6 +353,8 @@ class Capture:
         for descriptor in (*self._links, *self._loaded.programs.values(), *self._loaded.maps.values()):
             os.close(descriptor)
         self._links = []
+        self._counters.release()
+        self._counters_page.close()
         self.control.close()
         self.data.close()
 

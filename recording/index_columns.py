@@ -32,12 +32,13 @@ def run_values(row: RunRow) -> list[Cell]:
         _identity(row.host),
         integer(row.started_ns),
         integer(row.ended_ns),
+        _json(row.lost),
     ]
 
 
 def run_from(cells: Sequence[Cell]) -> RunRow:
     """Give the run of columns; a further column is the number of its sessions."""
-    run, name, labels, principal, command, cwd, cgroup, adopted, host, started, ended, *rest = cells
+    run, name, labels, principal, command, cwd, cgroup, adopted, host, started, ended, lost, *rest = cells
     return RunRow(
         run=UUID(cast(str, run)),
         name=cast("str | None", name),
@@ -50,6 +51,7 @@ def run_from(cells: Sequence[Cell]) -> RunRow:
         host=_uuid(host),
         started_ns=cast(int, started),
         ended_ns=cast("int | None", ended),
+        lost=cast("Mapping[str, int]", _value(lost) or {}),
         sessions=cast(int, rest[0]) if rest else 0,
     )
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from capd.recording.durable import FILE_MODE, check_regular
 from capd.recording.errors import IndexUnusableError, NewerVersionError, NotTextError, StateDirectoryError, state_error
 
-VERSION: Final = 1
+VERSION: Final = 2
 BUSY_MS: Final = 5_000
 """A writer waits this long for another (a rebuild, a backup) before it says that the index is busy."""
 CACHE_KIB: Final = 16_384
@@ -73,6 +73,7 @@ RUNS: Final = Table(
         "host": str,
         "started": int,
         "ended": int,
+        "lost": str,
     },
     key=("run",),
 )
@@ -208,6 +209,8 @@ def check_schema(path: Path, connection: sqlite3.Connection) -> None:
         raise IndexUnusableError(path, "it says no version")
     if row[0] > VERSION:
         raise NewerVersionError(path, row[0], VERSION)
+    if row[0] < VERSION:
+        raise IndexUnusableError(path, f"an earlier capd made it: version {row[0]}")
 
 
 def connect_writable(path: Path) -> sqlite3.Connection:

@@ -25,7 +25,8 @@ TEXT_CHARS_MAX: Final = 8 << 10
 """What of a message's details is searchable."""
 SESSIONS_KEPT_MAX: Final = 20_000
 """Sessions held in memory between records; more are read back from the index when they are heard of again."""
-RUN_MARKERS: Final = frozenset({"run", "run_end", "exec", "fork", "exit", "io_uring", "coverage_gap"})
+RUN_LOSSES: Final = ("control_events", "streams", "bytes")
+RUN_MARKERS: Final = frozenset({"run", "run_end", "run_losses", "exec", "fork", "exit", "io_uring", "coverage_gap"})
 """Markers whose record's session is a run."""
 IDENTITY_BYTES: Final = 16
 VERDICT_PARTIAL: Final = "partial"
@@ -129,6 +130,8 @@ class Projection:
             run = _run_row(run, body)
         elif name == "run_end":
             run = replace(run, ended_ns=record.time_ns)
+        elif name == "run_losses":
+            run = _with_losses(run, body)
         elif name in ("exec", "fork", "exit"):
             self._receive_process(record)
         if self._runs.get(record.session) is not run:
@@ -282,6 +285,12 @@ def _run_row(run: RunRow, body: Mapping[str, Value]) -> RunRow:
         adopted=bool(facts.get("adopted")) or run.adopted,
         host=_identity(facts.get("host")) or run.host,
     )
+
+
+def _with_losses(run: RunRow, body: Mapping[str, Value]) -> RunRow:
+    """Take totals that only grow, so that a marker which is read twice changes nothing."""
+    found = {name: max(_number(body.get(name)) or 0, run.lost.get(name, 0)) for name in RUN_LOSSES}
+    return replace(run, lost={name: count for name, count in found.items() if count})
 
 
 def message_row(record: Record) -> MessageRow:

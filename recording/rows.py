@@ -152,6 +152,7 @@ class RunRow:
         host: the installation; None when it is not known yet.
         started_ns: when it was selected.
         ended_ns: when its last process had ended; None before.
+        lost: what of it is in no session: `control_events`, `streams` and `bytes` of those, as far as they are not 0.
         sessions: number of its sessions that are in the index; filled by the index when it is asked.
     """
 
@@ -166,7 +167,18 @@ class RunRow:
     host: UUID | None = None
     started_ns: int = 0
     ended_ns: int | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
     sessions: int = 0
+
+    def missing(self) -> list[str]:
+        """Give why the run is more than its sessions tell, in words."""
+        found = []
+        if self.lost.get("streams"):
+            words = f"nothing recorded of {self.lost['streams']} connections"
+            found.append(f"{words}: {self.lost.get('bytes', 0)} bytes missing")
+        if self.lost.get("control_events"):
+            found.append(f"{self.lost['control_events']} starts and ends of processes and connections were lost")
+        return found
 
     def to_json(self) -> dict[str, Value]:
         """Give the public form."""
@@ -184,6 +196,7 @@ class RunRow:
             "ended": rfc3339(self.ended_ns),
             "state": STATE_OPEN if self.ended_ns is None else "closed",
             "sessions": self.sessions,
+            "lost": dict(self.lost),
         }
 
 

@@ -5,9 +5,9 @@ happens inside a session.
 
 A cycle is the blocks that the daemon drained in one turn: control first, then data. They are put in order of time, but the
 daemon takes only so much of a full data ring in one turn, so data may come many cycles after the control events that it came
-before. So nothing is concluded from an absence at once: lost bytes, ends of sessions and ends of runs wait until a later data
-event shows that the data ring was drained up to their time, or until so many cycles came that any ring must have been drained.
-Where nothing more comes at all, `settle` ends the waiting.
+before. So nothing is concluded from an absence at once: lost bytes, ends of sessions and ends of runs wait until a note of the
+daemon or a later data event shows that the data ring was drained up to their time. Journals of form 1 have no such notes; there
+so many cycles must have come that any ring was drained. Where nothing more is to come, `settle` ends the waiting.
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ import msgpack
 from capd.daemon.assembly import events
 from capd.daemon.assembly.events import ControlEvent
 from capd.daemon.assembly.lineage import Lineage
+from capd.daemon.assembly.losses import LossTable
+from capd.daemon.assembly.naming import tie_name
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.processes import ProcessTable, Run, RunTable
-from capd.daemon.assembly.session import History, Session, tie_name
+from capd.daemon.assembly.session import History, Session
 from capd.daemon.assembly.sessions import TLS_KEY, Origin, SessionTable, UserName
 from capd.daemon.assembly.snapshot import Snapshot, restored_session, saved_chunk, saved_session
 from capd.daemon.assembly.streams import DAMAGED, RESTARTED, Chunk, reason_of
 from capd.daemon.assembly.tls import Hold
+from capd.daemon.assembly.waiting import Waiting
 from capd.probes.layouts import (
     ExecEvent,
     ExitEvent,
@@ -48,16 +51,12 @@ from capd.recording.record import Kind, Record, Value
 
 BATCH_BYTES: Final = 4 * 1024 * 1024
 """Payload after which a batch is given out, so that a full ring's block does not become a ring's worth of records at once."""
+AFTER_EVENTS: Final = frozenset({"drained", "run_ended", "stop"})
+"""Notes that the daemon writes after all that was in the rings when it made them."""
 BATCH_RECORDS: Final = 2048
 """Records after which one is given out: so many take some megabytes, a ring's worth of small messages takes hundreds."""
-PATIENCE_CYCLES: Final = 16
-PATIENCE_NS: Final = 2_000_000_000
-"""Cycles and time after which data that has not come will not come, though no later data was seen: the daemon takes up to 16
-MiB of the data ring in a turn, so this many turns empty a ring of 256 MiB; a larger one is emptied in this time."""
 ATTACHED_MAX: Final = 64
 """Attachments remembered; they matter to conversations that were beginning just then."""
-SOCKET_LAYER: Final = 0
-"""In the daemon's loss notes: 0 is a socket's stream, 1 a TLS stream."""
 
 
 class Assembler:
@@ -74,24 +73,14 @@ class Assembler:
         """
         self._lineage = Lineage(ProcessTable(), RunTable())
         self._hold = Hold()
-        self._cycle = 0
-        self._waiting: dict[int, int] = {}
-        """Keys of sessions that wait, and since which cycle."""
-        self._ending: dict[int, int] = {}
-        """Runs that end: their time on the boot clock."""
-        self._drained_ns = 0
-        """Boot clock: the data ring was drained up to here."""
-        self._lost: dict[tuple[bool, int, int], tuple[int, int]] = {}
-        """Bytes that the probes say were lost, and why, by stream and direction."""
+        self._waiting = Waiting()
+        self._losses = LossTable()
         self._changed: dict[int, Session] = {}
         self._attached_ns: list[int] = []
         """Boot clock of each attachment to a library that a process may have been using already."""
         self._broken = False
         """A block of this cycle could not be read to its end."""
-        self._now_ns = 0
         self._wall_ns = 0
-        self.losses: dict[str, int] = {}
-        """The probes' own counters, as last noted."""
         self.malformed = 0
         """Blocks that could not be read to their end."""
         self.table = SessionTable(
@@ -101,17 +90,25 @@ class Assembler:
             self._restore(snapshot, history)
 
     @property
+    def losses(self) -> dict[str, int]:
+        """The probes' own counters, as last noted."""
+        return self._losses.counters
+
+    @property
     def unsettled(self) -> bool:
-        """Whether something waits for the next cycle."""
-        return bool(self._waiting or self._ending)
+        """Whether something waits that `settle` would end."""
+        waiting = self._waiting
+        found = map(self.table.get, waiting.sessions)
+        return bool(waiting.runs) or any(session is None or not waiting.owed(session) for session in found)
 
     def process(self, blocks: Sequence[Block]) -> Iterator[Batch]:
         """Take the blocks of one cycle; all batches have to be taken before the next call."""
         batch = Batch()
         payload_bytes = 0
-        self._cycle += 1
+        waiting = self._waiting
+        waiting.cycle += 1
         last = blocks[-1]
-        self._now_ns, self._wall_ns = last.boottime_ns, last.realtime_ns
+        waiting.now_ns, self._wall_ns = last.boottime_ns, last.realtime_ns
         for block in blocks:
             if block.source is Source.NOTE:
                 self._note(block, batch)
@@ -126,7 +123,7 @@ class Assembler:
         for event in events.in_order(control, data):
             if isinstance(event, Chunk):
                 self._chunk(event, batch)
-                self._drained_ns = max(self._drained_ns, event.time_ns)
+                waiting.drained_ns = max(waiting.drained_ns, event.time_ns)
                 payload_bytes += event.captured
                 if payload_bytes > BATCH_BYTES or len(batch.records) > BATCH_RECORDS:
                     yield batch
@@ -140,7 +137,7 @@ class Assembler:
         yield batch
 
     def settle(self) -> Batch:
-        """Wait for nothing any more, because what was given so far is to be stored."""
+        """Wait for nothing any more, because what was given so far is to be stored; but for what the daemon still owes."""
         batch = Batch()
         self._conclude(batch, force=True)
         self._finish(batch)
@@ -157,18 +154,14 @@ class Assembler:
         """Give everything that has to be remembered. Only between cycles."""
         return Snapshot(
             origin=self.table.origin,
-            now_ns=self._now_ns,
             wall_ns=self._wall_ns,
-            drained_ns=self._drained_ns,
             runs=self._lineage.runs.all(),
             processes=self._lineage.processes.all(),
             sessions=[saved_session(session) for _, session in self.table.items()],
-            cycle=self._cycle,
             waiting=self._waiting,
-            ending=self._ending,
             sockets=self.table.sockets(),
             held=[saved_chunk(chunk) for chunk in self._hold.all()],
-            lost=[(*key, *value) for key, value in self._lost.items()],
+            losses=self._losses,
             total=self.table.total,
         )
 
@@ -199,7 +192,7 @@ class Assembler:
         if chunk.tls and not session.spoken and session.state.ciphertext.late(self._attached_ns, chunk.time_ns):
             session.state.reasons.append("TLS library met late")
         if not session.accept(chunk, batch):
-            self._waiting.setdefault(key, self._cycle)
+            self._waiting.add(key)
 
     def _key_of_plaintext(self, chunk: Chunk, batch: Batch) -> int | None:
         """Give the session that plaintext belongs to; None when it has to wait for its socket."""
@@ -240,7 +233,7 @@ class Assembler:
                 session.state.reasons.append("TLS without socket")
             self._changed[key] = session
             if not session.accept(chunk, batch):
-                self._waiting.setdefault(key, self._cycle)
+                self._waiting.add(key)
         return self.table.get(key)
 
     def _begin(self, key: int, event: ControlEvent | Chunk, batch: Batch) -> Session:
@@ -290,8 +283,8 @@ class Assembler:
             return
         session.ends[False, body.socket] = body.position
         session.closing, session.closed_ns = body, event.wall_ns
-        session.wait(event.time_ns)
-        self._waiting.setdefault(body.socket, self._cycle)
+        session.waits_ns = event.time_ns  # whoever moved bytes on it was done before
+        self._waiting.add(body.socket)
 
     def _tls_open(self, event: ControlEvent, body: TlsOpenEvent, batch: Batch) -> None:
         if not body.socket:
@@ -317,8 +310,8 @@ class Assembler:
         key = session.state.socket or TLS_KEY + session.state.stream
         if not session.state.socket:
             session.closing, session.closed_ns = session.closing or "closed", event.wall_ns
-        session.wait(event.time_ns)
-        self._waiting.setdefault(key, self._cycle)
+        session.waits_ns = max(session.waits_ns, event.time_ns)
+        self._waiting.add(key)
 
     def _exit(self, event: ControlEvent, body: ExitEvent, batch: Batch) -> None:
         run = self._run(event.run, event.wall_ns)
@@ -338,21 +331,24 @@ class Assembler:
             self.malformed += 1
 
     def _take_note(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
+        if note["note"] in AFTER_EVENTS:
+            self._waiting.drained(cast(int, note["boottime_ns"]))
         match note["note"]:
             case "start":
                 self._started(note, wall_ns, batch)
             case "run_started":
                 run = self._lineage.started(note, wall_ns, self.table.origin.host, batch)
-                self._ending.pop(run.key, None)
+                self._waiting.runs.pop(run.key, None)
                 for key, session in self.table.of_run(run.key):
                     session.announce = True
                     self._changed[key] = session
             case "run_ended":
-                self._ending[cast(int, note["key"])] = self._now_ns
+                self._waiting.runs[cast(int, note["key"])] = self._waiting.now_ns
             case "process":
                 self.table.process_known(self._lineage.told(note))
             case "losses":
-                self._note_losses(note)
+                for key in self._losses.take(note, self._waiting.now_ns, wall_ns):
+                    self._tell_run_losses(key, batch)
             case "attached" if note.get("late"):
                 self._attached_ns = [*self._attached_ns, cast(int, note["boottime_ns"])][-ATTACHED_MAX:]
             case "attach_failed" if note.get("run"):
@@ -366,8 +362,15 @@ class Assembler:
         epoch, boot, host = (UUID(bytes=cast(bytes, note[name])) for name in ("epoch", "boot", "host"))
         if epoch == before.epoch:
             return
-        self._lost.clear()
+        for key in list(self._waiting.sessions):
+            session = self.table.get(key)
+            if session is not None and not session.reached() and self._waiting.owed(session):
+                session.cut(RESTARTED, batch)
+                self._settle_session(key, session, batch)
         self._conclude(batch, force=True)
+        self._strangers(batch, force=True)
+        self._losses.restarted()
+        self._waiting.form = cast(int, note.get("form", 1))
         if boot != before.boot:
             self._abandon_all(batch)
         else:
@@ -382,41 +385,42 @@ class Assembler:
         }
         batch.records.append(Record(Kind.MARKER, self.table.origin.host, wall_ns, None, body))
 
-    def _note_losses(self, note: Mapping[str, Value]) -> None:
-        counters = note.get("counters")
-        if isinstance(counters, Mapping):
-            self.losses = {str(name): value for name, value in counters.items() if isinstance(value, int)}
-        for stream, layer, direction, lost, cause in cast("list[tuple[int, int, int, int, int]]", note.get("streams") or []):
-            self._lost[layer != SOCKET_LAYER, stream, direction] = (lost, cause)
+    def _tell_run_losses(self, key: int, batch: Batch) -> None:
+        run, lost = self._run(key, self._wall_ns), self._losses.runs[key]
+        self._lineage.lost(run, lost, self._wall_ns, batch)
+
+    def _strangers(self, batch: Batch, run: int | None = None, *, force: bool = False) -> None:
+        """Tell of connections that lost something and of which nothing else is there; with `force` of a run, or of all, now."""
+        now_ns = None if force else self._waiting.now_ns
+        for key in self._losses.strangers(self.table.knows, now_ns, run) if self._losses.streams else ():
+            if key:
+                self._tell_run_losses(key, batch)
 
     # -- conclusions -----------------------------------------------------------------------------------------------------------
 
     def _conclude(self, batch: Batch, *, force: bool) -> None:
-        """Settle what can wait no longer, or everything."""
-        for key, since in list(self._waiting.items()):
+        """Settle what can wait no longer, or everything that the daemon does not owe an answer to."""
+        waiting = self._waiting
+        for key in list(waiting.sessions):
             session = self.table.get(key)
             if session is None:
-                del self._waiting[key]
-            elif force or session.reached() or self._in_vain(session.waits_ns, since):
-                del self._waiting[key]
+                del waiting.sessions[key]
+            elif waiting.over(key, session, force=force):
                 self._settle_session(key, session, batch)
-        for stream in self._hold.expired(self._now_ns):
+        for stream in self._hold.expired(waiting.now_ns):
             self._release(stream, batch)
-        for session in self.table.orphans(self._now_ns):
+        for session in self.table.orphans(waiting.now_ns):
             session.settle(self._wall_ns, batch)
             self._end(session.state.socket or TLS_KEY + session.state.stream, session, "closed", batch)
-        for run_key, time_ns in list(self._ending.items()):
-            if force or self._in_vain(time_ns, self._cycle - PATIENCE_CYCLES):
-                del self._ending[run_key]
+        for run_key in list(waiting.runs):
+            if force or waiting.run_over(run_key):
+                del waiting.runs[run_key]
                 self._end_run(run_key, batch)
-        self._lineage.processes.forget(self._now_ns)
-
-    def _in_vain(self, waits_ns: int, since: int) -> bool:
-        """Say whether what was waited for would have come by now."""
-        patient = self._cycle - since < PATIENCE_CYCLES or self._now_ns < waits_ns + PATIENCE_NS
-        return waits_ns <= self._drained_ns or not patient
+        self._strangers(batch)
+        self._lineage.processes.forget(waiting.now_ns)
 
     def _settle_session(self, key: int, session: Session, batch: Batch) -> None:
+        self._waiting.sessions.pop(key, None)
         session.settle(session.state.last_ns, batch)
         self._changed[key] = session
         if session.closing is not None:
@@ -427,14 +431,13 @@ class Assembler:
         streams = [(False, state.socket)] + [(True, stream) for stream in state.tls_streams]
         for tls_stream, stream in streams:
             for direction in (0, 1):
-                lost = self._lost.pop((tls_stream, stream, direction), None)
-                if lost is not None:
-                    session.unaccounted((tls_stream, stream, direction), lost[0], reason_of(lost[1]), state.last_ns, batch)
+                key_of_loss = tls_stream, stream, direction
+                if (lost := self._losses.claim(key_of_loss)) is not None:
+                    session.unaccounted(key_of_loss, lost.bytes, reason_of(lost.cause), state.last_ns, batch)
         untold = state.transport is None or (state.transport == "tcp" and not isinstance(session.closing, SocketCloseEvent))
-        if state.socket and untold and self.losses.get("control_lost"):
-            state.reasons.append("its beginning or end was lost")
+        state.reasons += self._losses.reasons(state, untold=bool(state.socket) and untold)
         self._changed.pop(key, None)
-        self._waiting.pop(key, None)
+        self._waiting.sessions.pop(key, None)
         self.table.end(key, word, max(state.last_ns, session.closed_ns), batch)
 
     def _end_run(self, run_key: int, batch: Batch) -> None:
@@ -447,6 +450,7 @@ class Assembler:
             session.settle(session.state.last_ns, batch)
             session.closed_ns = session.closed_ns or self._wall_ns
             self._end(key, session, "closed", batch)
+        self._strangers(batch, run_key, force=True)
         self._lineage.ended(run, self._wall_ns, batch)
 
     def _interrupt(self, reason: str, batch: Batch) -> None:
@@ -459,6 +463,7 @@ class Assembler:
         for stream in self._hold.streams():
             self._release(stream, batch)
         for key, session in self.table.items():
+            session.state.reasons.append("the host was started anew")
             self._end(key, session, "abandoned", batch)
         self.table.clear_sockets()
         self._lineage.processes.clear()
@@ -483,16 +488,11 @@ class Assembler:
     def _restore(self, snapshot: Snapshot, history: History) -> None:
         self.table.origin = snapshot.origin
         self.table.total = snapshot.total
-        self._now_ns, self._wall_ns = snapshot.now_ns, snapshot.wall_ns
+        self._waiting, self._wall_ns = snapshot.waiting, snapshot.wall_ns
         for run in snapshot.runs:
             self._lineage.runs.put(run)
-        self._lineage.processes.restore(snapshot.processes, snapshot.now_ns)
+        self._lineage.processes.restore(snapshot.processes, snapshot.waiting.now_ns)
         self.table.restore([restored_session(saved, history) for saved in snapshot.sessions], snapshot.sockets)
-        self._drained_ns = snapshot.drained_ns
-        self._ending = dict(snapshot.ending)
-        self._cycle, self._waiting = snapshot.cycle, dict(snapshot.waiting)
         for chunk in snapshot.held:
             self._hold.add(Chunk(*chunk))
-        self._lost = {
-            (bool(tls_stream), stream, direction): (lost, cause) for tls_stream, stream, direction, lost, cause in snapshot.lost
-        }
+        self._losses = snapshot.losses

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from uuid import UUID
 
 from capd.daemon.assembly.events import ControlEvent
+from capd.daemon.assembly.losses import RunLosses
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.processes import ProcessKey, ProcessTable, Run, RunTable
 from capd.probes.layouts import ExecEvent, ExitEvent, ForkEvent
@@ -58,6 +59,10 @@ class Lineage:
         """Note the end of a run."""
         run.ended_ns = wall_ns
         self._mark(run, wall_ns, batch, {"name": "run_end"})
+
+    def lost(self, run: Run, lost: RunLosses, wall_ns: int, batch: Batch) -> None:
+        """Record what a run lost so far that is in none of its sessions."""
+        self._mark(run, wall_ns, batch, {"name": "run_losses", **lost._asdict()})
 
     def told(self, note: Note) -> ProcessKey:
         """Take the note of a process that was already running when its run was selected."""

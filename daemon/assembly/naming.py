@@ -1,6 +1,6 @@
-"""What the peer of a session is called, from what the agent itself said to it.
+"""What the peer of a session is called, from what the agent itself said to it; and the words for what the probes number.
 
-What lives here: which field of which message holds the name. What must not: looking names up.
+What lives here: which field of which message holds the name, words of enumerations. What must not: looking names up.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from capd.decoders.message import JsonValue, Message
+from capd.probes.layouts import Library, Tie
 
 NAMING_TYPES: Final = frozenset({"request", "StartupMessage"})
 """HTTP's request head (Host, RFC 9110, section 7.2) and PostgreSQL's StartupMessage (database, else user)."""
@@ -35,3 +36,13 @@ def _database(fields: Mapping[str, JsonValue]) -> str | None:
     parameters = inner if isinstance(inner, Mapping) else fields
     name = parameters.get("database") or parameters.get("user")
     return name if isinstance(name, str) else None
+
+
+def tie_name(tie: int) -> str:
+    """Give the word of a `layouts.Tie`."""
+    return Tie(tie).name.lower() if tie in Tie.__members__.values() else str(tie)
+
+
+def library_name(library: int) -> str:
+    """Give the word of a `layouts.Library`."""
+    return Library(library).name.lower() if library in Library.__members__.values() else str(library)

@@ -15,17 +15,16 @@ from capd.daemon.assembly.addresses import endpoint
 from capd.daemon.assembly.completeness import judge
 from capd.daemon.assembly.decoding import Decoding, opener
 from capd.daemon.assembly.messages import MessageWriter
-from capd.daemon.assembly.naming import NAMING_TYPES, peer_name
+from capd.daemon.assembly.naming import NAMING_TYPES, library_name, peer_name, tie_name
 from capd.daemon.assembly.output import Batch
+from capd.daemon.assembly.recorded import APPLICATION, WIRE, recorded
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, Loss, SessionState
 from capd.daemon.assembly.streams import DAMAGED, LOST, RESTARTED, UNKNOWN, Channel, Chunk, Hole, reason_of
 from capd.daemon.assembly.wire import OUTSIDE, UNFINISHED
 from capd.decoders.message import Gap, Message
-from capd.probes.layouts import Absence, Library, Role, SocketCloseEvent, Tie
+from capd.probes.layouts import Absence, Role, SocketCloseEvent
 from capd.recording.record import SIDES, Kind, Record, Value
 
-APPLICATION: Final = "application"
-WIRE: Final = "wire"
 WIRE_KEPT_MAX: Final = 16 * 1024
 """Wire bytes of each direction that are kept as evidence of the handshake when the plaintext is recorded."""
 PAYLOAD_BYTES_MAX: Final = 1024 * 1024
@@ -38,6 +37,8 @@ RACE_NS: Final = 10_000_000
 
 StreamKey = tuple[bool, int]
 """Whether a TLS stream, and its id."""
+ChannelKey = tuple[bool, int, int]
+"""The same, and the direction."""
 History = Callable[[UUID], Iterator[Record]]
 """Gives the records of a session that are already on disk, in recorded order."""
 
@@ -65,7 +66,7 @@ class Session:
     def __init__(self, state: SessionState, history: History) -> None:
         self.state = state
         self._history = history
-        self.channels: dict[tuple[bool, int, int], Channel] = {}
+        self.channels: dict[ChannelKey, Channel] = {}
         self.decoding = Decoding(state)
         self.writer = MessageWriter(state)
         self.ends: dict[StreamKey, tuple[int, int]] = {}
@@ -109,12 +110,8 @@ class Session:
         if channel.overdue():
             self._settle_channel(key, channel, batch)
             return True
-        self.wait(chunk.time_ns)
+        self.waits_ns = max(self.waits_ns, chunk.time_ns + RACE_NS)
         return False
-
-    def wait(self, time_ns: int) -> None:
-        """Note that data of up to this time (boot clock) is still awaited."""
-        self.waits_ns = max(self.waits_ns, time_ns + RACE_NS)
 
     def tie(self, stream: int, library: int, tie: int, wall_ns: int, batch: Batch) -> None:
         """Note that a TLS stream belongs to this session; what it carries is the application data from now on."""
@@ -308,34 +305,44 @@ class Session:
             if not self.state.ended[direction]:
                 self.gap(direction, None, reason, wall_ns, batch)
 
-    def unaccounted(self, key: tuple[bool, int, int], lost: int, reason: str, wall_ns: int, batch: Batch) -> None:
+    def unaccounted(self, key: ChannelKey, lost: int, reason: str, wall_ns: int, batch: Batch) -> None:
         """Compare with what the probes say was lost in a stream's direction; what no gap told yet is missing at its end."""
         missing = lost - self.state.ring_lost.get(key, 0)
         if missing > 0:
             self._count_ring_loss(key, missing)
             self.gap(key[2], missing, reason, wall_ns, batch, layer=self._layer(key[0]))
 
-    def _count_ring_loss(self, key: tuple[bool, int, int], missing: int) -> None:
+    def _count_ring_loss(self, key: ChannelKey, missing: int) -> None:
         self.state.ring_lost[key] = self.state.ring_lost.get(key, 0) + missing
 
     def _layer(self, tls_stream: bool) -> str:
         return APPLICATION if tls_stream or not self.state.encrypted else WIRE
 
-    def _settle_channel(self, key: tuple[bool, int, int], channel: Channel, batch: Batch) -> None:
+    def _settle_channel(self, key: ChannelKey, channel: Channel, batch: Batch, lost: str = LOST) -> None:
         for item in channel.settled():
             if isinstance(item, Hole):
                 self._count_ring_loss(key, item.length)
-                self.gap(key[2], item.length, LOST, item.wall_ns, batch, layer=self._layer(key[0]))
+                self.gap(key[2], item.length, lost, item.wall_ns, batch, layer=self._layer(key[0]))
             else:
                 self._deliver(item, batch)
 
     # -- the end ---------------------------------------------------------------------------------------------------------------
 
+    @property
+    def ending(self) -> bool:
+        """Whether it, or a stream of it, has ended, and what came before that may still be on its way."""
+        return self.closing is not None or bool(self.ends)
+
+    @property
+    def said_farewell(self) -> bool:
+        """Whether the end of each of its TLS streams was told."""
+        return all((True, stream) in self.ends for stream in self.state.tls_streams)
+
     def reached(self) -> bool:
         """Say whether nothing is waited for: nothing overtook anything, and streams that ended are there up to their end."""
         if any(channel.early for channel in self.channels.values()):
             return False
-        if self.closing is not None and any((True, stream) not in self.ends for stream in self.state.tls_streams):
+        if self.closing is not None and not self.said_farewell:
             return False
         return all(
             self._expected(*stream, direction) >= positions[direction]
@@ -343,18 +350,25 @@ class Session:
             for direction in DIRECTIONS
         )
 
-    def settle(self, wall_ns: int, batch: Batch) -> None:
+    def cut(self, reason: str, batch: Batch) -> None:
+        """Wait no longer, because it can not come any more: nobody knows what of a TLS stream without an end is missing."""
+        known = self.said_farewell
+        self.settle(self.state.last_ns, batch, reason)
+        for direction in () if known else DIRECTIONS:
+            self.gap(direction, None, reason, self.state.last_ns, batch)
+
+    def settle(self, wall_ns: int, batch: Batch, lost: str = LOST) -> None:
         """Wait no longer: what is missing is lost."""
         for key, channel in self.channels.items():
             if channel.early:
-                self._settle_channel(key, channel, batch)
+                self._settle_channel(key, channel, batch, lost)
         for (tls_stream, stream), positions in self.ends.items():
             for direction in DIRECTIONS:
                 key = (tls_stream, stream, direction)
                 missing = self.channels.setdefault(key, Channel()).tail(positions[direction])
                 if missing:
                     self._count_ring_loss(key, missing)
-                    self.gap(direction, missing, LOST, wall_ns, batch, layer=self._layer(tls_stream))
+                    self.gap(direction, missing, lost, wall_ns, batch, layer=self._layer(tls_stream))
         self.ends.clear()
         if isinstance(self.closing, SocketCloseEvent):
             self._compare_with_kernel(self.closing, wall_ns, batch)
@@ -465,33 +479,3 @@ class Session:
         self.writer.flush(batch)
         side = None if direction is None else SIDES[direction]
         batch.records.append(Record(Kind.MARKER, self.state.id, self.state.moment(wall_ns), side, body))
-
-
-def recorded(records: Iterator[Record], state: SessionState) -> Iterator[tuple[int, int, bytes | Gap]]:
-    """Give direction, position and content of the application data in a session's records that its decoder is for."""
-    for record in records:
-        body = record.body
-        if (
-            record.kind not in (Kind.DATA, Kind.GAP)
-            or body.get("layer", APPLICATION) != APPLICATION
-            or record.direction is None
-        ):
-            continue
-        position = body.get("position")
-        if not isinstance(position, int) or position < state.base[record.direction]:
-            continue
-        if record.kind is Kind.GAP:
-            length = body.get("length")
-            yield record.direction, position, Gap(length if isinstance(length, int) else None, str(body.get("reason")))
-        elif isinstance(payload := body.get("payload"), bytes) and payload:
-            yield record.direction, position, payload
-
-
-def tie_name(tie: int) -> str:
-    """Give the word of a `layouts.Tie`."""
-    return Tie(tie).name.lower() if tie in Tie.__members__.values() else str(tie)
-
-
-def library_name(library: int) -> str:
-    """Give the word of a `layouts.Library`."""
-    return Library(library).name.lower() if library in Library.__members__.values() else str(library)

@@ -13,6 +13,7 @@ from uuid import UUID
 from capd.daemon.assembly.addresses import local_of, target_of, transport
 from capd.daemon.assembly.completeness import FOREIGN
 from capd.daemon.assembly.events import ControlEvent
+from capd.daemon.assembly.losses import StreamKey
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.processes import Process, ProcessKey, ProcessTable, RunTable
 from capd.daemon.assembly.session import History, Session
@@ -96,6 +97,15 @@ class SessionTable:
         """Give the session that a TLS stream was tied to."""
         key = self._by_stream.get(stream)
         return None if key is None else self._sessions.get(key)
+
+    def knows(self, stream: StreamKey) -> bool:
+        """Say whether a stream, of a socket or of TLS, belongs to an open session."""
+        tls_stream, number, _direction = stream
+        return (
+            (TLS_KEY + number in self._sessions or self.of_stream(number) is not None)
+            if tls_stream
+            else number in self._sessions
+        )
 
     def begin(self, key: int, event: ControlEvent | Chunk, batch: Batch) -> Session:
         """Open a session at its first event."""

@@ -15,15 +15,17 @@ from uuid import UUID
 import msgpack
 from pydantic import TypeAdapter, ValidationError
 
+from capd.daemon.assembly.losses import LossTable
 from capd.daemon.assembly.processes import Process, Run
 from capd.daemon.assembly.session import History, Session
 from capd.daemon.assembly.sessions import Origin
 from capd.daemon.assembly.state import SessionState
 from capd.daemon.assembly.streams import Channel, Chunk
+from capd.daemon.assembly.waiting import Waiting
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
 
-VERSION: Final = 1
+VERSION: Final = 2
 
 SavedChunk = tuple[
     int, int, int, int, int, bool, int, int, int, int, int, int, int, int, int, tuple[int, int, bytes] | None, bytes
@@ -69,18 +71,14 @@ class Snapshot:
     """Everything that is open."""
 
     origin: Origin
-    now_ns: int
     wall_ns: int
-    drained_ns: int
     runs: list[Run]
     processes: list[Process]
     sessions: list[SavedSession]
-    cycle: int
-    waiting: dict[int, int]
-    ending: dict[int, int]
+    waiting: Waiting
     sockets: list[SocketOpenEvent]
     held: list[SavedChunk]
-    lost: list[tuple[bool, int, int, int, int]]
+    losses: LossTable
     total: int
 
 

@@ -8,6 +8,7 @@
 
 #define LAYER_SOCKET 0
 #define LAYER_TLS 1
+#define LAYER_CONTROL 2
 
 /* Where a call's bytes are: what is left of the current buffer, then the vector's next ones. */
 struct cursor {
@@ -31,35 +32,52 @@ static __always_inline void fill_header(struct event_header *header, struct memb
 	header->size = size - sizeof(*header);
 }
 
+/*
+ * Always before the counters: who sees a counter grown finds here what it grew by. Where another processor makes the same entry just now
+ * the loss is as untold as where the table is full; another look would be too much for the verifier.
+ */
+static __always_inline void note_loss(struct loss_key *key, u64 run, u64 amount)
+{
+	struct loss *total = losses.lookup(key);
+	if (total) {
+		__sync_fetch_and_add(&total->amount, amount);
+		return;
+	}
+	struct loss first = {};
+	first.amount = amount;
+	first.run = run;
+	if (losses.insert(key, &first))
+		count(COUNT_LOSSES_UNTOLD, 1);
+}
+
+static __always_inline void note_control_lost(u64 run)
+{
+	struct loss_key key = {};
+	key.stream = run;
+	key.layer = LAYER_CONTROL;
+	key.cause = ABSENCE_RING_FULL;
+	note_loss(&key, run, 1);
+	count(COUNT_CONTROL_LOST, 1);
+}
+
 static __always_inline void emit_control(void *event, u32 size)
 {
 	if (bpf_ringbuf_output(CONTROL_RING, event, size, 0))
-		count(COUNT_CONTROL_LOST, 1);
+		note_control_lost(((struct event_header *)event)->run);
 	else
 		count(COUNT_CONTROL_RECORDS, 1);
 }
 
-static __always_inline void note_loss(struct data_event *event, u32 layer, u32 cause, u64 bytes)
+static __always_inline void note_ring_full(struct data_event *event, u32 layer, u64 bytes)
 {
 	struct loss_key key = {};
 	key.stream = event->stream;
 	key.layer = layer;
 	key.direction = event->direction;
-	key.cause = cause;
-	u64 *total = losses.lookup(&key);
-	if (total) {
-		__sync_fetch_and_add(total, bytes);
-		return;
-	}
-	if (losses.update(&key, &bytes))
-		count(COUNT_LOSSES_UNTOLD, 1);
-}
-
-static __always_inline void note_ring_full(struct data_event *event, u32 layer, u64 bytes)
-{
+	key.cause = ABSENCE_RING_FULL;
+	note_loss(&key, event->header.run, bytes);
 	count(COUNT_RING_FULL_RECORDS, 1);
 	count(COUNT_RING_FULL_BYTES, bytes);
-	note_loss(event, layer, ABSENCE_RING_FULL, bytes);
 }
 
 /* Puts an event without payload: its `length` bytes are absent for the reason in `absence`. */

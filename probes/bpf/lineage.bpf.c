@@ -86,7 +86,7 @@ static __always_inline void emit_exec(struct exec_event *event, u64 filename, u6
 	event->header.size = fixed + argv_bytes - sizeof(event->header);
 	if (bpf_ringbuf_reserve_dynptr(CONTROL_RING, fixed + argv_bytes, 0, &slot)) {
 		bpf_ringbuf_discard_dynptr(&slot, 0);
-		count(COUNT_CONTROL_LOST, 1);
+		note_control_lost(event->header.run);
 		return;
 	}
 	if (argv_bytes && read_user_dynptr(&slot, fixed, argv_bytes, (void *)argv))
@@ -107,7 +107,7 @@ static __always_inline void emit_exec(struct exec_event *event, u64 filename, u6
 			char argv[room];                                                      \
 		} *slot = bpf_ringbuf_reserve(CONTROL_RING, sizeof(*slot), 0);                \
 		if (!slot) {                                                                  \
-			count(COUNT_CONTROL_LOST, 1);                                         \
+			note_control_lost(event->header.run);                                 \
 			return;                                                               \
 		}                                                                             \
 		__builtin_memset(slot->filename, 0, sizeof(slot->filename));                  \

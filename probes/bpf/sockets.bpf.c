@@ -77,7 +77,7 @@ static __always_inline void announce(u64 sk, u64 id, struct member *member, u32 
 {
 	struct socket_open_event *event = bpf_ringbuf_reserve(CONTROL_RING, sizeof(*event), 0);
 	if (!event) {
-		count(COUNT_CONTROL_LOST, 1);
+		note_control_lost(member->run);
 		return;
 	}
 	__builtin_memset(event, 0, sizeof(*event));

@@ -10,6 +10,7 @@ import itertools
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 from uuid import UUID
 
 import msgpack
@@ -165,11 +166,20 @@ class Daemon:
         spans = ((Source.CONTROL, b"".join(control)), (Source.DATA, b"".join(data)))
         return [self.block(source, span, time_ns) for source, span in spans if span]
 
-    def started(self, time_ns: int = 1, *, epoch: UUID = EPOCH, boot: UUID = BOOT) -> list[Block]:
-        """Give the first block after a start."""
-        return self.note(
-            time_ns, note="start", epoch=epoch.bytes, boot=boot.bytes, host=HOST.bytes, tier="modern", version="0.1.0"
-        )
+    def started(self, time_ns: int = 1, *, epoch: UUID = EPOCH, boot: UUID = BOOT, form: int | None = None) -> list[Block]:
+        """Give the first block after a start; notes of form 1 do not name it."""
+        facts: dict[str, Value] = {"epoch": epoch.bytes, "boot": boot.bytes, "host": HOST.bytes}
+        facts |= {"tier": "modern", "version": "0.1.0"} | ({} if form is None else {"form": form})
+        return self.note(time_ns, note="start", **facts)
+
+    def lost(self, time_ns: int, *grown: tuple[int, int, int, int], run: int = RUN, **counters: int) -> list[Block]:
+        """Give the note of losses: stream, layer, direction, how much more of each."""
+        rows: list[Value] = [[*row[:3], int(Absence.RING_FULL), row[3], run] for row in grown]
+        return self.note(time_ns, note="losses", counters=cast("dict[str, Value]", counters), grown=rows)
+
+    def drained(self, time_ns: int) -> list[Block]:
+        """Give the note that all up to a time is in the journal."""
+        return self.note(time_ns, note="drained")
 
     def run_started(self, time_ns: int = 2, *, key: int = RUN, run: UUID = RUN_ID) -> list[Block]:
         """Give the note of a run."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from collections.abc import Callable
 from pathlib import Path
 
 import msgpack
@@ -12,11 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capd.daemon import drain as draining
+from capd.daemon import losses as losing
 from capd.daemon import notes
 from capd.daemon.configuration import MIB, JournalSection
 from capd.daemon.drain import Drain, FileHint, Turn
-from capd.daemon.spool import Spool, read_position
+from capd.daemon.losses import LossBook
+from capd.daemon.spool import Spool, Stoppage, read_position
 from capd.probes import layouts
+from capd.probes.capture import Loss
 from capd.probes.layouts import EventKind
 from capd.recording.journal import Block, JournalReader, Position, Source
 from tests.daemon.conftest import in_namespace
@@ -55,6 +59,43 @@ class MemoryRing:
         self._drained = 0
 
 
+class Kernel:
+    """The kernel's counts of what was lost, made by the test."""
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[int, int, int, int], tuple[int, int]] = {}
+        self.records = self.skipped = 0
+
+    def lose(self, stream: int, layer: int, amount: int, *, direction: int = 0, cause: int = 6, run: int = 2) -> None:
+        """Count a loss as the probes do."""
+        before = self.found.get((stream, layer, direction, cause), (0, run))[0]
+        self.found[stream, layer, direction, cause] = before + amount, run
+        self.records += 1
+
+    def counters(self) -> dict[str, int]:
+        """Give all counters."""
+        return {"data_records": 5, "ring_full_records": self.records}
+
+    def lost(self) -> tuple[int, ...]:
+        """Give those that count losses."""
+        return (self.records,)
+
+    def programs_skipped(self) -> int:
+        """Give how often a program did not run."""
+        return self.skipped
+
+    def losses(self) -> list[Loss]:
+        """Give what each stream lost."""
+        return [Loss(*key[:3], amount, key[3], run) for key, (amount, run) in self.found.items()]
+
+    def forget_losses(self, told: Callable[[Loss], bool]) -> list[Loss]:
+        """Forget all that was told."""
+        gone = [loss for loss in self.losses() if told(loss)]
+        for loss in gone:
+            del self.found[loss.stream, loss.layer, loss.direction, loss.cause]
+        return gone
+
+
 def event(kind: EventKind, body: bytes = b"", pid: int = 7) -> bytes:
     """Give a ring record."""
     return layouts.HEADER.pack(1, 2, 3, pid, pid, kind, 0, len(body)) + body
@@ -71,10 +112,16 @@ def spool(directory: Path, **section: object) -> Spool:
     )
 
 
-def rig(directory: Path, **section: object) -> tuple[Drain, MemoryRing, MemoryRing, Spool]:
+def clock() -> tuple[int, int]:
+    """Give a boot and a wall time."""
+    return 10, 20
+
+
+def rig(directory: Path, kernel: Kernel | None = None, **section: object) -> tuple[Drain, MemoryRing, MemoryRing, Spool]:
     """Give a drain with two rings and a journal."""
     control, data, journal = MemoryRing(), MemoryRing(), spool(directory, **section)
-    return Drain(control, data, journal, clock=lambda: (10, 20)), control, data, journal
+    losses = LossBook(kernel or Kernel(), clock=clock)
+    return Drain(control, data, journal, clock=clock, losses=losses), control, data, journal
 
 
 def blocks(directory: Path) -> list[Block]:
@@ -97,6 +144,7 @@ def test_spans_go_whole_into_blocks(tmp_path: Path) -> None:
     control.put(event(EventKind.PROCESS_EXIT, bytes(8)))
     data.put(b"a" * 3000, b"b", b"")
     expected = [(Source.CONTROL, bytes(control.pending), 1, 10, 20), (Source.DATA, bytes(data.pending), 3, 10, 20)]
+    expected.append((Source.NOTE, notes.pack(notes.drained(10)), 1, 10, 20))
     turn = drain.turn()
     found = [
         (block.source, bytes(block.payload), block.count, block.boottime_ns, block.realtime_ns) for block in blocks(tmp_path)
@@ -117,7 +165,95 @@ def test_notes_stand_before_or_after_the_events_of_their_time(tmp_path: Path) ->
     assert (True, False) == (early.wait(0), late.wait(0))
     drain.finish(60)
     assert late.wait(0)
-    assert ["stop", "control", *["data"] * 6, "run_ended"] == names(tmp_path)
+    assert ["stop", "control", *["data"] * 6, "run_ended", "drained"] == names(tmp_path)
+
+
+def losses(directory: Path) -> list[dict[str, object]]:
+    """Give the notes of losses."""
+    found = (msgpack.unpackb(block.payload) for block in blocks(directory) if block.source is Source.NOTE)
+    return [note for note in found if note["note"] == "losses"]
+
+
+def test_what_was_lost_before_an_event_is_noted_before_it(tmp_path: Path) -> None:
+    """The note stands before the control block of the same turn, and before an end of a run; it tells what is new, once."""
+    kernel = Kernel()
+    drain, control, data, _spool = rig(tmp_path, kernel)
+    control.put(event(EventKind.SOCKET_OPEN))
+    data.put(b"d")
+    drain.turn()
+    kernel.lose(9, 1, 30)
+    control.put(event(EventKind.SOCKET_CLOSE))
+    data.put(b"d")
+    drain.turn()
+    control.put(event(EventKind.PROCESS_FORK))
+    drain.turn()
+    drain.post(notes.run_ended(1, 0), after_events=True)
+    kernel.lose(9, 1, 5)
+    drain.turn()
+    told = ["control", "data", "losses", "control", "data", "drained", "control", "losses", "run_ended"]
+    assert told == names(tmp_path)
+    assert [[[9, 1, 0, 6, 30, 2]], [[9, 1, 0, 6, 5, 2]]] == [note["grown"] for note in losses(tmp_path)]
+    assert {"data_records": 5, "ring_full_records": 2, "programs_skipped": 0} == losses(tmp_path)[-1]["counters"]
+
+
+def test_a_control_block_does_not_overtake_the_note_of_losses(tmp_path: Path) -> None:
+    """Where the journal does not take the note, the events stay in the ring; later both come, the note first and once."""
+    kernel = Kernel()
+    drain, control, _data, journal = rig(tmp_path, kernel)
+    kernel.lose(9, 1, 30)
+    control.put(event(EventKind.SOCKET_CLOSE))
+    journal.stoppage = Stoppage(cause="disk low", detail="")
+    drain.turn()
+    assert ([], False) == (names(tmp_path), control.used() == 0)
+    journal.refresh()
+    drain.turn()
+    assert ["losses", "control", "drained"] == names(tmp_path)
+
+
+def test_an_end_is_followed_by_the_word_that_all_before_it_is_drained(tmp_path: Path) -> None:
+    """That takes as many turns as the data ring that was there; what comes later does not delay it."""
+    drain, control, data, _spool = rig(tmp_path, compression="none")
+    control.put(event(EventKind.TLS_CLOSE))
+    for _record in range(3):
+        data.put(bytes(draining.BLOCK_BYTES))
+    drain.turn()
+    assert "drained" not in names(tmp_path)
+    for _record in range(3):
+        data.put(bytes(draining.BLOCK_BYTES))
+    drain.turn()
+    assert ["control", *["data"] * 4, "drained"] == names(tmp_path)
+
+
+def test_a_run_ends_after_a_control_ring_of_any_size(tmp_path: Path) -> None:
+    """The last note of a run comes after all its control events too."""
+    drain, control, _data, _spool = rig(tmp_path, compression="none")
+    for _record in range(draining.BLOCKS_A_TURN + 1):
+        control.put(event(EventKind.SOCKET_OPEN, bytes(draining.BLOCK_BYTES)))
+    drain.post(notes.run_ended(1, 0), after_events=True)
+    drain.turn()
+    drain.turn()
+    assert ["control"] * (draining.BLOCKS_A_TURN + 1) + ["run_ended"] == names(tmp_path)
+
+
+def test_losses_that_are_over_are_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel's table has room for new ones, the totals stay, and a stream that loses again is told anew."""
+    monkeypatch.setattr(losing, "FORGET_ABOVE", 2)
+    kernel = Kernel()
+    book = LossBook(kernel, clock=clock)
+    for stream in range(3):
+        kernel.lose(stream, 0, 10)
+    assert book.news() is not None
+    book.noted()
+    kernel.lose(7, 0, 1)
+    book.refresh()
+    assert [7] == [loss.stream for loss in kernel.losses()]
+    kernel.lose(0, 0, 4)
+    note = book.news()
+    assert note is not None
+    book.noted()
+    assert [[7, 0, 0, 6, 1, 2], [0, 0, 0, 6, 4, 2]] == note["grown"]
+    assert 35 == book.totals.bytes
+    assert book.news() is None
 
 
 def test_files_and_exits_are_picked_out_of_the_control_ring(tmp_path: Path) -> None:
@@ -193,6 +329,7 @@ FULL_DISK = """
 import os
 from pathlib import Path
 from capd.daemon.configuration import JournalSection
+from capd.daemon.losses import LossBook
 from capd.daemon.spool import Spool
 from capd.recording.journal import JournalReader, Source
 spool = Spool(Path("/mnt/journal"), Path("/mnt/position"), JournalSection(free_bytes_min=0, compression="none"),

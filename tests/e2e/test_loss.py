@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import subprocess
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,13 +18,15 @@ import pytest
 
 from tests.e2e.certificates import Certificates
 from tests.e2e.instance import CAPD, CLIENTS, PYTHON, Instance, Session, running
-from tests.e2e.truth import Hash, Server, Sink, noise, serving, wait_until
+from tests.e2e.truth import Drain, Hash, Server, Sink, noise, serving, wait_until
 from tests.requirements import kernel, require, require_probes
 
 pytestmark = pytest.mark.e2e
 
 MODERN_KERNEL = (6, 16)
 FLOOD_BYTES = 64 << 20
+ABRUPT_ROUNDS, ABRUPT_WRITES, ABRUPT_BYTES = 20, 25, 8_000
+"""Connections that lose something at their end: three times what the ring holds, in pieces that each are a TLS record."""
 TRAFFIC = 60
 """Requests of the connection during which something is killed."""
 
@@ -64,6 +68,26 @@ def test_flood_of_a_tiny_ring(tier: str, directory: Path) -> None:
         status = capd.ask("status", "--json", check=False)
         assert 1 == status.returncode
         assert str(missing) in status.stdout.decode()
+
+
+def test_losses_right_before_an_end(tier: str, directory: Path, trusted: Certificates) -> None:
+    """What is lost just before a process vanishes is told all the same: no farewell, no close, no second to note it in."""
+    settings = f'[capture]\ntier = "{tier}"\ndata_ring_bytes = 65536\n'
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(trusted.certificate, trusted.key)
+    with serving(Server(Drain, context=context)) as server, running(directory, settings) as capd:
+        numbers = [server.port, ABRUPT_ROUNDS, ABRUPT_WRITES, ABRUPT_BYTES]
+        capd.run("abrupt", PYTHON, "-I", CLIENTS / "abrupt.py", trusted.authority, *map(str, numbers))
+        verdicts: Counter[str] = Counter()
+        for session in capd.settled("abrupt", ABRUPT_ROUNDS, transport="tcp"):
+            verdict = session["completeness"]["verdict"]
+            gaps = [record["body"] for record in capd.records(session) if record["kind"] == "gap"]
+            missing = sum(gap["length"] or 0 for gap in gaps if gap["layer"] == "application")
+            kept = len(capd.raw(session, "request", whole=verdict == "complete"))
+            assert ABRUPT_WRITES * ABRUPT_BYTES == kept + missing, session
+            assert (verdict == "complete") == (not gaps)
+            verdicts[verdict] += 1
+        assert verdicts["partial"] + verdicts["opaque"] >= ABRUPT_ROUNDS // 2
 
 
 def traffic(capd: Instance, name: str, trusted: Certificates, mirror: Server, body: Path) -> subprocess.Popen[bytes]:

@@ -198,6 +198,19 @@ class Echo(socketserver.BaseRequestHandler):
             self.server.ledger.end(conversation)
 
 
+class Drain(socketserver.BaseRequestHandler):
+    """Speaks TLS and reads until the client is gone, however that happens."""
+
+    server: Server
+
+    def handle(self) -> None:
+        """Serve one connection."""
+        assert self.server.context is not None
+        with suppress(OSError), self.server.context.wrap_socket(self.request, server_side=True) as connection:
+            while connection.recv(1 << 20):
+                pass
+
+
 class Sink(socketserver.BaseRequestHandler):
     """Reads everything and answers with one line at the end."""
 

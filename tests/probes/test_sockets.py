@@ -400,7 +400,7 @@ def test_a_full_ring_loses_nothing_unseen(tier: str) -> None:
         port = int(seen.output)
         socket_id = next(event.socket for event in seen.of(SocketOpenEvent) if event.local[0] == port)
         told = sum(len(event.payload) for event in seen.data(SOCKET, 0) if event.socket == socket_id)
-        losses = {(loss.stream, loss.direction): loss.bytes for loss in capture.losses()}
+        losses = {(loss.stream, loss.direction): loss.amount for loss in capture.losses()}
         counters = capture.counters()
         closed = next(event for event in seen.of(SocketCloseEvent) if event.socket == socket_id)
     assert 3_000_000 == closed.position[0]

@@ -163,9 +163,13 @@ def test_runs_and_processes_come_from_markers(index: Index, conversation: Conver
             mark(11, name="exec", pid=5, start_ns=1, exe="/bin/agent", argv=["agent"], uid=1000),
             mark(12, name="fork", pid=5, start_ns=1, child_pid=6, child_start_ns=2),
             mark(13, name="exit", pid=6, status=256),
+            mark(13, name="run_losses", control_events=2, streams=1, bytes=5),
+            mark(14, name="run_losses", control_events=2, streams=0, bytes=0),
             mark(14, name="run_end"),
         ],
     )
+    assert {"control_events": 2, "streams": 1, "bytes": 5} == index.run(run).lost
+    assert 2 == len(index.run(run).missing())
     row = index.run("nightly")
     assert ("nightly", {"a": "b"}, ["agent", "-x"], 10, 14, 0) == (
         row.name,
@@ -403,10 +407,19 @@ def test_a_newer_index_is_refused(tmp_path: Path) -> None:
     """An index of a later version is refused with both versions in the message, and is not touched."""
     path = tmp_path / "capd.db"
     with Index.open(path) as index:
-        index._connection.execute("UPDATE meta SET value = 2")
+        index._connection.execute("UPDATE meta SET value = 3")
     for readonly in (True, False):
-        with pytest.raises(NewerVersionError, match="format version 2; this capd reads versions up to 1"):
+        with pytest.raises(NewerVersionError, match="format version 3; this capd reads versions up to 2"):
             Index.open(path, readonly=readonly)
+
+
+def test_an_index_of_an_earlier_version_is_not_used(tmp_path: Path) -> None:
+    """It lacks what later ones have; it is made anew from the segments."""
+    path = tmp_path / "capd.db"
+    with Index.open(path) as index:
+        index._connection.execute("UPDATE meta SET value = 1")
+    with pytest.raises(IndexUnusableError, match="earlier"):
+        Index.open(path)
 
 
 @pytest.mark.parametrize("readonly", [True, False])
