@@ -1,12 +1,14 @@
 """`capd verify`: is the record what was written, and whole?
 
-What lives here: the verb. What must not: the checks (recording/verify.py).
+What lives here: the verb. What must not: the checks (recording/evidence, recording/verify.py), the sums (verify_report.py).
 """
 
 from __future__ import annotations
 
+import os
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
@@ -15,43 +17,70 @@ import click
 
 from capd.cli import moments
 from capd.cli.line import Line, Span, Style, line
-from capd.cli.options import Verb, as_json, open_archive, reads_recording
+from capd.cli.options import Verb, as_json, open_archive, reads_recording, state_directory
 from capd.cli.screen import Screen, reader_may_leave, standard_output
 from capd.cli.summary import size, to_json
-from capd.cli.verify_report import Report, describe, jumps_of
-from capd.recording.errors import ExitStatus, NothingRecordedError, UnknownSessionError
+from capd.cli.verify_report import Report, Told, describe, jumps_of, told_of_host
+from capd.recording.errors import CapdError, ExitStatus, NothingRecordedError, UnknownSessionError
 
 if TYPE_CHECKING:
     from capd.recording.archive import Archive
-    from capd.recording.verify import FileReport, Finding
+    from capd.recording.evidence.hosts import Trust
+    from capd.recording.evidence.shelf import DirectoryShelf
+    from capd.recording.verify import FileReport
 
 SEGMENTS = "segments"
+KEYS = "keys"
 
 
 @click.command(
     cls=Verb,
-    examples=("capd verify", "capd verify /mnt/evidence/segments --json", "capd verify 0197f3a4-b5c6"),
+    examples=("capd verify", "capd verify /mnt/evidence --key host.pub --json", "capd verify 0197f3a4-b5c6"),
 )
 @click.argument("what", metavar="[PATH|ID]", required=False)
+@click.option("--records", is_flag=True, help="Read every record as well: do streams and messages go on without a hole? Slow.")
+@click.option(
+    "--key",
+    "keys",
+    type=click.Path(dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE",
+    help="Trust this public key of a host and none other (and those that it vouches for). May be repeated.",
+)
+@click.option(
+    "--pins",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where to remember keys and newest heads (else $XDG_STATE_HOME/capd/pins.json, ~/.local/state/capd/pins.json).",
+)
 @as_json
 @reads_recording
-def command(*, what: str | None, as_json: bool, config: str | None, state_dir: str | None) -> int:
+def command(
+    *,
+    what: str | None,
+    records: bool,
+    keys: Sequence[Path],
+    pins: Path | None,
+    as_json: bool,
+    config: str | None,
+    state_dir: str | None,
+) -> int:
     """Check that the record is whole.
 
-    Reads segments byte by byte: hashes of frames, footers, and whether records, streams and segments follow each other without
-    a hole that the record does not tell. PATH is a segment, a directory of segments or a copied state directory; ID is a
-    session or a run, of which those segments are checked that hold it. Without either, everything is checked.
+    Needs nothing but public keys: hashes of all bytes, signatures, the chain from segment to segment, the host's signed heads,
+    and what this command saw of the host before, which it remembers. PATH is a segment, a directory of segments, a copied
+    state directory or a bucket's directory; ID is a session or a run, of which the segments that hold it are checked record by
+    record. Without either, everything is checked.
 
-    Exit status: 0 whole, 1 altered or something missing, 6 unreadable for this version of capd.
+    Exit status: 0 whole, 1 altered, unsigned or something missing, 6 unreadable for this version of capd.
     """
     status = 0
     with reader_may_leave():
         screen = standard_output()
         report = Report()
-        for checked in _reports(what, config, state_dir, report):
-            report.take(checked)
+        for told in _checked(report, what, records=records, keys=keys, pins=pins, config=config, state_dir=state_dir):
             if not as_json:
-                screen.write(finding_lines(checked))
+                screen.write(finding_lines(told))
         if as_json:
             screen.write_json(to_json(report.as_json(), indent=2))
         else:
@@ -60,24 +89,83 @@ def command(*, what: str | None, as_json: bool, config: str | None, state_dir: s
     return status  # noqa: RET504 - the block may end before it is set
 
 
-def _reports(what: str | None, config: str | None, state_dir: str | None, report: Report) -> Iterator[FileReport]:
-    from capd.recording.verify import verify_directory, verify_files  # noqa: PLC0415 - `--help` must not pay for it
+def _checked(
+    report: Report,
+    what: str | None,
+    *,
+    records: bool,
+    keys: Sequence[Path],
+    pins: Path | None,
+    config: str | None,
+    state_dir: str | None,
+) -> Iterator[Told]:
+    """Check what was asked for, put it into the report, and give each thing that has something to be told."""
+    from capd.recording.verify import verify_files  # noqa: PLC0415 - `--help` must not pay for it
 
-    if what is not None and (Path(what).exists() or "/" in what or what.endswith(".seg")):
-        place = Path(what)
-        if place.is_file():
-            yield from verify_files([place])
-            return
-        directory = place / SEGMENTS if (place / SEGMENTS).is_dir() else place
-        if not directory.is_dir():
-            raise NothingRecordedError(place)
-        yield from verify_directory(directory)
+    if what is not None and not (Path(what).exists() or "/" in what or what.endswith(".seg")):
+        with open_archive(config, state_dir) as archive:
+            for checked in _of_one(archive, _identity(archive, what), report):
+                yield report.take_content(checked)
         return
-    with open_archive(config, state_dir) as archive:
-        if what is None:
-            yield from verify_directory(archive.segments)
-        else:
-            yield from _of_one(archive, _identity(archive, what), report)
+    shelf = _shelf(state_directory(config, state_dir) if what is None else Path(what))
+    yield from _evidence(shelf, report, keys, pins)
+    if records:
+        for checked in verify_files(shelf.directory / one.key for host in report.hosts for one in host.segments):
+            yield report.take_content(checked)
+
+
+def _shelf(place: Path) -> DirectoryShelf:
+    """Find segments, and the keys that belong to them.
+
+    Raises:
+        NothingRecordedError: there is nothing.
+    """
+    from capd.recording.evidence.shelf import DirectoryShelf, is_key, name_of  # noqa: PLC0415 - see above
+
+    directory, only = (place.parent, place.name) if place.is_file() else (place, None)
+    if not directory.is_dir():
+        raise NothingRecordedError(place)
+    beside = directory.parent / KEYS
+    shelf = DirectoryShelf(directory, only=only, keys=beside if beside.is_dir() else None)
+    if not (directory / SEGMENTS).is_dir() and all(is_key(name_of(item.key)) for item in shelf.list()):
+        raise NothingRecordedError(place)
+    return shelf
+
+
+def _evidence(shelf: DirectoryShelf, report: Report, keys: Sequence[Path], pins: Path | None) -> Iterator[Told]:
+    from capd.recording.evidence import pins as memory  # noqa: PLC0415 - see above
+    from capd.recording.evidence.hosts import Trust, verify_shelf  # noqa: PLC0415 - see above
+    from capd.recording.keys import read_public  # noqa: PLC0415 - see above
+
+    path = pins or _pins_file()
+    seen = memory.load(path)
+    now_ns = time.time_ns()
+    trust = Trust(pins=seen, keys=[read_public(key) for key in keys], now_ns=now_ns)
+    learned = dict(seen)
+    for host in verify_shelf(shelf, _without_newest(trust) if shelf.one else trust):
+        report.hosts.append(host)
+        yield told_of_host(host)
+        yield from (Told(name=Path(one.key).name, findings=one.findings) for one in host.segments)
+        pin = host.next_pin(now_ns)
+        if host.host is not None and pin is not None and not shelf.one:
+            learned[host.host] = pin
+    if learned != seen:
+        try:
+            memory.save(path, learned)
+        except CapdError as error:
+            click.echo(f"capd: what was seen is not remembered: {error}", err=True)
+
+
+def _without_newest(trust: Trust) -> Trust:
+    """Give what is trusted for one file of many: the keys, not how far the host had come."""
+    from dataclasses import replace  # noqa: PLC0415 - a rare case
+
+    return replace(trust, pins={host: replace(pin, sequence=0, head=0) for host, pin in trust.pins.items()})
+
+
+def _pins_file() -> Path:
+    state = os.environ.get("XDG_STATE_HOME", "")
+    return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "capd" / "pins.json"
 
 
 def _identity(archive: Archive, text: str) -> UUID:
@@ -109,19 +197,19 @@ def _of_one(archive: Archive, identity: UUID, report: Report) -> Iterator[FileRe
         report.missing += jumps_of(archive.records(identity))
 
 
-def finding_lines(checked: FileReport) -> Iterator[Line]:
-    """Give one line for each damage in a segment, and one for all that is only worth knowing; none when it is as written."""
-    name = Span(f"{checked.path.name}  ", Style.STRONG)
-    for finding in checked.findings:
+def finding_lines(told: Told) -> Iterator[Line]:
+    """Give one line for each damage, and one for all that is only worth knowing; none when it is as written."""
+    name = Span(f"{told.name}  ", Style.STRONG)
+    for finding in told.findings:
         if finding.damage:
-            yield (Span(f"{finding.fault.value:<14}", Style.BAD), name, Span(f"{_place(finding)}: {finding.message}"))
-    known = Counter(finding.fault.value for finding in checked.findings if not finding.damage)
-    for fault, count in known.items():
-        yield (Span(f"{fault:<14}", Style.DOUBTFUL), name, Span(f"{count:,} worth knowing, no damage; --json lists them"))
-
-
-def _place(finding: Finding) -> str:
-    return f"byte {finding.offset}" if finding.frame is None else f"frame {finding.frame}, byte {finding.offset}"
+            place = "" if finding.frame is None and not finding.offset else f"byte {finding.offset}: "
+            place = place if finding.frame is None else f"frame {finding.frame}, {place}"
+            yield (Span(f"{finding.fault.value:<14}", Style.BAD), name, Span(f"{place}{finding.message}"))
+    known = [finding for finding in told.findings if not finding.damage]
+    for fault, count in Counter(finding.fault.value for finding in known).items():
+        words = next(finding.message for finding in known if finding.fault.value == fault)
+        more = f"{words}, and {count - 1:,} more like it" if count > 1 else words
+        yield (Span(f"{fault:<14}", Style.DOUBTFUL), name, Span(f"{more}; no damage"))
 
 
 def _conclude(screen: Screen, report: Report) -> None:
@@ -129,10 +217,13 @@ def _conclude(screen: Screen, report: Report) -> None:
     period = ""
     if report.first_ns is not None and report.last_ns is not None:
         period = f", {moments.to_second(report.first_ns)} to {moments.to_second(report.last_ns)} UTC"
+    screen.write(line(words) for words in report.host_words(time.time_ns()))
     screen.write([line(f"{describe(report)}, {report.records:,} records, {size(report.file_bytes)}{period}")])
     if report.exit_status == ExitStatus.OK:
         screen.write([line("WHOLE  nothing was altered, nothing is missing", Style.GOOD)])
     elif report.exit_status == ExitStatus.CORRUPT:
         screen.write([line("UNREADABLE  written by a later capd; check it with that one", Style.BAD)])
+    elif report.verdict == "unsigned":
+        screen.write([line("UNSIGNED  nothing contradicts itself, and nobody vouches for it", Style.BAD)])
     else:
         screen.write([line("NOT WHOLE  what is listed above was altered or is missing", Style.BAD)])

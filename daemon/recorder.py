@@ -36,6 +36,7 @@ from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, step
 from capd.daemon.state_directory import HOST_FILE_BYTES_MAX, boot_id
 from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import CapdError, IndexUnusableError, StorageFullError
+from capd.recording.heads import HeadLog
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Block, JournalDamage, JournalReader, Position
@@ -126,6 +127,8 @@ class Recorder:
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembering_seconds = 0.0
         self._remembered_position = start
+        self._newest = recovery.newest
+        self._heads = HeadLog(configuration.segments_dir, host=host, signer=signer) if signer else None
         self._abandon_unknown()
 
     # -- start -----------------------------------------------------------------------------------------------------------------
@@ -265,6 +268,7 @@ class Recorder:
         elif idle and self._writer.empty and now - self._remembered_at > MEMORY_IDLE_SECONDS:
             self._remember()
         if now - self._status_at >= STATUS_SECONDS:
+            self._say_head(final=False)
             self._write_status("running")
 
     def _finish(self) -> None:
@@ -275,6 +279,7 @@ class Recorder:
             self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
         self._flush()
         self._seal()
+        self._say_head(final=True)
         self._write_status("stopped")
         self._writer.close()
         self._reader.close()
@@ -337,11 +342,22 @@ class Recorder:
             return
         self._flushed_bytes = 0
         if path is not None:
+            self._newest = self._writer.sequence - 1
             self.counts["segments"] += 1
             self._index_segment(path)
         now = time.monotonic()
         if self._stopping is not None or now - self._remembered_at >= MEMORY_SHARE * self._remembering_seconds:
             self._remember()
+
+    def _say_head(self, *, final: bool) -> None:
+        """Sign how far the recording has come, if it is time; what the disk does not take is said the next time."""
+        now_ns = time.time_ns()
+        if self._heads is None or not (final or self._heads.due(now_ns, self._newest)):
+            return
+        try:
+            self._heads.write(now_ns, self._newest, self._writer.previous, final=final)
+        except CapdError as error:
+            self._errors.append(str(error))
 
     def _remember(self) -> None:
         """Take a snapshot, and let the daemon free the journal before it. Everything up to here is sealed."""

@@ -161,6 +161,16 @@ class HostKeyError(CapdError):
         super().__init__(f"cannot use the key {path}: {reason}")
 
 
+class PinsError(CapdError):
+    """The file in which `capd verify` remembers keys and heads holds something else."""
+
+    exit_status = ExitStatus.CORRUPT
+    hint = "bring a copy back, or give another file with `--pins FILE`; what was pinned there is not checked then"
+
+    def __init__(self, path: Path, reason: str) -> None:
+        super().__init__(f"{path} holds no pins: {reason}")
+
+
 class IndexUnusableError(CapdError):
     """The index cannot be opened or is not an index of capd."""
 

@@ -223,6 +223,16 @@ def trusted(keys: Iterable[PublicKey], host: UUID, roots: Iterable[bytes]) -> di
         good |= {key.id: key for key in vouched}
 
 
+def read_public(path: Path) -> PublicKey:
+    """Read the file of a public key.
+
+    Raises:
+        HostKeyError: it is missing, or none.
+        StateDirectoryError: it cannot be read.
+    """
+    return PublicKey.from_text(_content(path), str(path))
+
+
 def _public(raw: bytes) -> Ed25519PublicKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
 

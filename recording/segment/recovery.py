@@ -41,7 +41,8 @@ class Recovery:
     Attributes:
         position: everything that the journal holds before it is sealed; None when no segment says so.
         next_sequence: number of the next segment.
-        previous: hash of the footer of the newest sealed segment, which the next one names; None when there is none.
+        newest: number of the newest sealed segment that can be read; 0 when there is none.
+        previous: hash of its footer, which the next one names; None when there is none.
         sealed: files that were sealed now.
         removed: files that held nothing whole.
         quarantined: where files went that are no segments.
@@ -50,6 +51,7 @@ class Recovery:
 
     position: Position | None
     next_sequence: int
+    newest: int = 0
     previous: bytes | None = None
     sealed: list[Path] = field(default_factory=list)
     removed: list[Path] = field(default_factory=list)
@@ -100,10 +102,12 @@ def recover(
             cut_bytes += cut
     paths = _segments(directory, SEALED_SUFFIX)
     last = max([last, *(sequence_of(path) or 0 for path in paths)])
+    newest, previous = _newest(directory, last + 1)
     return Recovery(
         position=_last_position(paths),
         next_sequence=last + 1,
-        previous=_last_digest(directory, last + 1),
+        newest=newest,
+        previous=previous,
         sealed=sealed,
         removed=removed,
         quarantined=quarantined,
@@ -132,16 +136,16 @@ def _last_position(paths: list[Path]) -> Position | None:
     return None
 
 
-def _last_digest(directory: Path, sequence: int) -> bytes | None:
-    """Give what segment `sequence` names as `previous`: the footer's hash of the newest one before it that can be read."""
+def _newest(directory: Path, before: int) -> tuple[int, bytes | None]:
+    """Give the newest sealed segment before a number that can be read, and the hash of its footer: what comes next names it."""
     for path in reversed(_segments(directory, SEALED_SUFFIX)):
-        if (sequence_of(path) or 0) < sequence:
+        if (sequence_of(path) or 0) < before:
             try:
                 with SegmentReader(path) as reader:
-                    return reader.footer_digest
+                    return reader.header.sequence, reader.footer_digest
             except CorruptSegmentError:
                 continue
-    return None
+    return 0, None
 
 
 def _unborn(path: Path) -> bool:
@@ -179,7 +183,7 @@ def _seal(path: Path, target: Path, clock: Callable[[], int], signer: Signer | N
         fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.ftruncate(fd, end)
-            write_whole(fd, [replace(footer, previous=_last_digest(path.parent, sequence)).pack(signer)[0]], end)
+            write_whole(fd, [replace(footer, previous=_newest(path.parent, sequence)[1]).pack(signer)[0]], end)
             os.fsync(fd)
         finally:
             os.close(fd)

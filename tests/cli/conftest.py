@@ -24,6 +24,12 @@ VERBS: dict[str, click.Command] = {
 Capd = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def own_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what verify remembers out of the home directory."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "memory"))
+
+
 @pytest.fixture
 def recording(tmp_path: Path) -> Iterator[Recording]:
     """Give an empty state directory to record into."""

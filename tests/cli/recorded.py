@@ -18,10 +18,11 @@ from capd.daemon.assembly.state import SessionState
 from capd.recording.identity import uuid7_from
 from capd.recording.index import Index
 from capd.recording.journal.block import Position
+from capd.recording.keys import ensure
 from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import SegmentRow
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import Sealing, SegmentReader, SegmentWriter
 
 START_NS: Final = 1_795_245_851_123_456_789
 """2026-11-21T07:24:11.123456789Z."""
@@ -168,7 +169,8 @@ class Recording:
 
     def __init__(self, state_dir: Path) -> None:
         self.state_dir = state_dir
-        self.writer = SegmentWriter(state_dir / "segments", host=HOST, clock=lambda: START_NS)
+        sealing = Sealing(signer=ensure(state_dir / "keys"))
+        self.writer = SegmentWriter(state_dir / "segments", host=HOST, clock=lambda: START_NS, sealing=sealing)
         self.index = Index.open(state_dir / "index" / "capd.db")
         self._projection = Projection(load_session=self.index.find_session, load_run=self.index.find_run)
 

@@ -22,6 +22,8 @@ from capd.daemon import recorder_user, state_directory
 from capd.daemon.configuration import Configuration
 from capd.daemon.recorder import Recorder
 from capd.recording import keys
+from capd.recording.evidence.hosts import HostReport, Trust, verify_shelf
+from capd.recording.evidence.shelf import DirectoryShelf
 from capd.recording.index import Index
 from capd.recording.journal import Block, JournalWriter, Position
 from capd.recording.record import Kind, Record
@@ -115,6 +117,14 @@ def recorded(settings: Configuration) -> dict[UUID, list[Record]]:
     return found
 
 
+def proven(settings: Configuration) -> HostReport:
+    """Give what verification says of everything that was recorded; there must be no damage."""
+    (report,) = verify_shelf(DirectoryShelf(settings.state_dir), Trust())
+    assert [] == [finding for finding in report.all_findings() if finding.damage]
+    assert 0 == report.unsigned
+    return report
+
+
 def said(records: list[Record]) -> list[tuple[object, ...]]:
     """Give what was said, without the OPEN records: how often facts are repeated depends on how the journal grew."""
     return [
@@ -138,6 +148,9 @@ def test_a_journal_becomes_segments_and_an_index(settings: Configuration, start:
             assert {"request": row.bytes[0], "response": row.bytes[1]} == closing["bytes"]
         assert {"closed"} == {row.state for row in rows}
     assert [] == list(settings.segments_dir.glob("*.open"))
+    head = proven(settings).head
+    assert head is not None
+    assert (True, max(int(path.stem) for path in settings.segments_dir.glob("*.seg"))) == (head.final, head.sequence)
 
 
 def test_the_role_runs_without_rights_and_says_so(settings: Configuration, start: Start) -> None:
@@ -209,6 +222,7 @@ def test_kill_9_at_any_moment_loses_and_repeats_nothing(settings: Configuration,
             process = start()
     end(settings, process)
     found = recorded(settings)
+    proven(settings)
     undisturbed = assembled(settings.journal_dir, tmp_path / "other")
     assert set(undisturbed) == set(found)
     for session, records in undisturbed.items():

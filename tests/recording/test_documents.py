@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from capd.recording import heads
 from capd.recording.journal import block
 from capd.recording.record import Kind
 from capd.recording.segment import layout, trailer
@@ -40,6 +41,7 @@ def layout_of(format_string: str) -> list[tuple[int, int]]:
         ("segment.md", "File header", layout.FILE_HEADER.format),
         ("segment.md", "Frame", layout.FRAME_HEADER.format),
         ("segment.md", "Trailer", trailer.TRAILER.format),
+        ("heads.md", "Head", heads.HEAD.format),
         ("segment.md", "Frame header of version 1", layout.FRAME_HEADER_1.format),
         ("segment.md", "Trailer of version 1", trailer.TRAILER_1.format),
     ],
