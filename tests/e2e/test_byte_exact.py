@@ -138,6 +138,15 @@ def test_psycopg(capd: Instance, trusted: Certificates, database: Database, pyth
         capd.assert_recorded(name, ledger.take(1), protocol="postgresql", state="closed")
 
 
+def test_psycopg2_over_openssl_1_1(capd: Instance, trusted: Certificates, database: Database) -> None:
+    """The wheel of an older psycopg2 brings OpenSSL 1.1.1: statements, COPY and rows of 1 B to 8 MiB are whole over it too."""
+    name = "psycopg2 of OpenSSL 1.1"
+    with relay(database.port, trusted) as (port, ledger):
+        client: Command = [sys.executable, "-P", CLIENTS / "statements2.py", *map(str, SIZES)]
+        capd.run(name, *client, environment=environment(port, trusted))
+        capd.assert_recorded(name, ledger.take(1), protocol="postgresql", state="closed")
+
+
 def test_keep_alive(capd: Instance, trusted: Certificates, mirror: Server, bodies: Mapping[int, Path]) -> None:
     """Forty requests on one connection are one session, whole."""
     files = [bodies[1], bodies[16 << 10]] * 20
