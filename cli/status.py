@@ -5,6 +5,7 @@ What lives here: the screen. What must not: gathering (daemon/status.py) or judg
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from typing import Final, cast
 
@@ -72,6 +73,44 @@ def _roles(found: Facts) -> Iterator[Line]:
         pid = f" (pid {facts['pid']})" if facts["pid"] else ""
         backlog = f", {size(cast('int', facts['lag_bytes']))} behind" if facts.get("lag_bytes") else ""
         yield _label(name, f"{facts['state']}{pid}{backlog}")
+        if name == "shipper" and facts["pid"]:
+            yield from _shipper(facts)
+
+
+def _shipper(facts: Facts) -> Iterator[Line]:
+    """Show what the shipper says. An unprivileged process wrote it: what is of another shape is passed over."""
+    match facts:
+        case {"bucket": str(bucket), "backlog": {"segments": int(segments), "bytes": int(waiting)}, **rest}:
+            pass
+        case _:
+            return
+    lock = rest.get("object_lock")
+    yield _label("bucket", f"{bucket}{_lock(lock) if isinstance(lock, dict) else ''}")
+    match rest.get("oldest_unshipped_seconds"):
+        case int() | float() as age if segments:
+            yield _label("to ship", f"{segments} segments, {size(waiting)}, the oldest for {age:.0f} s")
+        case _:
+            yield _label("to ship", "nothing")
+    match rest.get("last_success"):
+        case int() | float() as moment:
+            yield _label("shipped", f"the last one {max(0.0, time.time() - moment):.0f} s ago")
+    match rest.get("last_error"):
+        case {"message": str(message)}:
+            yield _label("", f"failing: {message}")
+    match rest.get("disk"):
+        case {"seconds_until_full": int(seconds)}:
+            yield _label("", f"the disk will be full in {seconds // 3600} h {seconds % 3600 // 60} min at the present rate")
+
+
+def _lock(lock: Facts) -> str:
+    match lock:
+        case {"enabled": True, "mode": str(mode), "days": int(days)}:
+            return f", object lock {mode} for {days} days"
+        case {"enabled": True}:
+            return ", object lock without default retention"
+        case {"unknown": str(reason)}:
+            return f", object lock not known: {reason}"
+    return ", no object lock"
 
 
 def _capture(found: Facts) -> Iterator[Line]:

@@ -27,8 +27,8 @@ Examples:
 def command(config: str | None) -> int:
     """Run all of capd in the foreground, as one process tree.
 
-    The daemon captures as root; the recorder decodes as a user without rights, which need not exist beforehand. Ctrl-C or
-    SIGTERM ends both; nothing stays behind.
+    The daemon captures as root; the recorder decodes as a user without rights, which need not exist beforehand; with a
+    `bucket_url` the shipper ships as that user. Ctrl-C or SIGTERM ends all; nothing stays behind.
     """
     if os.geteuid() != 0:
         raise NotRootError("capd up loads programs into the kernel, which only root may")
@@ -41,10 +41,15 @@ def command(config: str | None) -> int:
             ("tier", f"{status['tier']} (kernel {platform.release()})"),
             ("recorder", f"user {user}"),
             ("state_dir", settings.state_dir),
+            *([("bucket", settings.bucket_url)] if settings.bucket_url else []),
             ("runtime_dir", settings.runtime_dir),
             ("record", f"capd run{f' --config {config}' if config else ''} -- COMMAND"),
         ):
             click.echo(f"  {name:<12} {value}")
 
     arguments = ["--config", config] if config else []
-    return Supervisor(arguments, settings.control_socket, lambda line: click.echo(f"capd up: {line}", err=True)).run(ready)
+
+    def say(line: str) -> None:
+        click.echo(f"capd up: {line}", err=True)
+
+    return Supervisor(arguments, settings.control_socket, say, ship=settings.bucket_url is not None).run(ready)

@@ -13,6 +13,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from capd.daemon import locations
 from capd.daemon.errors import ConfigurationError
+from capd.recording.bucket.errors import BucketUrlError
+from capd.recording.bucket.location import parse as parse_url
 
 KIB: Final = 1024
 MIB: Final = 1024 * KIB
@@ -38,7 +40,16 @@ def _absolute(value: Path) -> Path:
     return value
 
 
+def _bucket_url(value: str) -> str:
+    try:
+        parse_url(value)
+    except BucketUrlError as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+BucketUrl = Annotated[str, AfterValidator(_bucket_url)]
 RingBytes = Annotated[int, Field(ge=RING_BYTES_MIN, le=RING_BYTES_MAX), AfterValidator(_power_of_two)]
 
 
@@ -86,6 +97,48 @@ class RecorderSection(_Section):
     )
 
 
+class BucketSection(_Section):
+    """`[bucket]`: how `bucket_url` is reached. Credentials come from the environment, as do keys that are not set."""
+
+    endpoint: str | None = Field(
+        default=None, description="URL of a server that is compatible with S3, or of azurite; else AWS_ENDPOINT_URL"
+    )
+    region: str | None = Field(default=None, description="else AWS_REGION, else `us-east-1`")
+    ca_file: AbsolutePath | None = Field(
+        default=None, description="certificates (PEM) to trust beside the system's; else AWS_CA_BUNDLE"
+    )
+    allow_http: bool | None = Field(
+        default=None, description="whether payload and credentials may go over the network in clear; else AWS_ALLOW_HTTP"
+    )
+    timeout_seconds: int = Field(
+        default=30, ge=1, le=3600, description="how long a small request may take; a transfer gets more, by its size"
+    )
+
+
+class ShipperSection(_Section):
+    """`[shipper]`: the role that ships."""
+
+    bytes_per_second: int = Field(
+        default=0, ge=0, description="limit on what is sent and read back, averaged over segments; 0: none"
+    )
+    retry_seconds_max: int = Field(
+        default=300, ge=1, le=86_400, description="the longest wait between two tries while the bucket fails"
+    )
+    late_seconds: int = Field(
+        default=600, ge=30, description="`capd status` says degraded when something has waited this long to be shipped"
+    )
+
+
+class LocalSection(_Section):
+    """`[local]`: how long segments stay on this host once the bucket is seen to hold them."""
+
+    days: int | None = Field(default=30, ge=0, description="age; `0`: they go once they are shipped")
+    bytes_max: int | None = Field(default=None, ge=0, description="length of all together; the oldest go first")
+    free_bytes_min: int = Field(
+        default=1 * GIB, ge=0, description="the oldest go while the file system has less free, whatever their age"
+    )
+
+
 class SelectionSection(_Section):
     """`[selection]`: what is recorded besides `capd run`."""
 
@@ -105,11 +158,16 @@ class Configuration(_Section):
     runtime_dir: AbsolutePath = Field(
         default=locations.RUNTIME_DIRECTORY, description="control socket and what is true only while capd runs; a tmpfs"
     )
-    bucket_url: str | None = Field(default=None, description="where sealed segments are shipped; none: they stay in state_dir")
+    bucket_url: BucketUrl | None = Field(
+        default=None, description="where sealed segments are shipped; none: they stay in state_dir"
+    )
     capture: CaptureSection = CaptureSection()
     journal: JournalSection = JournalSection()
     recorder: RecorderSection = RecorderSection()
     selection: SelectionSection = SelectionSection()
+    bucket: BucketSection = BucketSection()
+    shipper: ShipperSection = ShipperSection()
+    local: LocalSection = LocalSection()
 
     @model_validator(mode="after")
     def _directories_apart(self) -> Self:
@@ -141,6 +199,11 @@ class Configuration(_Section):
     def position_file(self) -> Path:
         """Up to where the journal is in sealed segments; written by the recorder, read by the daemon."""
         return self.recorder_dir / "position"
+
+    @property
+    def shipper_dir(self) -> Path:
+        """The shipper's own: what it knows to be in the bucket, and its lock."""
+        return self.state_dir / "shipper"
 
     @property
     def segments_dir(self) -> Path:
@@ -191,6 +254,16 @@ class Configuration(_Section):
     def recorder_status_file(self) -> Path:
         """JSON, replaced by the recorder every second."""
         return self.recorder_runtime_dir / "recorder.status.json"
+
+    @property
+    def shipper_runtime_dir(self) -> Path:
+        """The shipper's own corner."""
+        return self.runtime_dir / "shipper"
+
+    @property
+    def shipper_status_file(self) -> Path:
+        """JSON, replaced by the shipper every second."""
+        return self.shipper_runtime_dir / "shipper.status.json"
 
     @property
     def runs_dir(self) -> Path:

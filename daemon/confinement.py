@@ -1,7 +1,7 @@
-"""Giving up, for ever, what the recorder does not need: root, capabilities, new privileges, the network, other processes.
+"""Giving up, for ever, what a role does not need: root, capabilities, new privileges, sockets, other processes.
 
-What lives here: the steps, the syscall filter and its assembly. What must not: which user (recorder_user.py), what the
-recorder does.
+What lives here: the steps, the syscall filter and its assembly. What must not: which user (recorder_user.py), what a role does,
+which files it may write (landlock.py).
 
 The filter is classic BPF, assembled here because it is forty lines and a library for it would have to be trusted as much. It
 names what is forbidden. What decodes hostile bytes is Python, whose libraries may call anything harmless; a list of what is
@@ -17,7 +17,7 @@ import os
 import platform
 import socket
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -55,6 +55,9 @@ DATA_ARGUMENT_1: Final = 24
 
 TERMINAL_INPUT: Final = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX, asm-generic/ioctls.h: they type into the terminal that `capd up` was started from, which is root's."""
+LOCAL_ONLY: Final = (socket.AF_UNIX,)
+INTERNET: Final = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
+"""The last is how the resolver sees which addresses this host has."""
 NAMESPACE_FLAGS: Final = 0x7E020080
 """CLONE_NEWTIME, NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET: a user namespace would give capabilities back."""
 
@@ -158,11 +161,11 @@ Instruction = tuple[int, int, int, int]
 """code, jump if true, jump if false, operand: struct sock_filter."""
 
 
-def assemble(machine: Machine) -> list[Instruction]:
-    """Give the recorder's syscall filter for an architecture.
+def assemble(machine: Machine, families: Sequence[int] = LOCAL_ONLY) -> list[Instruction]:
+    """Give the syscall filter for an architecture and the families of sockets that it lets be opened.
 
-    A process of another architecture is killed. The forbidden calls, `socket` for anything but AF_UNIX, `clone` into a new
-    namespace and `ioctl` that types into a terminal fail with EPERM. `clone3`, whose flags a filter cannot see, fails with
+    A process of another architecture is killed. The forbidden calls, `socket` for anything but those families, `clone` into a
+    new namespace and `ioctl` that types into a terminal fail with EPERM. `clone3`, whose flags a filter cannot see, fails with
     ENOSYS: libc then uses `clone`.
     """
     refuse = (RETURN, 0, 0, RET_ERRNO | errno.EPERM)
@@ -186,10 +189,12 @@ def assemble(machine: Machine) -> list[Instruction]:
         program += [(JUMP_EQUAL, 0, 1, request), refuse]
     program += [
         (RETURN, 0, 0, RET_ALLOW),
-        (JUMP_EQUAL, 0, 4, machine.socket),
+        (JUMP_EQUAL, 0, 2 + 2 * len(families), machine.socket),
         (LOAD, 0, 0, DATA_ARGUMENT_0),
-        (JUMP_EQUAL, 0, 1, socket.AF_UNIX),
-        (RETURN, 0, 0, RET_ALLOW),
+    ]
+    for family in families:
+        program += [(JUMP_EQUAL, 0, 1, family), (RETURN, 0, 0, RET_ALLOW)]
+    program += [
         refuse,
         (JUMP_EQUAL, 0, 3, machine.clone),
         (LOAD, 0, 0, DATA_ARGUMENT_0),
@@ -200,8 +205,10 @@ def assemble(machine: Machine) -> list[Instruction]:
     return program
 
 
-def confine_recorder(uid: int, gid: int) -> None:
+def confine(uid: int, gid: int, *, families: Sequence[int] = LOCAL_ONLY, who: str = "recorder") -> None:
     """Become `uid` and `gid` with nothing else, and close every way back. Cannot be undone.
+
+    `families`: of the sockets that it may open; `who`: the role, for messages.
 
     Called as root it changes the user; called as `uid` (a systemd unit with `User=`) it takes the remaining steps. The
     parent-death signal, which the kernel forgets when the user changes, is kept.
@@ -211,9 +218,9 @@ def confine_recorder(uid: int, gid: int) -> None:
     """
     machine = MACHINES.get(platform.machine())
     if machine is None:
-        raise SandboxError(f"the recorder's syscall filter knows {' and '.join(MACHINES)}, not {platform.machine()}")
+        raise SandboxError(f"the {who}'s syscall filter knows {' and '.join(MACHINES)}, not {platform.machine()}")
     if uid == 0 or gid == 0:
-        raise SandboxError("the recorder must not be root")
+        raise SandboxError(f"the {who} must not be root")
     libc = ctypes.CDLL(None, use_errno=True)
     parent_death_signal = ctypes.c_int(0)
     _prctl(libc, PR_GET_PDEATHSIG, ctypes.addressof(parent_death_signal))
@@ -225,8 +232,8 @@ def confine_recorder(uid: int, gid: int) -> None:
     _drop_capabilities(libc)
     _prctl(libc, PR_SET_PDEATHSIG, parent_death_signal.value)
     _prctl(libc, PR_SET_NO_NEW_PRIVS, 1)
-    _install(libc, assemble(machine))
-    _check(uid, gid)
+    _install(libc, assemble(machine, families))
+    _check(uid, gid, who)
 
 
 def _leave_root(libc: ctypes.CDLL, uid: int, gid: int) -> None:
@@ -261,7 +268,7 @@ def _install(libc: ctypes.CDLL, program: Iterable[Instruction]) -> None:
         raise SandboxError(f"cannot install the syscall filter: {os.strerror(ctypes.get_errno())}")
 
 
-def _check(uid: int, gid: int) -> None:
+def _check(uid: int, gid: int, who: str) -> None:
     """Believe the kernel, not our own steps."""
     status = dict(
         line.split(":\t", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines() if ":\t" in line
@@ -278,4 +285,4 @@ def _check(uid: int, gid: int) -> None:
     }
     left = [f"{key} is {status.get(key)}" for key, value in expected.items() if status.get(key) != value]
     if left:
-        raise SandboxError(f"the recorder is not confined: {', '.join(left)}")
+        raise SandboxError(f"the {who} is not confined: {', '.join(left)}")

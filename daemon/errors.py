@@ -70,8 +70,15 @@ class MountError(CapdError):
     hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"
 
 
+class NoBucketError(CapdError):
+    """There is nowhere to ship to."""
+
+    exit_status: ClassVar[int] = ExitStatus.USAGE
+    hint: ClassVar[str] = "set `bucket_url` in the configuration; without it segments stay in `state_dir`"
+
+
 class SandboxError(CapdError):
-    """The kernel refused a step of confining the recorder, which therefore does not start."""
+    """The kernel refused a step of confining a role, which therefore does not start."""
 
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = "the kernel needs CONFIG_SECCOMP_FILTER=y; a container must not forbid prctl, setuid or seccomp"

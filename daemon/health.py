@@ -19,6 +19,9 @@ BACKLOG_SHARE: Final = 2
 """The journal filled to more than this part of its maximum: the recorder does not keep up."""
 DISK_SHARE: Final = 2
 """Less than this many times `journal.free_bytes_min` free: draining will stop soon."""
+FAILING_SECONDS_MAX: Final = 30.0
+"""A bucket may fail for so long before anybody has to hear of it."""
+UNTIL_FULL_SECONDS_MIN: Final = 3600.0
 NS_PER_SECOND: Final = 1_000_000_000
 MIB: Final = 1 << 20
 
@@ -57,6 +60,37 @@ class DaemonFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ShipperFacts:
+    """What is known of the shipper, where a bucket is configured.
+
+    Attributes:
+        running: whether its process lives.
+        seconds: age of its status; None if there is none.
+        segments, bytes: how much waits to be shipped.
+        oldest_seconds: how long the oldest of that has waited; None: nothing waits.
+        late_seconds: how long it may wait.
+        failing_seconds: for how long every try has failed; None: the last one did not.
+        error, hint: why, and what to do.
+        conflicts: how many keys hold something else in the bucket.
+        unshippable: how many files are no segments.
+        seconds_until_full: when the disk will be full at the present rate; None: not known, or never.
+    """
+
+    running: bool
+    seconds: float | None
+    segments: int
+    bytes: int
+    oldest_seconds: float | None
+    late_seconds: float
+    failing_seconds: float | None
+    error: str
+    hint: str
+    conflicts: int
+    unshippable: int
+    seconds_until_full: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Facts:
     """What is known.
 
@@ -70,6 +104,7 @@ class Facts:
         free_bytes_min: where draining stops.
         state_dir: for the operator's eyes.
         now_ns: wall time.
+        shipper: the shipper's; None: no bucket is configured.
     """
 
     daemon: DaemonFacts | None
@@ -81,6 +116,7 @@ class Facts:
     free_bytes_min: int
     state_dir: str
     now_ns: int
+    shipper: ShipperFacts | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +145,7 @@ def judge(facts: Facts) -> Health:
     if facts.daemon is None:
         start = "start it: `systemctl start capd` or `sudo capd up`; `capd doctor` checks the host"
         return Health(verdict=Verdict.DOWN, reasons=(Reason(reason=facts.unreachable, next_step=start),))
-    reasons = (*_daemon(facts.daemon, facts.now_ns), *_recorder(facts), *_disk(facts))
+    reasons = (*_daemon(facts.daemon, facts.now_ns), *_recorder(facts), *_disk(facts), *_shipper(facts.shipper))
     return Health(verdict=Verdict.DEGRADED if reasons else Verdict.HEALTHY, reasons=reasons)
 
 
@@ -169,4 +205,41 @@ def _disk(facts: Facts) -> Iterator[Reason]:
             reason=f"{facts.state_dir} has {facts.free_bytes // MIB} MiB free; draining stops below "
             f"{facts.free_bytes_min // MIB} MiB",
             next_step="free space on that file system, or move `state_dir` to a larger one",
+        )
+
+
+def _shipper(facts: ShipperFacts | None) -> Iterator[Reason]:
+    if facts is None:
+        return
+    if not facts.running or facts.seconds is None or facts.seconds > RECORDER_SECONDS_STALE:
+        yield Reason(
+            reason="the shipper has not reported for some time" if facts.running else "the shipper does not run",
+            next_step="`systemctl restart capd-shipper`; under `capd up` it is restarted by itself; nothing is lost meanwhile",
+        )
+        return
+    if facts.failing_seconds is not None and facts.failing_seconds > FAILING_SECONDS_MAX:
+        yield Reason(
+            reason=f"nothing can be shipped for {facts.failing_seconds:.0f} s: {facts.error}",
+            next_step=facts.hint or "it is tried again by itself",
+        )
+    if facts.oldest_seconds is not None and facts.oldest_seconds > facts.late_seconds:
+        yield Reason(
+            reason=f"{facts.segments} segments, {facts.bytes // MIB} MiB, wait to be shipped, "
+            f"the oldest for {facts.oldest_seconds:.0f} s",
+            next_step="raise shipper.bytes_per_second, or see what slows the way to the bucket; they are on this host only",
+        )
+    if facts.conflicts:
+        yield Reason(
+            reason=f"the bucket holds something else under {facts.conflicts} keys of this host's segments",
+            next_step="`capd status --json` has them in roles.shipper.conflicts; see who writes there; local copies are kept",
+        )
+    if facts.unshippable:
+        yield Reason(
+            reason=f"{facts.unshippable} files among the segments are none",
+            next_step="`capd status --json` has them in roles.shipper.unshippable; `capd verify` says what is wrong with them",
+        )
+    if facts.seconds_until_full is not None and facts.seconds_until_full < UNTIL_FULL_SECONDS_MIN:
+        yield Reason(
+            reason=f"the disk will be full in {facts.seconds_until_full / 60:.0f} minutes at the present rate",
+            next_step="free space, or lower `local.days` or `local.bytes_max`: what is shipped need not stay here",
         )

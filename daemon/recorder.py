@@ -29,12 +29,12 @@ from capd.daemon import recorder_user
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import Origin
 from capd.daemon.configuration import Configuration
-from capd.daemon.confinement import confine_recorder
+from capd.daemon.confinement import confine
 from capd.daemon.lock import InstanceLock
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
-from capd.daemon.state_directory import HOST_FILE_BYTES_MAX, boot_id
-from capd.recording.durable import read_regular, replace_content
+from capd.daemon.state_directory import boot_id, read_host
+from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError, IndexUnusableError, StorageFullError
 from capd.recording.heads import HeadLog
 from capd.recording.index import Index
@@ -427,7 +427,7 @@ def run_recorder(configuration: Configuration) -> None:
         CapdError: it cannot start, or cannot go on; what was recorded is safe.
     """
     user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
-    confine_recorder(user.uid, user.gid)
+    confine(user.uid, user.gid)
     os.umask(0o027)
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
@@ -454,14 +454,6 @@ def run_recorder(configuration: Configuration) -> None:
             recorder.stop()
         recorder.run()
     lock.release()
-
-
-def read_host(path: Path) -> UUID | None:
-    """Give the host's id; None while the daemon has not written it."""
-    try:
-        return UUID(read_regular(path, HOST_FILE_BYTES_MAX).decode("ascii").strip())
-    except (OSError, ValueError):
-        return None
 
 
 @lru_cache(maxsize=1024)

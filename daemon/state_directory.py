@@ -89,6 +89,14 @@ def host_id(path: Path) -> UUID:
         raise StateDirectoryError("read the host's id from", path, OSError("it is no UUID")) from error
 
 
+def read_host(path: Path) -> UUID | None:
+    """Give the host's id; None while the daemon has not written it."""
+    try:
+        return UUID(read_regular(path, HOST_FILE_BYTES_MAX).decode("ascii").strip())
+    except (OSError, ValueError):
+        return None
+
+
 def boot_id() -> UUID:
     """Give the kernel's id of this boot."""
     return UUID(BOOT_ID.read_text(encoding="ascii").strip())
@@ -109,9 +117,11 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
         of_recorder(configuration.segments_dir, 0o750),
         of_recorder(configuration.index_dir, 0o750),
         of_recorder(configuration.quarantine_dir, 0o750),
+        of_recorder(configuration.shipper_dir, 0o750),
         of_root(configuration.runtime_dir, 0o755),
         of_root(configuration.runs_dir, 0o700),
         of_recorder(configuration.recorder_runtime_dir, 0o755),
+        of_recorder(configuration.shipper_runtime_dir, 0o755),
     ]
 
 

@@ -15,7 +15,7 @@ from typing import Final, cast
 from capd.daemon import control_client, health, lock
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import DaemonFacts, Facts, Health
+from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts
 from capd.recording.durable import open_regular
 
 STATUS_BYTES_MAX: Final = 1 << 20
@@ -32,20 +32,20 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
     """
     answer, unreachable = _ask(configuration.control_socket)
     recorder, age = _recorder(configuration.recorder_status_file)
-    pid = recorder.get("pid")
-    running = isinstance(pid, int) and _lives(pid) and age is not None
+    shipper = None if configuration.bucket_url is None else _recorder(configuration.shipper_status_file)
     free, total = _disk(configuration.state_dir)
     judged = health.judge(
         Facts(
             daemon=None if answer is None else daemon_facts(answer),
             unreachable=unreachable,
-            recorder_running=running,
+            recorder_running=_runs(recorder, age),
             recorder_seconds=age,
             recorder_state=str(recorder.get("state", "running")),
             free_bytes=free,
             free_bytes_min=configuration.journal.free_bytes_min,
             state_dir=str(configuration.state_dir),
             now_ns=time.time_ns(),
+            shipper=shipper_facts(configuration, shipper),
         )
     )
     daemon_pid = answer.get("pid") if answer else None
@@ -54,12 +54,8 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
         "reasons": [{"reason": item.reason, "next_step": item.next_step} for item in judged.reasons],
         "roles": {
             "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
-            "recorder": {
-                **recorder,
-                "state": recorder.get("state", "running") if running else "down",
-                "pid": pid if running else None,
-                "age_seconds": age,
-            },
+            "recorder": _role(recorder, age),
+            **({} if shipper is None else {"shipper": _role(*shipper)}),
         },
         "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
         **{key: value for key, value in (answer or {}).items() if key not in {"ok", "pid"}},
@@ -85,6 +81,58 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
+
+
+def shipper_facts(configuration: Configuration, found: tuple[Json, float | None] | None) -> ShipperFacts | None:
+    """Pick from the shipper's status what health hangs on; what is missing or of another type says nothing."""
+    if found is None:
+        return None
+    status, age = found
+    backlog, disk, error = (_inner(status, key) for key in ("backlog", "disk", "last_error"))
+    return ShipperFacts(
+        running=_runs(status, age),
+        seconds=age,
+        segments=int(_number(backlog, "segments") or 0),
+        bytes=int(_number(backlog, "bytes") or 0),
+        oldest_seconds=_number(status, "oldest_unshipped_seconds"),
+        late_seconds=configuration.shipper.late_seconds,
+        failing_seconds=_number(error, "failing_seconds"),
+        error=str(error.get("message", "")),
+        hint=str(error.get("hint", "")),
+        conflicts=_length(status, "conflicts"),
+        unshippable=_length(status, "unshippable"),
+        seconds_until_full=_number(disk, "seconds_until_full"),
+    )
+
+
+def _role(status: Json, age: float | None) -> Json:
+    running = _runs(status, age)
+    return {
+        **status,
+        "state": status.get("state", "running") if running else "down",
+        "pid": status.get("pid") if running else None,
+        "age_seconds": age,
+    }
+
+
+def _runs(status: Mapping[str, object], age: float | None) -> bool:
+    pid = status.get("pid")
+    return isinstance(pid, int) and _lives(pid) and age is not None
+
+
+def _inner(facts: Mapping[str, object], key: str) -> Mapping[str, object]:
+    found = facts.get(key)
+    return cast("Mapping[str, object]", found) if isinstance(found, dict) else {}
+
+
+def _number(facts: Mapping[str, object], key: str) -> float | None:
+    found = facts.get(key)
+    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
+
+
+def _length(facts: Mapping[str, object], key: str) -> int:
+    found = facts.get(key)
+    return len(found) if isinstance(found, list) else 0
 
 
 def _ask(path: Path) -> tuple[Json | None, str]:

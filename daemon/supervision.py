@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,8 +29,15 @@ BACKOFF_SECONDS_MAX: Final = 30.0
 """A role that cannot live costs two starts a minute."""
 STEADY_SECONDS: Final = 60.0
 """A role that lived this long has its backoff forgiven."""
-STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0}
-"""How long a role may take to end by itself: the daemon drains, then the recorder seals what the daemon left."""
+STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0, "shipper": 10.0}
+"""How long a role may take to end by itself: the daemon drains, then the recorder seals what the daemon left. What is not
+shipped by then is shipped after the next start."""
+SECRETS: Final = re.compile(r"AWS_(SECRET|SESSION|ACCESS|WEB|CONTAINER).*|AZURE_.*|GOOGLE_.*")
+"""Environment variables that only the role which talks to the bucket needs."""
+KEPT: Final = {
+    "recorder": "; the journal keeps what is captured",
+    "shipper": "; what is not shipped stays on this host",
+}
 POLL_SECONDS: Final = 0.05
 NANOSECONDS_PER_SECOND: Final = 1_000_000_000
 
@@ -43,7 +51,7 @@ class Role:
     """A child and how its life went.
 
     Attributes:
-        name: daemon or recorder.
+        name: its verb.
         process: the current one.
         started: monotonic time of its start.
         backoff: seconds to wait before the next start.
@@ -60,19 +68,21 @@ class Role:
 class Supervisor:
     """Keeps the roles of one instance alive until it is told to stop."""
 
-    def __init__(self, arguments: Sequence[str], control_socket: Path, say: Say) -> None:
+    def __init__(self, arguments: Sequence[str], control_socket: Path, say: Say, *, ship: bool = False) -> None:
         """Prepare.
 
         Args:
             arguments: what every role's command line ends with, such as --config.
             control_socket: where the daemon answers once it is ready.
             say: tells the operator one line.
+            ship: whether there is a bucket.
         """
         self._arguments = list(arguments)
         self._control_socket = control_socket
         self._say = say
         self._daemon = Role(name="daemon")
         self._recorder = Role(name="recorder")
+        self._roles = [self._daemon, self._recorder, *([Role(name="shipper")] if ship else [])]
         self._stopping = False
 
     def run(self, ready: Callable[[dict[str, object]], None]) -> int:
@@ -90,16 +100,17 @@ class Supervisor:
                 status = self._wait_ready()
                 if status is None:
                     return 0 if self._stopping else self._failure()
-                self._start(self._recorder)
+                for role in self._roles[1:]:
+                    self._start(role)
                 ready(status)
                 while not self._stopping:
-                    for role in (self._daemon, self._recorder):
+                    for role in self._roles:
                         self._attend(role)
                     time.sleep(POLL_SECONDS)
                 return 0
             finally:
-                self._stop(self._daemon)
-                self._stop(self._recorder)
+                for role in self._roles:
+                    self._stop(role)
 
     def _wait_ready(self) -> dict[str, object] | None:
         """Give the daemon's first status; None if it ended, or we are to stop."""
@@ -127,7 +138,7 @@ class Supervisor:
             if now - role.started > STEADY_SECONDS:
                 role.backoff = BACKOFF_SECONDS_MIN
             role.due = now + role.backoff
-            kept = "; the journal keeps what is captured" if role is self._recorder else ""
+            kept = KEPT.get(role.name, "")
             self._say(f"the {role.name} {_ended(role.process.returncode)}, restarting it in {role.backoff:.1f} s{kept}")
             role.backoff = min(role.backoff * 2, BACKOFF_SECONDS_MAX)
             role.process = None
@@ -141,6 +152,7 @@ class Supervisor:
         role.process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
+            env=None if role.name == "shipper" else without_secrets(os.environ),
             preexec_fn=lambda: _tie_to(parent),  # noqa: PLW1509 - this process has one thread
         )
 
@@ -169,6 +181,11 @@ class Supervisor:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def without_secrets(environment: Mapping[str, str]) -> dict[str, str]:
+    """Give an environment for a role that has nothing to do with the bucket."""
+    return {name: value for name, value in environment.items() if not SECRETS.fullmatch(name)}
 
 
 def _tie_to(parent: int) -> None:

@@ -13,16 +13,20 @@ import builtins
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
-from capd.recording.bucket.errors import BucketUrlError
+from capd.recording.bucket.errors import BucketCredentialsError, BucketUrlError
 from capd.recording.bucket.local import LocalStore
 from capd.recording.bucket.location import Kind, Location, Options, parse, with_environment
-from capd.recording.bucket.remote import RemoteStore
 from capd.recording.bucket.store import Entry, Source, Store
+
+if TYPE_CHECKING:
+    from capd.recording.bucket.signed import SignedRequests
+    from capd.recording.bucket.versions import VersionGuard
 
 READ_BYTES: Final = 8 << 20
 """How much of an object is in memory while it is checked."""
@@ -60,12 +64,15 @@ class Counters:
 class Bucket:
     """One bucket, or one prefix of it."""
 
-    def __init__(self, location: Location, store: Store, options: Options) -> None:
-        """Take the parts; `open` makes them."""
+    def __init__(self, location: Location, store: Store, options: Options, signed: SignedRequests | None) -> None:
+        """Take the parts; `open` makes them. `signed`: for what only S3 has; None elsewhere, and without static credentials."""
         self.location = location
         self.options = options
         self.counters = Counters()
+        self.signed = signed
         self._store = store
+        self._keeps_checksums = True
+        self._guarded: bool | None = None
 
     @classmethod
     def open(cls, url: str, options: Options | None = None, environment: Mapping[str, str] | None = None) -> Self:
@@ -81,9 +88,19 @@ class Bucket:
             BucketError: the options cannot be used.
         """
         location = parse(url)
-        filled = with_environment(options or Options(), location.kind, os.environ if environment is None else environment)
-        store: Store = LocalStore(location.directory) if location.kind is Kind.LOCAL else RemoteStore(location, filled)
-        return cls(location, store, filled)
+        if location.kind is Kind.LOCAL:
+            return cls(location, LocalStore(location.directory), options or Options(), None)
+        # Late: who only has a directory, or no bucket at all, needs neither HTTP nor TLS.
+        from capd.recording.bucket.remote import RemoteStore  # noqa: PLC0415 - see above
+        from capd.recording.bucket.signed import SignedRequests  # noqa: PLC0415 - see above
+
+        variables = os.environ if environment is None else environment
+        filled = with_environment(options or Options(), location.kind, variables)
+        signed = None
+        if location.kind is Kind.S3:
+            with suppress(BucketCredentialsError):
+                signed = SignedRequests(location, filled, variables)
+        return cls(location, RemoteStore(location, filled), filled, signed)
 
     def __str__(self) -> str:
         """Give the URL."""
@@ -155,11 +172,24 @@ class Bucket:
         """
         source = Source(content)
         self.counters.requests += 1
-        if self._store.create(_checked(key), source):
+        guard = self._guard(key)
+        version = None if guard is not None and guard.taken() else self._store.create(_checked(key), source)
+        if version is not None:
             self.counters.bytes_written += source.size
-            return Outcome.CREATED
+            if guard is None or not guard.beaten(version):
+                return Outcome.CREATED
         same = self.holds(key, source.size, source.sha256())
         return Outcome.EXISTS_SAME if same else Outcome.EXISTS_DIFFERENT
+
+    def _guard(self, key: str) -> VersionGuard | None:
+        """Give what keeps a name from being taken twice where the server may not."""
+        if self.signed is None:
+            return None
+        if self._guarded is None:
+            self._guarded = self.signed.overwrites()
+        from capd.recording.bucket.versions import VersionGuard  # noqa: PLC0415 - see `open`
+
+        return VersionGuard(self.signed, key) if self._guarded else None
 
     def holds(self, key: str, size: int, sha256: bytes) -> bool:
         """Tell whether an object has this content, by reading it back.
@@ -168,12 +198,29 @@ class Bucket:
             ObjectMissingError: there is none.
             BucketError: it cannot be read.
         """
-        if self.size(key) != size:
-            return False
-        digest = hashlib.sha256()
-        for offset in range(0, size, READ_BYTES):
-            digest.update(self.read(key, offset, min(READ_BYTES, size - offset)))
-        return digest.digest() == sha256
+        digest, offset = hashlib.sha256(), 0
+        while offset <= size:  # one byte is asked for behind the end: it must not be there
+            part = self.read(key, offset, min(READ_BYTES, size + 1 - offset))
+            digest.update(part)
+            offset += len(part)
+            if not part:
+                break
+        return offset == size and digest.digest() == sha256
+
+    def confirm(self, key: str, size: int, sha256: bytes) -> bool:
+        """Tell whether an object has this content, by the server's own SHA-256 where it kept one, else by reading it back.
+
+        Raises:
+            ObjectMissingError: there is none.
+            BucketError: it cannot be read.
+        """
+        if self.signed is not None and self._keeps_checksums:
+            self.counters.requests += 1
+            found = self.signed.stored(_checked(key))
+            if found.sha256 is not None:
+                return (found.size, found.sha256) == (size, sha256)
+            self._keeps_checksums = False  # the server takes them and forgets them, as Ceph before 20 does
+        return self.holds(key, size, sha256)
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there. A bucket with versions keeps the old one behind a marker.

@@ -74,15 +74,15 @@ class LocalStore:
             finally:
                 os.close(fd)
 
-    def create(self, key: str, source: Source) -> bool:
-        """Create an object; False: there is one of that name."""
+    def create(self, key: str, source: Source) -> str | None:
+        """Create an object; None: there is one of that name."""
         self._check()
         target = self._path(key)
         with self._translated("create", key):
             if target.exists():
-                return False
+                return None
             _make_directories(target.parent, self._directory)
-            return _create(target, source)
+            return "" if _create(target, source) else None
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""

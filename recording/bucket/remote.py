@@ -88,7 +88,7 @@ class RemoteStore:
                 return b""
             raise
 
-    def create(self, key: str, source: Source) -> bool:
+    def create(self, key: str, source: Source) -> str | None:
         """Create an object in one request that the server refuses if the name is taken."""
         import obstore  # noqa: PLC0415 - see the module
         from obstore.exceptions import AlreadyExistsError, PreconditionError  # noqa: PLC0415 - see the module
@@ -96,12 +96,11 @@ class RemoteStore:
         content = source.whole()
         store = self._store(len(content), writing=True)
 
-        def put() -> bool:
+        def put() -> str | None:
             try:
-                obstore.put(store, key, content, mode="create", use_multipart=False)
+                return obstore.put(store, key, content, mode="create", use_multipart=False)["version"] or ""
             except (AlreadyExistsError, PreconditionError):
-                return False
-            return True
+                return None
 
         try:
             created = self._try("create", key, put)
@@ -168,7 +167,11 @@ class RemoteStore:
         options = self._options
         match self._location.kind:
             case Kind.S3:
-                return {"region": options.region, **({"endpoint": options.endpoint} if options.endpoint else {})}
+                return {
+                    "region": options.region,
+                    "checksum_algorithm": "SHA256",
+                    **({"endpoint": options.endpoint} if options.endpoint else {}),
+                }
             case Kind.AZURE:
                 return {"endpoint": options.endpoint} if options.endpoint else {}
             case Kind.GCS:

@@ -29,11 +29,13 @@ from capd.recording.bucket.errors import (
     BucketTimeoutError,
     BucketTlsError,
     BucketUnreachableError,
+    ObjectMissingError,
     answered,
 )
 from capd.recording.bucket.location import Kind, Location, Options
 
 ANSWER_BYTES_MAX: Final = 1 << 20
+AMAZON: Final = "AmazonS3"
 OK: Final = frozenset({200, 204})
 _UNRESERVED: Final = "-._~"
 _LOCK_ABSENT: Final = frozenset({"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"})
@@ -75,6 +77,19 @@ class Retention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """What a server says of an object.
+
+    Attributes:
+        size: its length.
+        sha256: of its content; None: the server keeps none, or one of the parts that it came in.
+    """
+
+    size: int
+    sha256: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a server said."""
 
@@ -84,7 +99,7 @@ class Answer:
 
 
 class SignedRequests:
-    """Requests to one S3 bucket, signed by hand."""
+    """Requests to one S3 bucket, signed by hand, from one thread at a time."""
 
     def __init__(
         self, location: Location, options: Options, environment: Mapping[str, str], now: Callable[[], float] = time.time
@@ -102,9 +117,16 @@ class SignedRequests:
         self._token = environment.get("AWS_SESSION_TOKEN", "")
         if not self._key or not self._secret:
             raise BucketCredentialsError(f"{location}: object lock can only be asked for with an access key in the environment")
+        self._idle: http.client.HTTPConnection | None = None
         default = f"https://s3.{self._region}.amazonaws.com"
         parts = urlsplit(options.endpoint or default)
         self._scheme, self._host, self._path = parts.scheme, parts.netloc, parts.path.rstrip("/")
+
+    def __del__(self) -> None:
+        """Close the connection that is kept for the next request."""
+        idle: http.client.HTTPConnection | None = getattr(self, "_idle", None)
+        if idle is not None:
+            idle.close()
 
     # -- questions -------------------------------------------------------------------------------------------------------------
 
@@ -165,18 +187,71 @@ class SignedRequests:
         self._expect(answer, f"ask for the legal hold of {key}")
         return _fields(answer.body).get("Status") == "ON"
 
-    def stored_sha256(self, key: str) -> bytes | None:
-        """Give the SHA-256 that the server computed of an object when it took it; None: it keeps none.
+    def stored(self, key: str) -> Stored:
+        """Give an object's length, and the SHA-256 that the server checked it against when it took it.
+
+        Raises:
+            ObjectMissingError: there is none.
+            BucketError: it could not be asked.
+        """
+        answer = self.request("HEAD", key, {}, headers={"x-amz-checksum-mode": "ENABLED"})
+        if answer.status == http.client.NOT_FOUND:
+            raise ObjectMissingError(f"{self._location}: cannot look at {key}: there is no such object")
+        self._expect(answer, f"look at {key}")
+        found = answer.headers.get("x-amz-checksum-sha256", "")
+        whole = "-" not in found and answer.headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT"
+        size = int(answer.headers.get("content-length", "-1"))
+        return Stored(size=size, sha256=base64.b64decode(found) if found and whole else None)
+
+    def overwrites(self) -> bool:
+        """Ask whether `If-None-Match: *` may go unheeded: the bucket has versions, and the server is not Amazon's.
+
+        Ceph before version 20 refuses to replace an object of a plain bucket, and puts another version over one of a bucket
+        with versions, which every bucket with object lock is.
 
         Raises:
             BucketError: it could not be asked.
         """
-        answer = self.request("HEAD", key, {}, headers={"x-amz-checksum-mode": "ENABLED"})
-        self._expect(answer, f"look at {key}")
-        found = answer.headers.get("x-amz-checksum-sha256", "")
-        if not found or "-" in found or answer.headers.get("x-amz-checksum-type", "FULL_OBJECT") != "FULL_OBJECT":
-            return None
-        return base64.b64decode(found)
+        answer = self.request("GET", None, {"versioning": ""})
+        self._expect(answer, "ask for the versioning")
+        return _fields(answer.body).get("Status") == "Enabled" and answer.headers.get("server") != AMAZON
+
+    def versions(self, key: str) -> list[str]:
+        """Give the ids of an object's versions since it was last deleted, the oldest first.
+
+        Raises:
+            BucketError: it could not be asked.
+        """
+        name = self._name(key)
+        answer = self.request("GET", None, {"versions": "", "prefix": name})
+        self._expect(answer, f"list the versions of {key}")
+        found = []
+        for element in _parsed(answer.body):  # the newest first
+            kind, fields = element.tag.rpartition("}")[2], {child.tag.rpartition("}")[2]: child.text or "" for child in element}
+            if fields.get("Key") != name:
+                continue
+            if kind == "DeleteMarker":
+                break
+            if kind == "Version":
+                found.append(fields["VersionId"])
+        return found[::-1]
+
+    def delete_version(self, key: str, version: str, *, bypass: bool = False) -> None:
+        """Delete one version of an object for ever.
+
+        Args:
+            key: of the object.
+            version: its id.
+            bypass: also if it is locked in GOVERNANCE mode, where the credentials allow that.
+
+        Raises:
+            BucketForbiddenError: it is locked.
+            BucketError: it could not be deleted.
+        """
+        headers = {"x-amz-bypass-governance-retention": "true"} if bypass else {}
+        answer = self.request("DELETE", key, {"versionId": version}, headers=headers)
+        if answer.status != http.client.NOT_FOUND:
+            self._expect(answer, f"delete a version of {key}")
 
     def _expect(self, answer: Answer, what: str) -> None:
         if answer.status not in OK:
@@ -197,7 +272,7 @@ class SignedRequests:
         Raises:
             BucketUnreachableError, BucketTlsError: there was none.
         """
-        name = "/".join(part for part in (self._location.prefix, key) if part) if key is not None else ""
+        name = "" if key is None else self._name(key)
         path = f"{self._path}/{quote(self._location.name, _UNRESERVED)}" + (
             f"/{quote(name, '/' + _UNRESERVED)}" if name else ""
         )
@@ -206,22 +281,39 @@ class SignedRequests:
             sent["content-md5"] = base64.b64encode(hashlib.md5(body, usedforsecurity=False).digest()).decode()
         text = "&".join(f"{quote(word, _UNRESERVED)}={quote(value, _UNRESERVED)}" for word, value in sorted(query.items()))
         sent = self._sign(method, path, text, body, sent)
-        connection = self._connect()
         try:
-            connection.request(method, path + (f"?{text}" if text else ""), body or None, sent)
-            response = connection.getresponse()
-            content = response.read(ANSWER_BYTES_MAX)
-            return Answer(
-                status=response.status, headers={word.lower(): value for word, value in response.getheaders()}, body=content
-            )
+            return self._exchange(method, path + (f"?{text}" if text else ""), body, sent)
         except ssl.SSLError as error:
             raise BucketTlsError(f"{self._location}: {error.reason or error}") from error
         except TimeoutError as error:
             raise BucketTimeoutError(f"{self._location}: no answer in time") from error
         except (OSError, http.client.HTTPException) as error:
             raise BucketUnreachableError(f"{self._location}: {error}") from error
-        finally:
-            connection.close()
+
+    def _exchange(self, method: str, target: str, body: bytes, headers: Mapping[str, str]) -> Answer:
+        """Send a request and read its answer; over a connection that the server may have closed meanwhile, once more."""
+        while True:
+            connection, used = self._idle or self._connect(), self._idle is not None
+            self._idle = None
+            try:
+                connection.request(method, target, body or None, dict(headers))
+                response = connection.getresponse()
+                content = response.read(ANSWER_BYTES_MAX)
+            except BaseException as error:
+                connection.close()
+                if used and isinstance(error, ConnectionError | http.client.BadStatusLine):
+                    continue
+                raise
+            if response.isclosed() and not response.will_close:
+                self._idle = connection
+            else:
+                connection.close()
+            return Answer(
+                status=response.status, headers={word.lower(): value for word, value in response.getheaders()}, body=content
+            )
+
+    def _name(self, key: str) -> str:
+        return "/".join(part for part in (self._location.prefix, key) if part)
 
     def _connect(self) -> http.client.HTTPConnection:
         if self._scheme == "http":
@@ -258,8 +350,12 @@ class SignedRequests:
 
 def _fields(body: bytes) -> dict[str, str]:
     """Give the leaves of an answer by their names without namespaces; the answers asked for here repeat none."""
+    root = _parsed(body)
+    return {element.tag.rpartition("}")[2]: (element.text or "").strip() for element in root.iter() if len(element) == 0}
+
+
+def _parsed(body: bytes) -> ET.Element:
     try:
-        root = ET.fromstring(body)  # noqa: S314 - expat 2.4.1 and later bounds entities; the answer is bounded and the server chosen
+        return ET.fromstring(body)  # noqa: S314 - expat 2.4.1 and later bounds entities; the answer is bounded and the server chosen
     except ET.ParseError as error:
         raise BucketError(f"the server's answer is no XML: {error}") from error
-    return {element.tag.rpartition("}")[2]: (element.text or "").strip() for element in root.iter() if len(element) == 0}

@@ -86,8 +86,12 @@ class Store(Protocol):
         """Give a range, shorter where the object ends. Raises ObjectMissingError."""
         ...
 
-    def create(self, key: str, source: Source) -> bool:
-        """Create an object whole and durably; False if there is one of that name, which is left alone."""
+    def create(self, key: str, source: Source) -> str | None:
+        """Create an object whole and durably; None if there is one of that name, which is left alone.
+
+        Returns:
+            The id of the version that was made; "" where there are no versions.
+        """
         ...
 
     def delete(self, key: str) -> None:

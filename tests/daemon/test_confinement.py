@@ -19,10 +19,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 TRIES = """
 import ctypes, json, os, signal, socket, sqlite3, subprocess, sys, threading
-from capd.daemon.confinement import confine_recorder, PR_GET_PDEATHSIG, PR_SET_PDEATHSIG
+from capd.daemon.confinement import confine, PR_GET_PDEATHSIG, PR_SET_PDEATHSIG
 libc = ctypes.CDLL(None, use_errno=True)
 libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-confine_recorder(61184, 61184)
+confine(61184, 61184)
 found = {}
 def attempt(name, action):
     try:
@@ -132,7 +132,7 @@ def test_confined_process_reaches_nothing_outside_and_still_works() -> None:
 def test_root_is_no_recorder(uid: int, gid: int) -> None:
     """Neither user nor group root is accepted, before anything is given up."""
     with pytest.raises(SandboxError, match="must not be root"):
-        confinement.confine_recorder(uid, gid)
+        confinement.confine(uid, gid)
     assert os.geteuid() == 0
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from capd.daemon import health
-from capd.daemon.health import DaemonFacts, Facts, Verdict
+from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, Verdict
 from capd.daemon.status import _recorder
 
 DAEMON = DaemonFacts(
@@ -43,6 +43,27 @@ def with_daemon(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
     return replace(GOOD, daemon=replace(DAEMON, **changes))
 
 
+SHIPPER = ShipperFacts(
+    running=True,
+    seconds=0.5,
+    segments=0,
+    bytes=0,
+    oldest_seconds=None,
+    late_seconds=60.0,
+    failing_seconds=None,
+    error="",
+    hint="",
+    conflicts=0,
+    unshippable=0,
+    seconds_until_full=None,
+)
+
+
+def with_shipper(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Configure a bucket, and change the shipper's facts."""
+    return replace(GOOD, shipper=replace(SHIPPER, **changes))
+
+
 CASES = [
     (GOOD, Verdict.HEALTHY, ""),
     (replace(GOOD, daemon=None, unreachable="nobody answers"), Verdict.DOWN, "nobody answers"),
@@ -60,6 +81,17 @@ CASES = [
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
     (replace(GOOD, free_bytes=1999), Verdict.DEGRADED, "/state has 0 MiB free"),
     (replace(GOOD, free_bytes=None), Verdict.HEALTHY, ""),
+    (with_shipper(), Verdict.HEALTHY, ""),
+    (with_shipper(running=False), Verdict.DEGRADED, "the shipper does not run"),
+    (with_shipper(seconds=11.0), Verdict.DEGRADED, "the shipper has not reported"),
+    (with_shipper(segments=3, bytes=7 << 20, oldest_seconds=59.0), Verdict.HEALTHY, ""),
+    (with_shipper(segments=3, bytes=7 << 20, oldest_seconds=61.0), Verdict.DEGRADED, "3 segments, 7 MiB, wait to be shipped"),
+    (with_shipper(failing_seconds=29.0, error="x"), Verdict.HEALTHY, ""),
+    (with_shipper(failing_seconds=31.0, error="no bucket"), Verdict.DEGRADED, "nothing can be shipped for 31 s: no bucket"),
+    (with_shipper(conflicts=2), Verdict.DEGRADED, "something else under 2 keys"),
+    (with_shipper(unshippable=1), Verdict.DEGRADED, "1 files among the segments are none"),
+    (with_shipper(seconds_until_full=3601.0), Verdict.HEALTHY, ""),
+    (with_shipper(seconds_until_full=600.0), Verdict.DEGRADED, "the disk will be full in 10 minutes"),
 ]
 
 

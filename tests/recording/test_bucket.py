@@ -20,7 +20,7 @@ from tests.servers.ceph import Ceph
 Open = Callable[[], Bucket]
 
 
-@pytest.fixture(params=["directory", "s3", "s3 with a prefix"])
+@pytest.fixture(params=["directory", "s3", "s3 with object lock"])
 def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     """Give what opens one empty bucket of each kind, any number of times."""
     if request.param == "directory":
@@ -29,7 +29,7 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     ceph: Ceph = request.getfixturevalue("ceph")
     for name, value in ceph.environment.items():
         monkeypatch.setenv(name, value)
-    url = f"s3://{ceph.make('contract')}" + ("/a/b" if "prefix" in request.param else "")
+    url = ceph.url(lock="lock" in request.param)
     return lambda: Bucket.open(url)
 
 
@@ -111,6 +111,16 @@ def test_of_many_creators_at_once_one_wins(opened: Open) -> None:
     assert 1 == len(winners)
     assert contents[winners[0]] == opened().read("host=a/contested")
     assert {Outcome.CREATED, Outcome.EXISTS_DIFFERENT} == set(outcomes.values())
+
+
+def test_a_bucket_without_a_prefix(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys are the bucket's own, and two prefixes do not see each other's."""
+    for name, value in ceph.environment.items():
+        monkeypatch.setenv(name, value)
+    url = f"s3://{ceph.make('whole', lock=True)}"
+    Bucket.open(url).create("a/b/c", b"1")
+    assert ["c"] == [entry.key for entry in Bucket.open(f"{url}/a/b").list()]
+    assert ([], Outcome.EXISTS_DIFFERENT) == (Bucket.open(f"{url}/a/c").list(), Bucket.open(f"{url}/a").create("b/c", b"2"))
 
 
 @pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/../b", ".hidden", "a\\b", "a\nb", "a" * 1025])

@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from capd.recording.bucket.location import Options, parse
@@ -76,11 +76,13 @@ class Ceph:
         port: where it speaks TLS on 127.0.0.1.
         plain_port: where it speaks HTTP.
         authority: PEM to trust.
+        shared: buckets that tests share, by whether they lock objects.
     """
 
     port: int
     plain_port: int
     authority: Path
+    shared: dict[bool, str] = field(default_factory=dict)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -97,6 +99,12 @@ class Ceph:
         """Give signed requests about one bucket."""
         options = Options(endpoint=f"https://127.0.0.1:{self.port}", region="us-east-1", ca_file=self.authority)
         return SignedRequests(parse(f"s3://{bucket}"), options, self.environment)
+
+    def url(self, *, lock: bool = False) -> str:
+        """Give the URL of an empty part of a bucket that others use too: making a bucket takes half a second."""
+        if lock not in self.shared:
+            self.shared[lock] = self.make("shared", lock=lock)
+        return f"s3://{self.shared[lock]}/part/{uuid.uuid4().hex[:12]}"
 
     def make(self, name: str, *, lock: bool = False, retention: tuple[str, int] | None = None) -> str:
         """Make a bucket and give its name: the words of `name` and something unique.

@@ -1,0 +1,227 @@
+"""The shipper: the role that brings the recording off this host.
+
+What lives here: its process: confinement, signals, the thread that works, its status. What must not: the work (shipping.py),
+how a bucket is talked to (recording/bucket/).
+
+It reads sealed segments, asks the bucket, and writes its own directory; it may remove segments, and nothing else of the
+recording can it change. It holds nothing that it could not find again after `kill -9`. The thread that works may hang in a
+request for as long as the network lets it; the other one writes the status and ends the process when it is told to.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from contextlib import suppress
+from typing import Final
+from uuid import UUID
+
+from capd.daemon import recorder_user
+from capd.daemon.configuration import Configuration
+from capd.daemon.confinement import INTERNET, confine
+from capd.daemon.errors import SandboxError
+from capd.daemon.landlock import KEEP_FILES, KEEP_TREE, REMOVE, restrict
+from capd.daemon.lock import InstanceLock
+from capd.daemon.shipper_local import Limits, Memory
+from capd.daemon.shipper_pace import Backoff, DiskTrend, Throttle
+from capd.daemon.shipper_status import describe
+from capd.daemon.shipping import Progress, Shipping, failed, succeeded
+from capd.daemon.state_directory import read_host
+from capd.recording.bucket import Bucket, Kind, Options
+from capd.recording.bucket.errors import BucketError
+from capd.recording.bucket.signed import ObjectLock
+from capd.recording.durable import replace_content
+
+POLL_SECONDS: Final = 1.0
+STATUS_SECONDS: Final = 1.0
+LOCK_SECONDS: Final = 3600.0
+"""How often the bucket is asked for its object lock."""
+STOP_SECONDS_MAX: Final = 5.0
+"""How long a request under way is waited for at the end; what it created is found by the next shipper."""
+DAY_NS: Final = 86_400 * 1_000_000_000
+
+
+class Shipper:
+    """One shipper at work for one configuration."""
+
+    def __init__(self, configuration: Configuration, bucket: Bucket, *, host: UUID, confinement: str) -> None:
+        """Prepare; nothing is asked of the bucket yet."""
+        settings = configuration.shipper
+        self._configuration, self._bucket, self._confinement = configuration, bucket, confinement
+        self._stopping = threading.Event()
+        self._memory = Memory(configuration.shipper_dir / "shipped.json", str(bucket), host)
+        self._memory.load()
+        self._backoff = Backoff(settings.retry_seconds_max, random.random)
+        self._trend = DiskTrend()
+        self._retry_at: float | None = None
+        self._object_lock: ObjectLock | BucketError | None = None
+        self._locked_at: float | None = None
+        self._shipping = Shipping(
+            bucket=bucket,
+            segments=configuration.segments_dir,
+            memory=self._memory,
+            limits=limits(configuration),
+            throttle=Throttle(settings.bytes_per_second),
+            pause=self._pause,
+        )
+        self._worker = threading.Thread(target=self._work, name="ship", daemon=True)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the work stands."""
+        return self._shipping.progress
+
+    def run(self) -> None:
+        """Work until `stop`; then wait a little for the request under way, and return."""
+        self._worker.start()
+        while not self._stopping.wait(STATUS_SECONDS):
+            self._write_status("retrying" if self._retry_at is not None else "running")
+        self._worker.join(STOP_SECONDS_MAX)
+        self._write_status("stopped")
+
+    def stop(self) -> None:
+        """Make `run` finish; may be called by a signal handler."""
+        self._stopping.set()
+
+    # -- the thread that works -------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._ask_lock()
+                self._shipping.turn()
+            except (BucketError, OSError) as error:
+                failed(self.progress, error, time.time())
+                with suppress(OSError):
+                    self._shipping.survey()
+                seconds = self._backoff.failed()
+                self._retry_at = time.time() + seconds
+                self._wait(seconds)
+            else:
+                self._backoff.succeeded()
+                succeeded(self.progress)
+                self._retry_at = None
+                self._pause(POLL_SECONDS)
+
+    def _wait(self, seconds: float) -> None:
+        """Wait to try again, and see meanwhile what more has come to wait."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0 and self._pause(min(left, STATUS_SECONDS)):
+            with suppress(OSError):
+                self._shipping.survey()
+
+    def _pause(self, seconds: float) -> bool:
+        return not (self._stopping.wait(seconds) if seconds > 0 else self._stopping.is_set())
+
+    def _ask_lock(self) -> None:
+        """Ask now and then how the bucket protects its objects; that it cannot be asked stops nothing."""
+        now = time.monotonic()
+        if self._bucket.signed is None or (self._locked_at is not None and now - self._locked_at < LOCK_SECONDS):
+            return
+        try:
+            self._object_lock = self._bucket.signed.object_lock()
+        except BucketError as error:
+            if error.transient:
+                raise
+            self._object_lock = error
+        self._locked_at = now
+
+    # -- the status ------------------------------------------------------------------------------------------------------------
+
+    def _write_status(self, state: str) -> None:
+        found = os.statvfs(self._configuration.state_dir)
+        self._trend.sample(time.monotonic(), found.f_bavail * found.f_frsize)
+        status = describe(
+            self.progress,
+            bucket=self._bucket,
+            memory=self._memory,
+            trend=self._trend,
+            reserve_bytes=self._configuration.journal.free_bytes_min,
+            object_lock=self._object_lock,
+            now=time.time(),
+        )
+        retry = None if self._retry_at is None else round(max(0.0, self._retry_at - time.time()), 1)
+        status |= {"state": state, "pid": os.getpid(), "time": time.time(), "retry_seconds": retry}
+        status |= {"confinement": self._confinement}
+        with suppress(OSError):  # the status is late then, and `capd status` says so
+            replace_content(
+                self._configuration.shipper_status_file, json.dumps(status, indent=1).encode(), mode=0o644, sync=False
+            )
+
+
+def limits(configuration: Configuration) -> Limits:
+    """Give how long local copies stay."""
+    local = configuration.local
+    age_ns = None if local.days is None else local.days * DAY_NS
+    return Limits(age_ns_max=age_ns, bytes_max=local.bytes_max, free_bytes_min=local.free_bytes_min)
+
+
+def open_bucket(configuration: Configuration, *, retries: int = 0) -> Bucket:
+    """Give the configured bucket; nothing is asked of it yet.
+
+    Args:
+        configuration: has a `bucket_url`.
+        retries: how often a request that only reads is repeated. The shipper repeats its turns instead.
+
+    Raises:
+        BucketError: the URL or the options cannot be used.
+    """
+    assert configuration.bucket_url is not None
+    section = configuration.bucket
+    options = Options(
+        endpoint=section.endpoint,
+        region=section.region,
+        ca_file=section.ca_file,
+        allow_http=section.allow_http,
+        timeout_seconds=section.timeout_seconds,
+        retries=retries,
+    )
+    return Bucket.open(configuration.bucket_url, options)
+
+
+def run_shipper(configuration: Configuration) -> None:
+    """Be the shipper until SIGTERM or SIGINT. The directories must have been prepared.
+
+    Raises:
+        CapdError: it cannot start; no segment is touched.
+    """
+    bucket = open_bucket(configuration)
+    user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
+    confine(user.uid, user.gid, families=INTERNET, who="shipper")
+    confinement = f"user {user.name}, system calls, {_restrict_files(configuration, bucket)}"
+    os.umask(0o027)
+    lock = InstanceLock(configuration.shipper_dir / "lock").acquire()
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda _number, _frame: stopped.set())
+    host = read_host(configuration.host_file)
+    while host is None and not stopped.wait(POLL_SECONDS):
+        host = read_host(configuration.host_file)
+    if host is not None:
+        shipper = Shipper(configuration, bucket, host=host, confinement=confinement)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda _number, _frame: shipper.stop())
+        if stopped.is_set():
+            shipper.stop()
+        shipper.run()
+    lock.release()
+
+
+def _restrict_files(configuration: Configuration, bucket: Bucket) -> str:
+    """Give up writing but where it has to; say what was given up. Threads that exist already would not be held by it."""
+    places = {
+        configuration.shipper_dir: KEEP_FILES,
+        configuration.shipper_runtime_dir: KEEP_FILES,
+        configuration.segments_dir: REMOVE,
+    }
+    if bucket.location.kind is Kind.LOCAL:
+        places[bucket.location.directory] = KEEP_TREE
+    try:
+        restrict(places)
+    except SandboxError as error:
+        return f"not files ({error})"
+    return "files"
