@@ -1,0 +1,239 @@
+"""What is masked in PostgreSQL: message by message, as decoders/postgresql tells them.
+
+What lives here: passwords and keys of the protocol, columns of rows and of COPY by name, what errors repeat. What must not:
+parsing of the protocol; a message comes with its exact bytes.
+
+A column is masked in rows, in text and binary. Where a statement compares it or sets it, in a literal or a parameter,
+nobody can say on the wire which column a value belongs to: there, secrets and identifiers are recognised by their form,
+and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from capd.enforcer.masking.copy_columns import CopyMask
+from capd.enforcer.masking.place import FILLER, Place
+from capd.enforcer.masking.rules import Rules, plain_key
+from capd.enforcer.masking.scanner import Scanner
+from capd.enforcer.masking.values import Value, Values, hidden
+
+HEADER_BYTES: Final = 5
+_LENGTHS: Final = struct.Struct(">I")
+_COUNT: Final = struct.Struct(">H")
+_VALUE: Final = struct.Struct(">i")
+CREDENTIALS: Final = {
+    "PasswordMessage": HEADER_BYTES,
+    "SASLResponse": HEADER_BYTES,
+    "GSSResponse": HEADER_BYTES,
+    "AuthenticationMD5Password": 9,
+    "AuthenticationGSSContinue": 9,
+    "AuthenticationSASLContinue": 9,
+    "AuthenticationSASLFinal": 9,
+    "BackendKeyData": 9,
+    "CancelRequest": 12,
+}
+"""Messages that authenticate, and where in them what does so begins. A SCRAM exchange holds no password, but enough to try
+some."""
+_MECHANISM: Final = re.compile(rb".{5}[A-Z0-9\-]{1,32}\x00", re.DOTALL)
+UNKNOWN_COLUMNS: Final = "column, names lost"
+_FAILING_ROW: Final = re.compile(rb"(?i)(?:failing row contains|key) \(")
+
+
+class PostgresqlMask:
+    """Both directions of one connection."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._copy: CopyMask | None = None
+        self._statement = ""
+        self._long: list[Place] = []
+
+    @property
+    def watchful(self) -> bool:
+        """Whether messages have to be judged though the prefilter finds nothing in them."""
+        return bool(self._rules.columns)
+
+    def message(self, kind: str, fields: Mapping[str, object], raw: bytes, start: int, *, whole: bool = True) -> list[Place]:
+        """Judge a message.
+
+        Args:
+            kind: its type, or `rows`.
+            fields: as decoded, or of the record.
+            raw: its bytes, of several rows all; of one with a hole what is there.
+            start: offset of the first of them.
+            whole: whether they are all.
+        """
+        credential = CREDENTIALS.get(kind)
+        if credential is not None:
+            at = min(credential, len(raw))
+            return [Place(start + at, start + len(raw), "credential", f"message {kind}")]
+        if kind == "SASLInitialResponse":
+            named = _MECHANISM.match(raw)
+            at = named.end() if named else min(HEADER_BYTES, len(raw))
+            return [Place(start + at, start + len(raw), "credential", f"message {kind}")]
+        if kind in ("rows", "DataRow"):
+            return self._rows(fields, raw, start, whole=whole)
+        if kind == "CopyData":
+            return self._copied(fields, raw, start, whole=whole)
+        places = self._text(raw, start)
+        if kind in ("Query", "Parse"):
+            self._statement = str(fields.get("sql") or "")
+        elif kind in ("CopyInResponse", "CopyOutResponse", "CopyBothResponse"):
+            self._begin_copy(fields)
+        elif kind in ("CopyDone", "CopyFail", "CommandComplete", "ReadyForQuery"):
+            self._copy = None
+        elif kind in ("ErrorResponse", "NoticeResponse") and self._rules.columns:
+            places += self._report(raw, start)
+        elif kind == "StartupMessage":
+            places += self._parameters(raw, start)
+        return places
+
+    def masked_columns(self, columns: object) -> dict[int, str] | None:
+        """Give the masked ones of a result by index; None when its columns are not known."""
+        if not isinstance(columns, Sequence) or not columns:
+            return None
+        found: dict[int, str] = {}
+        for index, column in enumerate(columns):
+            name = str(column.get("name")).lower() if isinstance(column, Mapping) else ""
+            if name in self._rules.columns:
+                found[index] = f"column {name}"
+        return found
+
+    def shown(self, fields: Mapping[str, Value], values: Values) -> dict[str, Value]:
+        """Give the fields of a record of rows with their cells masked by the same rules."""
+        masked = self.masked_columns(fields.get("columns")) if self._rules.columns else {}
+        rows = fields.get("rows")
+        shown: list[Value] = []
+        for row in rows if isinstance(rows, Sequence) else ():
+            cells = row if isinstance(row, Sequence) else ()
+            shown.append(
+                [
+                    _hidden(cell) if masked is None or index in masked else _shown(cell, values)
+                    for index, cell in enumerate(cells)
+                ]
+            )
+        return {**fields, "rows": shown}
+
+    def _rows(self, fields: Mapping[str, object], raw: bytes, start: int, *, whole: bool) -> list[Place]:
+        masked = self.masked_columns(fields.get("columns")) if self._rules.columns else {}
+        if self._rules.columns and not whole:
+            # A row that is not all there cannot be walked through.
+            return (
+                [Place(start, start + len(raw), "column", UNKNOWN_COLUMNS)]
+                if masked is None or masked
+                else self._text(raw, start)
+            )
+        if not whole:
+            return self._text(raw, start)
+        looks = self._rules.may_hold(raw)
+        places: list[Place] = []
+        for row_start, row_end in _each(raw):
+            at = row_start + HEADER_BYTES
+            for index, begin, end in _cells(raw, row_start, row_end):
+                at = end
+                rule = UNKNOWN_COLUMNS if masked is None else masked.get(index)
+                if rule is not None:
+                    places.append(Place(start + begin, start + end, "column", rule))
+                elif looks:
+                    places += self._text(raw[begin:end], start + begin)
+            rest = raw[at:row_end]
+            if len(rest) > _VALUE.size and (masked is None or masked):
+                # What is left of a row whose values do not add up.
+                places.append(Place(start + at, start + row_end, "column", UNKNOWN_COLUMNS))
+            elif looks:
+                places += self._text(rest, start + at)
+        return places
+
+    def _copied(self, fields: Mapping[str, object], raw: bytes, start: int, *, whole: bool) -> list[Place]:
+        header = 0 if fields.get("offset") else HEADER_BYTES
+        places = self._text(raw[header:], start + header)
+        if self._rules.columns and self._copy is None:
+            self._copy = CopyMask("", self._rules.columns, binary=True)
+        if self._copy is not None and self._copy.masks:
+            if not whole:
+                self._copy.lose()
+            places = [*self._copy.feed(raw[header:], start + header), *places]
+        return places
+
+    def _begin_copy(self, fields: Mapping[str, object]) -> None:
+        if self._rules.columns:
+            self._copy = CopyMask(self._statement, self._rules.columns, binary=fields.get("format") != "text")
+
+    def _report(self, raw: bytes, start: int) -> list[Place]:
+        """Errors repeat values: the detail of a broken constraint has those of the row, or of the key."""
+        places: list[Place] = []
+        at = HEADER_BYTES
+        while at < len(raw) and raw[at]:
+            end = raw.find(b"\0", at)
+            end = len(raw) if end < 0 else end
+            found = _FAILING_ROW.search(raw, at + 1, end)
+            if found is not None:
+                places.append(Place(start + found.end(), start + end, "column", "column in an error"))
+            at = end + 1
+        return places
+
+    def _parameters(self, raw: bytes, start: int) -> list[Place]:
+        places: list[Place] = []
+        at = 8
+        while at < len(raw) and raw[at]:
+            name_end = raw.find(b"\0", at)
+            end = raw.find(b"\0", name_end + 1) if name_end >= 0 else -1
+            if end < 0:
+                break
+            name = raw[at:name_end].decode("latin-1")
+            if plain_key(name) in self._rules.keys:
+                places.append(Place(start + name_end + 1, start + end, "credential", "key of the startup message"))
+            at = end + 1
+        return places
+
+    def _text(self, data: bytes, start: int) -> list[Place]:
+        return Scanner(self._rules, start).feed(data, final=True) if self._rules.may_hold(data) else []
+
+
+def _each(raw: bytes) -> list[tuple[int, int]]:
+    """Give where the rows of a span begin and end; what stands between them is not touched."""
+    rows: list[tuple[int, int]] = []
+    at = 0
+    while at + HEADER_BYTES <= len(raw):
+        end = min(at + 1 + _LENGTHS.unpack_from(raw, at + 1)[0], len(raw))
+        if end <= at + 1:
+            break
+        if raw[at] == ord("D"):
+            rows.append((at, end))
+        at = end
+    return rows
+
+
+def _cells(raw: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
+    """Give index, begin and end of the values of a row that are there; one that is cut off ends with the row."""
+    cells: list[tuple[int, int, int]] = []
+    at = start + HEADER_BYTES
+    if at + _COUNT.size > end:
+        return cells
+    (count,) = _COUNT.unpack_from(raw, at)
+    at += _COUNT.size
+    for index in range(count):
+        if at + _VALUE.size > end:
+            break
+        (length,) = _VALUE.unpack_from(raw, at)
+        at += _VALUE.size
+        if length > 0:
+            cells.append((index, at, min(at + length, end)))
+            at += length
+    return cells
+
+
+def _hidden(cell: Value) -> Value:
+    if isinstance(cell, Mapping) and isinstance(cell.get("binary"), str):
+        return {"binary": FILLER.hex() * (len(str(cell["binary"])) // 2)}
+    return cell if isinstance(cell, Mapping) else hidden(cell)
+
+
+def _shown(cell: Value, values: Values) -> Value:
+    if isinstance(cell, Mapping) and isinstance(cell.get("binary"), str):
+        return {"binary": values.data(bytes.fromhex(str(cell["binary"]))).hex()}
+    return values.value(cell)
