@@ -1,4 +1,4 @@
-"""What the reading verbs share on the command line: options, usage errors with a corrected command, finding the recording.
+"""What the reading verbs share on the command line: options, usage errors with a corrected command.
 
 What lives here: click plumbing. What must not: what a verb does.
 """
@@ -6,23 +6,12 @@ What lives here: click plumbing. What must not: what a verb does.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from collections.abc import Sequence
+from typing import IO, Any
 
 import click
 
 from capd.cli import moments
-from capd.daemon import locations
-from capd.daemon.errors import ConfigurationError
-from capd.recording.errors import on_disk
-
-if TYPE_CHECKING:
-    from capd.recording.archive import Archive
-
-Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class CorrectedUsageError(click.UsageError):
@@ -84,63 +73,7 @@ class Moment(click.ParamType[str]):
         return str(value)
 
 
-def reads_recording(decorated: Decorated) -> Decorated:
-    """Add --config and --state-dir."""
-    for option in (
-        click.option("--state-dir", metavar="DIR", help="Read this directory instead, such as a copy from another host."),
-        click.option(
-            "--config", metavar="FILE", help="Configuration that names the state_dir (else CAPD_CONFIG, /etc/capd/capd.toml)."
-        ),
-    ):
-        decorated = option(decorated)
-    return decorated
-
-
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are documented in docs/json.md.")
-
-
-def state_directory(config: str | None, state_dir: str | None) -> Path:
-    """Say where the recording is, reading only `state_dir` of the configuration: checking all of it takes longer than a replay.
-
-    Raises:
-        ConfigurationError: the configuration cannot be read, or its `state_dir` is no path.
-    """
-    if state_dir is not None:
-        return Path(state_dir)
-    path = locations.configuration_file(config)
-    if path is None:
-        return locations.STATE_DIRECTORY
-    named = locations.read_toml(path).get("state_dir", str(locations.STATE_DIRECTORY))
-    if not isinstance(named, str) or not named.startswith("/"):
-        raise ConfigurationError(f"{path}: state_dir must be an absolute path")
-    return Path(named)
-
-
-@contextmanager
-def open_archive(config: str | None, state_dir: str | None) -> Iterator[Archive]:
-    """Open the recording for reading; where only segments were brought along, make an index of them in a temporary directory.
-
-    Raises:
-        CapdError: there is none, it may not be read, or it is damaged.
-    """
-    from capd.recording.archive import Archive  # noqa: PLC0415 - `--help` must not pay for it
-    from capd.recording.index import Index  # noqa: PLC0415 - as above
-
-    with ExitStack() as held:
-        archive = held.enter_context(Archive(state_directory(config, state_dir)))
-        with on_disk("read", archive.segments):
-            bare = not archive.index_path.exists()
-            recorded = bare and any(archive.segments.iterdir())
-        if bare:
-            # Right after the first start there is neither index nor segment: nothing was recorded, which is no error.
-            place = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-")))
-            archive.index_path = place / archive.index_path.name
-        if recorded:
-            click.echo(f"capd: no index in {archive.directory}; making one of its segments for this command", err=True)
-        if bare:
-            for damaged in Index.rebuild(archive.index_path, archive.segments):
-                click.echo(f"capd: {damaged} is damaged: what is in it may not be found", err=True)
-        yield archive
 
 
 def moment(text: str | None, *, origin_ns: int | None = None) -> int | None:

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from capd.cli.options import CorrectedUsageError, Moment, Verb, moment, open_archive, reads_recording
+from capd.cli.options import CorrectedUsageError, Moment, Verb, moment
 from capd.cli.pattern import Pattern
+from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.playback import Choice
 from capd.cli.replay_forms import Request, write_json, write_raw, write_text
 from capd.cli.screen import reader_may_leave
 from capd.recording.record import Direction
 
 if TYPE_CHECKING:
-    from capd.recording.archive import Archive
+    from capd.recording.reading import Readable
     from capd.recording.rows import SessionRow
 
 WRITERS = {"text": write_text, "json": write_json, "raw": write_raw}
@@ -70,8 +71,7 @@ def command(
     speed: float | None,
     full: bool,
     force: bool,
-    config: str | None,
-    state_dir: str | None,
+    place: Place,
 ) -> int:
     """Show what was said in a session.
 
@@ -86,7 +86,7 @@ def command(
     )
     status = 0
     pattern = None if grep is None else Pattern(grep)
-    with reader_may_leave(), open_archive(config, state_dir) as archive:
+    with reader_may_leave(), open_recording(place) as archive:
         row = archive.index.session(identity)
         request = Request(
             choice=Choice(direction=None if direction is None else Direction[direction.upper()], at=at, pattern=pattern),
@@ -101,7 +101,7 @@ def command(
     return status  # noqa: RET504 - the block may end before it is set
 
 
-def _begin(archive: Archive, row: SessionRow, start: str | None, at: int | None) -> int | None:
+def _begin(archive: Readable, row: SessionRow, start: str | None, at: int | None) -> int | None:
     """Give where to begin reading; with --at that is where the message's exchange began, to spare reading all before it."""
     if start is not None or at is None:
         return moment(start, origin_ns=row.started_ns)

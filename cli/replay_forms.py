@@ -28,7 +28,7 @@ from capd.recording.errors import CapdError, ExitStatus
 from capd.recording.record import Direction, Kind, Record
 
 if TYPE_CHECKING:
-    from capd.recording.archive import Archive
+    from capd.recording.reading import Readable
     from capd.recording.rows import SessionRow
 
 Records = Callable[[Callable[[], None]], Iterator[Record]]
@@ -79,7 +79,7 @@ class Pace:
             self._sleep(min(pause, PAUSE_SECONDS_MAX))
 
 
-def write_text(archive: Archive, row: SessionRow, request: Request) -> int:
+def write_text(archive: Readable, row: SessionRow, request: Request) -> int:
     """Write the transcript; gives the exit status."""
     screen = standard_output()
     session = row.to_json()
@@ -134,7 +134,7 @@ def _found(row: SessionRow, choice: Choice, playback: Playback) -> int:
     return ExitStatus.OK
 
 
-def write_json(archive: Archive, row: SessionRow, request: Request) -> int:
+def write_json(archive: Readable, row: SessionRow, request: Request) -> int:
     """Write one JSON object a record; gives the exit status."""
     screen = standard_output()
     pace = Pace(request.speed)
@@ -163,7 +163,7 @@ def _chosen(record: Record, choice: Choice) -> bool:
     )
 
 
-def write_raw(archive: Archive, row: SessionRow, request: Request) -> int:
+def write_raw(archive: Readable, row: SessionRow, request: Request) -> int:
     """Write the application bytes of one direction and nothing else; gives the exit status, 1 if a byte is missing."""
     direction = _only_direction(row, request)
     if sys.stdout.isatty() and not request.force:
@@ -205,7 +205,7 @@ def _only_direction(row: SessionRow, request: Request) -> Direction:
     )
 
 
-def _records_of(archive: Archive, row: SessionRow, request: Request) -> Records:
+def _records_of(archive: Readable, row: SessionRow, request: Request) -> Records:
     """Give what reads the session's records, calling a function whenever nothing more is there for now."""
 
     def read(idle: Callable[[], None]) -> Iterator[Record]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, cast
 from capd.recording.record import Value
 
 if TYPE_CHECKING:
-    from capd.recording.index import Index
+    from capd.recording.reading import Finder
     from capd.recording.rows import RunRow, SessionRow
 
 # Worst first. A run of which one session is partial is partial.
@@ -20,7 +20,7 @@ VERDICTS: Final = ("partial", "opaque", "complete")
 SESSIONS_ASKED_MAX: Final = 200
 
 
-def described(index: Index, row: RunRow) -> dict[str, Value]:
+def described(index: Finder, row: RunRow) -> dict[str, Value]:
     """Give the object of a run."""
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
 

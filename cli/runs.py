@@ -12,7 +12,8 @@ import click
 from capd.cli import summary
 from capd.cli.facts import Facts, mapping, sequence, text, text_of
 from capd.cli.line import Span, Style
-from capd.cli.options import Moment, Verb, as_json, moment, open_archive, reads_recording
+from capd.cli.options import Moment, Verb, as_json, moment
+from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.run_summary import described
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.summary import json_array, short_ids
@@ -36,13 +37,13 @@ COLUMNS = (
 @click.option("--limit", type=click.IntRange(min=1), default=100, show_default=True, help="At most so many, the latest.")
 @as_json
 @reads_recording
-def command(*, since: str | None, limit: int, as_json: bool, config: str | None, state_dir: str | None) -> None:
+def command(*, since: str | None, limit: int, as_json: bool, place: Place) -> None:
     """List runs.
 
     The latest comes last. Times are UTC. A run is as complete as the worst of its sessions; with anything lost that is in none
     of them it is partial. `capd show ID` tells more.
     """
-    with reader_may_leave(), open_archive(config, state_dir) as archive:
+    with reader_may_leave(), open_recording(place) as archive:
         rows = reversed(archive.index.runs(limit=limit))
         since_ns = moment(since)
         chosen = [row for row in rows if since_ns is None or row.ended_ns is None or row.ended_ns >= since_ns]

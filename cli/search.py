@@ -11,7 +11,8 @@ import click
 
 from capd.cli.facts import Facts, number, sequence, sequence_of, text
 from capd.cli.line import EMPTY, Line, Span, Style
-from capd.cli.options import Moment, Verb, as_json, moment, open_archive, reads_recording
+from capd.cli.options import Moment, Verb, as_json, moment
+from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.summary import json_array, short_ids, target
 from capd.cli.transcript import ARROWS
@@ -43,8 +44,7 @@ def command(
     until: str | None,
     limit: int,
     as_json: bool,
-    config: str | None,
-    state_dir: str | None,
+    place: Place,
 ) -> int:
     """Find what was said.
 
@@ -53,7 +53,7 @@ def command(
     """
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
 
-    with reader_may_leave(), open_archive(config, state_dir) as archive:
+    with reader_may_leave(), open_recording(place) as archive:
         index = archive.index
         chosen = SessionFilter(
             run=None if run is None else index.run(run).run,

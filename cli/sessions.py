@@ -12,7 +12,8 @@ import click
 from capd.cli import summary
 from capd.cli.facts import Facts, mapping, number, text
 from capd.cli.line import Span, Style
-from capd.cli.options import Moment, Verb, as_json, moment, open_archive, reads_recording
+from capd.cli.options import Moment, Verb, as_json, moment
+from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.summary import json_array, short_ids
 from capd.cli.table import Cell, Column, lay_out
@@ -55,8 +56,7 @@ def command(
     completeness: str | None,
     limit: int,
     as_json: bool,
-    config: str | None,
-    state_dir: str | None,
+    place: Place,
 ) -> None:
     """List sessions.
 
@@ -64,7 +64,7 @@ def command(
     """
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
 
-    with reader_may_leave(), open_archive(config, state_dir) as archive:
+    with reader_may_leave(), open_recording(place) as archive:
         index = archive.index
         chosen = SessionFilter(
             run=None if run is None else index.run(run).run,

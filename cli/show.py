@@ -14,7 +14,8 @@ from capd.cli import process_tree, sessions
 from capd.cli.facts import Facts, mapping, sequence, text, text_of
 from capd.cli.line import EMPTY, Line, Span, Style, line
 from capd.cli.moments import rfc3339
-from capd.cli.options import Verb, as_json, open_archive, reads_recording
+from capd.cli.options import Verb, as_json
+from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.run_summary import described
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.session_story import Story
@@ -24,7 +25,7 @@ from capd.recording.errors import UnknownSessionError
 from capd.recording.record import Kind, Record, Value
 
 if TYPE_CHECKING:
-    from capd.recording.archive import Archive
+    from capd.recording.reading import Readable
     from capd.recording.rows import RunRow, SessionRow
 
 
@@ -32,14 +33,14 @@ if TYPE_CHECKING:
 @click.argument("identity", metavar="ID")
 @as_json
 @reads_recording
-def command(*, identity: str, as_json: bool, config: str | None, state_dir: str | None) -> None:
+def command(*, identity: str, as_json: bool, place: Place) -> None:
     """Show a session or a run in short.
 
     ID is that of a session or a run, or its beginning, or the name of a run. Of a run it shows the tree of its processes and
     its sessions; of a session whom it was with, how TLS became readable, its gaps, and whether its record is whole and if
     not, why.
     """
-    with reader_may_leave(), open_archive(config, state_dir) as archive:
+    with reader_may_leave(), open_recording(place) as archive:
         try:
             _show_session(archive, archive.index.session(identity), as_json=as_json)
         except UnknownSessionError:
@@ -50,7 +51,7 @@ def command(*, identity: str, as_json: bool, config: str | None, state_dir: str 
             _show_run(archive, run, as_json=as_json)
 
 
-def _show_session(archive: Archive, row: SessionRow, *, as_json: bool) -> None:
+def _show_session(archive: Readable, row: SessionRow, *, as_json: bool) -> None:
     story = Story()
     for record in archive.records(row.session):
         story.feed(record)
@@ -66,7 +67,7 @@ def _show_session(archive: Archive, row: SessionRow, *, as_json: bool) -> None:
     screen.write([line(f"next: capd replay {row.session}", Style.FAINT)])
 
 
-def _show_run(archive: Archive, row: RunRow, *, as_json: bool) -> None:
+def _show_run(archive: Readable, row: RunRow, *, as_json: bool) -> None:
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
 
     found = archive.index.sessions(SessionFilter(run=row.run), limit=None)

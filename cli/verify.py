@@ -17,7 +17,8 @@ import click
 
 from capd.cli import moments
 from capd.cli.line import Line, Span, Style, line
-from capd.cli.options import Verb, as_json, open_archive, reads_recording, state_directory
+from capd.cli.options import CorrectedUsageError, Verb, as_json
+from capd.cli.place import Place, open_archive, reads_recording, state_directory
 from capd.cli.screen import Screen, reader_may_leave, standard_output
 from capd.cli.summary import size, to_json
 from capd.cli.verify_report import Report, Told, describe, jumps_of, told_of_host
@@ -26,7 +27,7 @@ from capd.recording.errors import CapdError, ExitStatus, NothingRecordedError, U
 if TYPE_CHECKING:
     from capd.recording.archive import Archive
     from capd.recording.evidence.hosts import Trust
-    from capd.recording.evidence.shelf import DirectoryShelf
+    from capd.recording.evidence.shelf import DirectoryShelf, Shelf
     from capd.recording.verify import FileReport
 
 SEGMENTS = "segments"
@@ -62,8 +63,7 @@ def command(
     keys: Sequence[Path],
     pins: Path | None,
     as_json: bool,
-    config: str | None,
-    state_dir: str | None,
+    place: Place,
 ) -> int:
     """Check that the record is whole.
 
@@ -78,7 +78,7 @@ def command(
     with reader_may_leave():
         screen = standard_output()
         report = Report()
-        for told in _checked(report, what, records=records, keys=keys, pins=pins, config=config, state_dir=state_dir):
+        for told in _checked(report, what, records=records, keys=keys, pins=pins, place=place):
             if not as_json:
                 screen.write(finding_lines(told))
         if as_json:
@@ -96,22 +96,39 @@ def _checked(
     records: bool,
     keys: Sequence[Path],
     pins: Path | None,
-    config: str | None,
-    state_dir: str | None,
+    place: Place,
 ) -> Iterator[Told]:
     """Check what was asked for, put it into the report, and give each thing that has something to be told."""
     from capd.recording.verify import verify_files  # noqa: PLC0415 - `--help` must not pay for it
 
     if what is not None and not (Path(what).exists() or "/" in what or what.endswith(".seg")):
-        with open_archive(config, state_dir) as archive:
+        with open_archive(place) as archive:
             for checked in _of_one(archive, _identity(archive, what), report):
                 yield report.take_content(checked)
         return
-    shelf = _shelf(state_directory(config, state_dir) if what is None else Path(what))
+    if place.bucket is not None:
+        yield from _evidence(_bucket(place.bucket, what, records=records), report, keys, pins)
+        return
+    shelf = _shelf(state_directory(place) if what is None else Path(what))
     yield from _evidence(shelf, report, keys, pins)
     if records:
         for checked in verify_files(shelf.directory / one.key for host in report.hosts for one in host.segments):
             yield report.take_content(checked)
+
+
+def _bucket(url: str, what: str | None, *, records: bool) -> Shelf:
+    """Give the bucket, of which all is checked.
+
+    Raises:
+        CorrectedUsageError: more was asked for than a bucket can be asked.
+        BucketUrlError: it is none.
+    """
+    from capd.recording.bucket import Bucket  # noqa: PLC0415 - see above
+
+    if what is not None or records:
+        named = what or "--records"
+        raise CorrectedUsageError(f"with --bucket all evidence is checked, and {named} cannot be used", f"capd verify --bucket {url}")
+    return Bucket.open(url)
 
 
 def _shelf(place: Path) -> DirectoryShelf:
@@ -132,7 +149,7 @@ def _shelf(place: Path) -> DirectoryShelf:
     return shelf
 
 
-def _evidence(shelf: DirectoryShelf, report: Report, keys: Sequence[Path], pins: Path | None) -> Iterator[Told]:
+def _evidence(shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | None) -> Iterator[Told]:
     from capd.recording.evidence import pins as memory  # noqa: PLC0415 - see above
     from capd.recording.evidence.hosts import Trust, verify_shelf  # noqa: PLC0415 - see above
     from capd.recording.keys import read_public  # noqa: PLC0415 - see above

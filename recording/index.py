@@ -42,11 +42,11 @@ from capd.recording.index_schema import (
 )
 from capd.recording.index_search import SessionFilter, find_messages, session_conditions
 from capd.recording.projection import Changes, Projection
+from capd.recording.reading import LISTED_DEFAULT
 from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
-LISTED_DEFAULT: Final = 100
 MATCHES_SHOWN: Final = 5
 _SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
 EXCHANGE_LOOKED_BACK: Final = 1_000

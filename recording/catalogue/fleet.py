@@ -17,17 +17,18 @@ import duckdb
 from capd.recording.bucket import Bucket
 from capd.recording.catalogue.filesystem import SCHEME, BucketFilesystem
 from capd.recording.catalogue.layout import Part, day_of, day_prefix, parse_key, table_prefix
-from capd.recording.catalogue.questions import RUNS_VIEW, SEARCHED, SESSIONS_VIEW, terms_of
+from capd.recording.catalogue.questions import PROCESSES, RUNS_VIEW, SEARCHED, SESSIONS_VIEW, terms_of
 from capd.recording.catalogue.schema import TABLES
 from capd.recording.catalogue.snippet import snippet
 from capd.recording.errors import AmbiguousSessionError, UnknownSessionError
 from capd.recording.identity import identities_from, unix_ms_of
-from capd.recording.index import LISTED_DEFAULT, MATCHES_SHOWN
-from capd.recording.index_columns import run_from, session_from
+from capd.recording.index import MATCHES_SHOWN
+from capd.recording.index_columns import process_from, run_from, session_from
 from capd.recording.index_schema import RUNS, SESSIONS
 from capd.recording.index_search import SessionFilter, session_conditions
+from capd.recording.reading import LISTED_DEFAULT
 from capd.recording.record import Direction
-from capd.recording.rows import Hit, RunRow, SessionRow
+from capd.recording.rows import Hit, ProcessRow, RunRow, SessionRow
 
 DAYS_LISTED_MAX: Final = 62
 """A question over more days lists the whole table: one listing of everything is then less than one for each day."""
@@ -112,6 +113,11 @@ class Fleet:
         if len(rows) > 1:
             raise AmbiguousSessionError(str(text), [str(row.run) for row in rows], "run")
         return rows[0]
+
+    def processes(self, run: UUID) -> list[ProcessRow]:
+        """Give the processes of a run, in the order in which they were seen."""
+        self._prepare("process_parts", "processes", self._days_from(run))
+        return [process_from(row) for row in self._ask(PROCESSES, [str(run)])]
 
     def search(self, text: str, where: SessionFilter | None = None, *, limit: int = LISTED_DEFAULT) -> list[Hit]:
         """Give the messages that hold all words of a text, latest first; arguments as those of an index."""

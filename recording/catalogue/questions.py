@@ -46,10 +46,19 @@ RUNS_VIEW: Final = f"""
     CREATE OR REPLACE TEMP VIEW runs AS
     SELECT run, any_value(run_name) AS name, to_json(any_value(labels)) AS labels, {_PRINCIPAL} AS principal,
         to_json(any_value(command)) AS command, any_value(cwd) AS cwd, any_value(cgroup) AS cgroup,
-        bool_or(adopted) AS adopted, any_value(host) AS host, min(started_ns) AS started, max(ended_ns) AS ended
+        bool_or(adopted) AS adopted, any_value(host) AS host, min(started_ns) AS started, max(ended_ns) AS ended,
+        json_merge_patch('{{}}', json_object('control_events', max(lost_control_events), 'streams', max(lost_streams),
+            'bytes', max(lost_bytes))) AS lost
     FROM run_parts GROUP BY run
 """  # noqa: S608 - nothing of a user's in it
 """Runs with the columns of the index, from `run_parts`."""
+
+PROCESSES: Final = """
+    SELECT run, pid, start_ns, arg_max(exe, sequence), to_json(arg_max(argv, sequence)), arg_max(uid, sequence),
+        min(seen_ns) AS seen, max(ended_ns), any_value(status)
+    FROM process_parts WHERE run = ? GROUP BY run, pid, start_ns ORDER BY seen, pid
+"""
+"""A run's processes with the columns of the index, from `process_parts`, each with the program that it ran last."""
 
 SEARCHED: Final = "strip_accents(lower(concat_ws(' ', summary, text)))"
 """What words are looked for in: as the index does, without regard to case and accents."""

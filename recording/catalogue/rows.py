@@ -18,7 +18,7 @@ from capd.recording.catalogue.schema import Row
 from capd.recording.index_columns import clean, integer
 from capd.recording.projection import Projection, message_row
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.rows import MessageRow, RunRow, SessionRow
+from capd.recording.rows import MessageRow, ProcessRow, RunRow, SessionRow
 from capd.recording.segment import Footer
 
 VERDICT_KINDS = frozenset({Kind.VERDICT, Kind.APPROVAL, Kind.MASKED})
@@ -47,6 +47,7 @@ class Gathering:
     _sequences: dict[UUID, list[Value]] = field(default_factory=dict)
     _sessions: dict[UUID, SessionRow] = field(default_factory=dict)
     _runs: dict[UUID, RunRow] = field(default_factory=dict)
+    _processes: list[Row] = field(default_factory=list)
     _messages: list[tuple[MessageRow, int]] = field(default_factory=list)
     _verdicts: list[Row] = field(default_factory=list)
     _gaps: list[Row] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Gathering:
         return {
             "segments": self._segments,
             "runs": [_run(row) for row in self._runs.values()],
+            "processes": self._processes,
             "sessions": [_session(row, self._sequences.get(identity, [])) for identity, row in self._sessions.items()],
             "messages": [self._message(row, sequence) for row, sequence in self._messages],
             "verdicts": self._verdicts,
@@ -86,6 +88,7 @@ class Gathering:
         changes = projection.changes()
         self._sessions |= {row.session: row for row in changes.sessions}
         self._runs |= {row.run: row for row in changes.runs}
+        self._processes += [_process(row, sequence) for row in changes.processes]
         for record in taken:
             if record.kind is Kind.MESSAGE:
                 self._messages.append((message_row(record), sequence))
@@ -202,6 +205,22 @@ def _run(row: RunRow) -> Row:
         "adopted": row.adopted,
         "started_ns": integer(row.started_ns),
         "ended_ns": integer(row.ended_ns),
+        **{f"lost_{name}": integer(count) for name, count in row.lost.items()},
+    }
+
+
+def _process(row: ProcessRow, sequence: int) -> Row:
+    return {
+        "run": str(row.run),
+        "pid": integer(row.pid),
+        "start_ns": integer(row.start_ns),
+        "exe": clean(row.exe),
+        "argv": [clean(argument) for argument in row.argv] or None,
+        "uid": integer(row.uid),
+        "seen_ns": integer(row.seen_ns),
+        "ended_ns": integer(row.ended_ns),
+        "status": integer(row.status),
+        "sequence": sequence,
     }
 
 

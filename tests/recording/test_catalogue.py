@@ -82,8 +82,9 @@ def recorded(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> tupl
     run = second[0].body["run"]
     assert isinstance(run, bytes)
     facts: dict[str, Value] = {"run_name": "nightly", "command": ["python3", "agent.py"], "host": HOST.bytes}
+    lost = Record(Kind.MARKER, UUID(bytes=run), START_NS + 1, None, {"name": "run_losses", "streams": 2, "bytes": 77})
     selected = Record(Kind.MARKER, UUID(bytes=run), START_NS, None, {"name": "run", **facts})
-    write(tmp_path / "segments", [[selected, *first, *second[:5]], [*second[5:], *third]])
+    write(tmp_path / "segments", [[selected, lost, *first, *second[:5]], [*second[5:], *third]])
     Index.rebuild(tmp_path / "capd.db", tmp_path / "segments")
     put(bucket, tmp_path / "segments", 1, 1)
     put(bucket, tmp_path / "segments", 2, 2)

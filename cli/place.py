@@ -1,0 +1,145 @@
+"""Where a reading verb finds the recording: on this host, in a copy of its directory, or in a bucket.
+
+What lives here: the options that say so, and opening what they name. What must not: what a verb does with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from capd.cli.options import CorrectedUsageError
+from capd.daemon import locations
+from capd.daemon.errors import ConfigurationError
+from capd.recording.errors import CapdError, ExitStatus, on_disk
+
+if TYPE_CHECKING:
+    from capd.recording.archive import Archive
+    from capd.recording.reading import Readable
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class FleetExtraMissingError(CapdError):
+    """Reading a bucket needs libraries that are not installed."""
+
+    exit_status = ExitStatus.USAGE
+    hint = "install capd with its `fleet` extra: pip install 'capd[fleet]'"
+
+    def __init__(self, module: str) -> None:
+        super().__init__(f"reading from a bucket needs {module}, which is not installed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where the recording is, as the command line says it; None where it does not.
+
+    Attributes:
+        config: configuration file that names the state directory.
+        state_dir: a state directory, or a copy of one.
+        bucket: URL of a bucket.
+    """
+
+    config: str | None = None
+    state_dir: str | None = None
+    bucket: str | None = None
+
+
+_BUCKET = click.option(
+    "--bucket",
+    metavar="URL",
+    help="Read the recordings of all hosts in this bucket instead: s3://, az://, gs:// or a directory.",
+)
+_STATE_DIR = click.option("--state-dir", metavar="DIR", help="Read this directory instead, such as a copy from another host.")
+_CONFIG = click.option(
+    "--config", metavar="FILE", help="Configuration that names the state_dir (else CAPD_CONFIG, /etc/capd/capd.toml)."
+)
+
+
+def reads_recording(decorated: Decorated) -> Decorated:
+    """Add --config, --state-dir and --bucket; the command is given them as one argument, `place`."""
+
+    @wraps(decorated)
+    def placed(*, config: str | None, state_dir: str | None, bucket: str | None, **others: Any) -> Any:  # noqa: ANN401 - click's
+        if bucket is not None and state_dir is not None:
+            raise CorrectedUsageError("--bucket and --state-dir both say where to read", f"capd sessions --bucket {bucket}")
+        return decorated(place=Place(config=config, state_dir=state_dir, bucket=bucket), **others)
+
+    wrapped: Any = placed
+    for option in (_BUCKET, _STATE_DIR, _CONFIG):
+        wrapped = option(wrapped)
+    return wrapped  # type: ignore[no-any-return] # a decorator gives back what it was given
+
+
+def state_directory(place: Place) -> Path:
+    """Say where the recording is, reading only `state_dir` of the configuration: checking all of it takes longer than a replay.
+
+    Raises:
+        ConfigurationError: the configuration cannot be read, or its `state_dir` is no path.
+    """
+    if place.state_dir is not None:
+        return Path(place.state_dir)
+    path = locations.configuration_file(place.config)
+    if path is None:
+        return locations.STATE_DIRECTORY
+    named = locations.read_toml(path).get("state_dir", str(locations.STATE_DIRECTORY))
+    if not isinstance(named, str) or not named.startswith("/"):
+        raise ConfigurationError(f"{path}: state_dir must be an absolute path")
+    return Path(named)
+
+
+@contextmanager
+def open_recording(place: Place) -> Iterator[Readable]:
+    """Open the recording for reading.
+
+    Raises:
+        CapdError: there is none, it may not be read, or it is damaged.
+    """
+    if place.bucket is None:
+        with open_archive(place) as archive:
+            yield archive
+        return
+    from capd.recording.bucket import Bucket  # noqa: PLC0415 - `--help` must not pay for it
+
+    try:
+        from capd.recording.catalogue.archive import FleetArchive  # noqa: PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise FleetExtraMissingError(error.name or "a module") from error
+    with FleetArchive(Bucket.open(place.bucket)) as fleet:
+        yield fleet
+
+
+@contextmanager
+def open_archive(place: Place) -> Iterator[Archive]:
+    """Open a state directory; where only segments were brought along, make an index of them in a temporary directory.
+
+    Raises:
+        CapdError: there is none, it may not be read, or it is damaged.
+    """
+    if place.bucket is not None:
+        raise CorrectedUsageError("this reads a directory, not a bucket", f"capd sessions --bucket {place.bucket}")
+    from capd.recording.archive import Archive  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.recording.index import Index  # noqa: PLC0415 - as above
+
+    with ExitStack() as held:
+        archive = held.enter_context(Archive(state_directory(place)))
+        with on_disk("read", archive.segments):
+            bare = not archive.index_path.exists()
+            recorded = bare and any(archive.segments.iterdir())
+        if bare:
+            # Right after the first start there is neither index nor segment: nothing was recorded, which is no error.
+            directory = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-")))
+            archive.index_path = directory / archive.index_path.name
+        if recorded:
+            click.echo(f"capd: no index in {archive.directory}; making one of its segments for this command", err=True)
+        if bare:
+            for damaged in Index.rebuild(archive.index_path, archive.segments):
+                click.echo(f"capd: {damaged} is damaged: what is in it may not be found", err=True)
+        yield archive

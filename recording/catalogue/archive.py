@@ -1,0 +1,92 @@
+"""The recordings of a fleet in a bucket, as their readers see them: like a host's archive, of all hosts.
+
+What lives here: a session's records over its segments, by ranges. What must not: which sessions there are (fleet.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from uuid import UUID
+
+from capd.recording.bucket import Bucket
+from capd.recording.bucket.errors import ObjectMissingError
+from capd.recording.catalogue.fleet import Fleet
+from capd.recording.errors import CapdError, ExitStatus
+from capd.recording.record import Kind, Record, Value
+from capd.recording.segment import SegmentReader
+from capd.recording.segment.layout import SEALED_SUFFIX
+from capd.recording.segment.source import ObjectSource
+
+
+class FollowBucketError(CapdError):
+    """A bucket is no place to follow a session."""
+
+    exit_status = ExitStatus.USAGE
+    hint = "follow it on its host; what is in the bucket arrives seconds to a minute later"
+
+    def __init__(self) -> None:
+        super().__init__("a session in a bucket cannot be followed")
+
+
+class FleetArchive:
+    """Reads the recordings in a bucket. Use it from one thread."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        """Prepare to read; nothing is asked of the bucket yet."""
+        self._bucket = bucket
+        self._fleet = Fleet(bucket)
+
+    @property
+    def index(self) -> Fleet:
+        """What finds sessions, runs and messages."""
+        return self._fleet
+
+    def records(
+        self,
+        session: UUID,
+        *,
+        follow: bool = False,
+        poll: Callable[[], bool] = lambda: False,  # noqa: ARG002 - a bucket is not followed
+        from_ns: int | None = None,
+        until_ns: int | None = None,
+    ) -> Iterator[Record]:
+        """Give the records of a session, or of a run, in recorded order, each once, fetching only the frames that hold them.
+
+        The arguments are those of a host's archive. Of a segment that is gone there is a GAP record in its place.
+
+        Raises:
+            FollowBucketError: `follow` was asked for.
+            BucketError: the bucket cannot be read.
+            CorruptSegmentError: a segment that has to be read is damaged.
+        """
+        if follow:
+            raise FollowBucketError
+        last_ns = 0
+        for host, day, sequence in self._fleet.segments_of(session):
+            try:
+                with self._open(host, day, sequence) as reader:
+                    for record in reader.records(session, from_ns=from_ns, until_ns=until_ns):
+                        last_ns = record.time_ns
+                        yield record
+            except ObjectMissingError:
+                body: dict[str, Value] = {"position": 0, "length": None, "reason": f"segment {sequence} is missing"}
+                yield Record(Kind.GAP, session, last_ns, None, body)
+
+    def close(self) -> None:
+        """End the reading."""
+        self._fleet.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _open(self, host: UUID, day: date, sequence: int) -> SegmentReader:
+        key = f"host={host}/date={day}/{sequence:012d}{SEALED_SUFFIX}"
+        source = ObjectSource(Path(key), self._bucket.size(key), lambda offset, length: self._bucket.read(key, offset, length))
+        return SegmentReader(source)

@@ -1,0 +1,133 @@
+"""`--bucket`: what the reading verbs say of a bucket is what they say of the directory that was shipped to it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from capd.cli.options import CorrectedUsageError
+from capd.recording.bucket import Bucket
+from capd.recording.bucket.errors import BucketError
+from capd.recording.index import Index
+from capd.recording.segment import SegmentReader
+from tests.cli.conftest import VERBS, Capd
+from tests.cli.recorded import RUN, Recording
+
+pytest.importorskip("duckdb", reason="the fleet extra is not installed")
+
+from capd.recording.catalogue.archive import FollowBucketError
+from capd.recording.catalogue.layout import day_of
+from capd.recording.catalogue.writing import Candidate, CatalogueWriter
+
+LATE_NS = 1 << 62
+
+
+@pytest.fixture
+def bucket(recorded: Recording, tmp_path: Path) -> Bucket:
+    """Give a bucket to which the recording was shipped, with its catalogue."""
+    recorded.close()
+    (tmp_path / "bucket").mkdir()
+    bucket = Bucket.open(str(tmp_path / "bucket"))
+    paths = {int(path.stem): path for path in sorted((recorded.state_dir / "segments").glob("*.seg"))}
+    candidates = []
+    for sequence, path in paths.items():
+        with SegmentReader(path) as reader:
+            header = reader.header
+        bucket.create(f"host={header.host}/date={day_of(header.created_ns)}/{path.name}", path)
+        candidates.append(Candidate(sequence=sequence, created_ns=header.created_ns, sealed_ns=0, raw_bytes=1))
+    with Index.open(recorded.state_dir / "index" / "capd.db", readonly=True) as index:
+        writer = CatalogueWriter(
+            bucket, header.host, lambda sequence: paths[sequence], find_session=index.find_session, find_run=index.find_run
+        )
+        writer.extend(candidates, LATE_NS)
+    return bucket
+
+
+def from_bucket(bucket: Bucket, verb: str, *arguments: str) -> Result:
+    """Run a verb on a bucket, as the command line would."""
+    command = [*arguments, "--bucket", str(bucket)]
+    return CliRunner().invoke(VERBS[verb], command, prog_name=f"capd {verb}", standalone_mode=False)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("sessions", ["--json"]),
+        ("sessions", ["--protocol", "postgresql"]),
+        ("sessions", ["--since", "2026-11-21T07:24:12Z", "--json"]),
+        ("sessions", ["--run", "nightly", "--completeness", "partial", "--json"]),
+        ("runs", ["--json"]),
+        ("runs", []),
+        ("show", ["nightly"]),
+        ("show", [str(RUN), "--json"]),
+        ("search", ["customers", "--json"]),
+        ("search", ["customers"]),
+        ("search", ["nothing-of-the-kind", "--json"]),
+    ],
+)
+def test_a_verb_answers_as_from_the_directory(capd: Capd, bucket: Bucket, verb: str, arguments: list[str]) -> None:
+    """The output is the same, byte for byte, but for the piece of a text that a search shows."""
+    given, expected = from_bucket(bucket, verb, *arguments), capd(verb, *arguments)
+    if verb == "search" and "--json" in arguments:
+        texts = [json.loads(result.stdout) for result in (given, expected)]
+        for hit in (hit for hits in texts for hit in hits):
+            marked = {hit["snippet"][start:end].lower() for start, end in hit["matches"]}
+            hit["snippet"], hit["matches"] = "", sorted(marked)
+        assert texts[0] == texts[1]
+    elif verb == "search":
+        assert len(given.stdout.splitlines()) == len(expected.stdout.splitlines()) > 1
+    else:
+        assert given.stdout == expected.stdout
+    assert (given.exit_code, given.return_value) == (expected.exit_code, expected.return_value)
+
+
+@pytest.mark.parametrize("form", ["text", "json", "raw"])
+def test_a_replay_is_the_same(capd: Capd, bucket: Bucket, form: str) -> None:
+    """Transcript, records and bytes come out of the bucket as out of the directory."""
+    for session in json.loads(capd("sessions", "--json").stdout):
+        arguments = [session["session"], "--format", form]
+        if form == "raw":
+            arguments += ["--direction", "response"]
+        given, expected = from_bucket(bucket, "replay", *arguments), capd("replay", *arguments)
+        assert given.stdout_bytes == expected.stdout_bytes
+        assert given.stdout_bytes
+
+
+def test_a_replay_begins_at_a_message(capd: Capd, bucket: Bucket) -> None:
+    """`--at` finds the exchange through the catalogue."""
+    session = json.loads(capd("sessions", "--protocol", "postgresql", "--json").stdout)[0]["session"]
+    arguments = [session, "--at", "3"]
+    assert from_bucket(bucket, "replay", *arguments).stdout == capd("replay", *arguments).stdout
+
+
+def test_a_segment_that_is_gone_is_a_gap(bucket: Bucket) -> None:
+    """What the catalogue knows and the bucket has no more stands in the transcript as missing."""
+    session = json.loads(from_bucket(bucket, "sessions", "--protocol", "http1", "--json").stdout)[0]["session"]
+    for entry in bucket.list("host="):
+        bucket.delete(entry.key)
+    assert "segment 1 is missing" in from_bucket(bucket, "replay", session).stdout
+
+
+def test_a_bucket_is_not_followed(bucket: Bucket) -> None:
+    """`--follow` says where to do that instead."""
+    session = json.loads(from_bucket(bucket, "sessions", "--json").stdout)[0]["session"]
+    assert isinstance(from_bucket(bucket, "replay", session, "--follow").exception, FollowBucketError)
+
+
+def test_two_places_are_one_too_many(bucket: Bucket) -> None:
+    """`--bucket` and `--state-dir` together are refused."""
+    assert isinstance(from_bucket(bucket, "sessions", "--state-dir", "/tmp").exception, CorrectedUsageError)
+
+
+def test_a_bucket_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    """A directory that does not exist is no empty fleet."""
+    missing = Bucket.open(str(tmp_path / "nowhere"))
+    assert isinstance(from_bucket(missing, "sessions").exception, BucketError)
+
+
+def test_an_empty_bucket_has_no_sessions(tmp_path: Path) -> None:
+    """Before anything was shipped the lists are empty."""
+    assert from_bucket(Bucket.open(str(tmp_path)), "sessions", "--json").stdout.strip() == "[]"
