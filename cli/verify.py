@@ -110,7 +110,7 @@ def _checked(
         yield from _evidence(_bucket(place.bucket, what, records=records), report, keys, pins)
         return
     shelf = _shelf(state_directory(place) if what is None else Path(what))
-    yield from _evidence(shelf, report, keys, pins)
+    yield from _evidence(shelf, report, keys, pins, one=shelf.one)
     if records:
         for checked in verify_files(shelf.directory / one.key for host in report.hosts for one in host.segments):
             yield report.take_content(checked)
@@ -127,7 +127,9 @@ def _bucket(url: str, what: str | None, *, records: bool) -> Shelf:
 
     if what is not None or records:
         named = what or "--records"
-        raise CorrectedUsageError(f"with --bucket all evidence is checked, and {named} cannot be used", f"capd verify --bucket {url}")
+        raise CorrectedUsageError(
+            f"with --bucket all evidence is checked, and {named} cannot be used", f"capd verify --bucket {url}"
+        )
     return Bucket.open(url)
 
 
@@ -149,7 +151,8 @@ def _shelf(place: Path) -> DirectoryShelf:
     return shelf
 
 
-def _evidence(shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | None) -> Iterator[Told]:
+def _evidence(shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | None, *, one: bool = False) -> Iterator[Told]:
+    """Check what is on a shelf; `one` says that it is one segment of many, so that others may be missing."""
     from capd.recording.evidence import pins as memory  # noqa: PLC0415 - see above
     from capd.recording.evidence.hosts import Trust, verify_shelf  # noqa: PLC0415 - see above
     from capd.recording.keys import read_public  # noqa: PLC0415 - see above
@@ -159,12 +162,12 @@ def _evidence(shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | N
     now_ns = time.time_ns()
     trust = Trust(pins=seen, keys=[read_public(key) for key in keys], now_ns=now_ns)
     learned = dict(seen)
-    for host in verify_shelf(shelf, _without_newest(trust) if shelf.one else trust):
+    for host in verify_shelf(shelf, _without_newest(trust) if one else trust):
         report.hosts.append(host)
         yield told_of_host(host)
         yield from (Told(name=Path(one.key).name, findings=one.findings) for one in host.segments)
         pin = host.next_pin(now_ns)
-        if host.host is not None and pin is not None and not shelf.one:
+        if host.host is not None and pin is not None and not one:
             learned[host.host] = pin
     if learned != seen:
         try:

@@ -111,6 +111,20 @@ def test_a_segment_that_is_gone_is_a_gap(bucket: Bucket) -> None:
     assert "segment 1 is missing" in from_bucket(bucket, "replay", session).stdout
 
 
+def test_verify_finds_in_the_bucket_what_is_missing(bucket: Bucket, tmp_path: Path) -> None:
+    """A segment that is gone from the bucket is named, from the bucket alone."""
+    pins = ["--pins", str(tmp_path / "pins.json")]
+    assert "\nmissing " not in from_bucket(bucket, "verify", *pins).stdout
+    bucket.delete(next(entry.key for entry in bucket.list("host=") if entry.key.endswith("000000000001.seg")))
+    assert "\nmissing " in from_bucket(bucket, "verify", *pins).stdout
+
+
+@pytest.mark.parametrize("arguments", [["--records"], ["0197f3a4"]])
+def test_verify_says_what_a_bucket_is_not_asked(bucket: Bucket, arguments: list[str]) -> None:
+    """What needs the files themselves is refused, not left out."""
+    assert isinstance(from_bucket(bucket, "verify", *arguments).exception, CorrectedUsageError)
+
+
 def test_a_bucket_is_not_followed(bucket: Bucket) -> None:
     """`--follow` says where to do that instead."""
     session = json.loads(from_bucket(bucket, "sessions", "--json").stdout)[0]["session"]
