@@ -131,10 +131,6 @@ class Index:
                     self.upsert_session(SessionRow(session=session))
             self._messages.upsert(rows)
 
-    def upsert_process(self, row: ProcessRow) -> None:
-        """Write a process, over what was known of it."""
-        self.upsert_processes([row])
-
     def upsert_processes(self, rows: Iterable[ProcessRow]) -> None:
         """Write processes, over what was known of them."""
         with sqlite_errors(self.path):

@@ -90,17 +90,19 @@ def test_losses_right_before_an_end(tier: str, directory: Path, trusted: Certifi
         assert verdicts["partial"] + verdicts["opaque"] >= ABRUPT_ROUNDS // 2
 
 
-def traffic(capd: Instance, name: str, trusted: Certificates, mirror: Server, body: Path) -> subprocess.Popen[bytes]:
+def traffic(
+    capd: Instance, name: str, trusted: Certificates, mirror: Server, body: Path, *, count: int = TRAFFIC
+) -> subprocess.Popen[bytes]:
     """Start an agent that talks for some seconds on one connection."""
-    client = [PYTHON, "-I", CLIENTS / "paced.py", trusted.authority, str(mirror.port), f"/{name}", str(TRAFFIC), body]
+    client = [PYTHON, "-I", CLIENTS / "paced.py", trusted.authority, str(mirror.port), f"/{name}", str(count), body]
     command = [str(CAPD), "run", "--config", str(capd.config), "--name", name, "--", *map(str, client)]
     return subprocess.Popen(command, stdin=subprocess.DEVNULL)
 
 
 def role_pid(capd: Instance, role: str) -> int:
-    """Find the process of a role."""
+    """Find the process of a role; 0 while there is none."""
     status = json.loads(capd.ask("status", "--json", check=False).stdout)
-    return int(status["roles"][role]["pid"])
+    return int(status["roles"][role]["pid"] or 0)
 
 
 def first_record(capd: Instance, name: str) -> Session:
