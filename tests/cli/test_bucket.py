@@ -14,7 +14,7 @@ from capd.recording.bucket.errors import BucketError
 from capd.recording.index import Index
 from capd.recording.segment import SegmentReader
 from tests.cli.conftest import VERBS, Capd
-from tests.cli.recorded import RUN, Recording
+from tests.cli.recorded import RUN, START_NS, Conversation, Recording
 
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")
 
@@ -28,6 +28,7 @@ LATE_NS = 1 << 62
 @pytest.fixture
 def bucket(recorded: Recording, tmp_path: Path) -> Bucket:
     """Give a bucket to which the recording was shipped, with its catalogue."""
+    recorded.write(Conversation(b"a third", started_ns=START_NS + 2_000_000_000).records)
     recorded.close()
     (tmp_path / "bucket").mkdir()
     bucket = Bucket.open(str(tmp_path / "bucket"))
@@ -93,7 +94,7 @@ def test_a_replay_is_the_same(capd: Capd, bucket: Bucket, form: str) -> None:
             arguments += ["--direction", "response"]
         given, expected = from_bucket(bucket, "replay", *arguments), capd("replay", *arguments)
         assert given.stdout_bytes == expected.stdout_bytes
-        assert given.stdout_bytes
+        assert given.stdout_bytes or not session["messages"]
 
 
 def test_a_replay_begins_at_a_message(capd: Capd, bucket: Bucket) -> None:
@@ -114,9 +115,9 @@ def test_a_segment_that_is_gone_is_a_gap(bucket: Bucket) -> None:
 def test_verify_finds_in_the_bucket_what_is_missing(bucket: Bucket, tmp_path: Path) -> None:
     """A segment that is gone from the bucket is named, from the bucket alone."""
     pins = ["--pins", str(tmp_path / "pins.json")]
-    assert "\nmissing " not in from_bucket(bucket, "verify", *pins).stdout
-    bucket.delete(next(entry.key for entry in bucket.list("host=") if entry.key.endswith("000000000001.seg")))
-    assert "\nmissing " in from_bucket(bucket, "verify", *pins).stdout
+    assert "segment 2 is missing" not in from_bucket(bucket, "verify", *pins).stdout
+    bucket.delete(next(entry.key for entry in bucket.list("host=") if entry.key.endswith("000000000002.seg")))
+    assert "segment 2 is missing" in from_bucket(bucket, "verify", *pins).stdout
 
 
 @pytest.mark.parametrize("arguments", [["--records"], ["0197f3a4"]])
