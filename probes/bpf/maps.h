@@ -17,6 +17,8 @@ enum socket_flag {
 	SOCKET_FIN = 32,
 	/* Carried a TLS record within a TLS call. */
 	SOCKET_TLS = 64,
+	/* The control ring had no room to tell of it, which is not noted yet. */
+	SOCKET_UNTOLD = 128,
 };
 
 struct socket_state {

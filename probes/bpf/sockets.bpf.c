@@ -73,13 +73,12 @@ static __always_inline void read_unix_name(struct socket_open_event *event, u64 
 		event->path_bytes = bytes;
 }
 
-static __always_inline void announce(u64 sk, u64 id, struct member *member, u32 pid, u32 role, u32 mid_stream)
+/* Gives 1 when the ring had no room. */
+static __always_inline int announce(u64 sk, u64 id, struct member *member, u32 pid, u32 role, u32 mid_stream)
 {
 	struct socket_open_event *event = bpf_ringbuf_reserve(CONTROL_RING, sizeof(*event), 0);
-	if (!event) {
-		note_control_lost(member->run);
-		return;
-	}
+	if (!event)
+		return 1;
 	__builtin_memset(event, 0, sizeof(*event));
 	fill_header(&event->header, member, SOCKET_OPEN, sizeof(*event));
 	/* A connection may be made in another process's time slice. */
@@ -106,6 +105,16 @@ static __always_inline void announce(u64 sk, u64 id, struct member *member, u32 
 	}
 	bpf_ringbuf_submit(event, 0);
 	count(COUNT_CONTROL_RECORDS, 1);
+	return 0;
+}
+
+/* Apart from `meet`: every way through there is followed through the whole loop over a call's bytes, and the verifier's patience has an end. */
+static __always_inline void note_untold(struct socket_state *state)
+{
+	if (!(state->flags & SOCKET_UNTOLD))
+		return;
+	state->flags &= ~SOCKET_UNTOLD;
+	note_control_lost(state->member.run);
 }
 
 /* First sight of a socket. `written` and `read` are bytes of the very call that showed it. */
@@ -134,8 +143,11 @@ static __always_inline struct socket_state *meet(u64 sk, u64 id, struct member *
 		count(COUNT_MAP_FULL, 1);
 		return 0;
 	}
-	announce(sk, id, member, pid, role, mid_stream);
-	return sockets.lookup(&id);
+	int untold = announce(sk, id, member, pid, role, mid_stream);
+	struct socket_state *kept = sockets.lookup(&id);
+	if (kept && untold)
+		kept->flags |= SOCKET_UNTOLD;
+	return kept;
 }
 
 static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *state)
@@ -181,8 +193,10 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		if (!member)
 			return 0;
 		struct socket_state *state = meet(sk, id, member, bpf_get_current_pid_tgid() >> 32, ROLE_CLIENT, 0, 0);
-		if (state)
+		if (state) {
 			state->flags &= ~SOCKET_COUNTED;
+			note_untold(state);
+		}
 		return 0;
 	}
 	struct socket_state *state = sockets.lookup(&id);
@@ -192,7 +206,8 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		state->baseline[REQUEST] = tcp_written(sk);
 		state->baseline[RESPONSE] = tcp_read(sk);
 		state->flags |= SOCKET_COUNTED;
-		announce(sk, id, &state->member, state->pid, state->role, 0);
+		if (announce(sk, id, &state->member, state->pid, state->role, 0))
+			note_control_lost(state->member.run);
 		return 0;
 	}
 	if (released(sk))
@@ -289,8 +304,11 @@ int on_accept(struct exit_args *ctx)
 	if (!id || sockets.lookup(&id))
 		return 0;
 	u16 family = sock_family(sk);
-	if (family == AF_INET || family == AF_INET6 || family == AF_UNIX)
-		meet(sk, id, member, bpf_get_current_pid_tgid() >> 32, ROLE_SERVER, 0, 0);
+	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
+		return 0;
+	struct socket_state *state = meet(sk, id, member, bpf_get_current_pid_tgid() >> 32, ROLE_SERVER, 0, 0);
+	if (state)
+		note_untold(state);
 	return 0;
 }
 
@@ -466,6 +484,7 @@ static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 dir
 	if (!bytes) {
 		if (direction == RESPONSE)
 			tell_end(sk, id, state, &event);
+		note_untold(state);
 		return;
 	}
 	event.position = __sync_fetch_and_add(&state->position[direction & 1], bytes);
@@ -476,11 +495,13 @@ static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 dir
 		event.absence = ABSENCE_CIPHERTEXT;
 		event.tie = TIE_NESTED;
 		emit_absent(&event, LAYER_SOCKET);
+		note_untold(state);
 		return;
 	}
 	if (state->flags & SOCKET_STREAM && bytes >= PREFIX_BYTES && !at->unknown)
 		compare_prefix(id, member, direction, at);
 	emit_bytes(&event, peer, LAYER_SOCKET, at, bytes);
+	note_untold(state);
 }
 
 #if MODERN
