@@ -58,8 +58,8 @@ class Totals:
     changed_ns: int | None = None
 
 
-StreamKey = tuple[int, int, int, int]
-"""Stream, layer, direction, cause."""
+StreamKey = tuple[int, int, int, int, int]
+"""Stream, layer, direction, cause, run."""
 
 
 class LossBook:
@@ -101,7 +101,7 @@ class LossBook:
             return None
         grown = [loss for loss in self._counted.losses() if loss.amount != self._noted.get(_key(loss))]
         boottime_ns, realtime_ns = self._clock()
-        rows = [(*_key(loss), loss.amount - self._noted.get(_key(loss), 0), loss.run) for loss in grown]
+        rows = [(*_key(loss)[:4], loss.amount - self._noted.get(_key(loss), 0), loss.run) for loss in grown]
         streams = [row for row in rows if row[1] != LAYER_CONTROL]
         first = sum(1 for loss in grown if loss.layer != LAYER_CONTROL and _key(loss) not in self._noted)
         totals = Totals(
@@ -130,4 +130,4 @@ def counted_as_lost(counters: Mapping[str, int]) -> dict[str, int]:
 
 
 def _key(loss: Loss) -> StreamKey:
-    return loss.stream, loss.layer, loss.direction, loss.cause
+    return loss.stream, loss.layer, loss.direction, loss.cause, loss.run

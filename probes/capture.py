@@ -31,8 +31,7 @@ RELEASE_SECONDS: Final = 10.0
 """How often at most files are looked for whose probes nobody needs, which means reading all recorded processes' maps."""
 
 _MEMBER: Final = struct.Struct("<QQ")
-_LOSS_KEY: Final = struct.Struct("<QBBB5x")
-_LOSS: Final = struct.Struct("<QQ")
+_LOSS_KEY: Final = struct.Struct("<QQBBB5x")
 _FILE_KEY: Final = struct.Struct("<QQ")
 _TLS_KEY: Final = struct.Struct("<QI4x")
 _SOCKET_STATE: Final = struct.Struct("<QQII16x8xHHI")
@@ -107,7 +106,7 @@ class Capture:
         self._cgroups = Map(maps["selected_cgroups"], 8, 8)
         self._sockets = Map(maps["sockets"], 8, 64)
         self._tls_streams = Map(maps["tls_streams"], _TLS_KEY.size, 40)
-        self._losses = Map(maps["losses"], _LOSS_KEY.size, _LOSS.size)
+        self._losses = Map(maps["losses"], _LOSS_KEY.size, 8)
         self._counters_page = mmap.mmap(maps["counters"], mmap.PAGESIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         self._counters = memoryview(self._counters_page)[: 8 * len(COUNTERS)].cast("Q")
         self._known_files = Map(maps["known_files"], _FILE_KEY.size, 1)
@@ -231,9 +230,8 @@ class Capture:
         """Give what each stream lost since the start, or since it was forgotten."""
         found = []
         for key, value in self._losses.items():
-            stream, layer, direction, cause = _LOSS_KEY.unpack(key)
-            amount, run = _LOSS.unpack(value)
-            found.append(Loss(stream, layer, direction, amount, cause, run))
+            stream, run, layer, direction, cause = _LOSS_KEY.unpack(key)
+            found.append(Loss(stream, layer, direction, _U64.unpack(value)[0], cause, run))
         return found
 
     def forget_losses(self, told: Callable[[Loss], bool]) -> list[Loss]:
@@ -251,7 +249,7 @@ class Capture:
         live = {LAYER_SOCKET: sockets, LAYER_TLS: streams}
         gone = [loss for loss in lost if loss.layer in live and loss.stream not in live[loss.layer] and told(loss)]
         for loss in gone:
-            self._losses.remove(_LOSS_KEY.pack(loss.stream, loss.layer, loss.direction, loss.cause))
+            self._losses.remove(_LOSS_KEY.pack(loss.stream, loss.run, loss.layer, loss.direction, loss.cause))
         return gone
 
     def on_file_mapped(self, pid: int, device: int, inode: int, claim: Claim | None = None) -> Attachment | None:

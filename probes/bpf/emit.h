@@ -32,21 +32,15 @@ static __always_inline void fill_header(struct event_header *header, struct memb
 	header->size = size - sizeof(*header);
 }
 
-/*
- * Always before the counters: who sees a counter grown finds here what it grew by. Where another processor makes the same entry just now
- * the loss is as untold as where the table is full; another look would be too much for the verifier.
- */
-static __always_inline void note_loss(struct loss_key *key, u64 run, u64 amount)
+/* Always before the counters: who sees a counter grown finds here what it grew by. */
+static __always_inline void note_loss(struct loss_key *key, u64 amount)
 {
-	struct loss *total = losses.lookup(key);
+	u64 *total = losses.lookup(key);
 	if (total) {
-		__sync_fetch_and_add(&total->amount, amount);
+		__sync_fetch_and_add(total, amount);
 		return;
 	}
-	struct loss first = {};
-	first.amount = amount;
-	first.run = run;
-	if (losses.insert(key, &first))
+	if (losses.update(key, &amount))
 		count(COUNT_LOSSES_UNTOLD, 1);
 }
 
@@ -54,9 +48,10 @@ static __always_inline void note_control_lost(u64 run)
 {
 	struct loss_key key = {};
 	key.stream = run;
+	key.run = run;
 	key.layer = LAYER_CONTROL;
 	key.cause = ABSENCE_RING_FULL;
-	note_loss(&key, run, 1);
+	note_loss(&key, 1);
 	count(COUNT_CONTROL_LOST, 1);
 }
 
@@ -72,10 +67,11 @@ static __always_inline void note_ring_full(struct data_event *event, u32 layer, 
 {
 	struct loss_key key = {};
 	key.stream = event->stream;
+	key.run = event->header.run;
 	key.layer = layer;
 	key.direction = event->direction;
 	key.cause = ABSENCE_RING_FULL;
-	note_loss(&key, event->header.run, bytes);
+	note_loss(&key, bytes);
 	count(COUNT_RING_FULL_RECORDS, 1);
 	count(COUNT_RING_FULL_BYTES, bytes);
 }

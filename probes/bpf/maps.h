@@ -87,15 +87,11 @@ struct prefix_key {
 /* Of a control event `stream` is its run, and the amount counts events. */
 struct loss_key {
 	u64 stream;
+	u64 run;
 	u8 layer;
 	u8 direction;
 	u8 cause;
 	u8 pad[5];
-};
-
-struct loss {
-	u64 amount;
-	u64 run;
 };
 
 /* `probes/counters.py` has the same list. */
@@ -143,7 +139,7 @@ BPF_TABLE("lru_hash", struct tls_key, u64, bio_sockets, 16384);
 BPF_TABLE("lru_hash", u64, u32, message_index, 16384);
 /* Where the datagram came from that a thread is receiving. */
 BPF_TABLE("lru_hash", u64, struct peer_address, datagram_peers, 16384);
-BPF_HASH(losses, struct loss_key, struct loss, 65536);
+BPF_HASH(losses, struct loss_key, u64, 65536);
 /* Mappable (1 << 10, Linux 5.5): the daemon looks at it before every block that it writes, and pays no system call. */
 BPF_F_TABLE("array", u32, u64, counters, COUNTERS, 1 << 10);
 /* Executable files already told to the daemon: (device, inode). */
