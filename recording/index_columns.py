@@ -129,10 +129,11 @@ def session_from(cells: Sequence[Cell]) -> SessionRow:
     )
 
 
-def message_values(row: MessageRow, session_key: int) -> tuple[Cell, ...]:
-    """Give the columns of a message, with the row number of its session."""
+def message_values(row: MessageRow, number: int, session_key: int) -> tuple[Cell, ...]:
+    """Give the row number and the columns of a message, with the row number of its session."""
     summary, text = row.summary, row.text
     return (
+        number,
         session_key,
         integer(row.ordinal),
         integer(row.time_ns),

@@ -71,15 +71,15 @@ class MessageTable:
                 raise ValueError(f"session {session} has no row")
             known = self._known[session]
             for row in together:
-                values = message_values(row, key)
+                values = message_values(row, self._next_id, key)
                 if row.ordinal >= known.new_from:
                     known.new_from = row.ordinal + 1
-                    new.append((self._next_id, *values))
+                    new.append(values)
                     self._next_id += 1
                 else:
                     self._insert(new)
                     new = []
-                    self._replace(values)
+                    self._replace(values[1:])
         self._insert(new)
 
     def _insert(self, rows: list[tuple[Cell, ...]]) -> None:

@@ -10,7 +10,6 @@ body belong to the span of the event after them.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
 from enum import IntEnum, auto
 from typing import Final
 
@@ -125,7 +124,7 @@ class HttpSide(Side):
     def advance(self) -> Message | Skipped | None:
         """Give the next event or None."""
         while True:
-            event = self._attempt() if self._trial else self._STEPS[self.state](self)
+            event = self._attempt() if self._trial else self._step()
             if event is None:
                 self.ready = False
                 return None
@@ -191,8 +190,38 @@ class HttpSide(Side):
 
     # Steps, one for each state
 
+    def _step(self) -> Message | bool | None:
+        """Do what the state does with the bytes that wait; asked in the order of how often they are met."""
+        state = self.state
+        event: Message | bool | None
+        if state is State.START:
+            event = self._start()
+        elif state is State.LENGTH:
+            event = self._length()
+        elif state is State.CHUNK:
+            event = self._chunk()
+        elif state is State.CHUNK_SIZE:
+            event = self._chunk_size()
+        elif state is State.CHUNK_END:
+            event = self._chunk_end()
+        elif state is State.TRAILERS:
+            event = self._trailers()
+        elif state is State.FIELDS:
+            event = self._head()
+        elif state is State.CLOSE:
+            event = self._close()
+        elif state is State.HELD:
+            event = self._held()
+        elif state is State.TUNNEL:
+            event = self._tunnelled()
+        else:
+            event = self._resync()
+        return event
+
     def _start(self) -> Message | bool | None:
         stream = self.stream
+        if stream.cursor == len(stream.data):
+            return None
         fresh = stream.cursor == stream.start and not self._trial
         if fresh and not self._scan:
             whole = self.read_head(stream.start, stream.start + HEAD_BYTES_MAX)
@@ -395,7 +424,7 @@ class HttpSide(Side):
         """Read a head that may not be one; on failure search on behind what was read."""
         stream = self.stream
         try:
-            event = self._STEPS[self.state](self)
+            event = self._step()
         except ProtocolError as error:
             resume = max(stream.cursor, stream.start + 1, error.offset - stream.base)
             stream.report(min(resume, len(stream.data)))
@@ -411,18 +440,3 @@ class HttpSide(Side):
             return event
         self.out.appendleft(event)
         return self.skipped(self._skip_from, event.start, self._skip_reason)
-
-    _STEPS: Final[dict[State, Callable[[HttpSide], Message | bool | None]]] = {
-        State.START: _start,
-        State.FIELDS: _head,
-        State.LENGTH: _length,
-        State.CHUNK_SIZE: _chunk_size,
-        State.CHUNK: _chunk,
-        State.CHUNK_END: _chunk_end,
-        State.TRAILERS: _trailers,
-        State.CLOSE: _close,
-        State.HELD: _held,
-        State.TUNNEL: _tunnelled,
-        State.RESYNC: _resync,
-    }
-    """The transition table: what each state does with the bytes that wait."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 from capd.decoders.message import Direction, JsonValue, Message
@@ -80,6 +81,8 @@ ERROR_FIELDS: Final = {
     "R": "routine",
 }
 """Protocol page "Error and Notice Message Fields"; an unknown field keeps its letter."""
+DESCRIPTION_BYTES_KEPT: Final = 1_024
+"""A longer RowDescription is read anew each time, so that what is kept of them all stays small."""
 STATUSES: Final = {ord("I"): "idle", ord("T"): "in transaction", ord("E"): "failed transaction"}
 
 
@@ -88,6 +91,23 @@ _COLUMN: Final = struct.Struct(">IHIhiH")
 
 
 def _columns(fields: Fields) -> Decoded:
+    """Read a RowDescription. A client that asks one question again and again gets the same one each time."""
+    if len(fields.body) > DESCRIPTION_BYTES_KEPT:
+        return _described(fields)
+    known = _known_columns(fields.body, fields.encoding)
+    fields.at = len(fields.body)
+    return known
+
+
+@lru_cache(maxsize=256)
+def _known_columns(body: bytes, encoding: str) -> Decoded:
+    fields = Fields(body, encoding)
+    described = _described(fields)
+    fields.end()
+    return described
+
+
+def _described(fields: Fields) -> Decoded:
     columns: list[JsonValue] = []
     described: list[str] = []
     for _ in range(fields.int16()):
