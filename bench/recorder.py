@@ -97,10 +97,12 @@ def http(_number: int) -> tuple[bytes, bytes]:
     return HTTP_REQUEST, HTTP_RESPONSE
 
 
-def conversations(exchange: Exchange, port: int, greeting: tuple[bytes, bytes] | None) -> Iterator[tuple[bytes, bytes]]:
+def conversations(
+    exchange: Exchange, port: int, greeting: tuple[bytes, bytes] | None, *, exchanges: int = EXCHANGES
+) -> Iterator[tuple[bytes, bytes]]:
     """Give control and data events of many sessions of a protocol."""
     time_ns = 10 * MS
-    for session in range(EXCHANGES // EXCHANGES_PER_SESSION):
+    for session in range(exchanges // EXCHANGES_PER_SESSION):
         socket, positions = 1_000 + session, [0, 0]
         yield opened(time_ns, socket, peer=("192.0.2.7", port)), b""
         pairs = [greeting] if greeting else []
