@@ -6,6 +6,7 @@ What must not: sessions.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -24,6 +25,7 @@ from capd.probes.layouts import (
 )
 from capd.recording.journal import Block
 
+_WORD = struct.Struct("<I")
 _FIXED = HEADER.size + DATA.size
 _LENGTH = ~(RING_BUSY | RING_DISCARD)
 
@@ -67,10 +69,10 @@ def chunks(block: Block) -> Iterator[Chunk]:
     span = block.payload
     offset_ns = block.realtime_ns - block.boottime_ns
     at, end = 0, len(span)
-    header_of, data_of = HEADER.unpack_from, DATA.unpack_from
+    word_of, header_of, data_of = _WORD.unpack_from, HEADER.unpack_from, DATA.unpack_from
     socket_data, tls_data = int(EventKind.SOCKET_DATA), int(EventKind.TLS_DATA)
     while at + RING_HEADER_BYTES <= end:
-        word = int.from_bytes(span[at : at + 4], "little")
+        (word,) = word_of(span, at)
         start = at + RING_HEADER_BYTES
         size = word & _LENGTH
         at = start + (size + 7 & ~7)
