@@ -74,6 +74,10 @@ def tls(setting: Setting) -> Figures:
         print(f"\none SSL_write of {size} B to a socket: {alone:,.0f} ns alone")
         for name, value in times.items():
             print(f"  {name:20} {value:10,.0f} ns   +{value - alone:8,.0f} ns   {value / alone:6.2f} x")
+        copy = times["probe that copies"] - times["empty probe"]
+        budget = 1.15 * times["empty probe"] + copy
+        print(f"  budget: 1.15 x the empty probe and {copy:,.0f} ns of copy, {budget:,.0f} ns; an agent pays", end=" ")
+        print(f"{times['capd, agent'] / budget:.2f} of it")
         found[str(size)] = dict(times)
     return found
 

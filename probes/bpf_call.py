@@ -23,7 +23,7 @@ SYS_PERF_EVENT_OPEN: Final = 298
 ATTRIBUTE_BYTES: Final = 160
 
 MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = 0, 1, 2, 3, 4, 5
-OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, MAP_LOOKUP_BATCH, LINK_CREATE = 15, 17, 24, 28
+OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, BTF_LOAD, MAP_LOOKUP_BATCH, LINK_CREATE = 15, 17, 18, 24, 28
 
 PROG_TYPE_KPROBE: Final = 2
 PROG_TYPE_TRACEPOINT: Final = 5
@@ -36,6 +36,8 @@ ATTACH_TRACE_RAW_TP: Final = 23
 ATTACH_UPROBE_MULTI: Final = 48
 ATTACH_UPROBE_SESSION: Final = 57
 MAP_TYPE_RINGBUF: Final = 27
+MAP_TYPE_TASK_STORAGE: Final = 29
+MAP_NO_PREALLOC: Final = 1
 
 VERIFIER_LOG_BYTES: Final = 1 << 20
 """Enough for the last pages of a refusal; the verifier keeps the end of what does not fit since Linux 6.4."""
@@ -64,6 +66,34 @@ def _bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
 def create_ring(size: int) -> int:
     """Create a ring buffer map of `size` bytes, a power of two and a multiple of the page size. Returns its descriptor."""
     return _bpf(MAP_CREATE, struct.pack("<IIII", MAP_TYPE_RINGBUF, 0, 0, size))[0]
+
+
+def create_task_storage(value_bytes: int) -> int:
+    """Create a map that keeps `value_bytes` bytes, a multiple of 8, with each thread (Linux 5.11). Returns its descriptor."""
+    types = _load_btf(_storage_types(value_bytes))
+    try:
+        name = b"tls_calls"
+        attribute = struct.pack(
+            "<IIIIIII16sIIII", MAP_TYPE_TASK_STORAGE, 4, value_bytes, 0, MAP_NO_PREALLOC, 0, 0, name, 0, types, 1, 3
+        )
+        return _bpf(MAP_CREATE, attribute)[0]
+    finally:
+        os.close(types)
+
+
+def _storage_types(value_bytes: int) -> bytes:
+    """Describe key and value, without which the kernel makes no such map: int (1), u64 (2), array of it (3)."""
+    names = b"\0int\0u64\0"
+    kind_int, kind_array = 1 << 24, 3 << 24
+    types = struct.pack("<IIII", 1, kind_int, 4, 1 << 24 | 32)  # signed, 32 bits
+    types += struct.pack("<IIII", 5, kind_int, 8, 64)
+    types += struct.pack("<IIIIII", 0, kind_array, 0, 2, 1, value_bytes // 8)
+    return struct.pack("<HBBIIIII", 0xEB9F, 1, 0, 24, 0, len(types), len(types), len(names)) + types + names
+
+
+def _load_btf(raw: bytes) -> int:
+    text = ctypes.create_string_buffer(raw, len(raw))
+    return _bpf(BTF_LOAD, struct.pack("<QQIII", ctypes.addressof(text), 0, len(raw), 0, 0))[0]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final
 
@@ -128,6 +128,10 @@ DATA: Final = struct.Struct("<QQQIIBBBBI")
 PEER: Final = struct.Struct("<HH16s4x")
 """family, port (host order), address (IPv4 in the first four bytes)."""
 
+WIRE: Final = struct.Struct("<QQ8x")
+"""Where SOCKET_DATA has its peer, TLS_DATA has the ciphertext that the call sent on the event's socket and that no event of its
+own tells: position and bytes in the socket's stream, left out (`Absence.CIPHERTEXT`). 0 bytes: none."""
+
 
 @dataclass(frozen=True, slots=True)
 class DataEvent:
@@ -145,6 +149,7 @@ class DataEvent:
         library: a `Library`.
         peer: for datagrams (family, port, 16 address bytes); None else.
         payload: the captured bytes.
+        wire: for TLS_DATA (position, bytes) of the ciphertext that it stands for, as `WIRE` says; None else.
     """
 
     stream: int
@@ -158,6 +163,7 @@ class DataEvent:
     library: int
     peer: tuple[int, int, bytes] | None
     payload: memoryview
+    wire: tuple[int, int] | None = None
 
 
 SOCKET_OPEN: Final = struct.Struct("<QHHHBBHHI16s16sI108s")
@@ -334,6 +340,8 @@ def events(span: memoryview) -> Iterator[tuple[EventHeader, Body]]:
     Args:
         span: whole ring records, each with the kernel's 8-byte header, padded to 8 bytes; discarded records are passed over.
 
+    A TLS call's ciphertext that is told beside its plaintext comes as an event of its own, before the plaintext's.
+
     Raises:
         MalformedEventError: a record is cut or of an unknown kind.
     """
@@ -346,7 +354,10 @@ def events(span: memoryview) -> Iterator[tuple[EventHeader, Body]]:
         if start + size > end:
             raise MalformedEventError(f"ring record at {offset} is cut")
         if not length & RING_DISCARD:
-            yield parse(span[start : start + size])
+            header, body = parse(span[start : start + size])
+            if isinstance(body, DataEvent) and body.wire is not None:
+                yield replace(header, kind=EventKind.SOCKET_DATA, size=DATA.size), _ciphertext(body, *body.wire)
+            yield header, body
         offset = start + (size + 7 & ~7)
 
 
@@ -365,18 +376,24 @@ def parse(record: memoryview) -> tuple[EventHeader, Body]:
     return EventHeader(time_ns, run, start_ns, pid, tid, kind, size), body
 
 
-def _data(body: memoryview) -> DataEvent:
+def _data(body: memoryview, *, tls: bool) -> DataEvent:
     stream, position, socket, length, captured, direction, tie, absence, library, peer_bytes = DATA.unpack_from(body)
     start = DATA.size + peer_bytes
     if start + captured > len(body):
         raise struct.error(f"{captured} payload bytes announced, {len(body) - start} there")
-    peer = PEER.unpack_from(body, DATA.size) if peer_bytes else None
-    if peer is not None and not peer[0]:
-        peer = None  # the classic tier's slots have room for a peer also where there is none
-    if peer is not None and not peer[0]:
-        peer = None
     payload = body[start : start + captured]
-    return DataEvent(stream, position, socket, length, captured, direction, tie, absence, library, peer, payload)
+    event = DataEvent(stream, position, socket, length, captured, direction, tie, absence, library, None, payload)
+    # The classic tier's slots have room for a peer or for ciphertext also where there is none.
+    if tls:
+        wire = WIRE.unpack_from(body, DATA.size) if peer_bytes else (0, 0)
+        return replace(event, wire=wire) if wire[1] else event
+    peer = PEER.unpack_from(body, DATA.size) if peer_bytes else (0,)
+    return replace(event, peer=peer) if peer[0] else event
+
+
+def _ciphertext(event: DataEvent, position: int, size: int) -> DataEvent:
+    tie, absence = Tie.NESTED, Absence.CIPHERTEXT
+    return DataEvent(event.socket, position, event.socket, size, 0, event.direction, tie, absence, 0, None, memoryview(b""))
 
 
 def _socket_open(body: memoryview) -> SocketOpenEvent:
@@ -438,6 +455,6 @@ _PARSERS: Final[dict[int, Callable[[memoryview], Body]]] = {
     EventKind.TLS_CLOSE: _tls_close,
     EventKind.FILE_MAPPED: lambda body: FileMappedEvent(*FILE_MAPPED.unpack_from(body)),
     EventKind.URING_USED: lambda _body: UringUsedEvent(),
-    EventKind.SOCKET_DATA: _data,
-    EventKind.TLS_DATA: _data,
+    EventKind.SOCKET_DATA: lambda body: _data(body, tls=False),
+    EventKind.TLS_DATA: lambda body: _data(body, tls=True),
 }

@@ -20,7 +20,17 @@ from typing import Any, Final
 from capd.probes import bpf_call, btf
 from capd.probes.errors import BtfMissingError, CompilerError, KernelTooOldError, NotPermittedError, ProbeError
 from capd.probes.kernel import Kernel, inspect
-from capd.probes.programs import BPF_SOURCES, CHUNK_BYTES_MAX, EMIT_STEPS_MAX, MAPS, PROGRAMS, TAIL_CALLS, ProgramSpec, Tier
+from capd.probes.programs import (
+    BPF_SOURCES,
+    CHUNK_BYTES_MAX,
+    EMIT_STEPS_MAX,
+    MAPS,
+    PROGRAMS,
+    TAIL_CALLS,
+    TLS_CALL_BYTES,
+    ProgramSpec,
+    Tier,
+)
 
 BPF_FOLDER: Final = Path(__file__).resolve().parent / "bpf"
 CHILD_SECONDS_MAX: Final = 60
@@ -170,6 +180,8 @@ def _compile(tier: Tier, kernel: Kernel, control: int, data: int, data_bytes: in
         f"-DMODERN={int(tier is Tier.MODERN)}",
         f"-DCHUNK_BYTES_MAX={chunk_bytes(tier, data_bytes)}",
         f"-DEMIT_STEPS_MAX={EMIT_STEPS_MAX[tier]}",
+        f"-DTLS_CALL_BYTES={TLS_CALL_BYTES}",
+        *([f"-DTHREAD_STORAGE_FD={bpf_call.create_task_storage(TLS_CALL_BYTES)}"] if tier is Tier.MODERN else []),
     ]
     try:
         return BPF(text=source(), cflags=flags)

@@ -126,6 +126,8 @@ TAIL_CALLS: Final[dict[Tier, dict[str, str]]] = {Tier.MODERN: {}, Tier.CLASSIC: 
 
 CHUNK_BYTES_MAX: Final = {Tier.MODERN: 1 << 20, Tier.CLASSIC: 64 << 10}
 """Payload of one ring record. Modern: a larger one would need more room in one piece. Classic: slots have constant sizes."""
+TLS_CALL_BYTES: Final = 96
+"""Of `struct tls_call`, of which the modern tier keeps one in each thread's storage."""
 EMIT_STEPS_MAX: Final = {Tier.MODERN: 2048, Tier.CLASSIC: 160}
 """Chunks and vector entries of one call. Modern: all 1,024 entries of a vector, or 2 GiB. Classic: 10 MiB, what the verifier
 can follow."""

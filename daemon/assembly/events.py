@@ -18,9 +18,12 @@ from capd.probes.layouts import (
     RING_BUSY,
     RING_DISCARD,
     RING_HEADER_BYTES,
+    WIRE,
+    Absence,
     Body,
     EventKind,
     MalformedEventError,
+    Tie,
     events,
 )
 from capd.recording.journal import Block
@@ -28,6 +31,8 @@ from capd.recording.journal import Block
 _WORD = struct.Struct("<I")
 _FIXED = HEADER.size + DATA.size
 _LENGTH = ~(RING_BUSY | RING_DISCARD)
+_BESIDE = (0, PEER.size)
+_Moment = tuple[int, int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +92,14 @@ def chunks(block: Block) -> Iterator[Chunk]:
             span, start + HEADER.size
         )
         first = start + _FIXED + peer_bytes
-        if first + captured > start + size or direction > 1:
+        if first + captured > start + size or direction > 1 or peer_bytes not in _BESIDE:
             raise MalformedEventError(f"data event at {start} announces more than it has")
+        peer = None
+        if peer_bytes and kind == tls_data:
+            moment = (time_ns, time_ns + offset_ns, run, process_start_ns, pid)
+            yield from _ciphertext(moment, socket, direction, *WIRE.unpack_from(span, start + _FIXED))
+        elif peer_bytes:
+            peer = _peer(span, start + _FIXED)
         yield Chunk(
             time_ns,
             time_ns + offset_ns,
@@ -105,9 +116,16 @@ def chunks(block: Block) -> Iterator[Chunk]:
             tie,
             absence,
             library,
-            _peer(span, start + _FIXED) if peer_bytes else None,
+            peer,
             span[first : first + captured],
         )
+
+
+def _ciphertext(moment: _Moment, socket: int, direction: int, position: int, size: int) -> Iterator[Chunk]:
+    """Give what a TLS call sent on its socket, where its plaintext's event tells that too."""
+    if size:
+        tie, absence = int(Tie.NESTED), int(Absence.CIPHERTEXT)
+        yield Chunk(*moment, False, socket, position, socket, size, 0, direction, tie, absence, 0, None, b"")
 
 
 def _peer(span: memoryview, at: int) -> tuple[int, int, bytes] | None:

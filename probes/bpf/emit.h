@@ -89,6 +89,24 @@ static __always_inline void emit_absent(struct data_event *event, u32 layer)
 	count(COUNT_DATA_RECORDS, 1);
 }
 
+/* Tells what a TLS call has sent and no event has told, where no plaintext will tell it. */
+static __always_inline void emit_wire(struct tls_call *call)
+{
+	struct data_event event = {};
+	if (!call->wire.bytes)
+		return;
+	fill_header(&event.header, &call->member, SOCKET_DATA, sizeof(event));
+	event.stream = call->socket;
+	event.socket = call->socket;
+	event.direction = REQUEST;
+	event.position = call->wire.position;
+	event.length = call->wire.bytes;
+	event.absence = ABSENCE_CIPHERTEXT;
+	event.tie = TIE_NESTED;
+	call->wire.bytes = 0;
+	emit_absent(&event, LAYER_SOCKET);
+}
+
 #if MODERN
 
 /* Open-coded iterator (Linux 6.4): the verifier looks at a loop's body until it learns nothing new, not once for every turn. */
@@ -108,18 +126,21 @@ static void (*iter_destroy)(struct bpf_iter_num *it) = (void *)KFUNC_ITER_DESTRO
 
 static int (*read_user_dynptr)(struct bpf_dynptr *to, u32 offset, u32 bytes, const void *from) = (void *)KFUNC_READ_USER_DYNPTR;
 
-static __always_inline void emit_chunk(struct data_event *event, struct peer_address *peer, u32 layer, u64 base, u32 bytes)
+/* What stands between an event and its payload: a datagram's peer, or a TLS call's ciphertext. */
+_Static_assert(sizeof(struct wire) == sizeof(struct peer_address), "one place for either");
+
+static __always_inline int emit_chunk(struct data_event *event, void *beside, u32 layer, u64 base, u32 bytes)
 {
 	struct bpf_dynptr slot = {};
-	u32 fixed = sizeof(*event) + (peer ? sizeof(*peer) : 0);
-	event->peer_bytes = peer ? sizeof(*peer) : 0;
+	u32 fixed = sizeof(*event) + (beside ? sizeof(struct peer_address) : 0);
+	event->peer_bytes = beside ? sizeof(struct peer_address) : 0;
 	event->length = bytes;
 	event->captured = bytes;
 	event->header.size = fixed + bytes - sizeof(event->header);
 	if (bpf_ringbuf_reserve_dynptr(DATA_RING, fixed + bytes, 0, &slot)) {
 		bpf_ringbuf_discard_dynptr(&slot, 0);
 		note_ring_full(event, layer, bytes);
-		return;
+		return -1;
 	}
 	if (read_user_dynptr(&slot, fixed, bytes, (void *)base)) {
 		event->captured = 0;
@@ -127,12 +148,13 @@ static __always_inline void emit_chunk(struct data_event *event, struct peer_add
 		count(COUNT_FAULT_BYTES, bytes);
 	}
 	bpf_dynptr_write(&slot, 0, event, sizeof(*event), 0);
-	if (peer)
-		bpf_dynptr_write(&slot, sizeof(*event), peer, sizeof(*peer), 0);
+	if (beside)
+		bpf_dynptr_write(&slot, sizeof(*event), beside, sizeof(struct peer_address), 0);
 	bpf_ringbuf_submit_dynptr(&slot, 0);
 	count(COUNT_DATA_RECORDS, 1);
 	count(COUNT_DATA_BYTES, bytes);
 	event->absence = ABSENCE_NONE;
+	return 0;
 }
 
 #else
@@ -144,12 +166,12 @@ static __always_inline void emit_chunk(struct data_event *event, struct peer_add
 	do {                                                                                              \
 		struct {                                                                                  \
 			struct data_event event;                                                          \
-			struct peer_address peer;                                                         \
+			struct peer_address beside;                                                       \
 			u8 payload[room];                                                                 \
 		} *slot = bpf_ringbuf_reserve(DATA_RING, sizeof(*slot), 0);                               \
 		if (!slot) {                                                                              \
 			note_ring_full(event, layer, bytes);                                              \
-			return;                                                                           \
+			return -1;                                                                        \
 		}                                                                                         \
 		u64 size = bytes;                                                                         \
 		asm volatile("" : "+r"(size));                                                            \
@@ -159,20 +181,20 @@ static __always_inline void emit_chunk(struct data_event *event, struct peer_add
 			count(COUNT_FAULT_BYTES, bytes);                                                  \
 		}                                                                                         \
 		slot->event = *event;                                                                     \
-		if (peer)                                                                                 \
-			slot->peer = *peer;                                                               \
+		if (beside)                                                                               \
+			slot->beside = *(struct peer_address *)beside;                                    \
 		else                                                                                      \
-			__builtin_memset(&slot->peer, 0, sizeof(slot->peer));                             \
+			__builtin_memset(&slot->beside, 0, sizeof(slot->beside));                         \
 		bpf_ringbuf_submit(slot, 0);                                                              \
 	} while (0)
 
-static __always_inline void emit_chunk(struct data_event *event, struct peer_address *peer, u32 layer, u64 base, u32 bytes)
+static __always_inline int emit_chunk(struct data_event *event, void *beside, u32 layer, u64 base, u32 bytes)
 {
-	/* The peer's place is always there; family 0 means none. */
-	event->peer_bytes = sizeof(*peer);
+	/* The place is always there; family 0 means no peer, 0 bytes no ciphertext. */
+	event->peer_bytes = sizeof(struct peer_address);
 	event->length = bytes;
 	event->captured = bytes;
-	event->header.size = sizeof(*event) + sizeof(*peer) + bytes - sizeof(event->header);
+	event->header.size = sizeof(*event) + sizeof(struct peer_address) + bytes - sizeof(event->header);
 	if (bytes <= 128)
 		EMIT_CLASS(128);
 	else if (bytes <= 1024)
@@ -186,6 +208,7 @@ static __always_inline void emit_chunk(struct data_event *event, struct peer_add
 	count(COUNT_DATA_RECORDS, 1);
 	count(COUNT_DATA_BYTES, bytes);
 	event->absence = ABSENCE_NONE;
+	return 0;
 }
 
 #endif
@@ -200,7 +223,7 @@ static __always_inline u64 forget(u64 value)
 }
 
 /* Puts `bytes` from where the cursor stands, in chunks of at most CHUNK_BYTES_MAX; what cannot be put becomes an absence. */
-static __always_inline void emit_bytes(struct data_event *event, struct peer_address *peer, u32 layer, struct cursor *at, u64 bytes)
+static __always_inline void emit_bytes(struct data_event *event, void *beside, u32 layer, struct cursor *at, u64 bytes)
 {
 	FOR_STEPS(EMIT_STEPS_MAX) {
 		bytes = forget(bytes);
@@ -224,7 +247,8 @@ static __always_inline void emit_bytes(struct data_event *event, struct peer_add
 		u64 chunk = at->left < bytes ? at->left : bytes;
 		if (chunk > CHUNK_BYTES_MAX)
 			chunk = CHUNK_BYTES_MAX;
-		emit_chunk(event, peer, layer, at->base, chunk);
+		if (!emit_chunk(event, beside, layer, at->base, chunk) && layer == LAYER_TLS)
+			((struct wire *)beside)->bytes = forget(0); /* told with the first chunk */
 		event->position += chunk;
 		at->base += chunk;
 		at->left -= chunk;

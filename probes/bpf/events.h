@@ -73,6 +73,13 @@ struct peer_address {
 	u32 pad;
 };
 
+/* Beside a TLS call's plaintext, where a datagram has its peer: the ciphertext that the call sent, left out, of the event's socket. */
+struct wire {
+	u64 position;
+	u64 bytes;
+	u64 pad;
+};
+
 struct socket_open_event {
 	struct event_header header;
 	u64 socket;

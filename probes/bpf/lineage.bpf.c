@@ -146,6 +146,12 @@ int on_exec(struct bpf_raw_tracepoint_args *ctx)
 		if (!member)
 			return 0;
 	}
+	/* Whoever replaces his program in the middle of a call does not come back to it. */
+	struct tls_call *call = current_call();
+	if (call) {
+		emit_wire(call);
+		end_call(call);
+	}
 	struct exec_event event = {};
 	fill_header(&event.header, member, PROCESS_EXEC, sizeof(event));
 	u64 mm = READ(u64, task + OFFSET_TASK_MM);
@@ -173,7 +179,11 @@ int on_exit(struct bpf_raw_tracepoint_args *ctx)
 	struct member *member = lineage.lookup(&pid);
 	if (!member)
 		return 0;
-	tls_calls.delete(&thread);
+	struct tls_call *call = current_call();
+	if (call) {
+		emit_wire(call);
+		end_call(call);
+	}
 	if (READ(u32, READ(u64, task + OFFSET_TASK_SIGNAL) + OFFSET_SIGNAL_LIVE))
 		return 0;
 	struct exit_event event = {};

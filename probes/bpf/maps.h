@@ -33,14 +33,16 @@ struct socket_state {
 	u32 pad;
 };
 
-/* A TLS call in progress on a thread. */
+/* A TLS call in progress on a thread. `wire` is what it has sent on its socket and no event has told yet. */
 struct tls_call {
+	struct member member;
 	u64 ssl;
 	u64 buffer;
 	u64 bytes;
 	u64 moved_pointer;
 	u64 stack;
 	u64 socket;
+	struct wire wire;
 	u8 direction;
 	u8 result;
 	u8 library;
@@ -128,8 +130,10 @@ BPF_TABLE("lru_hash", u64, u64, over, 16384);
 BPF_TABLE("lru_hash", u32, u64, uring_users, 4096);
 #endif
 BPF_HASH(tls_streams, struct tls_key, struct tls_stream, 65536);
+#if !MODERN
 /* One entry per thread inside a TLS call. */
 BPF_HASH(tls_calls, u64, struct tls_call, 16384);
+#endif
 BPF_TABLE("lru_hash", struct parked_key, struct tls_call, parked_calls, 4096);
 /* Short-lived hints: old ones may be forgotten, so LRU. */
 BPF_TABLE("lru_hash", struct prefix_key, u64, received_prefixes, 16384);
@@ -161,3 +165,50 @@ static __always_inline struct member *current_member(void)
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
 	return lineage.lookup(&pid);
 }
+
+/* The TLS call that the current thread is in, or none. */
+#if MODERN
+
+/* In the thread's own storage (Linux 5.11), which costs a third of a hash and ends with the thread. A stack pointer of 0 is no call. */
+_Static_assert(sizeof(struct tls_call) == TLS_CALL_BYTES, "the loader makes the storage");
+#define THREAD_STORAGE ((void *)bpf_pseudo_fd(1, THREAD_STORAGE_FD))
+
+static __always_inline struct tls_call *current_call(void)
+{
+	struct tls_call *call = bpf_task_storage_get(THREAD_STORAGE, (void *)bpf_get_current_task_btf(), 0, 0);
+	return call && call->stack ? call : 0;
+}
+
+/* Gives the call that the thread is in, or a place for one, whose stack pointer is 0. */
+static __always_inline struct tls_call *begin_call(void)
+{
+	return bpf_task_storage_get(THREAD_STORAGE, (void *)bpf_get_current_task_btf(), 0, BPF_LOCAL_STORAGE_GET_F_CREATE);
+}
+
+static __always_inline void end_call(struct tls_call *call)
+{
+	call->stack = 0;
+}
+
+#else
+
+static __always_inline struct tls_call *current_call(void)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	return tls_calls.lookup(&thread);
+}
+
+static __always_inline struct tls_call *begin_call(void)
+{
+	struct tls_call none = {};
+	u64 thread = bpf_get_current_pid_tgid();
+	return tls_calls.lookup_or_try_init(&thread, &none);
+}
+
+static __always_inline void end_call(struct tls_call *call)
+{
+	u64 thread = bpf_get_current_pid_tgid();
+	tls_calls.delete(&thread);
+}
+
+#endif

@@ -13,6 +13,9 @@ static __always_inline u64 inode_number(u64 sk)
 	return socket ? READ(u64, socket + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER) : 0;
 }
 
+/* Of one call, kept back until its end. */
+#define WIRE_BYTES_MAX (1 << 30)
+
 static __always_inline u64 socket_id(u64 sk, u64 trusted)
 {
 #if MODERN
@@ -426,8 +429,7 @@ static __always_inline int made_within(struct tls_call *call)
  */
 static __always_inline int nested_in_tls(u64 id, struct socket_state *state, struct cursor *at, u32 bytes)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *call = tls_calls.lookup(&thread);
+	struct tls_call *call = current_call();
 	if (!call || !(state->flags & SOCKET_STREAM) || !made_within(call))
 		return 0;
 	if (call->socket && call->socket != id) {
@@ -441,6 +443,33 @@ static __always_inline int nested_in_tls(u64 id, struct socket_state *state, str
 	}
 	call->socket = id;
 	call->tie = TIE_NESTED;
+	return 1;
+}
+
+/* Keeps what a TLS call sent until the call's plaintext can tell it: one record instead of two. */
+static __always_inline void keep_wire(struct tls_call *call, u64 position, u64 bytes)
+{
+	if (call->wire.bytes && (call->wire.position + call->wire.bytes != position || call->wire.bytes > WIRE_BYTES_MAX))
+		emit_wire(call);
+	if (!call->wire.bytes)
+		call->wire.position = position;
+	call->wire.bytes += bytes;
+}
+
+/*
+ * The short way for what a TLS call sends on a socket that is known to carry TLS: `moved` would find the same, but after it had looked for the
+ * buffers. Gives 0 when it is not that.
+ */
+static __always_inline int sent_in_tls(u64 id, struct tls_call *call, u32 bytes)
+{
+	struct socket_state *state = sockets.lookup(&id);
+	if (!state || ~state->flags & (SOCKET_STREAM | SOCKET_TLS) || call->direction != REQUEST || !bytes)
+		return 0;
+	if ((call->socket && call->socket != id) || !made_within(call))
+		return 0;
+	call->socket = id;
+	call->tie = TIE_NESTED;
+	keep_wire(call, __sync_fetch_and_add(&state->position[REQUEST], bytes), bytes);
 	return 1;
 }
 
@@ -590,6 +619,9 @@ static __always_inline int moved_on(struct bpf_raw_tracepoint_args *ctx, u32 dir
 	if (result < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
 		return 0;
 	u64 id = socket_id(sk, sk);
+	struct tls_call *call = direction == REQUEST ? current_call() : 0;
+	if (call && sent_in_tls(id, call, result))
+		return 0;
 	struct cursor at = {};
 	struct peer_address peer = {};
 	locate(sk, &at, &peer, direction);
@@ -775,6 +807,9 @@ static __always_inline void locate(struct socket_call *call, struct cursor *at, 
 
 static __always_inline void tell_moved(struct socket_call *call, struct member *member, u32 bytes)
 {
+	struct tls_call *tls = call->direction == REQUEST ? current_call() : 0;
+	if (tls && sent_in_tls(call->id, tls, bytes))
+		return;
 	struct cursor at = {};
 	struct peer_address peer = {};
 	locate(call, &at, &peer);

@@ -81,13 +81,12 @@ static __always_inline int may_return(struct tls_call *call)
 
 static __always_inline void tell_unseen(struct tls_call *call)
 {
-	struct member *member = current_member();
 	struct tls_key key = {.ssl = call->ssl, .pid = bpf_get_current_pid_tgid() >> 32};
-	struct tls_stream *stream = member && call->bytes ? stream_of(&key, call, member) : 0;
+	struct tls_stream *stream = call->bytes ? stream_of(&key, call, &call->member) : 0;
 	if (!stream)
 		return;
 	struct data_event event = {};
-	fill_header(&event.header, member, TLS_DATA, sizeof(event));
+	fill_header(&event.header, &call->member, TLS_DATA, sizeof(event));
 	event.stream = stream->id;
 	event.socket = stream->socket;
 	event.direction = call->direction;
@@ -122,18 +121,21 @@ static __always_inline int set_aside(struct tls_call *outer, struct tls_call *ca
 		return 1;
 	}
 #endif
-	struct tls_call left = *outer;
-	place.stack = left.stack;
-	parked_calls.update(&place, &left);
+	place.stack = outer->stack;
+	parked_calls.update(&place, outer);
 	return 0;
 }
 
 /* Gives 0 when the call is to be looked at again at its return. */
-static __always_inline int enter_call(struct pt_regs *ctx, u32 direction, u32 result, u32 library)
+static __always_inline int enter_call(struct pt_regs *ctx, struct member *member, u32 direction, u32 result, u32 library)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *outer = tls_calls.lookup(&thread);
+	struct tls_call *current = begin_call();
+	if (!current) {
+		count(COUNT_MAP_FULL, 1);
+		return 1;
+	}
 	struct tls_call call = {};
+	call.member = *member;
 	call.ssl = ctx->di;
 	call.buffer = ctx->si;
 	call.bytes = ctx->dx;
@@ -145,13 +147,13 @@ static __always_inline int enter_call(struct pt_regs *ctx, u32 direction, u32 re
 	call.direction = direction;
 	call.result = result;
 	call.library = library;
-	/* The same frame: gnutls_record_send jumps into gnutls_record_send2. */
-	if (outer && outer->stack != call.stack && set_aside(outer, &call, thread))
-		return 1;
-	if (tls_calls.update(&thread, &call)) {
-		count(COUNT_MAP_FULL, 1);
-		return 1;
+	if (current->stack) {
+		emit_wire(current);
+		/* The same frame: gnutls_record_send jumps into gnutls_record_send2. */
+		if (current->stack != call.stack && set_aside(current, &call, bpf_get_current_pid_tgid()))
+			return 1;
 	}
+	*current = call;
 	return 0;
 }
 
@@ -162,11 +164,44 @@ static __always_inline u64 bytes_moved(struct tls_call *call, s64 returned)
 	return (s32)returned > 0 ? READ_USER(u64, call->moved_pointer) : 0;
 }
 
-static __always_inline int leave_call(struct pt_regs *ctx, struct member *member)
+static __always_inline void tell_call(struct tls_call *call, u64 bytes)
 {
-	u64 thread = bpf_get_current_pid_tgid();
-	struct parked_key place = {.thread = thread, .stack = ctx->sp - 8};
-	struct tls_call *entered = tls_calls.lookup(&thread);
+	struct tls_key key = {};
+	key.ssl = call->ssl;
+	key.pid = bpf_get_current_pid_tgid() >> 32;
+	struct tls_stream *stream = stream_of(&key, call, &call->member);
+	if (!stream)
+		return;
+	struct data_event event = {};
+	fill_header(&event.header, &call->member, TLS_DATA, sizeof(event));
+	event.stream = stream->id;
+	event.socket = stream->socket;
+	event.direction = call->direction;
+	event.tie = stream->tie;
+	event.library = call->library;
+	event.position = __sync_fetch_and_add(&stream->position[call->direction & 1], bytes);
+	struct cursor at = {};
+	at.base = call->buffer;
+	at.left = bytes;
+	if (bytes > call->bytes || !call->buffer) {
+		/* GnuTLS finishing an earlier call's bytes: the buffer that held them is not known any more. */
+		at.unknown = ABSENCE_FAULT;
+	}
+#if MODERN
+	/* Nearly all calls: without the loop. */
+	if (!at.unknown && bytes <= CHUNK_BYTES_MAX) {
+		if (!emit_chunk(&event, &call->wire, LAYER_TLS, at.base, bytes))
+			call->wire.bytes = 0;
+		return;
+	}
+#endif
+	emit_bytes(&event, &call->wire, LAYER_TLS, &at, bytes);
+}
+
+static __always_inline int leave_call(struct pt_regs *ctx)
+{
+	struct parked_key place = {.thread = bpf_get_current_pid_tgid(), .stack = ctx->sp - 8};
+	struct tls_call *entered = current_call();
 	u32 parked = !entered || entered->stack != place.stack;
 	if (parked)
 		entered = parked_calls.lookup(&place);
@@ -176,32 +211,11 @@ static __always_inline int leave_call(struct pt_regs *ctx, struct member *member
 	if (parked)
 		parked_calls.delete(&place);
 	else
-		tls_calls.delete(&thread);
+		end_call(entered);
 	u64 bytes = bytes_moved(&call, ctx->ax);
-	if (!bytes)
-		return 0;
-	struct tls_key key = {};
-	key.ssl = call.ssl;
-	key.pid = thread >> 32;
-	struct tls_stream *stream = stream_of(&key, &call, member);
-	if (!stream)
-		return 0;
-	struct data_event event = {};
-	fill_header(&event.header, member, TLS_DATA, sizeof(event));
-	event.stream = stream->id;
-	event.socket = stream->socket;
-	event.direction = call.direction;
-	event.tie = stream->tie;
-	event.library = call.library;
-	event.position = __sync_fetch_and_add(&stream->position[call.direction & 1], bytes);
-	struct cursor at = {};
-	at.base = call.buffer;
-	at.left = bytes;
-	if (bytes > call.bytes || !call.buffer) {
-		/* GnuTLS finishing an earlier call's bytes: the buffer that held them is not known any more. */
-		at.unknown = ABSENCE_FAULT;
-	}
-	emit_bytes(&event, 0, LAYER_TLS, &at, bytes);
+	if (bytes)
+		tell_call(&call, bytes);
+	emit_wire(&call);
 	return 0;
 }
 
@@ -214,15 +228,13 @@ int on_tls_call(struct pt_regs *ctx)
 {
 	if (!ctx->sp)
 		never_in_session.call(ctx, 0);
+	if (session_is_return(ctx))
+		return leave_call(ctx);
 	struct member *member = current_member();
 	if (!member)
 		return 1;
-	if (session_is_return(ctx)) {
-		struct member copy = *member;
-		return leave_call(ctx, &copy);
-	}
 	u64 what = bpf_get_attach_cookie(ctx);
-	return enter_call(ctx, what & 1, what >> 1 & 3, what >> 8 & 0xff);
+	return enter_call(ctx, member, what & 1, what >> 1 & 3, what >> 8 & 0xff);
 }
 
 #else
@@ -231,8 +243,9 @@ int on_tls_call(struct pt_regs *ctx)
 	int name(struct pt_regs *ctx)                                   \
 	{                                                               \
 		keep_own_stack(ctx);                                    \
-		if (current_member())                                   \
-			enter_call(ctx, direction, result, library);    \
+		struct member *member = current_member();               \
+		if (member)                                             \
+			enter_call(ctx, member, direction, result, library); \
 		return 0;                                               \
 	}
 
@@ -248,11 +261,7 @@ TLS_ENTRY(on_gnutls_write, REQUEST, RESULT_RETURNED, LIBRARY_GNUTLS)
 int on_tls_return(struct pt_regs *ctx)
 {
 	keep_own_stack(ctx);
-	struct member *member = current_member();
-	if (!member)
-		return 0;
-	struct member copy = *member;
-	return leave_call(ctx, &copy);
+	return leave_call(ctx);
 }
 
 #endif
@@ -295,7 +304,7 @@ int on_bio_write(struct pt_regs *ctx)
 		return 0;
 	u64 thread = bpf_get_current_pid_tgid();
 	prefix.pid = thread >> 32;
-	struct tls_call *call = tls_calls.lookup(&thread);
+	struct tls_call *call = current_call();
 	struct tls_key key = {};
 	key.pid = prefix.pid;
 	if (call) {
@@ -318,7 +327,7 @@ int on_bio_read(struct pt_regs *ctx)
 	if (!current_member())
 		return 0;
 	u64 thread = bpf_get_current_pid_tgid();
-	struct tls_call *call = tls_calls.lookup(&thread);
+	struct tls_call *call = current_call();
 	if (!call || call->socket)
 		return 0;
 	struct tls_key key = {};

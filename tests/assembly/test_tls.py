@@ -355,6 +355,22 @@ def test_a_tls_call_that_was_cut_off_is_a_gap() -> None:
     assert [("partial", ["unfinished call: an unknown number of bytes missing"])] == verdicts(cut)
 
 
+def test_ciphertext_told_beside_plaintext_is_part_of_the_socket() -> None:
+    """A write's record tells the plaintext and where its ciphertext was: the wire has no hole, and one without it has."""
+    size = len(HELLO) + 500
+    for wire, lost in ((len(HELLO), 500), []), (None, [(REQUEST, len(HELLO), 500, "ring full")]):
+        daemon = Daemon()
+        story = begin(daemon)
+        said = moved(2_800, 77, REQUEST, 0, REQUESTED, wire=wire, **PLAIN)  # type: ignore[arg-type]
+        events = [moved(2_000, 9, REQUEST, 0, HELLO), said]
+        story.append(daemon.cycle(10 * MS, control=[opened(1_000, 9), tls_opened(2_500, 77, 9)], data=events))
+        ends = [tls_closed(4_000, 77, 9, len(REQUESTED), 0), closed(5_000, 9, size, 0, (size, 0))]
+        story.append(daemon.cycle(20 * MS, control=ends))
+        records = assemble(story)
+        assert REQUESTED == stream(records, REQUEST)
+        assert lost == gaps(records), verdicts(records)
+
+
 def test_ciphertext_that_came_without_any_plaintext_is_a_gap() -> None:
     """The events of the last TLS calls were lost, those of their system calls were not; less may never have been asked for."""
     heard = [said(3_000, 77, RESPONSE, 0, b"first")]

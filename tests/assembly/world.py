@@ -53,6 +53,7 @@ def moved(
     absence: int = Absence.NONE,
     library: int = Library.NONE,
     peer: tuple[int, int, bytes] | None = None,
+    wire: tuple[int, int] | None = None,
     pid: int = PID,
     start: int = START,
     run: int = RUN,
@@ -60,6 +61,7 @@ def moved(
     """Give a data event."""
     of = socket if socket is not None else 0 if tls else stream
     tail = b"" if peer is None else layouts.PEER.pack(*peer)
+    tail += b"" if wire is None else layouts.WIRE.pack(*wire)
     size = len(payload) if length is None else length
     head = layouts.DATA.pack(stream, position, of, size, len(payload), direction, tie, absence, library, len(tail))
     kind = EventKind.TLS_DATA if tls else EventKind.SOCKET_DATA

@@ -69,7 +69,8 @@ def test_header_and_peer_have_their_c_sizes() -> None:
     """The header and the datagram address are read as they are written."""
     found = structures()
     assert ctypes.sizeof(found["event_header"]) == layouts.HEADER.size
-    assert ctypes.sizeof(found["peer_address"]) == layouts.PEER.size
+    assert ctypes.sizeof(found["peer_address"]) == layouts.PEER.size == layouts.WIRE.size
+    assert (0, 8) == (found["wire"].position.offset, found["wire"].bytes.offset)
 
 
 @pytest.mark.parametrize(
@@ -128,6 +129,20 @@ def test_a_peer_of_no_family_is_no_peer() -> None:
     assert isinstance(event, layouts.DataEvent)
     assert event.peer is None
     assert b"x" == bytes(event.payload)
+
+
+def test_ciphertext_beside_plaintext_is_an_event_of_its_own() -> None:
+    """What a TLS call sent is told with the socket's position, before the plaintext; 0 bytes are none."""
+    for size in (0, 22):
+        record = layouts.DATA.pack(1, 2, 3, 1, 1, 0, 1, 0, 1, layouts.WIRE.size) + layouts.WIRE.pack(900, size) + b"x"
+        span = memoryview(ring_record(layouts.EventKind.TLS_DATA, record))
+        told = [(header, body) for header, body in layouts.events(span) if isinstance(body, layouts.DataEvent)]
+        assert (layouts.EventKind.TLS_DATA, b"x") == (told[-1][0].kind, bytes(told[-1][1].payload))
+        assert (2 if size else 1) == len(told)
+        for header, sent in told[:-1]:
+            assert (layouts.EventKind.SOCKET_DATA, layouts.Absence.CIPHERTEXT) == (header.kind, sent.absence)
+            assert (3, 900, 3, 22) == (sent.stream, sent.position, sent.socket, sent.length)
+            assert (0, 0) == (sent.captured, sent.direction)
 
 
 @given(st.binary(max_size=300))

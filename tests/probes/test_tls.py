@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from capd.probes.capture import Capture
-from capd.probes.layouts import Absence, EventKind, Library, Tie, TlsCloseEvent, TlsOpenEvent
-from tests.probes.watching import watch, watch_command
+from capd.probes.layouts import Absence, EventKind, Library, SocketCloseEvent, Tie, TlsCloseEvent, TlsOpenEvent
+from tests.probes.watching import Seen, watch, watch_command
 from tests.requirements import require_command
 
 TLS = EventKind.TLS_DATA
@@ -123,6 +123,75 @@ def test_ciphertext_of_a_tied_stream_is_not_carried_twice(capture: Capture, cert
     left_out = [event for event in seen.data(SOCKET, 0) if event.absence == Absence.CIPHERTEXT]
     assert 1_000_000 < sum(event.length for event in left_out) < 1_010_000
     assert 0 == sum(event.captured for event in left_out)
+
+
+def counted(seen: Seen) -> list[tuple[int, int]]:
+    """Give, for each socket that was closed, the bytes that events tell as sent, and how many there were."""
+    sent = seen.data(SOCKET, 0)
+    return [
+        (sum(event.length for event in sent if event.socket == close.socket), close.position[0])
+        for close in seen.of(SocketCloseEvent)
+    ]
+
+
+@pytest.mark.kernel
+def test_a_write_is_one_record(capture: Capture, certificate: str) -> None:
+    """The call's ciphertext is told beside its plaintext, and no byte of the socket is left out or told twice."""
+    client = """
+    stream = trust.wrap_socket(socket.create_connection(("127.0.0.1", port)), server_hostname="localhost")
+    for at in range(10):
+        stream.sendall(b"x" * 100)
+    exactly(stream, size + 32)
+    stream.close()
+    print(os.getpid())
+    os.waitpid(server, 0)
+"""
+    seen = watch(capture, SERVER + client, certificate, "1000")
+    seen.events = [(header, body) for header, body in seen.events if header.pid == int(seen.output)]
+    said = seen.data(TLS, 0)
+    assert [100] * 10 == [event.captured for event in said]
+    assert all(event.wire is not None for event in said[1:]), "the first one may show that the socket carries TLS"
+    left_out = [event for event in seen.data(SOCKET, 0) if event.absence == Absence.CIPHERTEXT]
+    assert [(event.position, event.length) for event in left_out][1:10] == [event.wire for event in said[1:]]
+    positions = [(event.position, event.length) for event in seen.data(SOCKET, 0)]
+    assert [at for at, _ in positions[1:]] == [at + size for at, size in positions[:-1]]
+    assert counted(seen)
+    assert all(told == moved for told, moved in counted(seen))
+
+
+@pytest.mark.kernel
+def test_what_a_write_sent_that_never_came_back_is_told(capture: Capture, certificate: str) -> None:
+    """A process is killed within the call: its ciphertext is on the wire, and no plaintext stands for it."""
+    client = """
+    import signal, time
+    raw = socket.create_connection(("127.0.0.1", port))
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 16)
+    stream = trust.wrap_socket(raw, server_hostname="localhost")
+    os.kill(server, signal.SIGSTOP)  # reads nothing more
+    child = os.fork()
+    if child == 0:
+        stream.sendall(bytes(32 << 20))
+    for _ in range(100):  # asleep in the call, because the peer takes no more
+        time.sleep(0.1)
+        if open(f"/proc/{child}/wchan").read() not in ("", "0"):
+            break
+    time.sleep(0.3)
+    os.close(stream.detach())
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.kill(server, signal.SIGKILL)
+    os.waitpid(server, 0)
+    print(child)
+"""
+    seen = watch(capture, SERVER + client, certificate, "1000000")
+    child = int(seen.output)
+    seen.events = [(header, body) for header, body in seen.events if header.pid == child or isinstance(body, SocketCloseEvent)]
+    assert not seen.data(TLS, 0)
+    left_out = [event for event in seen.data(SOCKET, 0) if event.absence == Absence.CIPHERTEXT]
+    assert 2 >= len(left_out)
+    assert sum(event.length for event in left_out) > 1 << 16
+    close = next(body for body in seen.of(SocketCloseEvent) if body.socket == left_out[0].socket)
+    assert left_out[-1].position + left_out[-1].length == close.position[0]
 
 
 @pytest.mark.kernel
