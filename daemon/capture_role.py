@@ -266,6 +266,7 @@ def _settings(configuration: Configuration, cgroup_root: Path) -> CaptureSetting
         data_ring_bytes=section.data_ring_bytes,
         control_ring_bytes=section.control_ring_bytes,
         cgroup_root=cgroup_root,
+        cache=configuration.probes_dir,
     )
 
 

@@ -191,6 +191,11 @@ class Configuration(_Section):
         return self.state_dir / "journal"
 
     @property
+    def probes_dir(self) -> Path:
+        """Give where root keeps the compiled probes, so that the next start need not compile."""
+        return self.state_dir / "probes"
+
+    @property
     def recorder_dir(self) -> Path:
         """The recorder's own: its position in the journal and its lock."""
         return self.state_dir / "recorder"

@@ -113,6 +113,7 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
         of_root(configuration.state_dir, 0o755),
         of_root(configuration.journal_dir, 0o750, user.gid),
         of_root(configuration.keys_dir, 0o750, user.gid),
+        of_root(configuration.probes_dir, 0o700),
         of_recorder(configuration.recorder_dir, 0o750),
         of_recorder(configuration.segments_dir, 0o750),
         of_recorder(configuration.index_dir, 0o750),

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from capd.probes.compiled import MapShape
 from capd.probes.errors import AttachError
 
 SYS_BPF: Final = 321
@@ -38,6 +39,7 @@ ATTACH_UPROBE_SESSION: Final = 57
 MAP_TYPE_RINGBUF: Final = 27
 MAP_TYPE_TASK_STORAGE: Final = 29
 MAP_NO_PREALLOC: Final = 1
+INFO_BYTES: Final = 256
 
 VERIFIER_LOG_BYTES: Final = 1 << 20
 """Enough for the last pages of a refusal; the verifier keeps the end of what does not fit since Linux 6.4."""
@@ -66,6 +68,20 @@ def _bpf(command: int, attribute: bytes) -> tuple[int, bytes]:
 def create_ring(size: int) -> int:
     """Create a ring buffer map of `size` bytes, a power of two and a multiple of the page size. Returns its descriptor."""
     return _bpf(MAP_CREATE, struct.pack("<IIII", MAP_TYPE_RINGBUF, 0, 0, size))[0]
+
+
+def create_map(shape: MapShape) -> int:
+    """Create a map. Returns its descriptor."""
+    values = (shape.kind, shape.key_bytes, shape.value_bytes, shape.entries, shape.flags)
+    return _bpf(MAP_CREATE, struct.pack("<IIIII", *values))[0]
+
+
+def shape_of(descriptor: int) -> MapShape:
+    """Give what a map was made as (bpf_map_info, Linux 4.13)."""
+    info = ctypes.create_string_buffer(INFO_BYTES)
+    _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, len(info), ctypes.addressof(info)))
+    kind, _, key_bytes, value_bytes, entries, flags = struct.unpack_from("<IIIIII", info.raw)
+    return MapShape(kind, key_bytes, value_bytes, entries, flags)
 
 
 def create_task_storage(value_bytes: int) -> int:
@@ -246,7 +262,7 @@ def attach_uprobe(program: int, path: str, offset: int, *, returns: bool) -> int
 
 def recursion_misses(program: int) -> int:
     """Give how often the kernel skipped a program because it was running on that CPU already (bpf_prog_info, Linux 5.12)."""
-    info = ctypes.create_string_buffer(256)
+    info = ctypes.create_string_buffer(INFO_BYTES)
     _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", program, len(info), ctypes.addressof(info)))
     return int(struct.unpack_from("<Q", info.raw, 208)[0])
 

@@ -55,6 +55,7 @@ class CaptureSettings:
         control_ring_bytes: room for lifecycle events. A power of two.
         tracefs: where tracefs is mounted; None to look in the usual places.
         cgroup_root: the unified hierarchy's mount point, to learn the senders of datagrams; None to do without.
+        cache: where the compiled programs are kept for the next start; None to compile always.
     """
 
     tier: str = "auto"
@@ -62,6 +63,7 @@ class CaptureSettings:
     control_ring_bytes: int = 4 << 20
     tracefs: Path | None = None
     cgroup_root: Path | None = None
+    cache: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +121,8 @@ class Capture:
             ProbeError: one of its subclasses; nothing stays behind.
         """
         tracefs = settings.tracefs or _find_tracefs()
-        capture = cls(loader.load(settings.tier, settings.control_ring_bytes, settings.data_ring_bytes), settings)
+        loaded = loader.load(settings.tier, settings.control_ring_bytes, settings.data_ring_bytes, settings.cache)
+        capture = cls(loaded, settings)
         try:
             for spec in PROGRAMS[Tier(capture.tier)]:
                 capture._attach(spec, tracefs)

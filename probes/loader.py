@@ -5,6 +5,7 @@ What lives here: the parent's call (`load`), and the child's work (`python -m ca
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -17,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from capd.probes import bpf_call, btf
+from capd.probes import bpf_call, btf, compiled
+from capd.probes.compiled import Compiled
 from capd.probes.errors import BtfMissingError, CompilerError, KernelTooOldError, NotPermittedError, ProbeError
 from capd.probes.kernel import Kernel, inspect
 from capd.probes.programs import (
@@ -38,6 +40,8 @@ CHILD_SECONDS_MAX: Final = 60
 MANIFEST_BYTES_MAX: Final = 1 << 16
 DESCRIPTORS_MAX: Final = 253
 """What one SCM_RIGHTS message can carry (SCM_MAX_FD in the kernel)."""
+KEPT_MAX: Final = 4
+"""Compiled sets that are kept: of two tiers, and of the kernel or version before."""
 CALL_KFUNC: Final = 0x85
 PSEUDO_KFUNC_CALL: Final = 2
 
@@ -52,6 +56,7 @@ class Loaded:
         programs: program name to descriptor.
         maps: map name to descriptor.
         control, data: the two rings' descriptors.
+        cached: whether they were compiled at an earlier start.
     """
 
     tier: Tier
@@ -60,21 +65,23 @@ class Loaded:
     maps: dict[str, int]
     control: int
     data: int
+    cached: bool
 
 
-def load(tier: str, control_bytes: int, data_bytes: int) -> Loaded:
+def load(tier: str, control_bytes: int, data_bytes: int, cache: Path | None = None) -> Loaded:
     """Compile and load all programs of a tier.
 
     Args:
         tier: `modern`, `classic`, or `auto` for the best that this kernel can do.
         control_bytes: size of the ring for lifecycle events, a power of two, at least a page.
         data_bytes: size of the ring for payload, likewise.
+        cache: a directory for what was compiled, made if it is missing; None to compile always.
 
     Raises:
         ProbeError: one of its subclasses; nothing stays loaded.
     """
     ours, theirs = socket.socketpair()
-    request = json.dumps({"tier": tier, "control_bytes": control_bytes, "data_bytes": data_bytes})
+    request = json.dumps({"tier": tier, "control_bytes": control_bytes, "data_bytes": data_bytes, "cache": str(cache or "")})
     with ours, theirs:
         child = subprocess.Popen(
             [sys.executable, "-P", "-m", "capd.probes.loader", str(theirs.fileno()), request],
@@ -125,6 +132,7 @@ def _unpack(manifest: Mapping[str, Any], descriptors: list[int]) -> Loaded:
         maps={name[2:]: number for name, number in table.items() if name.startswith("m:")},
         control=table["control"],
         data=table["data"],
+        cached=manifest["cached"],
     )
 
 
@@ -168,35 +176,57 @@ def chunk_bytes(tier: Tier, data_bytes: int) -> int:
     return CHUNK_BYTES_MAX[tier] if tier is Tier.CLASSIC else min(CHUNK_BYTES_MAX[tier], data_bytes // 4)
 
 
-def _compile(tier: Tier, kernel: Kernel, control: int, data: int, data_bytes: int) -> Any:  # noqa: ANN401 - BCC has no types
-    try:
-        from bcc import BPF  # noqa: PLC0415 - only the child may carry a compiler
-    except ImportError as error:
-        raise CompilerError("BCC's Python package is missing") from error
-    flags = [
+def _compiler_flags(tier: Tier, kernel: Kernel, data_bytes: int) -> list[str]:
+    """Give what the programs must be told, but for descriptors."""
+    return [
         *kernel.flags(),
-        f"-DCONTROL_RING_FD={control}",
-        f"-DDATA_RING_FD={data}",
         f"-DMODERN={int(tier is Tier.MODERN)}",
         f"-DCHUNK_BYTES_MAX={chunk_bytes(tier, data_bytes)}",
         f"-DEMIT_STEPS_MAX={EMIT_STEPS_MAX[tier]}",
         f"-DTLS_CALL_BYTES={TLS_CALL_BYTES}",
-        *([f"-DTHREAD_STORAGE_FD={bpf_call.create_task_storage(TLS_CALL_BYTES)}"] if tier is Tier.MODERN else []),
     ]
+
+
+def _compile(tier: Tier, flags: list[str], given: Mapping[str, int]) -> Compiled:
+    """Compile all programs of a tier.
+
+    Args:
+        tier: which.
+        flags: what they are told.
+        given: descriptors of maps that are there, which the programs know by number.
+    """
     try:
-        return BPF(text=source(), cflags=flags)
+        from bcc import BPF  # noqa: PLC0415 - only the child may carry a compiler
+        from bcc.libbcc import lib  # noqa: PLC0415 - only the child may carry a compiler
+    except ImportError as error:
+        raise CompilerError("BCC's Python package is missing") from error
+    numbers = [f"-D{name.upper()}_FD={descriptor}" for name, descriptor in given.items()]
+    try:
+        module = BPF(text=source(), cflags=[*flags, *numbers])
     except Exception as error:  # BCC raises it bare
         raise CompilerError(f"BCC could not compile the probes: {error}") from error
+    programs: dict[str, bytes] = {}
+    for spec in PROGRAMS[tier]:
+        start = lib.bpf_function_start(module.module, spec.name.encode())
+        if not start:
+            raise CompilerError(f"the compiled probes hold no program {spec.name}")
+        programs[spec.name] = ctypes.string_at(start, lib.bpf_function_size(module.module, spec.name.encode()))
+    made = _tables(lib, module)
+    shapes = {name: bpf_call.shape_of(descriptor) for name, descriptor in made.items()}
+    return compiled.unlinked(programs, {**given, **made}, shapes)
 
 
-def _load_program(module: Any, spec: ProgramSpec, kernel: Kernel) -> int:  # noqa: ANN401 - BCC has no types
-    from bcc.libbcc import lib  # noqa: PLC0415 - only the child may carry a compiler
+def _tables(lib: Any, module: Any) -> dict[str, int]:  # noqa: ANN401 - BCC has no types
+    """Give the descriptors of the maps that BCC made, by name. Its Python does not say what these functions take."""
+    count, name, descriptor = lib.bpf_num_tables, lib.bpf_table_name, lib.bpf_table_fd_id
+    count.argtypes, count.restype = [ctypes.c_void_p], ctypes.c_size_t
+    for function, result in ((name, ctypes.c_char_p), (descriptor, ctypes.c_int)):
+        function.argtypes, function.restype = [ctypes.c_void_p, ctypes.c_size_t], result
+    return {name(module.module, at).decode(): descriptor(module.module, at) for at in range(count(module.module))}
 
-    start = lib.bpf_function_start(module.module, spec.name.encode())
-    size = lib.bpf_function_size(module.module, spec.name.encode())
-    if not start:
-        raise CompilerError(f"the compiled probes hold no program {spec.name}")
-    code = patch_kfuncs(ctypes.string_at(start, size), kernel.kfuncs)
+
+def _load_program(spec: ProgramSpec, instructions: bytes, kernel: Kernel) -> int:
+    code = patch_kfuncs(instructions, kernel.kfuncs)
     btf_id = kernel.tracepoints[spec.points[0]] if spec.kind == bpf_call.PROG_TYPE_TRACING else 0
     try:
         return bpf_call.load(bpf_call.Program(spec.name, code, spec.kind, spec.attach_type, btf_id))
@@ -207,24 +237,52 @@ def _load_program(module: Any, spec: ProgramSpec, kernel: Kernel) -> int:  # noq
         raise KernelTooOldError(f"the kernel refused {error}\n{tail}") from error
 
 
-def _build(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
-    kernel = inspect(btf.load())
-    tier = choose_tier(request["tier"], kernel)
+def _load_all(tier: Tier, kernel: Kernel, programs: Compiled, given: Mapping[str, int]) -> dict[str, int]:
+    """Make the maps and load the programs: descriptors by the names that the parent knows them by."""
+    maps = {**given, **{name: bpf_call.create_map(shape) for name, shape in programs.maps.items()}}
+    table = {f"p:{spec.name}": _load_program(spec, programs.linked(spec.name, maps), kernel) for spec in PROGRAMS[tier]}
+    for array, program in TAIL_CALLS[tier].items():
+        bpf_call.Map(maps[array], 4, 4).put(bytes(4), table[f"p:{program}"].to_bytes(4, "little"))
+    return table | {f"m:{name}": maps[name] for name in (*MAPS, *TAIL_CALLS[tier])}
+
+
+def _given(tier: Tier, request: Mapping[str, Any]) -> dict[str, int]:
+    """Make the maps that BCC cannot make."""
     try:
-        control = bpf_call.create_ring(request["control_bytes"])
-        data = bpf_call.create_ring(request["data_bytes"])
+        given = {
+            name: bpf_call.create_ring(request[f"{name.removesuffix('_ring')}_bytes"]) for name in ("control_ring", "data_ring")
+        }
     except PermissionError as error:
         raise NotPermittedError("the kernel does not let this user create BPF maps") from error
     except OSError as error:
         raise KernelTooOldError(f"the kernel refused a ring of {request['data_bytes']} bytes: {error.strerror}") from error
-    module = _compile(tier, kernel, control, data, request["data_bytes"])
-    table = {"control": control, "data": data}
-    table |= {f"p:{spec.name}": _load_program(module, spec, kernel) for spec in PROGRAMS[tier]}
-    for array, program in TAIL_CALLS[tier].items():
-        bpf_call.Map(module[array].map_fd, 4, 4).put(bytes(4), table[f"p:{program}"].to_bytes(4, "little"))
-        table[f"m:{array}"] = module[array].map_fd
-    table |= {f"m:{name}": module[name].map_fd for name in MAPS}
-    return {"tier": tier.value, "features": kernel.features, "names": list(table)}, list(table.values())
+    if tier is Tier.MODERN:
+        given["thread_storage"] = bpf_call.create_task_storage(TLS_CALL_BYTES)
+    return given
+
+
+def _build(request: Mapping[str, Any]) -> tuple[dict[str, Any], list[int]]:
+    kernel = inspect(btf.load())
+    tier = choose_tier(request["tier"], kernel)
+    given = _given(tier, request)
+    flags = _compiler_flags(tier, kernel, request["data_bytes"])
+    folder = Path(request["cache"]) if request.get("cache") else None
+    name = compiled.key([source(), *flags, *os.uname()])
+    table: dict[str, int] | None = None
+    found = compiled.kept(folder, name) if folder else None
+    if found is not None:
+        # What was kept and cannot be used after all is as good as not kept.
+        with contextlib.suppress(compiled.DamagedError, KernelTooOldError, KeyError, OSError):
+            table = _load_all(tier, kernel, found, given)
+    cached = table is not None
+    if table is None:
+        fresh = _compile(tier, flags, given)
+        table = _load_all(tier, kernel, fresh, given)
+        if folder:
+            compiled.keep(folder, name, fresh, files_max=KEPT_MAX)
+    table = {"control": given["control_ring"], "data": given["data_ring"], **table}
+    manifest = {"tier": tier.value, "features": kernel.features, "cached": cached, "names": list(table)}
+    return manifest, list(table.values())
 
 
 def main() -> None:
