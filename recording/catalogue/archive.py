@@ -14,11 +14,11 @@ from uuid import UUID
 
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import ObjectMissingError
+from capd.recording.bucket.layout import SegmentKey
 from capd.recording.catalogue.fleet import Fleet
 from capd.recording.errors import CapdError, ExitStatus
 from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
-from capd.recording.segment.layout import SEALED_SUFFIX
 from capd.recording.segment.source import ObjectSource
 
 
@@ -87,6 +87,6 @@ class FleetArchive:
         self.close()
 
     def _open(self, host: UUID, day: date, sequence: int) -> SegmentReader:
-        key = f"host={host}/date={day}/{sequence:012d}{SEALED_SUFFIX}"
+        key = str(SegmentKey(host=host, day=day, sequence=sequence))
         source = ObjectSource(Path(key), self._bucket.size(key), lambda offset, length: self._bucket.read(key, offset, length))
         return SegmentReader(source)

@@ -12,7 +12,7 @@ import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -20,139 +20,171 @@ from uuid import UUID
 import pyarrow.parquet as pq
 
 from capd.recording.bucket import Bucket, Outcome
+from capd.recording.bucket.errors import ObjectMissingError
+from capd.recording.bucket.layout import SegmentKey, day_folder, host_folder
 from capd.recording.catalogue.layout import Part, day_of, host_prefix, parse_key
 from capd.recording.catalogue.rows import Gathering
 from capd.recording.catalogue.schema import DECIDER, TABLES, pack, range_of
-from capd.recording.errors import CorruptSegmentError, EncryptedError
+from capd.recording.errors import CorruptSegmentError, EncryptedError, StateDirectoryError
 from capd.recording.record import Record
 from capd.recording.rows import RunRow, SessionRow
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.source import ObjectSource
 
 SEGMENTS_MAX: Final = 256
 """Segments of one file: 20 minutes at one every five seconds, some megabytes."""
-RAW_BYTES_MAX: Final = 256 << 20
-"""Records that are in memory while a file is made."""
+FILE_BYTES_MAX: Final = 64 << 20
+"""Segments whose messages are in memory while a file is made: a quarter of a gigabyte of what was said."""
 AGE_MAX_NS: Final = 60_000_000_000
-"""How long a sealed segment waits for others to share a file with: how late a fleet's answers are."""
+"""How long a segment waits in the bucket for others to share a file with: how late a fleet's answers are."""
+DAY_FOLDER: Final = "date="
+
+FindSession = Callable[[UUID], SessionRow | None]
+FindRun = Callable[[UUID], RunRow | None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A sealed segment that is in the bucket and may be put into its catalogue.
+    """A segment in the bucket that may be put into its catalogue.
 
     Attributes:
         sequence: its number.
-        created_ns: when it was begun.
-        sealed_ns: when it was finished.
-        raw_bytes: of its records.
+        day: UTC day of its creation.
+        shipped_ns: when the bucket got it.
+        file_bytes: its length.
     """
 
     sequence: int
-    created_ns: int
-    sealed_ns: int
-    raw_bytes: int
+    day: date
+    shipped_ns: int
+    file_bytes: int
 
 
-def next_ranges(candidates: Sequence[Candidate], covered: Mapping[date, int], now_ns: int) -> list[list[Candidate]]:
-    """Give the ranges of segments that are due, in their order.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How far a host's catalogue goes.
+
+    Attributes:
+        through: the last segment that is in it; 0 when none is.
+        waiting: segments in the bucket that are not in it yet.
+        whole: everything up to this day, which is over, is in it.
+    """
+
+    through: int
+    waiting: int
+    whole: date
+
+
+def next_range(candidates: Sequence[Candidate], covered: int, now_ns: int) -> list[Candidate]:
+    """Give the range of segments that is due next; empty when none is.
 
     Args:
-        candidates: of one host, by number.
-        covered: the last segment of each day that is in the catalogue.
+        candidates: of one host and day, by number.
+        covered: the last one that is in the catalogue, 0 when none is.
         now_ns: wall time, ns since 1970.
 
     Returns:
-        Ranges of one day that are full, whose day is over, or whose oldest segment has waited for AGE_MAX_NS.
+        Consecutive segments, when no more fit, or their day is over, or the oldest has waited for AGE_MAX_NS.
     """
-    due = []
-    for day, together in groupby(candidates, lambda candidate: day_of(candidate.created_ns)):
-        waiting = [candidate for candidate in together if candidate.sequence > covered.get(day, 0)]
-        for chosen, full in _divide(waiting):
-            late = now_ns - min(candidate.sealed_ns for candidate in chosen) >= AGE_MAX_NS
-            if full or late or day < day_of(now_ns):
-                due.append(chosen)
-    return due
-
-
-def _divide(waiting: Sequence[Candidate]) -> list[tuple[list[Candidate], bool]]:
-    """Cut a day's segments into ranges without holes, each with whether nothing more fits in it."""
-    ranges: list[tuple[list[Candidate], bool]] = []
     chosen: list[Candidate] = []
-    raw_bytes = 0
-    for candidate in waiting:
+    file_bytes = 0
+    full = False
+    for candidate in candidates:
+        if candidate.sequence <= covered:
+            continue
         hole = bool(chosen) and candidate.sequence != chosen[-1].sequence + 1
-        if chosen and (hole or len(chosen) == SEGMENTS_MAX or raw_bytes + candidate.raw_bytes > RAW_BYTES_MAX):
-            ranges.append((chosen, True))
-            chosen, raw_bytes = [], 0
+        full = bool(chosen) and (hole or len(chosen) == SEGMENTS_MAX or file_bytes + candidate.file_bytes > FILE_BYTES_MAX)
+        if full:
+            break
         chosen.append(candidate)
-        raw_bytes += candidate.raw_bytes
-    return [*ranges, (chosen, len(chosen) == SEGMENTS_MAX)] if chosen else ranges
+        file_bytes += candidate.file_bytes
+    if not chosen:
+        return []
+    late = now_ns - min(candidate.shipped_ns for candidate in chosen) >= AGE_MAX_NS
+    return chosen if full or late or len(chosen) == SEGMENTS_MAX or chosen[0].day < day_of(now_ns) else []
 
 
 class CatalogueWriter:
-    """Extends the catalogue of one host. Several at a time do no harm."""
+    """Extends the catalogue of one host by what is in the bucket. Several at a time do no harm."""
 
     def __init__(
-        self,
-        bucket: Bucket,
-        host: UUID,
-        segment: Callable[[int], Path],
-        *,
-        find_session: Callable[[UUID], SessionRow | None],
-        find_run: Callable[[UUID], RunRow | None],
+        self, bucket: Bucket, host: UUID, *, local: Callable[[int], Path], find_session: FindSession, find_run: FindRun
     ) -> None:
         """Prepare.
 
         Args:
             bucket: where the segments and their catalogue are.
             host: whose.
-            segment: gives the file of a sealed segment.
+            local: gives where a segment's local copy is, if it is still there: it is not fetched then.
             find_session: gives what the host's index knows of a session.
             find_run: the same for a run.
         """
         self._bucket = bucket
         self._host = host
-        self._segment = segment
+        self._local = local
         self._find_session = find_session
         self._find_run = find_run
-        self._finished: set[Part] = set()
 
-    def extend(self, candidates: Sequence[Candidate], now_ns: int) -> dict[date, int]:
+    def extend(self, now_ns: int, *, since: date = date.min) -> Extent:
         """Create the files that are due.
 
-        Returns:
-            The last segment of each of the candidates' days that is wholly in the catalogue.
+        Args:
+            now_ns: wall time, ns since 1970.
+            since: the first day that is looked at.
 
         Raises:
             BucketError: the bucket could not be asked or written; calling again goes on.
-            CapdError: a segment cannot be read.
         """
-        days = sorted({day_of(candidate.created_ns) for candidate in candidates})
-        covered = {day: last for day in days if (last := self._finish(day)) is not None}
-        while due := next_ranges(candidates, covered, now_ns):
-            chosen = due[0]
-            day = day_of(chosen[0].created_ns)
-            tables = self._tables(chosen[0].sequence, chosen[-1].sequence)
-            part = Part(table=DECIDER, day=day, host=self._host, first=chosen[0].sequence)
-            decided = self._bucket.create(part.key, tables[DECIDER])
-            last = chosen[-1].sequence if decided is not Outcome.EXISTS_DIFFERENT else self._last(part)
-            self._create_others(part, tables if last == chosen[-1].sequence else self._tables(part.first, last))
-            covered[day] = last
-        return covered
+        through = waiting = 0
+        whole = since
+        for day in self._days(since):
+            candidates = self._candidates(day)
+            covered = self._finish(day)
+            while chosen := next_range(candidates, covered, now_ns):
+                covered = self._catalogue(chosen)
+            left = sum(candidate.sequence > covered for candidate in candidates)
+            through, waiting = max(through, covered), waiting + left
+            if not waiting and day < day_of(now_ns):
+                whole = day
+        return Extent(through=through, waiting=waiting, whole=whole)
 
-    def _finish(self, day: date) -> int | None:
+    def _days(self, since: date) -> list[date]:
+        names = [name.removeprefix(DAY_FOLDER) for name in self._bucket.folders(host_folder(self._host)) if DAY_FOLDER in name]
+        return [day for day in sorted(map(date.fromisoformat, names)) if day >= since]
+
+    def _candidates(self, day: date) -> list[Candidate]:
+        found = []
+        for entry in self._bucket.list(day_folder(self._host, day)):
+            key = SegmentKey.parse(entry.key)
+            if key is not None:
+                found.append(Candidate(sequence=key.sequence, day=day, shipped_ns=entry.modified_ns, file_bytes=entry.size))
+        return sorted(found, key=attrgetter("sequence"))
+
+    def _catalogue(self, chosen: Sequence[Candidate]) -> int:
+        """Create the files of a range; give its last segment, which another shipper may have decided."""
+        first, last = chosen[0].sequence, chosen[-1].sequence
+        tables = self._tables(chosen)
+        part = Part(table=DECIDER, day=chosen[0].day, host=self._host, first=first)
+        if self._bucket.create(part.key, tables[DECIDER]) is Outcome.EXISTS_DIFFERENT:
+            last = self._last(part)
+            if last != chosen[-1].sequence:
+                tables = self._tables(
+                    [candidate for candidate in self._candidates(part.day) if first <= candidate.sequence <= last]
+                )
+        self._create_others(part, tables)
+        return last
+
+    def _finish(self, day: date) -> int:
         """Give the last segment of a day that is in the catalogue, after creating what a dead shipper left undone."""
         entries = self._bucket.list(host_prefix(DECIDER, day, self._host))
         parts = sorted(part for entry in entries if (part := parse_key(entry.key, entry.size)) is not None)
         if not parts:
-            return None
+            return 0
         newest = parts[-1]
         last = self._last(newest)
-        if newest not in self._finished:
-            missing = [table for table in TABLES if table != DECIDER and not self._exists(newest, table)]
-            if missing:
-                self._create_others(newest, self._tables(newest.first, last))
-            self._finished.add(newest)
+        if not all(self._exists(newest, table) for table in TABLES if table != DECIDER):
+            chosen = [candidate for candidate in self._candidates(day) if newest.first <= candidate.sequence <= last]
+            self._create_others(newest, self._tables(chosen))
         return last
 
     def _exists(self, part: Part, table: str) -> bool:
@@ -169,14 +201,28 @@ class CatalogueWriter:
         content = self._bucket.read(part.key)
         return range_of(pq.read_metadata(io.BytesIO(content)).metadata or {})[1]
 
-    def _tables(self, first: int, last: int) -> dict[str, bytes]:
+    def _tables(self, chosen: Sequence[Candidate]) -> dict[str, bytes]:
         gathering = Gathering(find_session=self._find_session, find_run=self._find_run)
-        for sequence in range(first, last + 1):
-            with SegmentReader(self._segment(sequence)) as reader:
-                footer = reader.footer
-                assert footer is not None, "only sealed segments are shipped"
-                gathering.receive(footer, reader.file_bytes, _records(reader))
+        for candidate in chosen:
+            try:
+                with self._open(candidate) as reader:
+                    footer = reader.footer
+                    assert footer is not None, "only sealed segments are shipped"
+                    gathering.receive(footer, reader.file_bytes, _records(reader))
+            except (CorruptSegmentError, ObjectMissingError):
+                continue  # without a footer there is nothing to tell; `capd verify` names it
+        first, last = chosen[0].sequence, chosen[-1].sequence
         return {table: pack(table, rows, first=first, last=last) for table, rows in gathering.tables().items()}
+
+    def _open(self, candidate: Candidate) -> SegmentReader:
+        path = self._local(candidate.sequence)
+        try:
+            return SegmentReader(path)
+        except StateDirectoryError:
+            key = str(SegmentKey(host=self._host, day=candidate.day, sequence=candidate.sequence))
+            return SegmentReader(
+                ObjectSource(Path(key), candidate.file_bytes, lambda offset, length: self._bucket.read(key, offset, length))
+            )
 
 
 def _records(reader: SegmentReader) -> list[Record] | None:
@@ -184,7 +230,7 @@ def _records(reader: SegmentReader) -> list[Record] | None:
     try:
         return list(reader.records())
     except (CorruptSegmentError, EncryptedError):
-        return None  # `capd verify` names what is damaged; the catalogue says that it is not readable
+        return None  # damage is named by `capd verify`; the catalogue says that it is not readable
 
 
 def _beside(part: Part, table: str) -> Part:

@@ -11,16 +11,17 @@ from click.testing import CliRunner, Result
 from capd.cli.options import CorrectedUsageError
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import BucketError
+from capd.recording.bucket.layout import SegmentKey
 from capd.recording.index import Index
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.layout import sealed_path
 from tests.cli.conftest import VERBS, Capd
 from tests.cli.recorded import RUN, START_NS, Conversation, Recording
 
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")
 
 from capd.recording.catalogue.archive import FollowBucketError
-from capd.recording.catalogue.layout import day_of
-from capd.recording.catalogue.writing import Candidate, CatalogueWriter
+from capd.recording.catalogue.writing import CatalogueWriter
 
 LATE_NS = 1 << 62
 
@@ -32,18 +33,19 @@ def bucket(recorded: Recording, tmp_path: Path) -> Bucket:
     recorded.close()
     (tmp_path / "bucket").mkdir()
     bucket = Bucket.open(str(tmp_path / "bucket"))
-    paths = {int(path.stem): path for path in sorted((recorded.state_dir / "segments").glob("*.seg"))}
-    candidates = []
-    for sequence, path in paths.items():
+    for path in (recorded.state_dir / "segments").glob("*.seg"):
         with SegmentReader(path) as reader:
             header = reader.header
-        bucket.create(f"host={header.host}/date={day_of(header.created_ns)}/{path.name}", path)
-        candidates.append(Candidate(sequence=sequence, created_ns=header.created_ns, sealed_ns=0, raw_bytes=1))
+        bucket.create(str(SegmentKey.of(header.host, header.sequence, header.created_ns)), path)
     with Index.open(recorded.state_dir / "index" / "capd.db", readonly=True) as index:
         writer = CatalogueWriter(
-            bucket, header.host, lambda sequence: paths[sequence], find_session=index.find_session, find_run=index.find_run
+            bucket,
+            header.host,
+            local=lambda sequence: sealed_path(recorded.state_dir / "segments", sequence),
+            find_session=index.find_session,
+            find_run=index.find_run,
         )
-        writer.extend(candidates, LATE_NS)
+        writer.extend(LATE_NS)
     return bucket
 
 

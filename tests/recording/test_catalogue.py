@@ -5,13 +5,13 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Callable
-from datetime import date
 from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from capd.recording.bucket import Bucket, Outcome
+from capd.recording.bucket.layout import SegmentKey, day_folder
 from capd.recording.identity import uuid7_from
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
@@ -32,10 +32,11 @@ from capd.recording.catalogue.schema import TABLES, pack, range_of
 from capd.recording.catalogue.snippet import snippet
 from capd.recording.catalogue.writing import (
     AGE_MAX_NS,
+    FILE_BYTES_MAX,
     SEGMENTS_MAX,
     Candidate,
     CatalogueWriter,
-    next_ranges,
+    next_range,
 )
 
 START_NS = 1_763_700_000_000_000_000
@@ -288,43 +289,49 @@ def test_every_column_is_documented() -> None:
     assert columns - hidden - named == set()
 
 
-def candidate(sequence: int, *, at: int = START_NS, raw_bytes: int = 1_000) -> Candidate:
-    """Give a segment of a sequence number."""
-    return Candidate(sequence=sequence, created_ns=at, sealed_ns=at, raw_bytes=raw_bytes)
-
-
 TODAY = day_of(START_NS)
 LATE = START_NS + AGE_MAX_NS
 
 
+def candidate(sequence: int, *, file_bytes: int = 1_000) -> Candidate:
+    """Give a segment of a sequence number that was shipped at the start."""
+    return Candidate(sequence=sequence, day=TODAY, shipped_ns=START_NS, file_bytes=file_bytes)
+
+
 @pytest.mark.parametrize(
-    ("candidates", "covered", "now_ns", "ranges"),
+    ("candidates", "covered", "now_ns", "expected"),
     [
-        pytest.param([], {}, LATE, [], id="nothing"),
-        pytest.param([candidate(1), candidate(2)], {}, START_NS, [], id="young ones wait for others"),
-        pytest.param([candidate(1), candidate(2)], {}, LATE, [(1, 2)], id="not longer than the limit"),
-        pytest.param([candidate(1), candidate(2)], {TODAY: 1}, LATE, [(2, 2)], id="what is covered is not taken again"),
-        pytest.param([candidate(1), candidate(3)], {}, LATE, [(1, 1), (3, 3)], id="a range has no hole"),
-        pytest.param([candidate(n) for n in range(1, SEGMENTS_MAX + 2)], {}, START_NS, [(1, SEGMENTS_MAX)], id="full"),
-        pytest.param([candidate(1, raw_bytes=1 << 28), candidate(2)], {}, START_NS, [(1, 1)], id="large"),
+        pytest.param([], 0, LATE, [], id="nothing"),
+        pytest.param([candidate(1), candidate(2)], 0, START_NS, [], id="young ones wait for others"),
+        pytest.param([candidate(1), candidate(2)], 0, LATE, [1, 2], id="not longer than the limit"),
+        pytest.param([candidate(1), candidate(2)], 1, LATE, [2], id="what is covered is not taken again"),
+        pytest.param([candidate(1), candidate(3)], 0, START_NS, [1], id="a range has no hole"),
         pytest.param(
-            [candidate(1), candidate(2, at=START_NS + DAY_NS)], {}, START_NS + DAY_NS, [(1, 1)], id="a day ends a range"
+            [candidate(n) for n in range(1, SEGMENTS_MAX + 1)], 0, START_NS, list(range(1, SEGMENTS_MAX + 1)), id="full"
         ),
-        pytest.param([candidate(5, at=START_NS + DAY_NS)], {TODAY: 9}, LATE + DAY_NS, [(5, 5)], id="days are covered apart"),
+        pytest.param([candidate(1, file_bytes=FILE_BYTES_MAX), candidate(2)], 0, START_NS, [1], id="large"),
+        pytest.param([candidate(1)], 0, START_NS + DAY_NS, [1], id="its day is over"),
     ],
 )
-def test_ranges_are_due_when_full_or_old(
-    candidates: list[Candidate], covered: dict[date, int], now_ns: int, ranges: list[tuple[int, int]]
-) -> None:
+def test_a_range_is_due_when_full_or_old(candidates: list[Candidate], covered: int, now_ns: int, expected: list[int]) -> None:
     """Segments share a file until it is full, its day is over or its oldest segment has waited long enough."""
-    due = next_ranges(candidates, covered, now_ns)
-    assert [(chosen[0].sequence, chosen[-1].sequence) for chosen in due] == ranges
+    assert [chosen.sequence for chosen in next_range(candidates, covered, now_ns)] == expected
 
 
-def cataloguer(bucket: Bucket, directory: Path) -> CatalogueWriter:
-    """Give a writer for the segments of a directory, without an index."""
+def ship(bucket: Bucket, directory: Path, *sequences: int) -> None:
+    """Put segments into a bucket."""
+    for sequence in sequences:
+        bucket.create(str(SegmentKey.of(HOST, sequence, START_NS)), sealed_path(directory, sequence))
+
+
+def cataloguer(bucket: Bucket, directory: Path = Path("/nowhere")) -> CatalogueWriter:
+    """Give a writer without an index, which fetches segments that are not in the directory."""
     return CatalogueWriter(
-        bucket, HOST, lambda sequence: sealed_path(directory, sequence), find_session=lambda _: None, find_run=lambda _: None
+        bucket,
+        HOST,
+        local=lambda sequence: sealed_path(directory, sequence),
+        find_session=lambda _: None,
+        find_run=lambda _: None,
     )
 
 
@@ -333,31 +340,52 @@ def catalogued(bucket: Bucket) -> dict[str, int]:
     return dict(Counter(entry.key.split("/")[1] for entry in bucket.list("catalogue/")))
 
 
+NEVER = 1 << 62
+
+
 def test_a_later_writer_goes_on_where_the_first_ended(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
-    """Three segments, two at first: every message is in the catalogue once, whoever writes."""
+    """Three segments, two at first: every message is in the catalogue once, whoever writes, with or without local copies."""
     write(tmp_path, [conversation(number) for number in range(3)])
-    three = [candidate(number) for number in (1, 2, 3)]
-    assert cataloguer(bucket, tmp_path).extend(three[:2], LATE) == {TODAY: 2}
+    ship(bucket, tmp_path, 1, 2)
+    assert cataloguer(bucket, tmp_path).extend(NEVER).through == 2
+    ship(bucket, tmp_path, 3)
     for _ in range(2):
-        assert cataloguer(bucket, tmp_path).extend(three, LATE) == {TODAY: 3}
+        extent = cataloguer(bucket).extend(NEVER)
+        assert (extent.through, extent.waiting, extent.whole) == (3, 0, TODAY)
     assert catalogued(bucket) == dict.fromkeys(TABLES, 2)
     assert len(Fleet(bucket).search("message", limit=100)) == 3 * 4
+
+
+def test_what_waits_is_counted(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
+    """A segment that has just been shipped waits for others, and is told."""
+    write(tmp_path, [conversation(1)])
+    ship(bucket, tmp_path, 1)
+    extent = cataloguer(bucket).extend(START_NS)
+    assert (extent.through, extent.waiting) == (0, 1)
+    assert not catalogued(bucket)
 
 
 def test_two_writers_with_different_ends_agree(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
     """Of two that start at the same segment the first decides where the range ends; the other goes on from there."""
     write(tmp_path, [conversation(number) for number in range(3)])
-    slow = cataloguer(bucket, tmp_path)
-    three = [candidate(number) for number in (1, 2, 3)]
+    ship(bucket, tmp_path, 1)
+    fast, slow = cataloguer(bucket), cataloguer(bucket)
     create = bucket.create
 
     def overtaken(key: str, content: bytes | Path) -> Outcome:
         bucket.create = create  # type: ignore[method-assign] # once
-        cataloguer(bucket, tmp_path).extend(three[:1], LATE)
+        for entry in moved:
+            Path(entry[0]).rename(entry[1])
+        fast.extend(NEVER)
+        for entry in moved:
+            Path(entry[1]).rename(entry[0])
         return create(key, content)
 
-    bucket.create = overtaken  # type: ignore[method-assign] # another shipper is faster
-    assert slow.extend(three, LATE) == {TODAY: 3}
+    ship(bucket, tmp_path, 2, 3)
+    folder = bucket.location.directory / day_folder(HOST, TODAY)
+    moved = [(folder / f"{number:012d}.seg", tmp_path / f"away-{number}") for number in (2, 3)]
+    bucket.create = overtaken  # type: ignore[method-assign] # another shipper was faster, and saw only the first
+    assert slow.extend(NEVER).through == 3
     assert catalogued(bucket) == dict.fromkeys(TABLES, 2)
     assert len(Fleet(bucket).search("message", limit=100)) == 3 * 4
 
@@ -366,7 +394,7 @@ def test_two_writers_with_different_ends_agree(tmp_path: Path, bucket: Bucket, c
 def test_a_killed_writer_leaves_no_hole(tmp_path: Path, bucket: Bucket, conversation: Conversation, survivors: int) -> None:
     """Killed after any of its files, the next writer creates the others of the same range."""
     write(tmp_path, [conversation(number) for number in range(2)])
-    two = [candidate(number) for number in (1, 2)]
+    ship(bucket, tmp_path, 1, 2)
     create = bucket.create
     created: list[str] = []
 
@@ -378,20 +406,29 @@ def test_a_killed_writer_leaves_no_hole(tmp_path: Path, bucket: Bucket, conversa
 
     bucket.create = dying  # type: ignore[method-assign] # kill -9 at this moment
     with pytest.raises(KeyboardInterrupt):
-        cataloguer(bucket, tmp_path).extend(two, LATE)
+        cataloguer(bucket).extend(NEVER)
     bucket.create = create  # type: ignore[method-assign]
-    assert cataloguer(bucket, tmp_path).extend(two, LATE) == {TODAY: 2}
+    assert cataloguer(bucket).extend(NEVER).through == 2
     assert catalogued(bucket) == dict.fromkeys(TABLES, 1)
 
 
-def test_a_damaged_segment_is_said_to_be_unreadable(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
-    """A frame with a wrong byte does not stop the catalogue; the segment's row says that its messages are not there."""
-    write(tmp_path, [conversation(1), conversation(2)])
-    path = sealed_path(tmp_path, 1)
-    data = bytearray(path.read_bytes())
-    data[150] ^= 1
-    path.chmod(0o600)
-    path.write_bytes(data)
-    assert cataloguer(bucket, tmp_path).extend([candidate(1), candidate(2)], LATE) == {TODAY: 2}
+def test_damage_and_loss_do_not_stop_the_catalogue(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
+    """A segment with a wrong byte is said to be unreadable; one without a footer is left out."""
+    write(tmp_path, [conversation(1), conversation(2), conversation(3)])
+    for sequence, change in ((1, lambda data: flip(data, 250)), (2, lambda data: data[:-50])):
+        path = sealed_path(tmp_path, sequence)
+        path.chmod(0o600)
+        path.write_bytes(change(path.read_bytes()))
+    ship(bucket, tmp_path, 1, 2, 3)
+    assert cataloguer(bucket).extend(NEVER).through == 3
     (key,) = [entry.key for entry in bucket.list("catalogue/segments/")]
-    assert pq.read_table(io.BytesIO(bucket.read(key))).column("readable").to_pylist() == [False, True]
+    rows = pq.read_table(io.BytesIO(bucket.read(key)))
+    assert dict(zip(rows.column("sequence").to_pylist(), rows.column("readable").to_pylist(), strict=True)) == {
+        1: False,
+        3: True,
+    }
+
+
+def flip(data: bytes, place: int) -> bytes:
+    """Change one bit."""
+    return data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :]
