@@ -84,7 +84,7 @@ class LossTable:
             grown = (name for name in SHORTFALLS if found.get(name, 0) > self.counters.get(name, 0))
             self.shortfalls.update(dict.fromkeys(grown, wall_ns))
             self.counters = found
-        for stream, layer, direction, total, cause in cast("list[tuple[int, int, int, int, int]]", note.get("streams") or []):
+        for stream, layer, direction, total, cause in cast("list[list[int]]", note.get("streams") or []):
             self.streams[layer != SOCKET_LAYER, stream, direction] = Lost(total, cause, 0, now_ns)
         changed = set()
         rows = cast("list[tuple[int, int, int, int, int, int]]", note.get("grown") or [])
