@@ -59,7 +59,7 @@ def lines(found: Facts, columns: int | None) -> Iterator[Line]:
     yield from _roles(found)
     if "tier" in found:
         yield from _capture(found)
-    yield from _disk(_map(found, "disk"))
+    yield from _disk(found)
     if "runs" in found:
         yield from _runs(_list(found, "runs"), columns)
         others = cast("int", _map(found, "withheld").get("runs", 0)) if "withheld" in found else 0
@@ -136,10 +136,17 @@ def _capture(found: Facts) -> Iterator[Line]:
         yield _label("note", str(warning))
 
 
-def _disk(disk: Facts) -> Iterator[Line]:
+def _disk(found: Facts) -> Iterator[Line]:
+    disk = _map(found, "disk")
     free, total = cast("int | None", disk["free_bytes"]), cast("int | None", disk["total_bytes"])
     room = "not there yet" if free is None else f"{size(free)} free of {size(total)}"
     yield _label("disk", f"{disk['state_dir']}: {room}")
+    if "storage" in found:
+        storage = _map(found, "storage")
+        held = f", {storage['held']} runs held back" if storage["held"] else ""
+        yield _label("storage", f"{storage['state']}: {storage['described']}{held}")
+        for problem in cast("list[object]", storage["problems"]):
+            yield _label("", str(problem))
 
 
 def _runs(runs: list[Facts], columns: int | None) -> Iterator[Line]:

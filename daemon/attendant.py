@@ -22,8 +22,11 @@ from capd.daemon.coverage import GAPS_PER_RUN_MAX, Coverage, Gap
 from capd.daemon.disclosure import disclosed
 from capd.daemon.drain import Drain, FileHint
 from capd.daemon.errors import NotPermittedError, RequestRefusedError
+from capd.daemon.holding import Holding
 from capd.daemon.losses import LossBook, counted_as_lost
 from capd.daemon.run_keeping import RunKeeper
+from capd.daemon.storage import State
+from capd.daemon.storage_keeping import StorageKeeper
 from capd.probes.attachments import NotWatchedError
 from capd.probes.budget import Claim
 
@@ -54,6 +57,8 @@ class Attendant:
         drain: Drain,
         losses: LossBook,
         keeper: RunKeeper,
+        holding: Holding,
+        storage: StorageKeeper,
         facts: Callable[[], dict[str, object]],
         wake_drain: Callable[[], None],
     ) -> None:
@@ -64,6 +69,8 @@ class Attendant:
             drain: takes notes.
             losses: has the totals.
             keeper: the runs.
+            holding: holds runs back while there is no room to record them.
+            storage: knows how much room there is.
             facts: gives what else belongs into a status: the drain thread's numbers.
             wake_drain: makes the drain thread look at its notes now.
         """
@@ -71,6 +78,8 @@ class Attendant:
         self._drain = drain
         self._losses = losses
         self._keeper = keeper
+        self._holding = holding
+        self._storage = storage
         self._facts = facts
         self._wake_drain = wake_drain
         self._hints: queue.Queue[FileHint] = queue.Queue(HINTS_MAX)
@@ -117,8 +126,16 @@ class Attendant:
             self._exits = self._exits or exits
             os.eventfd_write(self._wake_fd, 1)
 
-    def stop(self) -> None:
-        """End the thread and hang up on its clients. To be called once, by the thread that called `start`."""
+    def storage_changed(self) -> None:
+        """Look at once at whether runs are to be held back. Called by the drain thread; never blocks."""
+        os.eventfd_write(self._wake_fd, 1)
+
+    def stop(self) -> int:
+        """End the thread and hang up on its clients. To be called once, by the thread that called `start`.
+
+        Returns:
+            How many runs stay stopped.
+        """
         self._stopping.set()
         os.eventfd_write(self._wake_fd, 1)
         self._thread.join()
@@ -127,6 +144,7 @@ class Attendant:
         self._selector.close()
         self._keeper.watch.close()
         os.close(self._wake_fd)
+        return self._holding.close()
 
     def note_attachments(self) -> None:
         """Write down the libraries that are watched from the start."""
@@ -137,6 +155,7 @@ class Attendant:
         try:
             resumed = self._keeper.resume()
             self._keeper.select_configured()
+            self._hold_back()
             self._server = server(self._selector)
             ready(resumed)
             self._loop()
@@ -154,6 +173,7 @@ class Attendant:
                 due = time.monotonic() + TICK_SECONDS
                 self._keeper.end_empty()
                 self._keeper.try_again()
+                self._hold_back()
                 self._coverage.keep(self._keeper.keys())
             if time.monotonic() >= sweep_due:
                 sweep_due = time.monotonic() + SWEEP_SECONDS
@@ -161,6 +181,7 @@ class Attendant:
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake_fd)
+        self._hold_back()
         if self._exits:
             self._exits = False
             self._keeper.end_empty()
@@ -169,6 +190,10 @@ class Attendant:
             self._look_at(self._hints.get_nowait())
         if not self._hints.empty():
             os.eventfd_write(self._wake_fd, 1)
+
+    def _hold_back(self) -> None:
+        """Do to the runs what is configured for as little room as there is, or undo it."""
+        self._holding.apply(self._keeper.cgroups() if self._storage.state >= State.CRITICAL else {})
 
     def _look_at(self, hint: FileHint) -> None:
         """Attach to a file if it is a TLS library; whatever goes wrong with one file is noted and concerns only that file."""
@@ -244,6 +269,13 @@ class Attendant:
                 *({"uid": None, "text": text} for text in self._capture.refused),
                 *({"uid": gap.uid, "text": gap.text} for gap in self._coverage.gaps()),
             ],
+            "storage": {
+                **self._storage.facts(),
+                "action": self._holding.action,
+                "held": self._holding.held,
+                "refused": self._holding.refused,
+                "problems": list(self._holding.problems),
+            },
             "runs": self._keeper.describe(),
             "unselected": [{"cgroup": path, "reason": reason} for path, reason in self._keeper.unselected.items()],
         }

@@ -25,12 +25,15 @@ from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer
 from capd.daemon.drain import Drain, PendingNote
 from capd.daemon.errors import CgroupError, NotRootError
+from capd.daemon.holding import Holding
 from capd.daemon.lock import InstanceLock
 from capd.daemon.losses import LossBook
 from capd.daemon.notify import notify
 from capd.daemon.run_keeping import RunKeeper
 from capd.daemon.runs import Registry
 from capd.daemon.spool import Spool
+from capd.daemon.storage import State, Threshold, Thresholds
+from capd.daemon.storage_keeping import StorageKeeper
 from capd.probes.capture import Capture, CaptureSettings
 from capd.recording import keys
 from capd.recording.durable import replace_content
@@ -40,6 +43,8 @@ BATCH_SECONDS: Final = 0.005
 BATCH_RING_SHARE: Final = 8
 """With more than this part of the data ring in use there is no waiting."""
 REFRESH_SECONDS: Final = 1.0
+OUT_INODES: Final = 64
+"""Files that can still be made, below which storage is out: for what the recorder closes, and the journal's next."""
 STOPPED_POLL_SECONDS: Final = 0.1
 """While the journal is full the rings stay readable; looking again is of no use before the recorder has freed something."""
 FINISH_SECONDS_MAX: Final = 5.0
@@ -90,6 +95,9 @@ class Daemon:
         self._warnings = [*mounts.mount_missing(), *_namespace_warning()]
         for sentence in self._warnings:
             say(sentence)
+        self._storage = StorageKeeper(
+            configuration.state_dir, configuration.reserve_file, configuration.storage_file, _thresholds(configuration)
+        )
         self._hierarchy = Hierarchy()
         self._registry = Registry(configuration.runs_dir)
         self._refuse_to_record_ourselves()
@@ -104,7 +112,7 @@ class Daemon:
             configuration.position_file,
             configuration.journal,
             group=user.gid,
-            free_bytes=lambda: state_directory.free_bytes(configuration.state_dir),
+            disk=self._storage.shortage,
         )
         stack.callback(self._spool.close)
         self._losses = LossBook(self._capture, clock=draining.now)
@@ -133,7 +141,9 @@ class Daemon:
     def finish(self) -> None:
         """Write what is left and a last note. Runs stay as they are, for the next daemon."""
         notify("STOPPING=1")
-        self._attendant.stop()
+        stopped = self._attendant.stop()
+        if stopped:
+            self._say(f"{stopped} runs stay stopped because storage is {self._storage.state.word}; the next start looks again")
         self._drain.finish(FINISH_SECONDS_MAX)
         self._losses.refresh()
         self._drain.post(notes.stop(_boottime_ns()), after_events=True)
@@ -161,16 +171,21 @@ class Daemon:
             registry=self._registry,
             post=self._post,
             stoppage=lambda: None if self._spool.stoppage is None else self._spool.stoppage.detail,
+            closed=self._closed,
             selection=configuration.selection,
         )
+        holding = Holding(configuration.storage.action, self._hierarchy, configuration.frozen_file)
         self._attendant = Attendant(
             capture=self._capture,
             drain=self._drain,
             losses=self._losses,
             keeper=keeper,
+            holding=holding,
+            storage=self._storage,
             facts=self._facts,
             wake_drain=self._wake,
         )
+        self._look_at_storage()
         self._attendant.note_attachments()
         self._attendant.start(
             lambda selector: ControlServer(configuration.control_socket, self._attendant.verbs(), selector), self._ready
@@ -194,6 +209,7 @@ class Daemon:
             self._attendant.hint(turn.files, exits=turn.exits)
 
     def _refresh(self) -> None:
+        self._look_at_storage()
         before = self._spool.stoppage
         self._spool.refresh()
         self._losses.refresh()
@@ -203,6 +219,34 @@ class Daemon:
             self._say(f"capd daemon stopped draining, what does not fit into the rings is lost and counted: {after.detail}")
         elif before is not None and after is None:
             self._say("capd daemon drains again")
+
+    def _look_at_storage(self) -> None:
+        """See how much room there is; a change is told while there still is room to write it down."""
+        storage, action = self._storage, self._configuration.storage.action
+        change = storage.look(now=time.monotonic(), wall_ns=time.time_ns(), refused=self._spool.refused)
+        if change is None:
+            return
+        unrecorded = change.after is State.CRITICAL and action == "continue"
+        self._drain.discarding = unrecorded
+        self._say(f"capd daemon: storage was {change.before.word}, is {change.after.word}: {storage.described()}")
+        self._drain.post(
+            notes.storage(
+                before=change.before.word,
+                state=change.after.word,
+                recording=change.after is not State.OUT and not unrecorded,
+                action=action,
+                free_bytes=change.room.free_bytes,
+                free_inodes=change.room.free_inodes,
+                boottime_ns=_boottime_ns(),
+            )
+        )
+        self._drain.control_turn()
+        self._attendant.storage_changed()
+
+    def _closed(self) -> str | None:
+        """Say why no new run is let in although there is room to write, or None."""
+        held = self._storage.state >= State.CRITICAL and self._configuration.storage.action != "continue"
+        return f"storage is {self._storage.state.word}: {self._storage.described()}" if held else None
 
     def _wake(self) -> None:
         os.eventfd_write(self._wake_fd, 1)
@@ -247,7 +291,11 @@ class Daemon:
                 name: {"bytes": ring.size, "used": ring.used()}
                 for name, ring in (("control", capture.control), ("data", capture.data))
             },
-            "drained": {"bytes": self._drain.bytes, "records": self._drain.records},
+            "drained": {
+                "bytes": self._drain.bytes,
+                "records": self._drain.records,
+                "discarded_bytes": self._drain.discarded_bytes,
+            },
             "journal": {
                 "blocks": spool.blocks,
                 "backlog_bytes": spool.backlog_bytes,
@@ -257,6 +305,16 @@ class Daemon:
                 "stopped": None if stoppage is None else {"cause": stoppage.cause, "detail": stoppage.detail},
             },
         }
+
+
+def _thresholds(configuration: Configuration) -> Thresholds:
+    section = configuration.storage
+    return Thresholds(
+        low=Threshold(bytes=section.low_bytes, inodes=section.low_inodes),
+        critical=Threshold(bytes=section.critical_bytes, inodes=section.critical_inodes),
+        out=Threshold(bytes=configuration.journal.free_bytes_min, inodes=OUT_INODES),
+        reserve_bytes=section.reserve_bytes,
+    )
 
 
 def _settings(configuration: Configuration, cgroup_root: Path) -> CaptureSettings:

@@ -158,6 +158,14 @@ class Hierarchy:
                 Path(below).rmdir()
             self.directory(OWN_PARENT).rmdir()
 
+    def freeze(self, path: str, *, frozen: bool) -> None:
+        """Stop all that lives in a cgroup and below it, or let it go on (cgroup.freeze, Linux 5.2).
+
+        Raises:
+            OSError: the kernel refused, or the cgroup is gone.
+        """
+        (self.directory(path) / "cgroup.freeze").write_text(str(int(frozen)), encoding="ascii")
+
     def is_populated(self, path: str) -> bool:
         """Say whether any process lives in the cgroup or below it; False if it is gone."""
         try:

@@ -88,6 +88,24 @@ class JournalSection(_Section):
     )
 
 
+class StorageSection(_Section):
+    """`[storage]`: when room for the recording is short, and what happens to agents then."""
+
+    low_bytes: int = Field(default=1 * GIB, ge=0, description="with less free the state is `low`: it is told, nothing else")
+    low_inodes: int = Field(default=10_000, ge=0, description="the same for files that can still be made")
+    critical_bytes: int = Field(
+        default=512 * MIB, ge=0, description="with less free it is `critical`; below `journal.free_bytes_min` it is `out`"
+    )
+    critical_inodes: int = Field(default=1_000, ge=0, description="the same for files that can still be made")
+    reserve_bytes: int = Field(
+        default=32 * MIB, ge=0, description="kept in a file, and given up at `out` to close what is open; 0: none"
+    )
+    action: Literal["continue", "refuse", "stop"] = Field(
+        default="refuse",
+        description="at `critical`: agents go on unrecorded, or their new connections are refused, or they are stopped",
+    )
+
+
 class RecorderSection(_Section):
     """`[recorder]`: the role that decodes."""
 
@@ -163,6 +181,7 @@ class Configuration(_Section):
     )
     capture: CaptureSection = CaptureSection()
     journal: JournalSection = JournalSection()
+    storage: StorageSection = StorageSection()
     recorder: RecorderSection = RecorderSection()
     selection: SelectionSection = SelectionSection()
     bucket: BucketSection = BucketSection()
@@ -229,6 +248,21 @@ class Configuration(_Section):
     def quarantine_dir(self) -> Path:
         """What the recorder could not read."""
         return self.state_dir / "quarantine"
+
+    @property
+    def reserve_file(self) -> Path:
+        """Room that is given up when there is no other."""
+        return self.state_dir / "reserve"
+
+    @property
+    def storage_file(self) -> Path:
+        """JSON: the state of storage, for the recorder."""
+        return self.runtime_dir / "storage.json"
+
+    @property
+    def frozen_file(self) -> Path:
+        """JSON: cgroups of runs that are stopped."""
+        return self.runtime_dir / "frozen.json"
 
     @property
     def control_socket(self) -> Path:

@@ -37,4 +37,5 @@ def disclosed(status: Mapping[str, object], uid: int) -> dict[str, object]:
     shown["withheld"] = withheld
     if uid != 0:
         shown["unselected"] = []
+        shown["storage"] = {**cast("Mapping[str, object]", status["storage"]), "problems": []}
     return shown

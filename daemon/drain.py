@@ -126,6 +126,9 @@ class Drain:
         self._control_bytes = self._data_bytes = 0
         self.records = 0
         self.bytes = 0
+        self.discarding = False
+        """Whether payload is taken out of the ring and not written, because agents go on while it cannot be recorded."""
+        self.discarded_bytes = 0
 
     def post(self, note: notes.Note, *, after_events: bool = False) -> PendingNote:
         """Queue a note from any thread. The drain has to be woken besides.
@@ -213,7 +216,9 @@ class Drain:
                 return
             boottime_ns, realtime_ns = self._clock()
             count, size = ring.count, len(span)
-            if not self._spool.append(source, span, count=count, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
+            if self.discarding and source is Source.DATA:
+                self.discarded_bytes += size
+            elif not self._spool.append(source, span, count=count, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
                 return
             if source is Source.CONTROL:
                 _look(span, done)

@@ -17,8 +17,11 @@ RECORDER_SECONDS_STALE: Final = 10.0
 """The recorder writes its status every second; a segment's fsync on a slow disk may hold it up for some."""
 BACKLOG_SHARE: Final = 2
 """The journal filled to more than this part of its maximum: the recorder does not keep up."""
-DISK_SHARE: Final = 2
-"""Less than this many times `journal.free_bytes_min` free: draining will stop soon."""
+ACTION_WORDS: Final = {
+    "continue": "agents go on unrecorded",
+    "refuse": "new connections of agents are refused",
+    "stop": "agents are stopped",
+}
 FAILING_SECONDS_MAX: Final = 30.0
 """A bucket may fail for so long before anybody has to hear of it."""
 UNTIL_FULL_SECONDS_MIN: Final = 3600.0
@@ -35,6 +38,23 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class StorageFacts:
+    """What the daemon says of the room to record.
+
+    Attributes:
+        state: `ok`, `low`, `critical` or `out`.
+        described: how much there is, in a phrase.
+        action: what is configured for critical.
+        problems: how many runs it could not be done to.
+    """
+
+    state: str = "ok"
+    described: str = ""
+    action: str = "refuse"
+    problems: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
     """What the daemon says of itself.
 
@@ -44,6 +64,7 @@ class DaemonFacts:
         lost_records: other losses by counter name, in total.
         lost_ns: wall time of the last loss, None if there was none.
         attach_failures: libraries that cannot be watched.
+        storage: how much room there is.
         unselected: cgroups that a selector names and that could not become runs.
         backlog_bytes: of the journal, not in segments yet.
         backlog_bytes_max: where draining stops.
@@ -55,6 +76,7 @@ class DaemonFacts:
     lost_ns: int | None
     attach_failures: int
     unselected: int
+    storage: StorageFacts
     backlog_bytes: int
     backlog_bytes_max: int
 
@@ -100,8 +122,6 @@ class Facts:
         recorder_running: whether its process lives.
         recorder_seconds: age of its status; None if there is none.
         recorder_state: its own word for how it is; "running" is good.
-        free_bytes: of the state directory's file system; None if it cannot be asked.
-        free_bytes_min: where draining stops.
         state_dir: for the operator's eyes.
         now_ns: wall time.
         shipper: the shipper's; None: no bucket is configured.
@@ -112,8 +132,6 @@ class Facts:
     recorder_running: bool
     recorder_seconds: float | None
     recorder_state: str
-    free_bytes: int | None
-    free_bytes_min: int
     state_dir: str
     now_ns: int
     shipper: ShipperFacts | None = None
@@ -145,7 +163,12 @@ def judge(facts: Facts) -> Health:
     if facts.daemon is None:
         start = "start it: `systemctl start capd` or `sudo capd up`; `capd doctor` checks the host"
         return Health(verdict=Verdict.DOWN, reasons=(Reason(reason=facts.unreachable, next_step=start),))
-    reasons = (*_daemon(facts.daemon, facts.now_ns), *_recorder(facts), *_disk(facts), *_shipper(facts.shipper))
+    reasons = (
+        *_daemon(facts.daemon, facts.now_ns),
+        *_recorder(facts),
+        *_storage(facts.daemon.storage, facts.state_dir),
+        *_shipper(facts.shipper),
+    )
     return Health(verdict=Verdict.DEGRADED if reasons else Verdict.HEALTHY, reasons=reasons)
 
 
@@ -199,12 +222,19 @@ def _recorder(facts: Facts) -> Iterator[Reason]:
         )
 
 
-def _disk(facts: Facts) -> Iterator[Reason]:
-    if facts.free_bytes is not None and facts.free_bytes < facts.free_bytes_min * DISK_SHARE:
+def _storage(storage: StorageFacts, state_dir: str) -> Iterator[Reason]:
+    if storage.state == "ok":
+        return
+    what = "nothing is recorded" if storage.state == "out" else ACTION_WORDS[storage.action]
+    happens = f"; {what}" if storage.state != "low" else ""
+    yield Reason(
+        reason=f"storage is {storage.state}: {state_dir} has {storage.described}{happens}",
+        next_step="free space on that file system, or move `state_dir` to a larger one; capd goes on by itself",
+    )
+    if storage.problems:
         yield Reason(
-            reason=f"{facts.state_dir} has {facts.free_bytes // MIB} MiB free; draining stops below "
-            f"{facts.free_bytes_min // MIB} MiB",
-            next_step="free space on that file system, or move `state_dir` to a larger one",
+            reason=f"{storage.problems} runs could not be held back",
+            next_step="`capd status --json` has the reasons under `storage.problems`; capd tries again every second",
         )
 
 

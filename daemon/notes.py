@@ -110,6 +110,32 @@ def drained(boottime_ns: int) -> Note:
     return {"note": "drained", "boottime_ns": boottime_ns}
 
 
+def storage(
+    *, before: str, state: str, recording: bool, action: str, free_bytes: int, free_inodes: int | None, boottime_ns: int
+) -> Note:
+    """Say that the state of storage changed.
+
+    Args:
+        before: the state until now.
+        state: the state from now on.
+        recording: whether what agents say is recorded from now on.
+        action: what is configured to happen at critical.
+        free_bytes: what there was.
+        free_inodes: what there was, None where nobody counts.
+        boottime_ns: now.
+    """
+    return {
+        "note": "storage",
+        "before": before,
+        "state": state,
+        "recording": recording,
+        "action": action,
+        "free_bytes": free_bytes,
+        "free_inodes": free_inodes,
+        "boottime_ns": boottime_ns,
+    }
+
+
 def attached(
     *, device: int, inode: int, path: str, library: str, functions: Iterable[str], late: bool, boottime_ns: int
 ) -> Note:

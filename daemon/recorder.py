@@ -34,6 +34,8 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
 from capd.daemon.state_directory import boot_id, read_host
+from capd.daemon.storage import State
+from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError, IndexUnusableError, StorageFullError
 from capd.recording.heads import HeadLog
@@ -65,6 +67,8 @@ RETRY_SECONDS: Final = 1.0
 """How long to wait after the disk refused to take more."""
 STOP_SECONDS_MAX: Final = 20.0
 """After a signal the rest of the journal is worked off, for as long as this; a later start does what is left."""
+CLOSING_BYTES: Final = 8 * 1024 * 1024
+"""Of a segment, before compression, while storage is out: the sooner it is sealed, the sooner the journal before it goes."""
 ERRORS_SHOWN: Final = 10
 COLLECT_AFTER: Final = (50_000, 20, 100)
 """gc.set_threshold: a flush holds so many records at once that the default looks through all of them again and again, for a
@@ -123,6 +127,8 @@ class Recorder:
             sealing=Sealing(signer=signer),
         )
         self._index_behind = False
+        self._closing = False
+        """Storage is out: what is open is sealed, so that the journal can be freed, with the room that the reserve gave."""
         self._flushed_bytes = 0
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembering_seconds = 0.0
@@ -260,7 +266,7 @@ class Recorder:
         waiting = self._writer.raw_bytes - self._flushed_bytes
         if waiting >= FLUSH_BYTES or (waiting and (now - self._flushed_at >= FLUSH_SECONDS or idle)):
             self._flush()
-        if self._seal_asked:
+        if self._seal_asked or (self._closing and (idle or self._writer.raw_bytes >= CLOSING_BYTES)):
             self._seal_asked = False
             self._writer.ask_seal()
         if self._refused_at is None and self._writer.should_seal(time.time_ns()):
@@ -269,6 +275,7 @@ class Recorder:
             self._remember()
         if now - self._status_at >= STATUS_SECONDS:
             self._say_head(final=False)
+            self._closing = read_state(self._configuration.storage_file) is State.OUT
             self._write_status("running")
 
     def _finish(self) -> None:

@@ -59,6 +59,7 @@ class RunKeeper:
         registry: Registry,
         post: Post,
         stoppage: Callable[[], str | None],
+        closed: Callable[[], str | None],
         selection: SelectionSection,
     ) -> None:
         """Take what it works with.
@@ -69,6 +70,7 @@ class RunKeeper:
             registry: the live runs.
             post: puts a note into the journal, before or after the events that are in the rings.
             stoppage: why nothing is written at the moment, or None.
+            closed: why no client's run is let in at the moment, or None.
             selection: what becomes a run by itself.
         """
         self._capture = capture
@@ -76,6 +78,7 @@ class RunKeeper:
         self._registry = registry
         self._post = post
         self._stoppage = stoppage
+        self._closed = closed
         self._selection = selection
         # In a pid namespace our numbers are not the kernel's: there a process is found by its cgroup, at its next fork or exec.
         self._by_pid = processes.in_initial_pid_namespace()
@@ -93,7 +96,7 @@ class RunKeeper:
             CgroupError: its cgroup cannot be made.
         """
         wishes = _Wishes(request)
-        reason = self._stoppage()
+        reason = self._stoppage() or self._closed()
         if reason is not None:
             raise NotRecordingError(f"capd cannot record at the moment: {reason}")
         if peer.pid == 0 or not peer.alive():
@@ -192,6 +195,10 @@ class RunKeeper:
     def keys(self) -> set[int]:
         """Give the keys of the live runs."""
         return {run.key for run in self._registry}
+
+    def cgroups(self) -> dict[int, str]:
+        """Give the cgroups of the live runs, by the kernel's number."""
+        return {run.cgroup.id: run.cgroup.path for run in self._registry}
 
     def run_of(self, key: object) -> Run | None:
         """Give a live run by its key."""

@@ -48,7 +48,7 @@ class Spool:
         section: JournalSection,
         *,
         group: int | None,
-        free_bytes: Callable[[], int],
+        disk: Callable[[], str | None],
     ) -> None:
         """Open the journal.
 
@@ -57,14 +57,14 @@ class Spool:
             position_file: the recorder's position, up to which everything is in sealed segments.
             section: the bounds.
             group: group that may read the files.
-            free_bytes: asks how much room the file system has.
+            disk: says why there is no room to write, or None.
 
         Raises:
             StateDirectoryError: the directory cannot be used.
         """
         self._position_file = position_file
         self._section = section
-        self._free_bytes = free_bytes
+        self._disk = disk
         self._writer = JournalWriter(
             directory,
             group=group,
@@ -72,6 +72,8 @@ class Spool:
             **({} if section.compression == "zstd" else {"level": None}),
         )
         self.stoppage: Stoppage | None = None
+        self.refused = False
+        """Whether the disk had no room for a block since `refresh`."""
         self.sealed: Position | None = None
         self.blocks = 0
         self.refresh()
@@ -97,6 +99,7 @@ class Spool:
         try:
             self._writer.append(source, payload, count=count, boottime_ns=boottime_ns, realtime_ns=realtime_ns)
         except StorageFullError as error:
+            self.refused = True
             self.stoppage = Stoppage(cause="disk low", detail=str(error))
             return False
         except StateDirectoryError as error:
@@ -109,24 +112,21 @@ class Spool:
 
     def refresh(self) -> None:
         """Free what the recorder has sealed, then decide anew whether to write. To be called about every second."""
+        self.refused = False
         position = read_position(self._position_file)
         if position is not None and position <= self._writer.position:
             self.sealed = position
         try:
             if self.sealed is not None:
                 self._writer.remove_before(self.sealed)
-            free = self._free_bytes()
         except StateDirectoryError as error:
             self.stoppage = Stoppage(cause="disk error", detail=str(error))
             return
         self.stoppage = None
         if self.backlog_bytes >= self._section.bytes_max:
             self.stoppage = self._full()
-        elif free < self._section.free_bytes_min:
-            wanted = self._section.free_bytes_min // MIB
-            self.stoppage = Stoppage(
-                cause="disk low", detail=f"{free // MIB} MiB free, journal.free_bytes_min wants {wanted} MiB"
-            )
+        elif (detail := self._disk()) is not None:
+            self.stoppage = Stoppage(cause="disk low", detail=detail)
 
     def close(self) -> None:
         """Close the file that is written."""

@@ -15,7 +15,7 @@ from typing import Final, cast
 from capd.daemon import control_client, health, lock
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts
+from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
 from capd.recording.durable import open_regular
 
 STATUS_BYTES_MAX: Final = 1 << 20
@@ -41,8 +41,6 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             recorder_running=_runs(recorder, age),
             recorder_seconds=age,
             recorder_state=str(recorder.get("state", "running")),
-            free_bytes=free,
-            free_bytes_min=configuration.journal.free_bytes_min,
             state_dir=str(configuration.state_dir),
             now_ns=time.time_ns(),
             shipper=shipper_facts(configuration, shipper),
@@ -78,6 +76,7 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         attach_failures=len(cast("list[object]", answer["attach_failures"]))
         + cast("Mapping[str, int]", answer.get("withheld") or {}).get("attach_failures", 0),
         unselected=len(cast("list[object]", answer.get("unselected") or [])),
+        storage=_storage(cast("Mapping[str, object]", answer["storage"])),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
@@ -133,6 +132,15 @@ def _number(facts: Mapping[str, object], key: str) -> float | None:
 def _length(facts: Mapping[str, object], key: str) -> int:
     found = facts.get(key)
     return len(found) if isinstance(found, list) else 0
+
+
+def _storage(storage: Mapping[str, object]) -> StorageFacts:
+    return StorageFacts(
+        state=str(storage["state"]),
+        described=str(storage["described"]),
+        action=str(storage["action"]),
+        problems=len(cast("list[object]", storage["problems"])),
+    )
 
 
 def _ask(path: Path) -> tuple[Json | None, str]:

@@ -163,6 +163,7 @@ class Assembler:
             held=[saved_chunk(chunk) for chunk in self._hold.all()],
             losses=self._losses,
             total=self.table.total,
+            unrecorded=self.table.unrecorded,
         )
 
     # -- data ------------------------------------------------------------------------------------------------------------------
@@ -353,8 +354,8 @@ class Assembler:
                 self._attached_ns = [*self._attached_ns, cast(int, note["boottime_ns"])][-ATTACHED_MAX:]
             case "attach_failed" if note.get("run"):
                 self._lineage.missed(note, self._run(cast(int, note["run"]), wall_ns), wall_ns, batch)
-            case "attach_failed" | "stop":
-                self._mark_host(note, wall_ns, batch)
+            case "attach_failed" | "stop" | "storage":
+                self.table.mark_host(note, wall_ns, batch)
 
     def _started(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
         """The daemon began anew: everything that is open has a hole here; after a reboot nothing of it is left."""
@@ -376,14 +377,8 @@ class Assembler:
         else:
             self._interrupt(RESTARTED, batch)
         self.table.origin = replace(before, host=host, boot=boot, epoch=epoch)
-        self._mark_host(note, wall_ns, batch)
-
-    def _mark_host(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
-        body: dict[str, Value] = {
-            "name": f"capture_{note['note']!s}",
-            **{name: value for name, value in note.items() if name != "note"},
-        }
-        batch.records.append(Record(Kind.MARKER, self.table.origin.host, wall_ns, None, body))
+        self.table.unrecorded = None
+        self.table.mark_host(note, wall_ns, batch)
 
     def _tell_run_losses(self, key: int, batch: Batch) -> None:
         run, lost = self._run(key, self._wall_ns), self._losses.runs[key]
@@ -487,7 +482,7 @@ class Assembler:
 
     def _restore(self, snapshot: Snapshot, history: History) -> None:
         self.table.origin = snapshot.origin
-        self.table.total = snapshot.total
+        self.table.total, self.table.unrecorded = snapshot.total, snapshot.unrecorded
         self._waiting, self._wall_ns = snapshot.waiting, snapshot.wall_ns
         for run in snapshot.runs:
             self._lineage.runs.put(run)

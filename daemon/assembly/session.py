@@ -19,7 +19,7 @@ from capd.daemon.assembly.naming import NAMING_TYPES, library_name, peer_name, t
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.recorded import APPLICATION, WIRE, recorded
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, Loss, SessionState
-from capd.daemon.assembly.streams import DAMAGED, LOST, RESTARTED, UNKNOWN, Channel, Chunk, Hole, reason_of
+from capd.daemon.assembly.streams import DAMAGED, RESTARTED, UNKNOWN, Channel, Chunk, Hole, reason_of
 from capd.daemon.assembly.wire import OUTSIDE, UNFINISHED
 from capd.decoders.message import Gap, Message
 from capd.probes.layouts import Absence, Role, SocketCloseEvent
@@ -318,11 +318,11 @@ class Session:
     def _layer(self, tls_stream: bool) -> str:
         return APPLICATION if tls_stream or not self.state.encrypted else WIRE
 
-    def _settle_channel(self, key: ChannelKey, channel: Channel, batch: Batch, lost: str = LOST) -> None:
+    def _settle_channel(self, key: ChannelKey, channel: Channel, batch: Batch, lost: str | None = None) -> None:
         for item in channel.settled():
             if isinstance(item, Hole):
                 self._count_ring_loss(key, item.length)
-                self.gap(key[2], item.length, lost, item.wall_ns, batch, layer=self._layer(key[0]))
+                self.gap(key[2], item.length, lost or self.state.lost_reason, item.wall_ns, batch, layer=self._layer(key[0]))
             else:
                 self._deliver(item, batch)
 
@@ -357,7 +357,7 @@ class Session:
         for direction in () if known else DIRECTIONS:
             self.gap(direction, None, reason, self.state.last_ns, batch)
 
-    def settle(self, wall_ns: int, batch: Batch, lost: str = LOST) -> None:
+    def settle(self, wall_ns: int, batch: Batch, lost: str | None = None) -> None:
         """Wait no longer: what is missing is lost."""
         for key, channel in self.channels.items():
             if channel.early:
@@ -368,7 +368,7 @@ class Session:
                 missing = self.channels.setdefault(key, Channel()).tail(positions[direction])
                 if missing:
                     self._count_ring_loss(key, missing)
-                    self.gap(direction, missing, lost, wall_ns, batch, layer=self._layer(tls_stream))
+                    self.gap(direction, missing, lost or self.state.lost_reason, wall_ns, batch, layer=self._layer(tls_stream))
         self.ends.clear()
         if isinstance(self.closing, SocketCloseEvent):
             self._compare_with_kernel(self.closing, wall_ns, batch)

@@ -5,7 +5,7 @@ What lives here: the table, OPEN records, users of a socket, the limit. What mus
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -75,6 +75,8 @@ class SessionTable:
         self._evicted: dict[int, None] = {}
         self._unnamed: dict[ProcessKey, set[int]] = {}
         """Sessions whose process had no facts when they were opened."""
+        self.unrecorded: str | None = None
+        """Why nothing of what agents say is recorded at the moment; None while it is."""
         self.total = 0
         self.evictions = 0
 
@@ -147,7 +149,29 @@ class SessionTable:
         if process is None or process.exe is None:
             self._unnamed.setdefault(user, set()).add(key)
         self.announce(session, event.wall_ns, batch)
+        self._say_unrecorded(session, event.wall_ns, batch)
         return session
+
+    def mark_host(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
+        """Write a note of the daemon down as a marker of the host.
+
+        If it says that nothing is recorded any more, each session that is open, or begins, until it is again, says so.
+        """
+        facts = {name: value for name, value in note.items() if name != "note"}
+        body: dict[str, Value] = {"name": f"capture_{note['note']!s}", **facts}
+        batch.records.append(Record(Kind.MARKER, self.origin.host, wall_ns, None, body))
+        if "recording" in note:
+            self.unrecorded = None if note["recording"] else f"not recorded: storage {note['state']!s}"
+            for session in self._sessions.values():
+                self._say_unrecorded(session, wall_ns, batch)
+
+    def _say_unrecorded(self, session: Session, wall_ns: int, batch: Batch) -> None:
+        state, reason = session.state, self.unrecorded
+        if reason is not None and reason not in state.reasons:
+            state.reasons.append(reason)
+            state.unrecorded = True
+            body: dict[str, Value] = {"name": "unrecorded", "reason": reason}
+            batch.records.append(Record(Kind.MARKER, state.id, state.moment(wall_ns), None, body))
 
     def learn(self, event: SocketOpenEvent) -> Session | None:
         """Note a socket's facts. Gives its session, if it has one; else they wait for it."""

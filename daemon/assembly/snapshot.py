@@ -80,6 +80,7 @@ class Snapshot:
     held: list[SavedChunk]
     losses: LossTable
     total: int
+    unrecorded: str | None = None
 
 
 _ADAPTER: Final = TypeAdapter(Snapshot)

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from capd.daemon.assembly.facts import Facts
 from capd.daemon.assembly.processes import ProcessKey
+from capd.daemon.assembly.streams import LOST, UNRECORDED
 from capd.daemon.assembly.wire import Ciphertext
 
 REQUEST: Final = 0
@@ -82,6 +83,7 @@ class SessionState:
         messages: MESSAGE records written; the next ordinal.
         orphaned_ns: boot clock when its last user ended; None while it has one.
         uring: a user of it uses io_uring, which the classic tier does not see.
+        unrecorded: nothing was written for some time of it, because there was no room.
         reasons: further reasons why it is not complete, in order.
     """
 
@@ -123,7 +125,13 @@ class SessionState:
     messages: int = 0
     orphaned_ns: int | None = None
     uring: bool = False
+    unrecorded: bool = False
     reasons: list[str] = field(default_factory=list)
+
+    @property
+    def lost_reason(self) -> str:
+        """Why whole events of it are missing."""
+        return UNRECORDED if self.unrecorded else LOST
 
     def moment(self, wall_ns: int) -> int:
         """Give the time for the session's next record: that of its event, but never before the record ahead of it.

@@ -34,6 +34,8 @@ REASONS: Final = {
 """Words of a GAP record for each cause that the probes know."""
 LOST: Final = "ring full"
 """The only way in which a whole event disappears without a trace of its own is a full ring."""
+UNRECORDED: Final = "not recorded"
+"""There was no room to write, and agents went on."""
 RESTARTED: Final = "capture restarted"
 DAMAGED: Final = "journal damaged"
 UNKNOWN: Final = "unknown"

@@ -42,6 +42,7 @@ STATUS: dict[str, Any] = {
     "attachments": [{"path": "/usr/lib", "uid": None}, {"path": "/home/8", "uid": 8}],
     "attach_failures": [{"text": "a", "uid": 7}, {"text": "b", "uid": 0}],
     "unselected": [{"cgroup": "/x", "reason": "y"}],
+    "storage": {"state": "ok", "problems": ["/x cannot be stopped"]},
 }
 
 
@@ -59,4 +60,4 @@ def test_who_sees_what(uid: int, runs: list[str], paths: list[str], failures: li
     assert (runs, paths) == ([run["name"] for run in shown["runs"]], [item["path"] for item in shown["attachments"]])
     assert (failures, 1) == (shown["attach_failures"], shown["health"])
     assert withheld == tuple(shown["withheld"].values())
-    assert (uid == 0) == bool(shown["unselected"])
+    assert {uid == 0} == {bool(shown["unselected"]), bool(shown["storage"]["problems"])}

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from capd.daemon import health
-from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, Verdict
+from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, StorageFacts, Verdict
 from capd.daemon.status import _recorder
 
 DAEMON = DaemonFacts(
@@ -22,6 +22,7 @@ DAEMON = DaemonFacts(
     lost_ns=None,
     attach_failures=0,
     unselected=0,
+    storage=StorageFacts(),
     backlog_bytes=0,
     backlog_bytes_max=1000,
 )
@@ -31,8 +32,6 @@ GOOD = Facts(
     recorder_running=True,
     recorder_seconds=0.5,
     recorder_state="running",
-    free_bytes=10_000,
-    free_bytes_min=1000,
     state_dir="/state",
     now_ns=10**15,
 )
@@ -79,8 +78,6 @@ CASES = [
     (replace(GOOD, recorder_seconds=None), Verdict.DEGRADED, "has never reported"),
     (replace(GOOD, recorder_seconds=11.0), Verdict.DEGRADED, "for 11 s not reported"),
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
-    (replace(GOOD, free_bytes=1999), Verdict.DEGRADED, "/state has 0 MiB free"),
-    (replace(GOOD, free_bytes=None), Verdict.HEALTHY, ""),
     (with_shipper(), Verdict.HEALTHY, ""),
     (with_shipper(running=False), Verdict.DEGRADED, "the shipper does not run"),
     (with_shipper(seconds=11.0), Verdict.DEGRADED, "the shipper has not reported"),
@@ -92,6 +89,12 @@ CASES = [
     (with_shipper(unshippable=1), Verdict.DEGRADED, "1 files among the segments are none"),
     (with_shipper(seconds_until_full=3601.0), Verdict.HEALTHY, ""),
     (with_shipper(seconds_until_full=600.0), Verdict.DEGRADED, "the disk will be full in 10 minutes"),
+    (with_daemon(storage=StorageFacts(state="low", described="7 MiB free")), Verdict.DEGRADED, "low: /state has 7 MiB free"),
+    (with_daemon(storage=StorageFacts(state="critical")), Verdict.DEGRADED, "new connections of agents are refused"),
+    (with_daemon(storage=StorageFacts(state="critical", action="stop")), Verdict.DEGRADED, "agents are stopped"),
+    (with_daemon(storage=StorageFacts(state="critical", action="continue")), Verdict.DEGRADED, "agents go on unrecorded"),
+    (with_daemon(storage=StorageFacts(state="out")), Verdict.DEGRADED, "nothing is recorded"),
+    (with_daemon(storage=StorageFacts(state="critical", problems=2)), Verdict.DEGRADED, "2 runs could not be held back"),
 ]
 
 
@@ -107,8 +110,8 @@ def test_verdict(facts: Facts, verdict: Verdict, words: str) -> None:
 
 def test_all_reasons_are_told() -> None:
     """Several things that are wrong are all told."""
-    bad = replace(with_daemon(stopped="x", attach_failures=1), recorder_running=False, free_bytes=1)
-    assert 4 == len(health.judge(bad).reasons)
+    bad = replace(with_daemon(stopped="x", attach_failures=1), recorder_running=False)
+    assert 3 == len(health.judge(bad).reasons)
 
 
 def test_a_pipe_for_a_status_does_not_block(tmp_path: Path) -> None:

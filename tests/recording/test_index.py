@@ -446,7 +446,12 @@ def test_an_index_comes_into_being_in_one_step(tmp_path: Path, monkeypatch: pyte
             Index.open(path)
     with pytest.raises(NothingRecordedError):
         Index.open(path, readonly=True)
-    path.with_name("capd.db-wal").write_bytes(b"of one that was taken away")
+    with Index.open(path) as older:
+        older.upsert_run(RunRow(run=UUID(int=1), started_ns=1))
+        older.commit()
+        log = path.with_name("capd.db-wal").read_bytes()
+    path.unlink()
+    path.with_name("capd.db-wal").write_bytes(log)
     with Index.open(path) as index:
         assert 0 == index.counts()["runs"]
 

@@ -1,0 +1,87 @@
+"""The storage states: a pure machine, tried at every edge and with any sequence of sizes."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from capd.daemon.storage import Room, State, Threshold, Thresholds, described, following, usable_bytes
+
+THRESHOLDS = Thresholds(
+    low=Threshold(bytes=1000, inodes=100),
+    critical=Threshold(bytes=500, inodes=50),
+    out=Threshold(bytes=200, inodes=10),
+    reserve_bytes=64,
+)
+
+
+def room(free: int, inodes: int | None = 1000, held: int = 64) -> Room:
+    """Give what there is."""
+    return Room(free_bytes=free, free_inodes=inodes, reserve_held=held)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "after"),
+    [
+        (State.OK, room(1000), State.OK),
+        (State.OK, room(999), State.LOW),
+        (State.OK, room(499), State.CRITICAL),
+        (State.OK, room(0), State.OUT),
+        (State.LOW, room(1099), State.LOW),
+        (State.LOW, room(1100), State.OK),
+        (State.CRITICAL, room(549), State.CRITICAL),
+        (State.CRITICAL, room(550), State.LOW),
+        (State.CRITICAL, room(1099), State.LOW),
+        (State.CRITICAL, room(1100), State.OK),
+        (State.OUT, room(219), State.OUT),
+        (State.OUT, room(220), State.CRITICAL),
+        (State.OUT, room(10_000), State.OK),
+        (State.OK, room(10_000, inodes=99), State.LOW),
+        (State.OK, room(10_000, inodes=49), State.CRITICAL),
+        (State.OK, room(10_000, inodes=9), State.OUT),
+        (State.LOW, room(10_000, inodes=109), State.LOW),
+        (State.LOW, room(10_000, inodes=110), State.OK),
+        (State.OK, room(10_000, inodes=None), State.OK),
+    ],
+)
+def test_each_edge(before: State, now: Room, after: State) -> None:
+    """A state gets worse at its threshold and better a tenth above it, by bytes or by inodes, over several states at once."""
+    assert after is following(before, now, THRESHOLDS)
+
+
+def test_giving_up_the_reserve_makes_nothing_better() -> None:
+    """What was the reserve's is no room: a released reserve has to be put back before the state can improve."""
+    assert State.OUT is following(State.OUT, room(180), THRESHOLDS)
+    assert State.OUT is following(State.OUT, room(180 + 64, held=0), THRESHOLDS)
+    assert 180 == usable_bytes(room(180 + 64, held=0), THRESHOLDS)
+    assert State.CRITICAL is following(State.OUT, room(220 + 64, held=0), THRESHOLDS)
+
+
+def test_thresholds_in_a_wrong_order_still_order_the_states() -> None:
+    """Where out is configured above low, the better states begin there too."""
+    odd = Thresholds(
+        low=Threshold(bytes=10, inodes=0), critical=Threshold(bytes=5, inodes=0), out=THRESHOLDS.out, reserve_bytes=0
+    )
+    assert {200} == {odd.of(state).bytes for state in (State.LOW, State.CRITICAL, State.OUT)}
+    assert State.OUT is following(State.OK, room(199), odd)
+
+
+@given(st.lists(st.integers(min_value=0, max_value=2000)))
+def test_any_sequence_is_told_rightly(sizes: list[int]) -> None:
+    """After any sequence the state is never better than the thresholds say, and worse by at most the tenth."""
+    state = State.OK
+    for free in sizes:
+        state = following(state, room(free), THRESHOLDS)
+        assert state >= following(State.OK, room(free), THRESHOLDS)
+        assert state <= following(State.OK, room(free * 10 // 11 - 1), THRESHOLDS)
+        assert state is following(state, room(free), THRESHOLDS)
+
+
+def test_the_phrase_names_what_is_short() -> None:
+    """Bytes or inodes are named, with the threshold of the state."""
+    large = Thresholds(
+        low=Threshold(bytes=8 << 20, inodes=100), critical=THRESHOLDS.critical, out=THRESHOLDS.out, reserve_bytes=0
+    )
+    assert "7 MiB free, low is below 8 MiB" == described(State.LOW, room(7 << 20), large)
+    assert "99 files can still be made, low is below 100" == described(State.LOW, room(9 << 20, inodes=99), large)
