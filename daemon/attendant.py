@@ -154,6 +154,7 @@ class Attendant:
     def _run(self, server: Callable[[selectors.BaseSelector], ControlServer], ready: Callable[[int], None]) -> None:
         try:
             resumed = self._keeper.resume()
+            self._keeper.clean()
             self._keeper.select_configured()
             self._hold_back()
             self._server = server(self._selector)
@@ -178,6 +179,7 @@ class Attendant:
             if time.monotonic() >= sweep_due:
                 sweep_due = time.monotonic() + SWEEP_SECONDS
                 self._capture.sweep()
+                self._keeper.clean()
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake_fd)

@@ -98,7 +98,7 @@ class Daemon:
         self._storage = StorageKeeper(
             configuration.state_dir, configuration.reserve_file, configuration.storage_file, _thresholds(configuration)
         )
-        self._hierarchy = Hierarchy()
+        self._hierarchy = Hierarchy(owner=str(configuration.runtime_dir))
         self._registry = Registry(configuration.runs_dir)
         self._refuse_to_record_ourselves()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)

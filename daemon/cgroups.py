@@ -13,7 +13,7 @@ import contextlib
 import os
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,10 @@ from capd.daemon.errors import CgroupError, NoCgroup2Error
 OWN_PARENT: Final = "capd"
 """Under the root of the hierarchy, when there is no systemd to ask."""
 AGENTS_SLICE: Final = "capd-agents.slice"
+OWNER_MARK: Final = "trusted.capd.owner"
+"""On each of our own cgroups: which instance made it, since several may share the host."""
+UNMARKED_SECONDS: Final = 60.0
+"""A cgroup without the mark may be another instance's that is just being made; none takes so long."""
 SYSTEMD_RUNS: Final = Path("/run/systemd/system")
 """Exists exactly when systemd is the init system: sd_booted(3)."""
 SYSTEMD_SECONDS_MAX: Final = 5.0
@@ -82,18 +86,20 @@ def has_systemd() -> bool:
 class Hierarchy:
     """The cgroup2 tree of this host."""
 
-    def __init__(self, root: Path | None = None, *, systemd: bool | None = None) -> None:
+    def __init__(self, root: Path | None = None, *, systemd: bool | None = None, owner: str = "") -> None:
         """Use the tree at `root`.
 
         Args:
             root: its mount point; None looks for it.
             systemd: whether to ask systemd for cgroups; None looks for it.
+            owner: the instance that our own cgroups are marked with.
 
         Raises:
             NoCgroup2Error: there is none.
         """
         self.root = find_root() if root is None else root
         self.systemd = has_systemd() if systemd is None else systemd
+        self._owner = owner.encode("utf-8", "surrogateescape")
 
     def directory(self, path: str) -> Path:
         """Give the directory of a cgroup path."""
@@ -166,6 +172,31 @@ class Hierarchy:
         """
         (self.directory(path) / "cgroup.freeze").write_text(str(int(frozen)), encoding="ascii")
 
+    def clean(self, live: Container[str], now: float) -> list[str]:
+        """Remove empty cgroups that a daemon which was killed made for runs that never began.
+
+        Args:
+            live: paths of the live runs' cgroups.
+            now: wall time in seconds.
+
+        Returns:
+            What was removed.
+        """
+        removed = []
+        for path in self.children(OWN_PARENT):
+            if path in live or self.is_populated(path):
+                continue
+            directory = self.directory(path)
+            with contextlib.suppress(OSError):
+                try:
+                    left = os.getxattr(directory, OWNER_MARK) == self._owner
+                except OSError:
+                    left = directory.stat().st_ctime < now - UNMARKED_SECONDS
+                if left:
+                    self.remove(RunCgroup(path=path, id=0, unit=None))
+                    removed.append(path)
+        return removed
+
     def is_populated(self, path: str) -> bool:
         """Say whether any process lives in the cgroup or below it; False if it is gone."""
         try:
@@ -203,6 +234,8 @@ class Hierarchy:
         directory = self.directory(f"{OWN_PARENT}/{name}")
         try:
             directory.mkdir(parents=True)
+            with contextlib.suppress(OSError):  # without the mark it is cleaned up a minute later
+                os.setxattr(directory, OWNER_MARK, self._owner)
             (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
             return RunCgroup(path=f"/{OWN_PARENT}/{name}", id=directory.stat().st_ino, unit=None)
         except OSError as error:

@@ -148,6 +148,10 @@ class RunKeeper:
                     self._hierarchy.remove(run.cgroup)
         return len(self._registry)
 
+    def clean(self) -> None:
+        """Remove what a daemon that was killed left of runs that never began."""
+        self._hierarchy.clean({run.cgroup.path for run in self._registry}, time.time())
+
     def select_configured(self) -> None:
         """Make runs of what the selectors of the configuration find now, and watch for what comes."""
         for name in self._selection.slices:

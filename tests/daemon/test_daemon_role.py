@@ -23,7 +23,7 @@ from capd.probes import layouts
 from capd.probes.budget import PER_RUN_MAX
 from capd.recording.journal import Block, Source
 from tests.daemon.conftest import ENVIRONMENT, PYTHON, Daemon, call, capd, open_directory, wait_until
-from tests.requirements import require, require_probes
+from tests.requirements import require, require_command, require_probes
 
 pytestmark = pytest.mark.kernel
 Make = Callable[..., Daemon]
@@ -158,6 +158,48 @@ def test_runs_survive_the_daemon(daemons: Make, instance_dir: Path) -> None:
     assert b"/bin/true\x00done\x00" in executed(daemon, first["key"])
     assert 0 == daemon.stop()
     assert ["start", "start", "stop"] == [note["note"] for note in daemon.notes() if note["note"] in {"start", "stop"}]
+
+
+def kernel_ids(pid: int) -> set[tuple[str, str]]:
+    """Give kind and number of each BPF program and link that a process holds."""
+    found = set()
+    for entry in Path(f"/proc/{pid}/fdinfo").iterdir():
+        with suppress(OSError):
+            for line in entry.read_text().splitlines():
+                if line.startswith(("prog_id:", "link_id:")):
+                    found.add((line[:4], line.split()[1]))
+    return found
+
+
+def test_a_killed_daemon_leaves_nothing_in_the_kernel(daemons: Make, instance_dir: Path) -> None:
+    """After kill -9 no program and no link of the daemon exists, and the next start removes its cgroups, not another's."""
+    require_command("bpftool")
+    daemon = daemons()
+    daemon.start()
+    assert daemon.process is not None
+    held = kernel_ids(daemon.process.pid)
+    assert {"prog", "link"} == {kind for kind, _number in held}
+    parent = Hierarchy().root / "capd"
+    with live(daemon, "lives", "/bin/sleep", "60"):
+        (kept,) = [run["cgroup"] for run in daemon.status()["runs"]]
+        daemon.stop(signal.SIGKILL)
+        cut_off, others, unmarked = (parent / f"test-{name}" for name in ("cut-off", "others", "unmarked"))
+        for directory, mark in ((cut_off, instance_dir / "run"), (others, Path("/run/another")), (unmarked, None)):
+            directory.mkdir()
+            if mark is not None:
+                os.setxattr(directory, "trusted.capd.owner", os.fsencode(mark))
+        wait_until(lambda: not [item for item in held if exists_in_kernel(*item)], "the kernel has let all go", 20)
+        daemon.start()
+        assert (False, True, True) == (cut_off.exists(), others.exists(), unmarked.exists())
+        assert [kept] == [run["cgroup"] for run in daemon.status()["runs"]]
+    for directory in (others, unmarked):
+        directory.rmdir()
+    wait_until(lambda: Hierarchy().id_of(kept) is None, "the run's own has gone with it")
+
+
+def exists_in_kernel(kind: str, number: str) -> bool:
+    """Say whether a program or link exists."""
+    return subprocess.run(["bpftool", kind, "show", "id", number], capture_output=True, check=False).returncode == 0
 
 
 @pytest.fixture
