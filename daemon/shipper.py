@@ -21,6 +21,7 @@ from typing import Final
 from uuid import UUID
 
 from capd.daemon import recorder_user
+from capd.daemon.companions import Companions
 from capd.daemon.configuration import Configuration
 from capd.daemon.confinement import INTERNET, confine
 from capd.daemon.errors import SandboxError
@@ -60,10 +61,13 @@ class Shipper:
         self._retry_at: float | None = None
         self._object_lock: ObjectLock | BucketError | None = None
         self._locked_at: float | None = None
+        keys, heads = configuration.keys_dir, configuration.segments_dir
+        companions = Companions(bucket, self._memory, host=host, keys=keys, heads=heads)
         self._shipping = Shipping(
             bucket=bucket,
             segments=configuration.segments_dir,
             memory=self._memory,
+            companions=companions,
             limits=limits(configuration),
             throttle=Throttle(settings.bytes_per_second),
             pause=self._pause,

@@ -146,6 +146,7 @@ class Memory:
         bucket, host: what it is about; with others it says nothing.
         through: every segment up to this number is in the bucket, or no longer on this host.
         above: numbers of later ones that are in the bucket.
+        head: number of the newest head that was brought.
         released: how many local copies were removed.
         released_bytes: and their length.
     """
@@ -155,6 +156,7 @@ class Memory:
     host: UUID
     through: int = 0
     above: set[int] = field(default_factory=set)
+    head: int = 0
     released: int = 0
     released_bytes: int = 0
 
@@ -164,6 +166,7 @@ class Memory:
             found = json.loads(read_regular(self.path, MEMORY_BYTES_MAX))
             if (found["bucket"], found["host"]) == (self.bucket, str(self.host)):
                 self.through, self.above = int(found["through"]), {int(number) for number in found["above"]}
+                self.head = int(found["head"])
                 self.released, self.released_bytes = int(found["released"]), int(found["released_bytes"])
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return
@@ -179,6 +182,7 @@ class Memory:
             "host": str(self.host),
             "through": self.through,
             "above": sorted(self.above),
+            "head": self.head,
             "released": self.released,
             "released_bytes": self.released_bytes,
         }

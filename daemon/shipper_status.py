@@ -53,7 +53,7 @@ def describe(
         "last_success": progress.last_success,
         "errors": progress.errors,
         "last_error": _error(progress, now),
-        "conflicts": [key for _, key in sorted(progress.conflicts.items())[:TROUBLES_SHOWN]],
+        "conflicts": sorted({*progress.conflicts.values(), *progress.companions})[:TROUBLES_SHOWN],
         "unshippable": [reason for _, reason in sorted(progress.unshippable.items())[:TROUBLES_SHOWN]],
         "local": {
             "segments": progress.local_segments,

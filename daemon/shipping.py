@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from capd.daemon.companions import Companions
 from capd.daemon.shipper_local import Copy, Limits, Memory, Sealed, UnshippableError, look_at, sequences, to_release
 from capd.daemon.shipper_pace import Throttle
 from capd.recording.bucket import Bucket, Outcome
@@ -49,6 +50,7 @@ class Progress:
         failing_since: wall time of the first failure since something succeeded.
         errors: how many so far.
         conflicts: keys under which the bucket has something else, with what.
+        companions: of keys and heads, those under which the bucket has something else.
         unshippable: files that are no segments, with why.
         local_segments, local_bytes: sealed segments on this host.
     """
@@ -64,6 +66,7 @@ class Progress:
     failing_since: float | None = None
     errors: int = 0
     conflicts: dict[int, str] = field(default_factory=dict)
+    companions: set[str] = field(default_factory=set)
     unshippable: dict[int, str] = field(default_factory=dict)
     local_segments: int = 0
     local_bytes: int = 0
@@ -78,6 +81,7 @@ class Shipping:
         bucket: Bucket,
         segments: Path,
         memory: Memory,
+        companions: Companions,
         limits: Limits,
         throttle: Throttle,
         pause: Callable[[float], bool],
@@ -90,14 +94,16 @@ class Shipping:
             bucket: where to.
             segments: directory of the sealed segments.
             memory: what is known to be in the bucket.
+            companions: keys and heads.
             limits: how long local copies stay.
             throttle: limit on bytes.
             pause: waits so many seconds; False: the shipper is to end.
             monotonic: time that never goes back.
             clock: wall time.
         """
-        self.progress = Progress()
+        self.progress = Progress(companions=companions.conflicts)
         self._bucket, self._segments, self._memory, self._limits = bucket, segments, memory, limits
+        self._companions = companions
         self._throttle, self._pause, self._monotonic, self._clock = throttle, pause, monotonic, clock
         self._known: dict[int, Sealed] = {}
         self._outstanding: deque[int] = deque()
@@ -115,6 +121,7 @@ class Shipping:
             BucketError: the bucket failed. What was shipped before counts; the next turn goes on.
             OSError: this host's disk failed.
         """
+        self._companions.bring_keys()
         waiting = self._look()
         for number, item in enumerate(waiting):
             self.progress.waiting = waiting[number:]
@@ -122,6 +129,7 @@ class Shipping:
                 return False
             self._ship(item)
         self.progress.waiting = ()
+        self._companions.bring_heads(lambda: self._pause(0))
         if self._released_at is None or self._monotonic() - self._released_at >= RELEASE_SECONDS:
             self._release()
             self._released_at = self._monotonic()
@@ -149,13 +157,14 @@ class Shipping:
                 item = known.get(sequence) or look_at(self._segments, sequence)
             except FileNotFoundError:  # removed since the directory was read
                 continue
-            except UnshippableError as error:
+            except (UnshippableError, OSError) as error:  # one file must not hold up the others
                 unshippable[sequence] = str(error)
                 continue
             self._known[sequence] = item
             if self._monotonic() - self._troubled_at.get(sequence, -RECHECK_SECONDS) >= RECHECK_SECONDS:
                 waiting.append(item)
-        self.progress.unshippable = unshippable
+        troubled = {number: reason for number, reason in self.progress.unshippable.items() if number in self._troubled_at}
+        self.progress.unshippable = troubled | unshippable
         return waiting
 
     # -- one segment -----------------------------------------------------------------------------------------------------------
@@ -167,6 +176,10 @@ class Shipping:
             whole = self._bring(item)
         except FileNotFoundError:  # the policy or a person removed it; the next look knows
             return
+        except OSError as error:  # of this file: what a bucket raises is none
+            self._troubled_at[item.sequence] = self._monotonic()
+            self.progress.unshippable[item.sequence] = f"{item.path.name}: {error.strerror or error}"
+            return
         finally:
             self.progress.moving = None
             self._throttle.moved(self._moved() - before, started)
@@ -174,6 +187,7 @@ class Shipping:
             self._memory.confirmed(item.sequence)
             self._known.pop(item.sequence, None)
             self._troubled_at.pop(item.sequence, None)
+            self.progress.unshippable.pop(item.sequence, None)
             self.progress.conflicts.pop(item.sequence, None)
             while self._outstanding and self._memory.has(self._outstanding[0]):
                 self._outstanding.popleft()

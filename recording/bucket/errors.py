@@ -30,6 +30,7 @@ _SKEW_CODES: Final = frozenset({"RequestTimeTooSkewed", "RequestExpired"})
 _TLS_WORDS: Final = (
     "InvalidCertificate",
     "corrupt message",
+    "InvalidMessage",
     "HandshakeFailure",
     "PeerIncompatible",
     "AlertReceived",
@@ -168,13 +169,10 @@ def _rules(error: Exception, text: str, code: str, status: int) -> list[tuple[bo
 
 def _cause(text: str) -> str:
     """Give the innermost message of a connection's failure."""
-    named: list[str] = re.findall(r"InvalidCertificate\(\s*(\w+)|(corrupt message)", text)
-    if named:
-        return (
-            "the server's certificate is not trusted: " + named[-1][0]
-            if named[-1][0]
-            else "the server does not speak TLS there"
-        )
+    if found := re.search(r"InvalidCertificate\(\s*(\w+)", text):
+        return f"the server's certificate is not trusted: {found[1]}"
+    if "corrupt message" in text or "InvalidMessage" in text:
+        return "the server does not speak TLS there"
     quoted: list[str] = re.findall(r'message: "([^"]+)"', text)
     return quoted[-1] if quoted else ""
 

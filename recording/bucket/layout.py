@@ -50,6 +50,16 @@ class SegmentKey:
             return None
 
 
+def public_key_key(host: UUID, name: str) -> str:
+    """Give the key of a host's public key; `name`: its file's."""
+    return f"{host_folder(host)}keys/{name}"
+
+
+def head_key(host: UUID, written_ns: int, name: str) -> str:
+    """Give the key of a head; `name`: its file's."""
+    return day_folder(host, datetime.fromtimestamp(written_ns // NS_PER_SECOND, UTC).date()) + name
+
+
 def host_folder(host: UUID) -> str:
     """Give what the keys of a host's segments, keys and heads start with."""
     return f"host={host}/"

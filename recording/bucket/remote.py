@@ -24,6 +24,8 @@ BYTES_PER_SECOND_SLOWEST: Final = 128 * 1024
 """A transfer gets the time it needs at this rate, and twice as much after each time that this was not enough ..."""
 PATIENCE_DOUBLINGS_MAX: Final = 8
 """... down to half a KiB/s."""
+WENT_WELL_MIN: Final = 32
+"""After so many transfers in time the next gets half as long: not at once, or every other one would be sent in vain."""
 CONNECT_SECONDS: Final = 10
 _Result = TypeVar("_Result")
 
@@ -43,6 +45,7 @@ class RemoteStore:
         self._certificates = _certificates(options)
         self._stores: dict[tuple[int, bool], ObjectStore] = {}
         self._patience = 0
+        self._went_well = 0
 
     # -- what a store does -----------------------------------------------------------------------------------------------------
 
@@ -82,7 +85,8 @@ class RemoteStore:
             return b""
         store = self._store(length)
         try:
-            return bytes(self._try("read", key, lambda: obstore.get_range(store, key, start=offset, length=length)))
+            found = self._patiently("read", key, lambda: obstore.get_range(store, key, start=offset, length=length))
+            return bytes(found)
         except BucketError as error:
             if "416" in str(error):  # nothing of the range is there
                 return b""
@@ -102,13 +106,7 @@ class RemoteStore:
             except (AlreadyExistsError, PreconditionError):
                 return None
 
-        try:
-            created = self._try("create", key, put)
-        except BucketTimeoutError:
-            self._patience = min(self._patience + 1, PATIENCE_DOUBLINGS_MAX)
-            raise
-        self._patience = max(self._patience - 1, 0)
-        return created
+        return self._patiently("create", key, put)
 
     def delete(self, key: str) -> None:
         """Remove an object."""
@@ -130,14 +128,26 @@ class RemoteStore:
         except Exception as error:  # obstore's errors have no common base with FileNotFoundError and ValueError
             raise classify(error, f"{what} {key}", self._url) from error
 
-    def seconds(self, transferred: int, *, writing: bool) -> int:
+    def _patiently(self, what: str, key: str, action: Callable[[], _Result]) -> _Result:
+        """Try a transfer; learn from a time-out to give the next one longer, and from many that went well to give it less."""
+        try:
+            result = self._try(what, key, action)
+        except BucketTimeoutError:
+            self._patience = min(self._patience + 1, PATIENCE_DOUBLINGS_MAX)
+            self._went_well = 0
+            raise
+        self._went_well += 1
+        if self._went_well == WENT_WELL_MIN:
+            self._patience, self._went_well = max(self._patience - 1, 0), 0
+        return result
+
+    def seconds(self, transferred: int) -> int:
         """Give how long a transfer of so many bytes may take: rounded to a power of two, for one store serves many sizes."""
-        patience = self._patience if writing else 0
-        needed = self._options.timeout_seconds + (transferred << patience) // BYTES_PER_SECOND_SLOWEST
+        needed = self._options.timeout_seconds + (transferred << self._patience) // BYTES_PER_SECOND_SLOWEST
         return 1 << max(0, needed - 1).bit_length()
 
     def _store(self, transferred: int, *, writing: bool = False) -> ObjectStore:
-        seconds = self.seconds(transferred, writing=writing)
+        seconds = self.seconds(transferred)
         found = self._stores.get((seconds, writing))
         if found is None:
             found = self._stores[seconds, writing] = self._make(seconds, 0 if writing else self._options.retries)

@@ -14,6 +14,7 @@ import hashlib
 import hmac
 import http.client
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable, Mapping
@@ -39,6 +40,8 @@ AMAZON: Final = "AmazonS3"
 OK: Final = frozenset({200, 204})
 _UNRESERVED: Final = "-._~"
 _LOCK_ABSENT: Final = frozenset({"ObjectLockConfigurationNotFoundError", "NoSuchObjectLockConfiguration"})
+_NOT_LOCKED: Final = ("NoSuchObjectLockConfiguration", "ObjectLockConfigurationNotFoundError", "InvalidRequest")
+"""An object without retention; one in a bucket that locks nothing, in the words of Amazon or of Ceph."""
 _FRACTION: Final = re.compile(r"\.(\d{6})\d+")
 
 
@@ -155,9 +158,7 @@ class SignedRequests:
         answer = self.request("GET", key, {"retention": ""})
         if answer.status not in OK:
             error = answered(answer.status, answer.body, f"ask for the retention of {key}", str(self._location))
-            if answer.status == http.client.NOT_FOUND and "NoSuchKey" not in str(error):
-                return None
-            if "InvalidRequest" in str(error) or "Configuration" in str(error):  # a bucket without object lock
+            if any(code in str(error) for code in _NOT_LOCKED):
                 return None
             raise error
         found = _fields(answer.body)
@@ -283,10 +284,14 @@ class SignedRequests:
         sent = self._sign(method, path, text, body, sent)
         try:
             return self._exchange(method, path + (f"?{text}" if text else ""), body, sent)
+        except (ssl.SSLEOFError, ssl.SSLZeroReturnError) as error:
+            raise BucketUnreachableError(f"{self._location}: the connection broke") from error
         except ssl.SSLError as error:
-            raise BucketTlsError(f"{self._location}: {error.reason or error}") from error
+            raise BucketTlsError(f"{self._location}: {_tls_words(error)}") from error
         except TimeoutError as error:
             raise BucketTimeoutError(f"{self._location}: no answer in time") from error
+        except socket.gaierror as error:
+            raise BucketUnreachableError(f"{self._location}: the endpoint's name cannot be resolved") from error
         except (OSError, http.client.HTTPException) as error:
             raise BucketUnreachableError(f"{self._location}: {error}") from error
 
@@ -346,6 +351,14 @@ class SignedRequests:
         signature = hmac.digest(key, to_sign.encode(), "sha256").hex()
         credential = f"Credential={self._key}/{scope}, SignedHeaders={names}, Signature={signature}"
         return {**signed, "authorization": f"AWS4-HMAC-SHA256 {credential}"}
+
+
+def _tls_words(error: ssl.SSLError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the server's certificate is not trusted: {error.verify_message}"
+    if error.reason in {"WRONG_VERSION_NUMBER", "HTTP_REQUEST"}:
+        return "the server does not speak TLS there"
+    return f"the TLS handshake failed: {error.reason or error}"
 
 
 def _fields(body: bytes) -> dict[str, str]:

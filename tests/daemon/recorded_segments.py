@@ -14,6 +14,8 @@ from uuid import UUID, uuid4
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.segment import SegmentWriter
+from capd.recording.segment.trailer import Signer
+from capd.recording.segment.writer import Sealing
 
 HOST = UUID("018f0000-0000-7000-8000-00000000c0de")
 
@@ -27,13 +29,14 @@ def seal(
     host: UUID = HOST,
     clock: Callable[[], int] = time.time_ns,
     seed: int = 0,
+    signer: Signer | None = None,
 ) -> list[Path]:
     """Seal so many segments of about so many bytes that do not compress, the first with a given number."""
     directory.mkdir(parents=True, exist_ok=True)
     bytes_of = random.Random(f"{seed} {first}")
     position = Position(0, first * 1000)
     made = []
-    writer = SegmentWriter(directory, host=host, clock=clock, sequence=first, position=position)
+    writer = SegmentWriter(directory, host=host, clock=clock, sequence=first, position=position, sealing=Sealing(signer=signer))
     for number in range(first, first + count):
         body: dict[str, Value] = {"position": 0, "layer": "application", "payload": bytes_of.randbytes(size)}
         writer.append([Record(Kind.DATA, uuid4(), clock(), Direction.REQUEST, body)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,12 +10,16 @@ from uuid import UUID
 
 import pytest
 
+from capd.daemon import shipping as shipping_module
+from capd.daemon.companions import Companions
 from capd.daemon.shipper_local import Copy, Limits, Memory, to_release
 from capd.daemon.shipper_pace import Throttle
 from capd.daemon.shipping import RECHECK_SECONDS, RELEASE_SECONDS, Shipping
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.errors import BucketMissingError
 from capd.recording.bucket.layout import SegmentKey
+from capd.recording.heads import HeadLog
+from capd.recording.keys import HostKey, PublicKey
 from tests.daemon.recorded_segments import HOST, seal
 from tests.servers.ceph import Ceph
 
@@ -36,10 +41,12 @@ class Desk:
         """Start a new shipper, which remembers what an earlier one of that name wrote down."""
         memory = Memory(self.directory / name, self.url, HOST)
         memory.load()
+        bucket = Bucket.open(self.url)
         return Shipping(
-            bucket=Bucket.open(self.url),
+            bucket=bucket,
             segments=self.segments,
             memory=memory,
+            companions=Companions(bucket, memory, host=HOST, keys=self.directory / "keys", heads=self.segments),
             limits=limits,
             throttle=Throttle(bytes_per_second),
             pause=self._pause,
@@ -52,9 +59,9 @@ class Desk:
         self.now += seconds
         return True
 
-    def seal(self, **settings: int) -> list[Path]:
+    def seal(self, *, first: int = 1, count: int = 1, size: int = 2000, signer: HostKey | None = None) -> list[Path]:
         """Seal segments at noon."""
-        return seal(self.segments, clock=lambda: NOON_NS, **settings)  # type: ignore[arg-type]
+        return seal(self.segments, clock=lambda: NOON_NS, first=first, count=count, size=size, signer=signer)
 
     def shipped(self) -> dict[str, bytes]:
         """Give what is in the bucket."""
@@ -141,6 +148,31 @@ def test_files_that_are_no_segments_stop_nothing(desk: Desk) -> None:
     assert {key(1), key(4)} == set(desk.shipped())
     assert made[1].exists()
     assert made[2].exists()
+
+
+def test_a_file_that_cannot_be_read_holds_up_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that gives a segment's beginning and fails in its middle, or fails at once, costs that segment only."""
+    made = desk.seal(count=4)
+    real = shipping_module._sha256
+
+    def failing(path: Path) -> bytes:
+        if path == made[1]:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(path)
+
+    monkeypatch.setattr(shipping_module, "_sha256", failing)
+    made[2].unlink()
+    made[2].mkdir()
+    shipping = desk.shipping()
+    shipping.turn()
+    assert {key(1), key(4)} == set(desk.shipped())
+    assert {2, 3} == set(shipping.progress.unshippable)
+    shipping.turn()
+    assert {2, 3} == set(shipping.progress.unshippable)
+    monkeypatch.setattr(shipping_module, "_sha256", real)
+    desk.now += RECHECK_SECONDS
+    shipping.turn()
+    assert ({key(1), key(2), key(4)}, {3}) == (set(desk.shipped()), set(shipping.progress.unshippable))
 
 
 def test_local_copies_go_when_the_bucket_is_seen_to_have_them(desk: Desk) -> None:
@@ -259,6 +291,50 @@ def test_keys_are_functions_of_segments() -> None:
     assert ("2026-11-21", "2026-11-22") == tuple(SegmentKey.of(HOST, 1, night + ns).day.isoformat() for ns in (-1, 0))
     wrong = (key(7) + "x", "a/" + key(7), key(7).replace("11-21", "13-45"), key(7).replace(str(HOST), "-" * 36), "keys/x", "")
     assert [None] * 6 == [SegmentKey.parse(text) for text in wrong]
+
+
+def test_keys_come_before_segments_and_heads_after_them(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bucket never holds a segment without its key, nor a head without its segment; `verify` finds it whole at any time."""
+    signer = HostKey.new()
+    signer.save(desk.directory / "keys")
+    desk.seal(count=3, signer=signer)
+    log = HeadLog(desk.segments, host=HOST, signer=signer)
+    log.write(NOON_NS, 0, None)
+    log.write(NOON_NS, 2, b"2" * 32)
+    log.write(NOON_NS, 4, b"4" * 32)
+    order: list[str] = []
+    shipping = desk.shipping()
+    create = shipping._bucket.create
+
+    def noting(key: str, content: bytes | Path) -> Outcome:
+        order.append(key)
+        return create(key, content)
+
+    monkeypatch.setattr(shipping._bucket, "create", noting)
+    shipping.turn()
+    expected = [f"host={HOST}/keys/{signer.key_id.hex()}.pub", key(1), key(2), key(3)]
+    expected += [key(1).replace("000000000001.seg", f"head-{number:012d}.head") for number in (1, 2)]
+    assert expected == order, "the third head names a segment that is not there yet"
+    desk.seal(first=4, signer=signer)
+    shipping.turn()
+    assert [*expected, key(4), key(1).replace("000000000001.seg", "head-000000000003.head")] == order
+    shipping.turn()
+    assert 8 == len(order) == len(desk.shipped()), "nothing is created twice"
+    assert signer.public == PublicKey.from_text(desk.shipped()[expected[0]], "bucket")
+    again = desk.shipping(name="fresh.json")
+    again.turn()
+    assert (8, 0) == (len(desk.shipped()), again.progress.segments)
+
+
+def test_another_key_under_the_hosts_name_is_an_alarm(desk: Desk) -> None:
+    """Who puts a key of his own where the host's belongs is told."""
+    signer = HostKey.new()
+    signer.save(desk.directory / "keys")
+    name = f"host={HOST}/keys/{signer.key_id.hex()}.pub"
+    Bucket.open(desk.url).create(name, HostKey.new().public.to_text())
+    shipping = desk.shipping()
+    shipping.turn()
+    assert {name} == shipping.progress.companions
 
 
 def test_a_foreign_host_keeps_its_name(desk: Desk) -> None:

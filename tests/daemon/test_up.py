@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,10 @@ from typing import Any
 import pytest
 
 from capd.daemon import status
-from capd.daemon.configuration import Configuration
+from capd.daemon.configuration import parse
 from tests.daemon.conftest import Daemon, call, open_directory, wait_until
 from tests.requirements import require_probes
+from tests.servers.lossy import lossy
 
 pytestmark = pytest.mark.kernel
 
@@ -31,9 +34,23 @@ def up() -> Iterator[Daemon]:
             made.stop()
 
 
-def gathered(up: Daemon) -> dict[str, Any]:
+def gathered(up: Daemon, settings: str = "") -> dict[str, Any]:
     """Give what `capd status --json` prints."""
-    found, _judged = status.gather(Configuration(state_dir=up.directory / "state", runtime_dir=up.directory / "run"))
+    values = {"state_dir": str(up.directory / "state"), "runtime_dir": str(up.directory / "run"), **tomllib.loads(settings)}
+    found, _judged = status.gather(parse(values, "test"))
+    return found
+
+
+def wait_for_shipper(up: Daemon, words: str) -> dict[str, Any]:
+    """Wait until the shipper says that it fails in these words; give what it says."""
+    found: dict[str, Any] = {}
+
+    def said() -> bool:
+        found.update(json.loads((up.directory / "run/shipper/shipper.status.json").read_bytes()))
+        return words in str(found["last_error"])
+
+    wait_until((up.directory / "run/shipper/shipper.status.json").exists, "the shipper reports")
+    wait_until(said, f"the shipper says {words}")
     return found
 
 
@@ -98,6 +115,30 @@ def test_ctrl_c_ends_all_in_order(up: Daemon) -> None:
     assert "stop" == up.notes()[-1]["note"]
     assert not up.socket.exists()
     assert "Traceback" not in up.said()
+
+
+def test_a_bucket_that_never_answers_does_not_touch_capture() -> None:
+    """With a bucket that accepts and hangs, runs are recorded, the recorder keeps up, and status says what waits and why."""
+    require_probes()
+    with open_directory() as directory, lossy(1) as way:
+        way.become(swallow=True)
+        url = f'bucket_url = "s3://nowhere"\n[bucket]\nendpoint = "https://127.0.0.1:{way.port}"\ntimeout_seconds = 3\n'
+        made = Daemon(directory, url, verb="up")
+        made.start()
+        try:
+            assert 0 == made.run("sh", "-c", "exit 0").returncode
+            shipper = wait_for_shipper(made, "no answer in time")
+            assert shipper["state"] == "retrying"
+            assert 0 == made.run("sh", "-c", "exit 0", name="second").returncode
+            wait_until(lambda: len(list((directory / "state/segments").glob("*.seg"))) > 0, "segments are sealed")
+            wait_until(lambda: gathered(made, url)["roles"]["shipper"]["backlog"]["segments"] > 0, "they wait")
+            assert gathered(made, url)["roles"]["recorder"]["lag_bytes"] == 0
+            said = call("status", "--config", made.config).stdout
+            for words in ("bucket      s3://nowhere", "to ship ", "failing: s3://nowhere"):
+                assert words in said
+            assert "AWS_SECRET" not in Path(f"/proc/{pid(made, 'recorder')}/environ").read_text(encoding="utf-8")
+        finally:
+            assert 0 == made.stop()
 
 
 def test_killed_tree_leaves_nothing(daemons: Callable[..., Daemon]) -> None:
