@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from capd.daemon.errors import SandboxError
+from capd.daemon.errors import RoleIsRootError, SandboxError
 
 PR_SET_PDEATHSIG: Final = 1
 PR_GET_PDEATHSIG: Final = 2
@@ -214,13 +214,14 @@ def confine(uid: int, gid: int, *, families: Sequence[int] = LOCAL_ONLY, who: st
     parent-death signal, which the kernel forgets when the user changes, is kept.
 
     Raises:
+        RoleIsRootError: that would be root.
         SandboxError: a step failed, or something was left afterwards. The caller must end.
     """
     machine = MACHINES.get(platform.machine())
     if machine is None:
         raise SandboxError(f"the {who}'s syscall filter knows {' and '.join(MACHINES)}, not {platform.machine()}")
     if uid == 0 or gid == 0:
-        raise SandboxError(f"the {who} must not be root")
+        raise RoleIsRootError(f"the {who} must be neither root nor in root's group: it would be user {uid}, group {gid}")
     libc = ctypes.CDLL(None, use_errno=True)
     parent_death_signal = ctypes.c_int(0)
     _prctl(libc, PR_GET_PDEATHSIG, ctypes.addressof(parent_death_signal))

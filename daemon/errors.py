@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from capd.recording.errors import CapdError, ExitStatus
+from capd.recording.errors import CapdError, ExitStatus, StateDirectoryError
 
 
 class ConfigurationError(CapdError):
@@ -82,6 +82,21 @@ class SandboxError(CapdError):
 
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = "the kernel needs CONFIG_SECCOMP_FILTER=y; a container must not forbid prctl, setuid or seccomp"
+
+
+class HostIdError(StateDirectoryError):
+    """The file with this host's id holds something else."""
+
+    hint = "put back the id (`capd verify` names it), or remove the file: what is recorded from then on is of a new host"
+
+
+class RoleIsRootError(CapdError):
+    """A role that decodes or ships would run as root, or in root's group."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = (
+        "start it as root, which then picks a user, or as a user with a group of its own, as its systemd unit does"
+    )
 
 
 class StateDirectoryFullError(CapdError):

@@ -75,8 +75,8 @@ def _configured(configured: str) -> RecorderUser:
 def _owner(segments_dir: Path) -> RecorderUser | None:
     try:
         found = segments_dir.stat()
-    except FileNotFoundError:
-        return None
+    except OSError:
+        return None  # not there yet, or nothing that can be used: who makes the directories says what is wrong
     if found.st_uid == 0 or found.st_gid == 0:
         return None
     return RecorderUser(uid=found.st_uid, gid=found.st_gid, name=_name(found.st_uid), reason="owns the segments already there")

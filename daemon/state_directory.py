@@ -6,6 +6,7 @@ the files.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from dataclasses import dataclass
@@ -14,10 +15,10 @@ from typing import Final
 from uuid import UUID, uuid4
 
 from capd.daemon.configuration import MIB, Configuration
-from capd.daemon.errors import StateDirectoryFullError
+from capd.daemon.errors import HostIdError, StateDirectoryFullError
 from capd.daemon.recorder_user import RecorderUser
 from capd.recording.durable import read_regular, replace_content
-from capd.recording.errors import StateDirectoryError, on_disk
+from capd.recording.errors import on_disk
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 HOST_FILE_BYTES_MAX: Final = 64
@@ -42,6 +43,8 @@ def prepare(configuration: Configuration, user: RecorderUser) -> None:
     """
     for directory in _layout(configuration, user):
         with on_disk("make", directory.path):
+            if directory.path.exists() and not directory.path.is_dir():
+                raise OSError(errno.ENOTDIR, "there is something else, which is no directory")
             directory.path.mkdir(mode=directory.mode, parents=True, exist_ok=True)
         with on_disk("give an owner to", directory.path):
             _own(directory, recursive=directory.uid != 0)
@@ -86,7 +89,7 @@ def host_id(path: Path) -> UUID:
     try:
         return UUID(text.decode("ascii").strip())
     except ValueError as error:
-        raise StateDirectoryError("read the host's id from", path, OSError("it is no UUID")) from error
+        raise HostIdError("read the host's id from", path, OSError("it is no UUID")) from error
 
 
 def read_host(path: Path) -> UUID | None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from capd.daemon import confinement
-from capd.daemon.errors import SandboxError
+from capd.daemon.errors import RoleIsRootError
 
 UID = 61184
 REPOSITORY = Path(__file__).parents[2]
@@ -131,7 +131,7 @@ def test_confined_process_reaches_nothing_outside_and_still_works() -> None:
 @pytest.mark.parametrize(("uid", "gid"), [(0, 61184), (61184, 0), (0, 0)])
 def test_root_is_no_recorder(uid: int, gid: int) -> None:
     """Neither user nor group root is accepted, before anything is given up."""
-    with pytest.raises(SandboxError, match="must not be root"):
+    with pytest.raises(RoleIsRootError, match="must be neither root nor in root's group"):
         confinement.confine(uid, gid)
     assert os.geteuid() == 0
 

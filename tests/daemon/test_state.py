@@ -22,7 +22,7 @@ from capd.daemon.processes import Process
 from capd.daemon.recorder_user import RecorderUser
 from capd.daemon.runs import Registry, Run
 from capd.recording.errors import StateDirectoryError
-from tests.daemon.conftest import in_namespace
+from tests.daemon.conftest import call, in_namespace
 
 NOBODY = RecorderUser(uid=61190, gid=61190, name="61190", reason="a test")
 
@@ -49,6 +49,7 @@ def test_directories_keep_the_roles_apart(configuration: Configuration, root: No
         "state/index": (61190, 61190, "0o750"),
         "state/journal": (0, 61190, "0o750"),
         "state/keys": (0, 61190, "0o750"),
+        "state/probes": (0, 0, "0o700"),
         "state/quarantine": (61190, 61190, "0o750"),
         "state/recorder": (61190, 61190, "0o750"),
         "state/segments": (61190, 61190, "0o750"),
@@ -114,6 +115,21 @@ def test_read_only_state_directory_is_a_clear_error() -> None:
     assert ("", "5 cannot make /mnt/state: Read-only file system\n") == (done.stderr, done.stdout)
 
 
+@pytest.mark.parametrize("name", ["state", "run"])
+def test_a_file_in_place_of_a_directory_is_a_clear_error(instance_dir: Path, name: str, root: None) -> None:
+    """A file where a directory of the instance belongs is named as such by `up`, and by `doctor`; nothing is overwritten."""
+    config, place = instance_dir / "capd.toml", instance_dir / name
+    config.write_text(f'state_dir = "{instance_dir}/state"\nruntime_dir = "{instance_dir}/run"\n')
+    place.write_text("precious")
+    done = call("up", "--config", config)
+    assert (5, f"capd: cannot make {place}: there is something else, which is no directory") == (
+        done.returncode,
+        done.stderr.splitlines()[0],
+    )
+    assert 1 == call("doctor", "--config", config).returncode
+    assert "precious" == place.read_text()
+
+
 def test_host_id_stays(tmp_path: Path) -> None:
     """The first call makes an id, later ones give the same; anything else in the file is an error, not a new id."""
     file = tmp_path / "host"
@@ -121,8 +137,9 @@ def test_host_id_stays(tmp_path: Path) -> None:
     assert (made, made) == (state_directory.host_id(file), UUID(file.read_text().strip()))
     for content, words in ((b"", "no UUID"), (b"no id", "no UUID"), (b"\xff" * 100, "larger than 64 bytes")):
         file.write_bytes(content)
-        with pytest.raises(StateDirectoryError, match=words):
+        with pytest.raises(StateDirectoryError, match=words) as caught:
             state_directory.host_id(file)
+        assert ("remove the file" in caught.value.hint) == (words == "no UUID")
     file.unlink()
     os.mkfifo(file)
     with pytest.raises(StateDirectoryError, match="no regular file"):
