@@ -94,6 +94,13 @@ def _shipper(facts: Facts) -> Iterator[Line]:
     match rest.get("last_success"):
         case int() | float() as moment:
             yield _label("shipped", f"the last one {max(0.0, time.time() - moment):.0f} s ago")
+    match rest.get("catalogue"):
+        case {"possible": False}:
+            yield _label("catalogue", "not written: capd's `fleet` extra is not installed")
+        case {"error": str(message)}:
+            yield _label("catalogue", f"failing: {message}")
+        case {"through": int(through), "waiting": int(left)}:
+            yield _label("catalogue", f"through segment {through}{f', {left} wait to share a file' if left else ''}")
     match rest.get("last_error"):
         case {"message": str(message)}:
             yield _label("", f"failing: {message}")

@@ -11,9 +11,9 @@ from typing import Final
 
 import click
 
-from capd.daemon import configuration, recorder_user
+from capd.daemon import cataloguer, configuration, recorder_user
 from capd.daemon.errors import NotRootError
-from capd.daemon.supervision import Supervisor
+from capd.daemon.supervision import Errand, Supervisor
 
 EXAMPLES: Final = """\b
 Examples:
@@ -52,4 +52,12 @@ def command(config: str | None) -> int:
     def say(line: str) -> None:
         click.echo(f"capd up: {line}", err=True)
 
-    return Supervisor(arguments, settings.control_socket, say, ship=settings.bucket_url is not None).run(ready)
+    def uncatalogued() -> bool:
+        shipped, catalogued = settings.shipper_status_file, settings.catalogue_status_file
+        return cataloguer.wanted(cataloguer.read_status(shipped), cataloguer.read_status(catalogued))
+
+    ship = settings.bucket_url is not None
+    errands = []
+    if ship and settings.catalogue.enabled and cataloguer.possible():
+        errands = [Errand(name="catalogue", wanted=uncatalogued, every=settings.catalogue.delay_seconds)]
+    return Supervisor(arguments, settings.control_socket, say, ship=ship, errands=errands).run(ready)

@@ -147,6 +147,15 @@ class ShipperSection(_Section):
     )
 
 
+class CatalogueSection(_Section):
+    """`[catalogue]`: Parquet files in the bucket, by which a fleet is searched (needs the `fleet` extra)."""
+
+    enabled: bool = Field(default=True, description="whether this host writes the catalogue of what it ships")
+    delay_seconds: int = Field(
+        default=60, ge=1, le=86_400, description="how long a shipped segment waits for others to share a file with"
+    )
+
+
 class LocalSection(_Section):
     """`[local]`: how long segments stay on this host once the bucket is seen to hold them."""
 
@@ -186,6 +195,7 @@ class Configuration(_Section):
     selection: SelectionSection = SelectionSection()
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
+    catalogue: CatalogueSection = CatalogueSection()
     local: LocalSection = LocalSection()
 
     @model_validator(mode="after")
@@ -303,6 +313,11 @@ class Configuration(_Section):
     def shipper_status_file(self) -> Path:
         """JSON, replaced by the shipper every second."""
         return self.shipper_runtime_dir / "shipper.status.json"
+
+    @property
+    def catalogue_status_file(self) -> Path:
+        """JSON, replaced whenever the catalogue was extended."""
+        return self.shipper_runtime_dir / "catalogue.status.json"
 
     @property
     def runs_dir(self) -> Path:

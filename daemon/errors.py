@@ -77,6 +77,16 @@ class NoBucketError(CapdError):
     hint: ClassVar[str] = "set `bucket_url` in the configuration; without it segments stay in `state_dir`"
 
 
+class NothingToCatalogueError(CapdError):
+    """There is no recording on this host whose catalogue could be written."""
+
+    exit_status: ClassVar[int] = ExitStatus.STATE
+    hint: ClassVar[str] = "start capd: it makes the host's id, and what it records and ships gets a catalogue"
+
+    def __init__(self) -> None:
+        super().__init__("nothing was recorded on this host yet")
+
+
 class SandboxError(CapdError):
     """The kernel refused a step of confining a role, which therefore does not start."""
 

@@ -55,7 +55,7 @@ REMOVE: Final = Right.REMOVE_FILE
 def restrict(places: Mapping[Path, Right]) -> None:
     """Let this thread, and all that it starts from now on, do to files only what is listed, below each place. Cannot be undone.
 
-    Needs no_new_privs, or root. Places that do not exist are passed over.
+    Needs no_new_privs, or root. Places that do not exist, or cannot be reached, are passed over.
 
     Raises:
         SandboxError: the kernel does not have it, or refused.
@@ -81,7 +81,7 @@ def restrict(places: Mapping[Path, Right]) -> None:
 def _allow(libc: ctypes.CDLL, ruleset: int, place: Path, rights: Right) -> None:
     try:
         descriptor = os.open(place, os.O_PATH | os.O_CLOEXEC)
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return
     try:
         rule = struct.pack("=Qi", rights, descriptor)

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
-from capd.daemon import control_client, health, lock
+from capd.daemon import cataloguer, control_client, health, lock
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
 from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
@@ -53,7 +53,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
         "roles": {
             "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
             "recorder": _role(recorder, age),
-            **({} if shipper is None else {"shipper": _role(*shipper)}),
+            **({} if shipper is None else {"shipper": {**_role(*shipper), "catalogue": _catalogue(configuration)}}),
         },
         "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
         **{key: value for key, value in (answer or {}).items() if key not in {"ok", "pid"}},
@@ -61,6 +61,11 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
     if answer is None:
         status["last_daemon_pid"] = lock.holder(configuration.lock_file)
     return status, judged
+
+
+def _catalogue(configuration: Configuration) -> Json:
+    """Give how far the bucket's catalogue goes, as the last errand said."""
+    return {"possible": cataloguer.possible(), **cataloguer.read_status(configuration.catalogue_status_file)}
 
 
 def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:

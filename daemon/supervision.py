@@ -34,10 +34,16 @@ STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0, "shipper": 10.0}
 shipped by then is shipped after the next start."""
 SECRETS: Final = re.compile(r"AWS_(SECRET|SESSION|ACCESS|WEB|CONTAINER).*|AZURE_.*|GOOGLE_.*")
 """Environment variables that only the role which talks to the bucket needs."""
+TRUSTED: Final = frozenset({"shipper", "catalogue"})
+"""Who talks to the bucket."""
+ERRAND_STOP_SECONDS_MAX: Final = 5.0
 KEPT: Final = {
     "recorder": "; the journal keeps what is captured",
     "shipper": "; what is not shipped stays on this host",
 }
+ERRAND_PAUSE_SECONDS_MAX: Final = 900.0
+ERRAND_SECONDS_MAX: Final = 1800.0
+"""An errand that takes longer hangs: each request it makes has a limit of its own."""
 POLL_SECONDS: Final = 0.05
 NANOSECONDS_PER_SECOND: Final = 1_000_000_000
 
@@ -65,10 +71,55 @@ class Role:
     due: float | None = 0.0
 
 
+@dataclass(kw_only=True)
+class Errand:
+    """A child that does something and ends, now and then.
+
+    Attributes:
+        name: its verb.
+        wanted: tells whether there is anything to do.
+        process: the current one.
+        due: monotonic time from which on it may be started again.
+        every: seconds from one start to the next.
+        failures: how often in a row it failed.
+    """
+
+    name: str
+    wanted: Callable[[], bool]
+    every: float
+    process: subprocess.Popen[bytes] | None = None
+    due: float = 0.0
+    failures: int = 0
+
+    def attend(self, now: float, start: Callable[[str], subprocess.Popen[bytes]], say: Say) -> None:
+        """Look after the process, and start it when it is due and wanted.
+
+        Args:
+            now: monotonic time.
+            start: starts a verb.
+            say: tells the operator one line.
+        """
+        if self.process is not None and self.process.poll() is None:
+            if now > self.due + ERRAND_SECONDS_MAX:
+                say(f"{self.name} has not ended for {ERRAND_SECONDS_MAX:.0f} s, killing it; the next one goes on")
+                self.process.kill()
+            return
+        if self.process is not None:
+            self.failures = 0 if self.process.returncode == 0 else self.failures + 1
+            self.process = None
+            if self.failures:
+                self.due = now + min(self.every * 2**self.failures, ERRAND_PAUSE_SECONDS_MAX)
+        if now >= self.due and self.wanted():
+            self.process = start(self.name)
+            self.due = now + self.every
+
+
 class Supervisor:
     """Keeps the roles of one instance alive until it is told to stop."""
 
-    def __init__(self, arguments: Sequence[str], control_socket: Path, say: Say, *, ship: bool = False) -> None:
+    def __init__(
+        self, arguments: Sequence[str], control_socket: Path, say: Say, *, ship: bool = False, errands: Sequence[Errand] = ()
+    ) -> None:
         """Prepare.
 
         Args:
@@ -76,6 +127,7 @@ class Supervisor:
             control_socket: where the daemon answers once it is ready.
             say: tells the operator one line.
             ship: whether there is a bucket.
+            errands: what is done now and then.
         """
         self._arguments = list(arguments)
         self._control_socket = control_socket
@@ -83,6 +135,7 @@ class Supervisor:
         self._daemon = Role(name="daemon")
         self._recorder = Role(name="recorder")
         self._roles = [self._daemon, self._recorder, *([Role(name="shipper")] if ship else [])]
+        self._errands = list(errands)
         self._stopping = False
 
     def run(self, ready: Callable[[dict[str, object]], None]) -> int:
@@ -106,11 +159,16 @@ class Supervisor:
                 while not self._stopping:
                     for role in self._roles:
                         self._attend(role)
+                    for errand in self._errands:
+                        errand.attend(time.monotonic(), self._launch, self._say)
                     time.sleep(POLL_SECONDS)
                 return 0
             finally:
+                for errand in self._errands:
+                    self._end(errand.process, ERRAND_STOP_SECONDS_MAX, errand.name)
                 for role in self._roles:
-                    self._stop(role)
+                    process, role.process = role.process, None
+                    self._end(process, STOP_SECONDS_MAX[role.name], role.name)
 
     def _wait_ready(self) -> dict[str, object] | None:
         """Give the daemon's first status; None if it ended, or we are to stop."""
@@ -146,27 +204,26 @@ class Supervisor:
             self._start(role)
 
     def _start(self, role: Role) -> None:
-        command = [sys.executable, "-P", "-m", "capd.cli.main", role.name, *self._arguments]
-        parent = os.getpid()
         role.started, role.due = time.monotonic(), None
-        role.process = subprocess.Popen(
-            command,
+        role.process = self._launch(role.name)
+
+    def _launch(self, verb: str) -> subprocess.Popen[bytes]:
+        parent = os.getpid()
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "capd.cli.main", verb, *self._arguments],
             stdin=subprocess.DEVNULL,
-            env=None if role.name == "shipper" else without_secrets(os.environ),
+            env=None if verb in TRUSTED else without_secrets(os.environ),
             preexec_fn=lambda: _tie_to(parent),  # noqa: PLW1509 - this process has one thread
         )
 
-    def _stop(self, role: Role) -> None:
-        process, role.process = role.process, None
+    def _end(self, process: subprocess.Popen[bytes] | None, seconds_max: float, name: str) -> None:
         if process is None or process.poll() is not None:
             return
         process.terminate()
         try:
-            process.wait(STOP_SECONDS_MAX[role.name])
+            process.wait(seconds_max)
         except subprocess.TimeoutExpired:
-            self._say(
-                f"the {role.name} did not end in {STOP_SECONDS_MAX[role.name]:.0f} s, killing it; it resumes at the next start"
-            )
+            self._say(f"the {name} did not end in {seconds_max:.0f} s, killing it; it resumes at the next start")
             process.kill()
             process.wait()
 

@@ -35,8 +35,6 @@ SEGMENTS_MAX: Final = 256
 """Segments of one file: 20 minutes at one every five seconds, some megabytes."""
 FILE_BYTES_MAX: Final = 64 << 20
 """Segments whose messages are in memory while a file is made: a quarter of a gigabyte of what was said."""
-AGE_MAX_NS: Final = 60_000_000_000
-"""How long a segment waits in the bucket for others to share a file with: how late a fleet's answers are."""
 DAY_FOLDER: Final = "date="
 
 FindSession = Callable[[UUID], SessionRow | None]
@@ -75,16 +73,17 @@ class Extent:
     whole: date
 
 
-def next_range(candidates: Sequence[Candidate], covered: int, now_ns: int) -> list[Candidate]:
+def next_range(candidates: Sequence[Candidate], covered: int, *, now_ns: int, age_max_ns: int) -> list[Candidate]:
     """Give the range of segments that is due next; empty when none is.
 
     Args:
         candidates: of one host and day, by number.
         covered: the last one that is in the catalogue, 0 when none is.
         now_ns: wall time, ns since 1970.
+        age_max_ns: how long a segment waits in the bucket for others to share a file with.
 
     Returns:
-        Consecutive segments, when no more fit, or their day is over, or the oldest has waited for AGE_MAX_NS.
+        Consecutive segments, when no more fit, or their day is over, or the oldest has waited so long.
     """
     chosen: list[Candidate] = []
     file_bytes = 0
@@ -100,7 +99,7 @@ def next_range(candidates: Sequence[Candidate], covered: int, now_ns: int) -> li
         file_bytes += candidate.file_bytes
     if not chosen:
         return []
-    late = now_ns - min(candidate.shipped_ns for candidate in chosen) >= AGE_MAX_NS
+    late = now_ns - min(candidate.shipped_ns for candidate in chosen) >= age_max_ns
     return chosen if full or late or len(chosen) == SEGMENTS_MAX or chosen[0].day < day_of(now_ns) else []
 
 
@@ -125,11 +124,12 @@ class CatalogueWriter:
         self._find_session = find_session
         self._find_run = find_run
 
-    def extend(self, now_ns: int, *, since: date = date.min) -> Extent:
+    def extend(self, now_ns: int, *, age_max_ns: int = 0, since: date = date.min) -> Extent:
         """Create the files that are due.
 
         Args:
             now_ns: wall time, ns since 1970.
+            age_max_ns: how long a segment waits in the bucket for others: how late a fleet's answers are.
             since: the first day that is looked at.
 
         Raises:
@@ -140,7 +140,7 @@ class CatalogueWriter:
         for day in self._days(since):
             candidates = self._candidates(day)
             covered = self._finish(day)
-            while chosen := next_range(candidates, covered, now_ns):
+            while chosen := next_range(candidates, covered, now_ns=now_ns, age_max_ns=age_max_ns):
                 covered = self._catalogue(chosen)
             left = sum(candidate.sequence > covered for candidate in candidates)
             through, waiting = max(through, covered), waiting + left

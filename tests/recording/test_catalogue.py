@@ -31,7 +31,6 @@ from capd.recording.catalogue.rows import Gathering
 from capd.recording.catalogue.schema import TABLES, pack, range_of
 from capd.recording.catalogue.snippet import snippet
 from capd.recording.catalogue.writing import (
-    AGE_MAX_NS,
     FILE_BYTES_MAX,
     SEGMENTS_MAX,
     Candidate,
@@ -290,6 +289,7 @@ def test_every_column_is_documented() -> None:
 
 
 TODAY = day_of(START_NS)
+AGE_MAX_NS = 60_000_000_000
 LATE = START_NS + AGE_MAX_NS
 
 
@@ -315,7 +315,7 @@ def candidate(sequence: int, *, file_bytes: int = 1_000) -> Candidate:
 )
 def test_a_range_is_due_when_full_or_old(candidates: list[Candidate], covered: int, now_ns: int, expected: list[int]) -> None:
     """Segments share a file until it is full, its day is over or its oldest segment has waited long enough."""
-    assert [chosen.sequence for chosen in next_range(candidates, covered, now_ns)] == expected
+    assert [chosen.sequence for chosen in next_range(candidates, covered, now_ns=now_ns, age_max_ns=AGE_MAX_NS)] == expected
 
 
 def ship(bucket: Bucket, directory: Path, *sequences: int) -> None:
@@ -360,7 +360,7 @@ def test_what_waits_is_counted(tmp_path: Path, bucket: Bucket, conversation: Con
     """A segment that has just been shipped waits for others, and is told."""
     write(tmp_path, [conversation(1)])
     ship(bucket, tmp_path, 1)
-    extent = cataloguer(bucket).extend(START_NS)
+    extent = cataloguer(bucket).extend(START_NS, age_max_ns=AGE_MAX_NS)
     assert (extent.through, extent.waiting) == (0, 1)
     assert not catalogued(bucket)
 

@@ -1,0 +1,45 @@
+"""`capd catalogue`: bring the catalogue of what was shipped up to date, by which a fleet is searched.
+
+What lives here: options, and the directories while it still is root. What must not: the errand (daemon/cataloguer.py).
+"""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Final
+
+import click
+
+from capd.cli.place import FleetExtraMissingError
+from capd.daemon import cataloguer, configuration, recorder_user, state_directory
+from capd.daemon.errors import NoBucketError
+
+EXAMPLES: Final = """\b
+Examples:
+  sudo capd catalogue
+  systemctl start capd-catalogue.timer     every minute, when something was shipped
+"""
+
+
+@click.command(epilog=EXAMPLES)
+@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+def command(config: str | None) -> None:
+    """Bring the bucket's catalogue up to date (an errand that ends).
+
+    Puts what was shipped into Parquet files beside the segments. `capd up` does it by itself. Started as root, it first becomes
+    the recorder's user and gives up root, exec, and writing anywhere but to the bucket.
+    """
+    settings = configuration.load(config)
+    if settings.bucket_url is None:
+        raise NoBucketError("no `bucket_url` is configured")
+    if os.geteuid() == 0:
+        state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
+    # Without rights its files may be out of reach, such as below /root.
+    for name in ("obstore.store", *cataloguer.NEEDED, "capd.recording.catalogue.writing"):
+        try:
+            import_module(name)
+        except ModuleNotFoundError as error:
+            raise FleetExtraMissingError(error.name or name) from error
+    extent = cataloguer.run_cataloguer(settings)
+    click.echo(f"capd: the catalogue goes to segment {extent.through}; {extent.waiting} wait to share a file")
