@@ -1,4 +1,4 @@
-"""The errand that keeps a bucket's catalogue: when it is wanted, when it is started, and what it does with the installed command."""
+"""The errand that keeps a bucket's catalogue: when it is wanted, when it is started, what the installed command does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from uuid import UUID
 
@@ -90,7 +91,7 @@ def test_a_failing_errand_is_started_less_often() -> None:
         attended(errand, failing, now)
         starts += [now] if failing.count > count else []
         now += 10
-    waits = [later - earlier for earlier, later in zip(starts, starts[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(starts)]
     assert waits[:4] == [120, 240, 480, ERRAND_PAUSE_SECONDS_MAX]
     working = Started("exit 0")
     attended(errand, working, now + 1000)
@@ -113,7 +114,7 @@ def test_an_errand_that_hangs_is_killed() -> None:
 
 
 def test_the_command_catalogues_what_was_shipped(instance_dir: Path) -> None:
-    """As root it gives up root, reads the index, fills the bucket's catalogue, and says how far it came; again it finds nothing."""
+    """It gives up root, fills the bucket's catalogue and says how far it came; called again it finds nothing to do."""
     require_root()
     pytest.importorskip("pyarrow", reason="the fleet extra is not installed")
     recording = Recording(instance_dir / "state")
@@ -136,7 +137,7 @@ def test_the_command_catalogues_what_was_shipped(instance_dir: Path) -> None:
         os.utime(instance_dir / "bucket" / str(SegmentKey.of(header.host, header.sequence, header.created_ns)), (1, 1))
     for entry in sorted((instance_dir / "bucket").rglob("*")):
         entry.chmod(0o777 if entry.is_dir() else 0o644)
-    command = [CAPD, "catalogue", "--config", config]
+    command = [str(CAPD), "catalogue", "--config", str(config)]
     for _ in range(2):
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == 0, done.stderr
