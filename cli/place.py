@@ -5,6 +5,7 @@ What lives here: the options that say so, and opening what they name. What must 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from capd.recording.errors import CapdError, ExitStatus, on_disk
 if TYPE_CHECKING:
     from capd.recording.archive import Archive
     from capd.recording.reading import Readable
+    from capd.recording.segment.cipher import Keys
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
@@ -45,13 +47,34 @@ class Place:
         config: configuration file that names the state directory.
         state_dir: a state directory, or a copy of one.
         bucket: URL of a bucket.
+        identity: file with the age identity that opens an encrypted recording.
     """
 
     config: str | None = None
     state_dir: str | None = None
     bucket: str | None = None
+    identity: str | None = None
+
+    def keys(self) -> Keys:
+        """Give who opens encrypted segments: the identities in the file, or nobody.
+
+        Raises:
+            CapdError: the file cannot be read, or holds something else.
+        """
+        from capd.recording.age import Identities, NoKeys  # noqa: PLC0415 - `--help` must not pay for it
+
+        return NoKeys() if self.identity is None else Identities.load(Path(self.identity))
 
 
+SHARED_MEMORY = "/dev/shm"  # noqa: S108 - a directory of its own is made there, readable for the caller only
+"""Where an index of an encrypted recording is made for one command: what it holds must not reach a disk."""
+_IDENTITY = click.option(
+    "--identity",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    envvar="CAPD_IDENTITY",
+    help="age identity that opens an encrypted recording (else CAPD_IDENTITY).",
+)
 _BUCKET = click.option(
     "--bucket",
     metavar="URL",
@@ -64,16 +87,19 @@ _CONFIG = click.option(
 
 
 def reads_recording(decorated: Decorated) -> Decorated:
-    """Add --config, --state-dir and --bucket; the command is given them as one argument, `place`."""
+    """Add --config, --state-dir, --bucket and --identity; the command is given them as one argument, `place`."""
 
     @wraps(decorated)
-    def placed(*, config: str | None, state_dir: str | None, bucket: str | None, **others: Any) -> Any:  # noqa: ANN401 - click's
-        if bucket is not None and state_dir is not None:
-            raise CorrectedUsageError("--bucket and --state-dir both say where to read", f"capd sessions --bucket {bucket}")
-        return decorated(place=Place(config=config, state_dir=state_dir, bucket=bucket), **others)
+    def placed(**given: Any) -> Any:  # noqa: ANN401 - click's
+        place = Place(**{name: given.pop(name) for name in ("config", "state_dir", "bucket", "identity")})
+        if place.bucket is not None and place.state_dir is not None:
+            raise CorrectedUsageError(
+                "--bucket and --state-dir both say where to read", f"capd sessions --bucket {place.bucket}"
+            )
+        return decorated(place=place, **given)
 
     wrapped: Any = placed
-    for option in (_BUCKET, _STATE_DIR, _CONFIG):
+    for option in (_IDENTITY, _BUCKET, _STATE_DIR, _CONFIG):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[no-any-return] # a decorator gives back what it was given
 
@@ -96,14 +122,18 @@ def state_directory(place: Place) -> Path:
 
 
 @contextmanager
-def open_recording(place: Place) -> Iterator[Readable]:
+def open_recording(place: Place, *, searched: bool = False) -> Iterator[Readable]:
     """Open the recording for reading.
+
+    Args:
+        place: where it is.
+        searched: whether its text will be searched, so that an index must have it.
 
     Raises:
         CapdError: there is none, it may not be read, or it is damaged.
     """
     if place.bucket is None:
-        with open_archive(place) as archive:
+        with open_archive(place, searched=searched) as archive:
             yield archive
         return
     from capd.recording.bucket import Bucket  # noqa: PLC0415 - `--help` must not pay for it
@@ -112,13 +142,15 @@ def open_recording(place: Place) -> Iterator[Readable]:
         from capd.recording.catalogue.archive import FleetArchive  # noqa: PLC0415 - as above
     except ModuleNotFoundError as error:
         raise FleetExtraMissingError(error.name or "a module") from error
-    with FleetArchive(Bucket.open(place.bucket)) as fleet:
+    with FleetArchive(Bucket.open(place.bucket), place.keys()) as fleet:
         yield fleet
 
 
 @contextmanager
-def open_archive(place: Place) -> Iterator[Archive]:
+def open_archive(place: Place, *, searched: bool = False) -> Iterator[Archive]:
     """Open a state directory; where only segments were brought along, make an index of them in a temporary directory.
+
+    The same is done where the index there lacks what is to be searched, because it is encrypted, and an identity is given.
 
     Raises:
         CapdError: there is none, it may not be read, or it is damaged.
@@ -129,17 +161,24 @@ def open_archive(place: Place) -> Iterator[Archive]:
     from capd.recording.index import Index  # noqa: PLC0415 - as above
 
     with ExitStack() as held:
-        archive = held.enter_context(Archive(state_directory(place)))
+        keys = place.keys()
+        archive = held.enter_context(Archive(state_directory(place), keys))
         with on_disk("read", archive.segments):
             bare = not archive.index_path.exists()
             recorded = bare and any(archive.segments.iterdir())
+        withheld = not bare and searched and place.identity is not None and archive.index.withholds
+        if withheld:
+            bare = recorded = True
         if bare:
             # Right after the first start there is neither index nor segment: nothing was recorded, which is no error.
-            directory = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-")))
+            memory = SHARED_MEMORY if place.identity is not None and os.access(SHARED_MEMORY, os.W_OK) else None
+            directory = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-", dir=memory)))
+            archive.close()
             archive.index_path = directory / archive.index_path.name
         if recorded:
-            click.echo(f"capd: no index in {archive.directory}; making one of its segments for this command", err=True)
+            lack = "no text of what is encrypted in the index of" if withheld else "no index in"
+            click.echo(f"capd: {lack} {archive.directory}; making one of its segments for this command", err=True)
         if bare:
-            for damaged in Index.rebuild(archive.index_path, archive.segments):
+            for damaged in Index.rebuild(archive.index_path, archive.segments, keys, said=True):
                 click.echo(f"capd: {damaged} is damaged: what is in it may not be found", err=True)
         yield archive

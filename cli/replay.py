@@ -31,7 +31,7 @@ EXAMPLES = (
 
 
 @click.command(cls=Verb, examples=EXAMPLES)
-@click.argument("identity", metavar="ID")
+@click.argument("session", metavar="ID")
 @click.option(
     "--format",
     "form",
@@ -60,7 +60,7 @@ EXAMPLES = (
 @reads_recording
 def command(
     *,
-    identity: str,
+    session: str,
     form: str,
     direction: str | None,
     start: str | None,
@@ -81,13 +81,11 @@ def command(
 
     Exit status: 1 when nothing matches, or when raw bytes have a hole.
     """
-    refuse_contradictions(
-        identity, form=form, chosen={"--at": at, "--grep": grep, "--speed": speed}, follow=follow, until=until
-    )
+    refuse_contradictions(session, form=form, chosen={"--at": at, "--grep": grep, "--speed": speed}, follow=follow, until=until)
     status = 0
     pattern = None if grep is None else Pattern(grep)
     with reader_may_leave(), open_recording(place) as archive:
-        row = archive.index.session(identity)
+        row = archive.index.session(session)
         request = Request(
             choice=Choice(direction=None if direction is None else Direction[direction.upper()], at=at, pattern=pattern),
             from_ns=_begin(archive, row, start, at),

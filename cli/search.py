@@ -19,6 +19,11 @@ from capd.cli.transcript import ARROWS
 from capd.recording.errors import ExitStatus
 from capd.recording.record import Direction
 
+WITHHELD = (
+    "capd: what was said is encrypted, so the index here has no text of it, and nothing in it is found\n"
+    "  give `--identity FILE` with the age identity of a recipient, here or where the segments are copied to"
+)
+
 
 @click.command(
     cls=Verb, examples=("capd search 'customers' --since 1d", "capd search '\"drop table\"' --protocol postgresql --json")
@@ -51,9 +56,10 @@ def command(
     Gives the messages that hold all the words, the latest first, each with the command that shows it in its context. Words in
     double quotes must follow each other; `word*` finds all that begins so. Exit status 1 when nothing was found.
     """
+    from capd.recording.index import Index  # noqa: PLC0415 - `--help` must not pay for it
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
 
-    with reader_may_leave(), open_recording(place) as archive:
+    with reader_may_leave(), open_recording(place, searched=True) as archive:
         index = archive.index
         chosen = SessionFilter(
             run=None if run is None else index.run(run).run,
@@ -73,6 +79,8 @@ def command(
             screen.write(hit_lines(hits, sessions))
             if not hits:
                 click.echo("capd: nothing found; `capd sessions` lists what was recorded", err=True)
+        if isinstance(index, Index) and index.withholds:
+            click.echo(WITHHELD, err=True)
     return ExitStatus.OK if hits else ExitStatus.NEGATIVE
 
 

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Verb, examples=("capd show 0197f3a4-b5c6", "capd show nightly-import --json"))
-@click.argument("identity", metavar="ID")
+@click.argument("what", metavar="ID")
 @as_json
 @reads_recording
-def command(*, identity: str, as_json: bool, place: Place) -> None:
+def command(*, what: str, as_json: bool, place: Place) -> None:
     """Show a session or a run in short.
 
     ID is that of a session or a run, or its beginning, or the name of a run. Of a run it shows the tree of its processes and
@@ -42,12 +42,12 @@ def command(*, identity: str, as_json: bool, place: Place) -> None:
     """
     with reader_may_leave(), open_recording(place) as archive:
         try:
-            _show_session(archive, archive.index.session(identity), as_json=as_json)
+            _show_session(archive, archive.index.session(what), as_json=as_json)
         except UnknownSessionError:
             try:
-                run = archive.index.run(identity)
+                run = archive.index.run(what)
             except UnknownSessionError:
-                raise UnknownSessionError(identity, "session or run") from None
+                raise UnknownSessionError(what, "session or run") from None
             _show_run(archive, run, as_json=as_json)
 
 

@@ -112,7 +112,8 @@ def _checked(
     shelf = _shelf(state_directory(place) if what is None else Path(what))
     yield from _evidence(shelf, report, keys, pins, one=shelf.one)
     if records:
-        for checked in verify_files(shelf.directory / one.key for host in report.hosts for one in host.segments):
+        paths = [shelf.directory / one.key for host in report.hosts for one in host.segments]
+        for checked in verify_files(paths, place.keys()):
             yield report.take_content(checked)
 
 
@@ -206,14 +207,14 @@ def _of_one(archive: Archive, identity: UUID, report: Report) -> Iterator[FileRe
     for sequence in archive.index.segments_of(identity):
         path = sealed_path(archive.segments, sequence)
         if path.exists():
-            yield from verify_files([path])
+            yield from verify_files([path], archive.keys)
         else:
             report.missing.append(f"{path.name} is missing")
     newest = open_path(archive.segments, archive.index.last_segment() + 1)
     if newest.exists():
-        yield from verify_files([newest])
-    if report.exit_status == ExitStatus.OK:
-        # Damaged frames cannot be read, and were told already.
+        yield from verify_files([newest], archive.keys)
+    if report.exit_status == ExitStatus.OK and (archive.opens or not archive.index.withholds):
+        # Damaged frames cannot be read, and were told already; closed ones cannot either, and their hashes were checked.
         report.missing += jumps_of(archive.records(identity))
 
 

@@ -37,6 +37,7 @@ from capd.daemon.storage_keeping import StorageKeeper
 from capd.probes.capture import Capture, CaptureSettings
 from capd.recording import keys
 from capd.recording.durable import replace_content
+from capd.recording.journal.cipher import renew
 
 BATCH_SECONDS: Final = 0.005
 """How long data may gather in the ring before the next block, so that a trickle does not become a block for each event."""
@@ -113,6 +114,7 @@ class Daemon:
             configuration.journal,
             group=user.gid,
             disk=self._storage.shortage,
+            key=renew(configuration.journal_key_file, configuration.journal_key_elsewhere, boot=self._boot, group=user.gid),
         )
         stack.callback(self._spool.close)
         self._losses = LossBook(self._capture, clock=draining.now)

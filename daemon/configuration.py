@@ -53,6 +53,19 @@ BucketUrl = Annotated[str, AfterValidator(_bucket_url)]
 RingBytes = Annotated[int, Field(ge=RING_BYTES_MIN, le=RING_BYTES_MAX), AfterValidator(_power_of_two)]
 
 
+def _recipient(value: str) -> str:
+    from capd.recording.age import check_recipient  # noqa: PLC0415 - only who has recipients needs age
+    from capd.recording.errors import RecipientError  # noqa: PLC0415 - as above
+
+    try:
+        return check_recipient(value)
+    except RecipientError as error:
+        raise ValueError(f"{error}; {error.hint}") from error
+
+
+Recipient = Annotated[str, AfterValidator(_recipient)]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
@@ -113,6 +126,23 @@ class RecorderSection(_Section):
         default=None,
         description="its user; default: `capd` if it exists, else who owns state_dir/segments, else a free number",
     )
+
+
+class EncryptionSection(_Section):
+    """`[encryption]`: who can read what is recorded."""
+
+    recipients: tuple[Recipient, ...] = Field(
+        default=(), description="age X25519 recipients (age1...); with any, only their identities open what is recorded"
+    )
+    journal_key: Literal["auto", "memory", "disk"] = Field(
+        default="auto",
+        description="where the journal's key is; in memory a power cut costs what was not sealed; auto: so with recipients",
+    )
+
+    @property
+    def journal_key_in_memory(self) -> bool:
+        """Whether the journal's key must not be on a disk."""
+        return self.journal_key == "memory" or (self.journal_key == "auto" and bool(self.recipients))
 
 
 class BucketSection(_Section):
@@ -192,6 +222,7 @@ class Configuration(_Section):
     journal: JournalSection = JournalSection()
     storage: StorageSection = StorageSection()
     recorder: RecorderSection = RecorderSection()
+    encryption: EncryptionSection = EncryptionSection()
     selection: SelectionSection = SelectionSection()
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
@@ -238,6 +269,16 @@ class Configuration(_Section):
     def shipper_dir(self) -> Path:
         """The shipper's own: what it knows to be in the bucket, and its lock."""
         return self.state_dir / "shipper"
+
+    @property
+    def journal_key_file(self) -> Path:
+        """Where the journal's keys are."""
+        return self._journal_keys(in_memory=self.encryption.journal_key_in_memory)
+
+    @property
+    def journal_key_elsewhere(self) -> Path:
+        """Where they must not be."""
+        return self._journal_keys(in_memory=not self.encryption.journal_key_in_memory)
 
     @property
     def segments_dir(self) -> Path:
@@ -323,6 +364,9 @@ class Configuration(_Section):
     def runs_dir(self) -> Path:
         """One JSON file for each live run."""
         return self.runtime_dir / "runs"
+
+    def _journal_keys(self, *, in_memory: bool) -> Path:
+        return (self.runtime_dir if in_memory else self.keys_dir) / "journal.key"
 
 
 def load(given: str | None = None) -> Configuration:

@@ -33,20 +33,20 @@ from capd.daemon.confinement import confine
 from capd.daemon.lock import InstanceLock
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
+from capd.daemon.recorder_sealing import KeyRing, Seals
 from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
-from capd.recording.errors import CapdError, IndexUnusableError, StorageFullError
-from capd.recording.heads import HeadLog
+from capd.recording.errors import CapdError, EncryptedError, StorageFullError
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
-from capd.recording.journal import Block, JournalDamage, JournalReader, Position
+from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
 from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
-from capd.recording.segment import Sealing, SegmentReader, SegmentWriter, recover
+from capd.recording.segment import SegmentReader, SegmentWriter, recover
 from capd.recording.segment.layout import sealed_path
 from capd.recording.segment.trailer import Signer
 
@@ -99,12 +99,15 @@ class Recorder:
         self._seal_asked = False
         self._refused_at: float | None = None
         self._last_block: Block | None = None
-        self._memory = Memory(configuration.recorder_dir, configuration.position_file)
+        keys = JournalKeys(configuration.journal_key_file)
+        self._memory = Memory(configuration.recorder_dir, configuration.position_file, keys)
+        ring = KeyRing(configuration.recorder_runtime_dir / "keys")
+        self._seals = Seals(signer=signer, recipients=configuration.encryption.recipients, ring=ring)
         recovery = recover(
             configuration.segments_dir, clock=time.time_ns, signer=signer, quarantine=configuration.quarantine_dir
         )
-        self._index = _open_index(configuration)
-        self._projection = Projection(load_session=self._index.find_session, load_run=self._index.find_run)
+        self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
+        self._projection = self._new_projection()
         remembered = self._memory.load()
         start = remembered.position if remembered else None
         self._assembler = Assembler(
@@ -113,7 +116,7 @@ class Recorder:
             user_name=user_name,
             snapshot=remembered.snapshot if remembered else None,
         )
-        self._reader = JournalReader(configuration.journal_dir, start)
+        self._reader = JournalReader(configuration.journal_dir, start, keys)
         self._cycles = Cycles(self._reader)
         reached = self._resume(remembered.sequence if remembered else 0, recovery.position or Position(0, 0))
         self._position = max(reached, recovery.position or Position(0, 0))
@@ -124,7 +127,7 @@ class Recorder:
             sequence=recovery.next_sequence,
             previous=recovery.previous,
             position=self._position,
-            sealing=Sealing(signer=signer),
+            sealing=self._seals.sealing,
         )
         self._index_behind = False
         self._closing = False
@@ -133,8 +136,7 @@ class Recorder:
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembering_seconds = 0.0
         self._remembered_position = start
-        self._newest = recovery.newest
-        self._heads = HeadLog(configuration.segments_dir, host=host, signer=signer) if signer else None
+        self._seals.begin(configuration.segments_dir, host, recovery)
         self._abandon_unknown()
 
     # -- start -----------------------------------------------------------------------------------------------------------------
@@ -149,7 +151,7 @@ class Recorder:
         Returns:
             How far it came: `recorded`, unless the journal is not there any more.
         """
-        steps = steps_since(self._configuration.segments_dir, sequence, self._host)
+        steps = steps_since(self._configuration.segments_dir, sequence, self._host, self._seals.ring)
         if self._reader.position in steps.settled:
             self._assembler.settle()
         self._cycles.cut = frozenset(steps.cuts | {recorded})
@@ -193,8 +195,17 @@ class Recorder:
         """Give what is on disk of a session: for decoders that are built anew. Nothing that was not sealed is asked for."""
         directory = self._configuration.segments_dir
         for sequence in self._index.segments_of(session):
-            with SegmentReader(sealed_path(directory, sequence)) as reader:
-                yield from reader.records(session)
+            with SegmentReader(sealed_path(directory, sequence), keys=self._seals.ring) as reader:
+                try:
+                    yield from reader.records(session)
+                except EncryptedError:  # written too long ago: the decoder finds its place again
+                    return
+
+    def _new_projection(self) -> Projection:
+        index, closed = self._index, self._seals.encrypted
+        if closed:
+            index.withhold()
+        return Projection(load_session=index.find_session, load_run=index.find_run, metadata_only=closed)
 
     # -- loop ------------------------------------------------------------------------------------------------------------------
 
@@ -327,8 +338,10 @@ class Recorder:
             if self._index_behind:
                 with suppress(CapdError):
                     self._index.close()
-                self._index = _open_index(self._configuration)
-                self._projection = Projection(load_session=self._index.find_session, load_run=self._index.find_run)
+                self._index = Index.open_whole(
+                    self._configuration.index_file, self._configuration.segments_dir, self._seals.ring
+                )
+                self._projection = self._new_projection()
                 self._index_behind = False
                 return
             with SegmentReader(path) as reader:
@@ -349,7 +362,7 @@ class Recorder:
             return
         self._flushed_bytes = 0
         if path is not None:
-            self._newest = self._writer.sequence - 1
+            self._seals.sealed(self._writer.sequence - 1)
             self.counts["segments"] += 1
             self._index_segment(path)
         now = time.monotonic()
@@ -358,11 +371,8 @@ class Recorder:
 
     def _say_head(self, *, final: bool) -> None:
         """Sign how far the recording has come, if it is time; what the disk does not take is said the next time."""
-        now_ns = time.time_ns()
-        if self._heads is None or not (final or self._heads.due(now_ns, self._newest)):
-            return
         try:
-            self._heads.write(now_ns, self._newest, self._writer.previous, final=final)
+            self._seals.say_head(self._writer.previous, final=final)
         except CapdError as error:
             self._errors.append(str(error))
 
@@ -373,10 +383,16 @@ class Recorder:
             try:
                 self._memory.save(self._remembered())
                 self._remembered_position = self._position
+                self._forget_keys()
             except CapdError as error:
                 self._errors.append(str(error))
         self._remembered_at = time.monotonic()
         self._remembering_seconds = self._remembered_at - began
+
+    def _forget_keys(self) -> None:
+        """Keep the keys of segments that open sessions are in; what is sealed from now on has its own."""
+        if self._seals.encrypted:
+            self._seals.forget(self._index.segments_of_open())
 
     def _remembered(self) -> Remembered:
         return Remembered(snapshot=self._assembler.snapshot(), position=self._position, sequence=self._writer.sequence)
@@ -476,14 +492,3 @@ def rss_bytes() -> int:
     """Give the resident memory of this process."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * resource.getpagesize()
-
-
-def _open_index(configuration: Configuration) -> Index:
-    """Open the index with everything that is sealed; one that cannot be used is made anew."""
-    try:
-        index = Index.open(configuration.index_file)
-        index.catch_up(configuration.segments_dir)
-    except IndexUnusableError:
-        Index.rebuild(configuration.index_file, configuration.segments_dir)
-        index = Index.open(configuration.index_file)
-    return index

@@ -11,6 +11,8 @@ what comes then continues as if nothing had happened. The journal is kept from t
 from __future__ import annotations
 
 import os
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,12 +23,17 @@ import msgpack
 from capd.daemon.assembly import snapshot as snapshots
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
 from capd.recording.durable import open_regular, replace_content
-from capd.recording.errors import CorruptSegmentError, on_disk
-from capd.recording.journal import Position
-from capd.recording.record import Kind
+from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
+from capd.recording.journal import JournalKeys, Position
+from capd.recording.journal.cipher import AlteredError, UnknownKeyError
+from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
+ENCRYPTED: Final = b"CAPS"
+"""How an encrypted snapshot starts; msgpack of an array of three never does."""
+_KEY_ID: Final = struct.Struct("<I")
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
 
@@ -62,7 +69,9 @@ class Remembered:
 class Memory:
     """The recorder's own files."""
 
-    def __init__(self, directory: Path, position_file: Path) -> None:
+    def __init__(self, directory: Path, position_file: Path, keys: JournalKeys) -> None:
+        """Take the places, and the journal's keys: a snapshot holds pieces of what the journal holds."""
+        self._keys = keys
         self._state_file = directory / "state"
         self._position_file = position_file
 
@@ -79,12 +88,26 @@ class Memory:
             except FileNotFoundError:
                 return None
         try:
-            sequence, position, packed = msgpack.unpackb(data)
+            sequence, position, packed = msgpack.unpackb(self._opened(data))
             return Remembered(
                 snapshot=snapshots.unpack(packed), position=Position.from_fields(position), sequence=int(sequence)
             )
-        except (UnreadableSnapshotError, ValueError, TypeError, msgpack.UnpackException):
+        except (UnreadableSnapshotError, UnknownKeyError, AlteredError, ValueError, TypeError, msgpack.UnpackException):
             return None
+
+    def _opened(self, data: bytes) -> bytes:
+        if not data.startswith(ENCRYPTED):
+            return data
+        (identity,) = _KEY_ID.unpack_from(data, len(ENCRYPTED))
+        start = len(ENCRYPTED) + _KEY_ID.size
+        return self._keys.key(identity).decrypt(memoryview(data)[start:], data[:start])
+
+    def _closed(self, data: bytes) -> bytes:
+        key = self._keys.newest()
+        if key is None:
+            return data
+        start = ENCRYPTED + _KEY_ID.pack(key.id)
+        return start + key.encrypt(data, start)
 
     def save(self, remembered: Remembered) -> None:
         """Remember, and so let the journal before it go.
@@ -95,12 +118,12 @@ class Memory:
         position = remembered.position.to_fields()
         with on_disk("write", self._state_file):
             fields = (remembered.sequence, position, snapshots.pack(remembered.snapshot))
-            replace_content(self._state_file, msgpack.packb(fields))
+            replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
             replace_content(self._position_file, msgpack.packb(position), mode=0o644)
 
 
-def steps_since(segments: Path, sequence: int, host: UUID) -> Steps:
+def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     """Find the steps that the recorder took in the segments from a number on. Damaged segments are passed over."""
     cuts: set[Position] = set()
     settled: set[Position] = set()
@@ -108,12 +131,17 @@ def steps_since(segments: Path, sequence: int, host: UUID) -> Steps:
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
     for path in paths:
         try:
-            with SegmentReader(path) as reader:
-                for frame in reader.frames():
-                    if not frame.continued:
-                        cuts.add(frame.preamble.position)
-                    if any(record.kind is Kind.MARKER and record.body.get("name") == SETTLED for record in frame.records(host)):
-                        settled.add(frame.preamble.position)
-        except CorruptSegmentError:
+            with SegmentReader(path, keys=keys) as reader:
+                for number in range(len(reader.entries())):
+                    header, index = reader.index(number)
+                    if not header.continued:
+                        cuts.add(index.preamble.position)
+                    if host in index.sessions and _settled(reader.frame(number).records(host)):
+                        settled.add(index.preamble.position)
+        except (CorruptSegmentError, EncryptedError):
             continue
     return Steps(cuts=frozenset(cuts), settled=frozenset(settled))
+
+
+def _settled(records: Iterable[Record]) -> bool:
+    return any(record.kind is Kind.MARKER and record.body.get("name") == SETTLED for record in records)

@@ -16,7 +16,7 @@ import msgpack
 
 from capd.daemon.configuration import MIB, JournalSection
 from capd.recording.errors import StateDirectoryError, StorageFullError
-from capd.recording.journal import JournalWriter, Position, Source
+from capd.recording.journal import JournalKey, JournalWriter, Position, Source
 
 POSITION_BYTES_MAX: Final = 4096
 """Two numbers; root reads no more of a file that an unprivileged process wrote."""
@@ -49,6 +49,7 @@ class Spool:
         *,
         group: int | None,
         disk: Callable[[], str | None],
+        key: JournalKey | None = None,
     ) -> None:
         """Open the journal.
 
@@ -58,6 +59,7 @@ class Spool:
             section: the bounds.
             group: group that may read the files.
             disk: says why there is no room to write, or None.
+            key: what payloads are encrypted with; None leaves them as they are.
 
         Raises:
             StateDirectoryError: the directory cannot be used.
@@ -68,6 +70,7 @@ class Spool:
         self._writer = JournalWriter(
             directory,
             group=group,
+            key=key,
             file_bytes_max=min(FILE_BYTES_MAX, section.bytes_max // FILES_PER_JOURNAL),
             **({} if section.compression == "zstd" else {"level": None}),
         )

@@ -14,16 +14,19 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
 
+from capd.recording.age import NoKeys
 from capd.recording.errors import CorruptSegmentError, NothingRecordedError, StateDirectoryError, on_disk
 from capd.recording.index import Index
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import FILE_HEADER, OPEN_SUFFIX, open_path, sealed_path, sequence_of
 
 SEGMENTS: Final = "segments"
 INDEX: Final = Path("index") / "capd.db"
 APPLICATION: Final = "application"
 RUN_END: Final = "run_end"
+_NO_KEYS: Final = NoKeys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,20 +52,30 @@ class Archive:
     Without an index, as on a laptop that has only segments, every segment's footer is looked at instead.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, keys: Keys = _NO_KEYS) -> None:
         """Look at a state directory.
+
+        Args:
+            state_dir: the directory.
+            keys: who opens encrypted segments.
 
         Raises:
             NothingRecordedError: there are neither segments nor an index.
             StateDirectoryError: it cannot be read.
         """
         self.directory = state_dir
+        self.keys = keys
         self.segments = state_dir / SEGMENTS
         self.index_path = state_dir / INDEX
         self._index: Index | None = None
         with on_disk("read", state_dir):
             if not self.segments.is_dir() and not self.index_path.exists():
                 raise NothingRecordedError(state_dir)
+
+    @property
+    def opens(self) -> bool:
+        """Whether there is a key to open encrypted segments with."""
+        return not isinstance(self.keys, NoKeys)
 
     @property
     def index(self) -> Index:
@@ -98,7 +111,7 @@ class Archive:
             CorruptSegmentError: a segment that has to be read is damaged.
             StateDirectoryError: one cannot be read.
         """
-        cursor = _Cursor(self.segments, session, from_ns, until_ns, skip=not follow)
+        cursor = _Cursor(self.segments, self.keys, session, from_ns, until_ns, skip=not follow)
         known, start = self._places(session)
         for sequence in known:
             yield from cursor.read(sequence)
@@ -177,8 +190,11 @@ class Archive:
 class _Cursor:
     """Reads the records of one session from one segment after the other, and remembers how far it came in the last one."""
 
-    def __init__(self, segments: Path, session: UUID, from_ns: int | None, until_ns: int | None, *, skip: bool) -> None:
+    def __init__(
+        self, segments: Path, keys: Keys, session: UUID, from_ns: int | None, until_ns: int | None, *, skip: bool
+    ) -> None:
         self._segments = segments
+        self._keys = keys
         self._session = session
         self._from_ns = from_ns
         self._until_ns = until_ns
@@ -235,7 +251,7 @@ class _Cursor:
             sealed_path(self._segments, sequence),
         ):
             try:
-                return SegmentReader(path)
+                return SegmentReader(path, keys=self._keys)
             except StateDirectoryError as error:
                 if error.errno != errno.ENOENT:
                     raise

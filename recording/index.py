@@ -15,8 +15,17 @@ from types import TracebackType
 from typing import Final, Self
 from uuid import UUID
 
+from capd.recording.age import NoKeys
 from capd.recording.durable import DIRECTORY_MODE, sync_directory
-from capd.recording.errors import AmbiguousSessionError, CorruptSegmentError, NothingRecordedError, UnknownSessionError, on_disk
+from capd.recording.errors import (
+    AmbiguousSessionError,
+    CorruptSegmentError,
+    EncryptedError,
+    IndexUnusableError,
+    NothingRecordedError,
+    UnknownSessionError,
+    on_disk,
+)
 from capd.recording.identity import identities_from
 from capd.recording.index_columns import (
     Cell,
@@ -45,8 +54,11 @@ from capd.recording.projection import Changes, Projection
 from capd.recording.reading import LISTED_DEFAULT
 from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
+WITHHELD: Final = "withheld"
+_NO_KEYS: Final = NoKeys()
 MATCHES_SHOWN: Final = 5
 _SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
 EXCHANGE_LOOKED_BACK: Final = 1_000
@@ -98,6 +110,22 @@ class Index:
             connection.close()
             raise
         return cls(path, connection)
+
+    @classmethod
+    def open_whole(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS) -> Index:
+        """Open an index for writing, with everything that is sealed; one that cannot be used is made anew.
+
+        Raises:
+            NewerVersionError: a later capd made it.
+            StateDirectoryError: a file cannot be used.
+        """
+        try:
+            index = cls.open(path)
+            index.catch_up(segments, keys)
+        except IndexUnusableError:
+            cls.rebuild(path, segments, keys)
+            index = cls.open(path)
+        return index
 
     # Writing
 
@@ -257,6 +285,24 @@ class Index:
             row = self._connection.execute(sql, [EXCHANGE_LOOKED_BACK, str(session), ordinal]).fetchone()
         return None if row is None or row[0] is None else int(row[0])
 
+    def segments_of_open(self) -> set[int]:
+        """Give the numbers of the sealed segments that hold records of sessions that are not closed."""
+        sql = """SELECT DISTINCT sequence FROM sessions JOIN session_segments USING (session) WHERE state = 'open'"""
+        with sqlite_errors(self.path):
+            return {int(sequence) for (sequence,) in self._connection.execute(sql)}
+
+    def withhold(self) -> None:
+        """Note that messages of encrypted segments are here without what was said."""
+        with sqlite_errors(self.path):
+            self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, 1)", [WITHHELD])
+
+    @property
+    def withholds(self) -> bool:
+        """Whether there is less to be searched here than was recorded, because it is encrypted."""
+        with sqlite_errors(self.path):
+            row = self._connection.execute("SELECT value FROM meta WHERE name = ?", [WITHHELD]).fetchone()
+        return row is not None
+
     def last_segment(self) -> int:
         """Give the number of the newest sealed segment that is in the index; 0 when there is none."""
         with sqlite_errors(self.path):
@@ -272,8 +318,13 @@ class Index:
 
     # From segments
 
-    def catch_up(self, segments: Path) -> list[Path]:
+    def catch_up(self, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
         """Take in the sealed segments that are newer than the index, as there are after a crash.
+
+        Args:
+            segments: where they are.
+            keys: who opens encrypted ones; of those that stay closed only their numbers and sessions' ids are taken.
+            said: whether the text of encrypted ones is taken; never into an index that stays beside them.
 
         Returns:
             Those that are damaged: they were taken in as far as they can be read.
@@ -281,11 +332,17 @@ class Index:
         projection = Projection(load_session=self.find_session, load_run=self.find_run)
         last = self.last_segment()
         missing = [path for path in _sealed(segments) if (sequence_of(path) or 0) > last]
-        return [path for path in missing if not self._take_in(path, projection)]
+        return [path for path in missing if not self._take_in(path, projection, keys, said=said)]
 
     @classmethod
-    def rebuild(cls, path: Path, segments: Path) -> list[Path]:
+    def rebuild(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
         """Make an index anew from the sealed segments alone, and put it in the place of the old one.
+
+        Args:
+            path: the index.
+            segments: where they are.
+            keys: who opens encrypted ones.
+            said: whether the text of encrypted ones is taken.
 
         Returns:
             Segments that are damaged: they were taken in as far as they can be read.
@@ -297,31 +354,36 @@ class Index:
         with on_disk("remove", temporary):
             _remove(temporary)
         with cls.open(temporary) as index:
-            damaged = index.catch_up(segments)
+            damaged = index.catch_up(segments, keys, said=said)
         with on_disk("replace", path):
             _remove(path)
             temporary.rename(path)
             sync_directory(path.parent)
         return damaged
 
-    def _take_in(self, path: Path, projection: Projection) -> bool:
+    def _take_in(self, path: Path, projection: Projection, keys: Keys, *, said: bool) -> bool:
         """Take in one sealed segment; False when it is damaged."""
         whole = True
         try:
-            reader = SegmentReader(path)
+            reader = SegmentReader(path, keys=keys)
         except CorruptSegmentError:
             whole = False
             try:
-                reader = SegmentReader(path, sealed=False)
+                reader = SegmentReader(path, sealed=False, keys=keys)
             except CorruptSegmentError:
                 return False
         with reader:
+            projection.metadata_only = bool(reader.header.key_block) and not said
+            if projection.metadata_only:
+                self.withhold()
             try:
                 for frame in reader.frames():
                     projection.receive(frame.records())
                     self.apply(projection.changes())
             except CorruptSegmentError:
                 whole = False
+            except EncryptedError:
+                self.withhold()
             if reader.footer is not None:
                 self.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
         self.commit()

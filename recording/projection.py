@@ -56,10 +56,12 @@ class Projection:
 
     Attributes:
         load_session, load_run: give a row from before this projection began; None when there is none.
+        metadata_only: leave out what was said: messages keep their place, time and type, and no text.
     """
 
     load_session: Callable[[UUID], SessionRow | None] = _nothing
     load_run: Callable[[UUID], RunRow | None] = _nothing
+    metadata_only: bool = False
     _sessions: OrderedDict[UUID, _Session] = field(default_factory=OrderedDict)
     _runs: dict[UUID, RunRow] = field(default_factory=dict)
     _processes: dict[_ProcessKey, ProcessRow] = field(default_factory=dict)
@@ -84,7 +86,7 @@ class Projection:
                     continue
                 session.take(record)
                 if record.kind is Kind.MESSAGE:
-                    self._messages.append(message_row(record))
+                    self._messages.append(message_row(record, said=not self.metadata_only))
             if session is not None:
                 self._changed_sessions[identity] = session
 
@@ -293,13 +295,18 @@ def _with_losses(run: RunRow, body: Mapping[str, Value]) -> RunRow:
     return replace(run, lost={name: count for name, count in found.items() if count})
 
 
-def message_row(record: Record) -> MessageRow:
-    """Build the row of a MESSAGE record. What is searchable besides its summary is its text, else the values of its fields."""
+def message_row(record: Record, *, said: bool = True) -> MessageRow:
+    """Build the row of a MESSAGE record. What is searchable besides its summary is its text, else the values of its fields.
+
+    Args:
+        record: the record.
+        said: whether to take what was said; without, summary and text are empty.
+    """
     get = record.body.get
-    text = get("text")
+    text = get("text") if said else ""
     if not isinstance(text, str):
         text = " ".join(_words(get("fields"), TEXT_CHARS_MAX))
-    summary = _text(get("summary")) or ""
+    summary = (_text(get("summary")) or "") if said else ""
     return MessageRow(
         session=record.session,
         ordinal=_number(get("ordinal")) or 0,

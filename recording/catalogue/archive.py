@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from uuid import UUID
 
+from capd.recording.age import NoKeys
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import ObjectMissingError
 from capd.recording.bucket.layout import SegmentKey
@@ -19,7 +20,10 @@ from capd.recording.catalogue.fleet import Fleet
 from capd.recording.errors import CapdError, ExitStatus
 from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.cipher import Keys
 from capd.recording.segment.source import ObjectSource
+
+_NO_KEYS: Final = NoKeys()
 
 
 class FollowBucketError(CapdError):
@@ -35,8 +39,14 @@ class FollowBucketError(CapdError):
 class FleetArchive:
     """Reads the recordings in a bucket. Use it from one thread."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        """Prepare to read; nothing is asked of the bucket yet."""
+    def __init__(self, bucket: Bucket, keys: Keys = _NO_KEYS) -> None:
+        """Prepare to read; nothing is asked of the bucket yet.
+
+        Args:
+            bucket: where it is.
+            keys: who opens encrypted segments.
+        """
+        self._keys = keys
         self._bucket = bucket
         self._fleet = Fleet(bucket)
 
@@ -89,4 +99,4 @@ class FleetArchive:
     def _open(self, host: UUID, day: date, sequence: int) -> SegmentReader:
         key = str(SegmentKey(host=host, day=day, sequence=sequence))
         source = ObjectSource(Path(key), self._bucket.size(key), lambda offset, length: self._bucket.read(key, offset, length))
-        return SegmentReader(source)
+        return SegmentReader(source, keys=self._keys)

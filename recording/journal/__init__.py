@@ -4,7 +4,8 @@ What lives here: the block format (docs/formats/journal.md), its writer and its 
 """
 
 from capd.recording.journal.block import Block, JournalDamage, Position, Source
+from capd.recording.journal.cipher import JournalKey, JournalKeys
 from capd.recording.journal.reader import JournalReader
 from capd.recording.journal.writer import JournalWriter
 
-__all__ = ["Block", "JournalDamage", "JournalReader", "JournalWriter", "Position", "Source"]
+__all__ = ["Block", "JournalDamage", "JournalKey", "JournalKeys", "JournalReader", "JournalWriter", "Position", "Source"]

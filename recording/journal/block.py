@@ -15,16 +15,20 @@ from typing import Final
 
 import zstandard
 
+from capd.recording.journal.cipher import OVERHEAD_BYTES, AlteredError, JournalKeys, UnknownKeyError
+
 MAGIC: Final = b"CAPJ"
-VERSION: Final = 1
+VERSION: Final = 2
+PLAIN_VERSION: Final = 1
+"""Blocks that are not encrypted are of version 1 still."""
 HEADER: Final = struct.Struct("<4sHBBQQQQQIIII")
 """magic, version, source, codec, sequence, raw length, stored length, boottime, realtime, count, CRC of stored bytes,
-reserved, CRC of the 60 bytes before it."""
+key id, CRC of the 60 bytes before it. Of an encrypted block, whose cipher has a checksum of its own, the first CRC is 0."""
 HEADER_BYTES: Final = 64
 RAW_BYTES_MAX: Final = 256 << 20
 """Largest payload of a block. A block holds at most one ring, and no ring is larger; it bounds a reader's memory."""
-STORED_BYTES_MAX: Final = RAW_BYTES_MAX
-"""A payload that would grow by compression is stored as it is, so stored bytes are never more than raw bytes."""
+STORED_BYTES_MAX: Final = RAW_BYTES_MAX + OVERHEAD_BYTES
+"""A payload that would grow by compression is stored as it is, so only encryption makes it longer."""
 FILE_PATTERN: Final = re.compile(r"(\d{16})\.journal")
 
 assert HEADER.size == HEADER_BYTES
@@ -103,7 +107,8 @@ class BlockHeader:
         boottime_ns: CLOCK_BOOTTIME when the payload was drained.
         realtime_ns: wall time at the same moment, ns since 1970 UTC.
         count: records in the payload.
-        stored_crc: CRC-32 of what follows the header.
+        stored_crc: CRC-32 of what follows the header; 0 when it is encrypted.
+        key: id of the key that it is encrypted with; 0 when it is not.
     """
 
     source: Source
@@ -115,12 +120,18 @@ class BlockHeader:
     realtime_ns: int
     count: int
     stored_crc: int
+    key: int = 0
+
+    @property
+    def bound(self) -> bytes:
+        """What an encrypted payload is bound to: all of the header but its checksum."""
+        return self.pack()[: -_HEADER_CRC.size]
 
     def pack(self) -> bytes:
         """Give the 64 bytes on disk."""
         body = HEADER.pack(
             MAGIC,
-            VERSION,
+            VERSION if self.key else PLAIN_VERSION,
             self.source,
             self.codec,
             self.sequence,
@@ -130,7 +141,7 @@ class BlockHeader:
             self.realtime_ns,
             self.count,
             self.stored_crc,
-            0,
+            self.key,
             0,
         )[: -_HEADER_CRC.size]
         return body + _HEADER_CRC.pack(zlib.crc32(body))
@@ -145,14 +156,14 @@ class BlockHeader:
         """
         if len(data) != HEADER_BYTES:
             raise MalformedBlockError(f"a header has {HEADER_BYTES} bytes, not {len(data)}")
-        magic, version, source, codec, sequence, raw, stored, boottime, realtime, count, crc, _, own_crc = HEADER.unpack(data)
+        magic, version, source, codec, sequence, raw, stored, boottime, realtime, count, crc, key, own_crc = HEADER.unpack(data)
         if magic != MAGIC:
             raise MalformedBlockError("no block starts here")
         if zlib.crc32(data[: -_HEADER_CRC.size]) != own_crc:
             raise MalformedBlockError("the header's checksum is wrong")
         if version > VERSION:
             raise NewerBlockError(version)
-        if raw > RAW_BYTES_MAX or stored > STORED_BYTES_MAX:
+        if raw > RAW_BYTES_MAX or stored > (STORED_BYTES_MAX if version > PLAIN_VERSION else RAW_BYTES_MAX):
             raise MalformedBlockError(f"a payload of {max(raw, stored)} bytes is over the limit of {RAW_BYTES_MAX}")
         try:
             return cls(
@@ -165,6 +176,7 @@ class BlockHeader:
                 realtime_ns=realtime,
                 count=count,
                 stored_crc=crc,
+                key=0 if version == PLAIN_VERSION else key,
             )
         except ValueError as error:
             raise MalformedBlockError(str(error)) from error
@@ -210,16 +222,26 @@ class JournalDamage:
     reason: str
 
 
-def payload_of(header: BlockHeader, stored: bytes, decompressor: zstandard.ZstdDecompressor) -> memoryview:
+def payload_of(
+    header: BlockHeader, stored: bytes, decompressor: zstandard.ZstdDecompressor, keys: JournalKeys | None = None
+) -> memoryview:
     """Give the payload from the bytes that follow the header, having allocated no more than the header announces.
 
     Raises:
-        MalformedBlockError: they are not what the writer wrote.
+        MalformedBlockError: they are not what the writer wrote, or its key is not here.
+        StateDirectoryError: the keys cannot be read.
     """
-    if len(stored) != header.stored_bytes or zlib.crc32(stored) != header.stored_crc:
+    if header.key:
+        try:
+            if keys is None:
+                raise UnknownKeyError(header.key)
+            stored = keys.key(header.key).decrypt(stored, header.bound)
+        except (UnknownKeyError, AlteredError) as error:
+            raise MalformedBlockError(str(error)) from error
+    elif len(stored) != header.stored_bytes or zlib.crc32(stored) != header.stored_crc:
         raise MalformedBlockError("the payload's checksum is wrong")
     if header.codec is Codec.NONE:
-        if header.stored_bytes != header.raw_bytes:
+        if len(stored) != header.raw_bytes:
             raise MalformedBlockError("stored and raw length differ without compression")
         return memoryview(stored)
     try:

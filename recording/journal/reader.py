@@ -27,6 +27,7 @@ from capd.recording.journal.block import (
     file_path,
     payload_of,
 )
+from capd.recording.journal.cipher import JournalKeys
 
 
 class JournalReader:
@@ -37,9 +38,16 @@ class JournalReader:
     follows could be an agent's bytes made up to look like a block.
     """
 
-    def __init__(self, directory: Path, position: Position | None) -> None:
-        """Start at a position; None starts at the oldest block there is. The directory may still be missing."""
+    def __init__(self, directory: Path, position: Position | None, keys: JournalKeys | None = None) -> None:
+        """Start at a position; None starts at the oldest block there is. The directory may still be missing.
+
+        Args:
+            directory: the journal.
+            position: where to start.
+            keys: who opens encrypted blocks; those that stay closed are told as damage.
+        """
         self._directory = directory
+        self._keys = keys
         self._position = position
         self._decompressor = zstandard.ZstdDecompressor()
         self._fd = -1
@@ -164,7 +172,7 @@ class JournalReader:
             stored = _pread_whole(self._fd, header.stored_bytes, start)
             following = Position(position.file, start + header.stored_bytes)
             try:
-                payload = payload_of(header, stored, self._decompressor)
+                payload = payload_of(header, stored, self._decompressor, self._keys)
             except MalformedBlockError as error:
                 if os.pread(self._fd, HEADER_BYTES, position.offset) != head:
                     return None  # a writer that found the disk full took its block back, and wrote another, while we read

@@ -21,6 +21,7 @@ from capd.recording.journal.block import (
     file_number,
     file_path,
 )
+from capd.recording.journal.cipher import OVERHEAD_BYTES, JournalKey
 from capd.recording.journal.compression import LEVEL, Compression
 
 FILE_BYTES_MAX: Final = 64 << 20
@@ -44,6 +45,7 @@ class JournalWriter:
         group: int | None = None,
         file_bytes_max: int = FILE_BYTES_MAX,
         level: int | None = LEVEL,
+        key: JournalKey | None = None,
     ) -> None:
         """Prepare to write.
 
@@ -52,6 +54,7 @@ class JournalWriter:
             group: group that may read: the recorder's.
             file_bytes_max: when a file is rotated; one block may be larger and then has a file of its own.
             level: zstd level; None never compresses.
+            key: what payloads are encrypted with; None leaves them as they are.
 
         Raises:
             StateDirectoryError: the directory cannot be used.
@@ -60,6 +63,7 @@ class JournalWriter:
         self._group = group
         self._file_bytes_max = file_bytes_max
         self._compression = Compression(level)
+        self._key = key
         self._sequence = 0
         self._fd = -1
         self._size = 0
@@ -94,17 +98,21 @@ class JournalWriter:
         if len(payload) > RAW_BYTES_MAX:
             raise ValueError(f"a payload of {len(payload)} bytes is over the limit of {RAW_BYTES_MAX}")
         codec, stored = self._compression.store(payload)
-        header = BlockHeader(
+        facts = BlockHeader(
             source=source,
             codec=codec,
             sequence=self._sequence,
             raw_bytes=len(payload),
-            stored_bytes=len(stored),
+            stored_bytes=len(stored) + (OVERHEAD_BYTES if self._key else 0),
             boottime_ns=boottime_ns,
             realtime_ns=realtime_ns,
             count=count,
-            stored_crc=zlib.crc32(stored),
-        ).pack()
+            stored_crc=0 if self._key else zlib.crc32(stored),
+            key=self._key.id if self._key else 0,
+        )
+        header = facts.pack()
+        if self._key is not None:
+            stored = self._key.encrypt(stored, facts.bound)
         if self._size and self._size + len(header) + len(stored) > self._file_bytes_max:
             self._start_file()
         with on_disk("write", file_path(self._directory, self._number)):

@@ -167,12 +167,16 @@ def run_records() -> list[Record]:
 class Recording:
     """A state directory with segments and an index, written as the recorder writes them."""
 
-    def __init__(self, state_dir: Path) -> None:
+    def __init__(self, state_dir: Path, *recipients: str) -> None:
         self.state_dir = state_dir
-        sealing = Sealing(signer=ensure(state_dir / "keys"))
+        sealing = Sealing(signer=ensure(state_dir / "keys"), recipients=recipients)
         self.writer = SegmentWriter(state_dir / "segments", host=HOST, clock=lambda: START_NS, sealing=sealing)
         self.index = Index.open(state_dir / "index" / "capd.db")
-        self._projection = Projection(load_session=self.index.find_session, load_run=self.index.find_run)
+        self._projection = Projection(
+            load_session=self.index.find_session, load_run=self.index.find_run, metadata_only=bool(recipients)
+        )
+        if recipients:
+            self.index.withhold()
 
     def write(self, records: Iterable[Record], *, seal: bool = True) -> None:
         """Write records so that readers see them, in a segment of their own or in an open one."""

@@ -22,7 +22,7 @@ import pytest
 from capd.daemon import control_client
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
-from capd.recording.journal import Block, JournalReader, Source
+from capd.recording.journal import Block, JournalKeys, JournalReader, Source
 from tests.requirements import require_command, require_probes, require_root
 
 PYTHON = sys.executable
@@ -141,7 +141,9 @@ class Daemon:
 
     def blocks(self) -> list[Block]:
         """Read the journal from its beginning."""
-        reader = JournalReader(self.directory / "state" / "journal", None)
+        reader = JournalReader(
+            self.directory / "state" / "journal", None, JournalKeys(self.directory / "state" / "keys" / "journal.key")
+        )
         return [block for block in iter(reader.read, None) if isinstance(block, Block)]
 
     def notes(self, kind: str | None = None) -> list[Mapping[str, Any]]:

@@ -22,12 +22,14 @@ from capd.daemon import recorder_user, state_directory
 from capd.daemon.configuration import Configuration
 from capd.daemon.recorder import Recorder
 from capd.recording import keys
+from capd.recording.age import NoKeys
 from capd.recording.evidence.hosts import HostReport, Trust, verify_shelf
 from capd.recording.evidence.shelf import DirectoryShelf
 from capd.recording.index import Index
 from capd.recording.journal import Block, JournalWriter, Position
 from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.cipher import Keys
 from tests.assembly.test_snapshot import http_events, story
 from tests.assembly.world import HOST, MS, REQUEST, RUN, Daemon, closed, executed, opened, stream
 from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
@@ -106,11 +108,11 @@ def end(settings: Configuration, process: subprocess.Popen[bytes]) -> None:
     assert (0, b"") == (process.returncode, errors)
 
 
-def recorded(settings: Configuration) -> dict[UUID, list[Record]]:
+def recorded(settings: Configuration, opener: Keys | None = None) -> dict[UUID, list[Record]]:
     """Give all records on disk by session, in recorded order, without what tells of the recorder's own pauses."""
     found: dict[UUID, list[Record]] = {}
     for path in sorted(settings.segments_dir.glob("*.seg")):
-        with SegmentReader(path) as reader:
+        with SegmentReader(path, keys=opener or NoKeys()) as reader:
             for record in reader.records():
                 if record.body.get("name") != "settled":
                     found.setdefault(record.session, []).append(record)
@@ -233,7 +235,7 @@ def assembled(journal: Path, directory: Path) -> dict[UUID, list[Record]]:
     """Give what a role that nobody disturbed makes of the same journal."""
     other = Configuration(state_dir=directory / "state", runtime_dir=directory / "run")
     for place in (other.recorder_dir, other.segments_dir, other.index_dir, other.recorder_runtime_dir):
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
     other.journal_dir.symlink_to(journal)
     role = Recorder(other, host=HOST, user="test")
     role.stop()

@@ -19,7 +19,7 @@ from typing import Any
 from click.testing import CliRunner
 
 from capd.cli.main import capd
-from capd.recording.journal import Block, JournalReader
+from capd.recording.journal import Block, JournalKeys, JournalReader
 from capd.recording.record import pack
 from capd.recording.segment import SegmentReader
 from tests.e2e.truth import Hash, Pair, wait_until
@@ -210,7 +210,7 @@ class Instance:
         self.wait_sealed()
         readers = (SegmentReader(path) for path in sorted((self.state / "segments").glob("*.seg")))
         found = [str(record.session) for reader in readers for record in reader.records() if needle in pack(record)]
-        journal = JournalReader(self.state / "journal", None)
+        journal = JournalReader(self.state / "journal", None, JournalKeys(self.state / "keys" / "journal.key"))
         while (block := journal.read()) is not None:
             if isinstance(block, Block) and needle in bytes(block.payload):
                 found.append(f"journal block {block.sequence}")
