@@ -6,6 +6,7 @@ What lives here: the verb. What must not: the search itself.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from uuid import UUID
 
 import click
 
@@ -34,6 +35,13 @@ WITHHELD = (
 @click.option(
     "--target", metavar="TEXT", help="Only in sessions with this target: an address, a name, or a domain that it ends with."
 )
+@click.option("--principal", metavar="NAME", help="Only in sessions of runs that acted for this name.")
+@click.option(
+    "--host",
+    metavar="ID",
+    type=click.UUID,
+    help="Only in sessions that this installation recorded (of interest with --bucket).",
+)
 @click.option("--since", type=Moment(), help="Only what was said at or after this time, such as 07:24 or 2h (ago).")
 @click.option("--until", type=Moment(), help="Only what was said before this time.")
 @click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="At most so many hits, the latest.")
@@ -45,6 +53,8 @@ def command(
     run: str | None,
     protocol: str | None,
     target: str | None,
+    principal: str | None,
+    host: UUID | None,
     since: str | None,
     until: str | None,
     limit: int,
@@ -65,6 +75,8 @@ def command(
             run=None if run is None else index.run(run).run,
             protocol=protocol,
             target=target,
+            principal=principal,
+            host=host,
             from_ns=moment(since),
             until_ns=moment(until),
         )

@@ -6,6 +6,7 @@ What lives here: the verb. What must not: queries, layout of single cells.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from uuid import UUID
 
 import click
 
@@ -38,6 +39,10 @@ COLUMNS = (
 @click.option("--run", metavar="ID", help="Only sessions of this run; the beginning of its id is enough.")
 @click.option("--protocol", metavar="NAME", help="Only this protocol, such as http1 or postgresql.")
 @click.option("--target", metavar="TEXT", help="Only with this target: an address, a name, or a domain that it ends with.")
+@click.option("--principal", metavar="NAME", help="Only sessions of runs that acted for this name.")
+@click.option(
+    "--host", metavar="ID", type=click.UUID, help="Only sessions that this installation recorded (of interest with --bucket)."
+)
 @click.option("--since", type=Moment(), help="Only sessions that were active at or after this time, such as 07:24 or 2h (ago).")
 @click.option("--until", type=Moment(), help="Only sessions that started before this time.")
 @click.option("--state", type=click.Choice(["open", "closed", "abandoned"]), help="Only sessions in this state.")
@@ -50,6 +55,8 @@ def command(
     run: str | None,
     protocol: str | None,
     target: str | None,
+    principal: str | None,
+    host: UUID | None,
     since: str | None,
     until: str | None,
     state: str | None,
@@ -70,6 +77,8 @@ def command(
             run=None if run is None else index.run(run).run,
             protocol=protocol,
             target=target,
+            principal=principal,
+            host=host,
             from_ns=moment(since),
             until_ns=moment(until),
             state=state,

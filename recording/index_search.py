@@ -24,6 +24,8 @@ RANGED_SESSIONS_MAX: Final = 2_000
 """Sessions whose first and last message are looked up to narrow a search: some milliseconds; of more the range would be all."""
 _EVERYWHERE: Final = (0, (1 << 63) - 1)
 _NOWHERE: Final = (1, 0)
+PRINCIPAL_NAME: Final = "(principal ->> '$.name')"
+"""SQL of a principal's name, in SQLite and DuckDB alike."""
 WORDS_MAX: Final = 32
 """Words of one search; more say nothing and cost."""
 TERM: Final = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
@@ -40,6 +42,8 @@ class SessionFilter:
         protocol: as the decoder calls it.
         target: whose target's host or name is this, or ends with it after a dot.
         user: whose process ran as this user.
+        principal: whose run acted for this name.
+        host: recorded by this installation.
         state: "open", "closed" or "abandoned".
         verdict: "complete", "partial" or "opaque".
         from_ns, until_ns: that have records in from_ns <= time < until_ns.
@@ -50,6 +54,8 @@ class SessionFilter:
     protocol: str | None = None
     target: str | None = None
     user: str | None = None
+    principal: str | None = None
+    host: UUID | None = None
     state: str | None = None
     verdict: str | None = None
     from_ns: int | None = None
@@ -65,6 +71,7 @@ def session_conditions(where: SessionFilter) -> tuple[str, list[Parameter]]:
         "session": None if where.session is None else str(where.session),
         "protocol": where.protocol,
         "user": where.user,
+        "host": None if where.host is None else str(where.host),
         "state": where.state,
         "verdict": where.verdict,
     }
@@ -72,6 +79,9 @@ def session_conditions(where: SessionFilter) -> tuple[str, list[Parameter]]:
         if value is not None:
             conditions.append(f"sessions.{column} = ?")
             values.append(value)
+    if where.principal is not None:
+        conditions.append(PRINCIPAL_NAME + " = ?")
+        values.append(where.principal)
     if where.target is not None:
         conditions.append("(target_host = ? OR target_name = ? OR substr(target_name, -length(?)) = ?)")
         values += [where.target, where.target, f".{where.target}", f".{where.target}"]
