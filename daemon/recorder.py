@@ -286,7 +286,10 @@ class Recorder:
             self._remember()
         if now - self._status_at >= STATUS_SECONDS:
             self._say_head(final=False)
-            self._closing = read_state(self._configuration.storage_file) is State.OUT
+            closing = read_state(self._configuration.storage_file) is State.OUT
+            # There is room again: the index, which had none, catches up with what is sealed.
+            self._seal_asked = self._seal_asked or (self._index_behind and self._closing and not closing)
+            self._closing = closing
             self._write_status("running")
 
     def _finish(self) -> None:

@@ -81,7 +81,7 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         attach_failures=len(cast("list[object]", answer["attach_failures"]))
         + cast("Mapping[str, int]", answer.get("withheld") or {}).get("attach_failures", 0),
         unselected=len(cast("list[object]", answer.get("unselected") or [])),
-        storage=_storage(cast("Mapping[str, object]", answer["storage"])),
+        storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {})),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
@@ -140,11 +140,12 @@ def _length(facts: Mapping[str, object], key: str) -> int:
 
 
 def _storage(storage: Mapping[str, object]) -> StorageFacts:
+    """Pick from the daemon's words; a daemon of an earlier version says nothing of it."""
     return StorageFacts(
-        state=str(storage["state"]),
-        described=str(storage["described"]),
-        action=str(storage["action"]),
-        problems=len(cast("list[object]", storage["problems"])),
+        state=str(storage.get("state", "ok")),
+        described=str(storage.get("described", "")),
+        action=str(storage.get("action", "refuse")),
+        problems=len(cast("list[object]", storage.get("problems") or [])),
     )
 
 

@@ -19,9 +19,10 @@ from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import StateDirectoryError, on_disk
 
 RESERVE_MODE: Final = 0o600
+REFUSALS_MAX: Final = 3
 REFUSED_SECONDS: Final = 30.0
-"""How long it counts as out when the disk refused a write although room was free, as a quota does: trying again and again would
-take and give up the reserve each time."""
+"""How long it counts as out when the disk refused a write so many times on end although room was free, as a quota does: trying
+again and again would take and give up the reserve each time."""
 STATE_BYTES_MAX: Final = 4096
 
 Measure = Callable[[], Room]
@@ -61,6 +62,7 @@ class StorageKeeper:
         self._state_file = state_file
         self.thresholds = thresholds
         self.state = read_state(state_file)
+        self._refusals = 0
         self._refused_until = 0.0
         self.since_ns: int | None = None
         self.failure: str | None = None
@@ -69,7 +71,7 @@ class StorageKeeper:
 
     def shortage(self) -> str | None:
         """Say why nothing can be written, or None if it can."""
-        return self.failure or (self.described() if self.state is State.OUT else None)
+        return self.failure or (f"storage is out: {self.described()}" if self.state is State.OUT else None)
 
     def facts(self) -> dict[str, object]:
         """Give what `status` shows of it."""
@@ -101,15 +103,18 @@ class StorageKeeper:
             wall_ns: wall time.
             refused: whether the disk refused a write since the last call.
         """
-        if refused:
-            self._refused_until = now + REFUSED_SECONDS
         try:
             room = self._measure()
         except StateDirectoryError as error:
             self.failure = str(error)
             return None
         self.failure = None
-        after = State.OUT if now < self._refused_until else storage.following(self.state, room, self.thresholds)
+        after = storage.following(self.state, room, self.thresholds)
+        self._refusals = self._refusals + 1 if refused and after is not State.OUT else 0
+        if self._refusals >= REFUSALS_MAX:
+            self._refused_until = now + REFUSED_SECONDS
+        if now < self._refused_until:
+            after = State.OUT
         if after is State.OUT:
             self._give_up_reserve()
         elif after < State.CRITICAL and room.reserve_held < self.thresholds.reserve_bytes:

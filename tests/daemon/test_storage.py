@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from capd.daemon.storage import Room, State, Threshold, Thresholds, described, following, usable_bytes
+from capd.daemon.storage_keeping import StorageKeeper, read_state
 
 THRESHOLDS = Thresholds(
     low=Threshold(bytes=1000, inodes=100),
@@ -14,6 +18,9 @@ THRESHOLDS = Thresholds(
     out=Threshold(bytes=200, inodes=10),
     reserve_bytes=64,
 )
+
+SMALL = replace(THRESHOLDS, reserve_bytes=0)
+"""Any file system has more."""
 
 
 def room(free: int, inodes: int | None = 1000, held: int = 64) -> Room:
@@ -65,6 +72,47 @@ def test_thresholds_in_a_wrong_order_still_order_the_states() -> None:
     )
     assert {200} == {odd.of(state).bytes for state in (State.LOW, State.CRITICAL, State.OUT)}
     assert State.OUT is following(State.OK, room(199), odd)
+
+
+def test_a_disk_that_refuses_although_there_is_room_counts_as_out_for_a_while(tmp_path: Path) -> None:
+    """One refused write is tried again; three on end, as by a quota, are out for half a minute; then it is tried again."""
+    keeper = StorageKeeper(tmp_path, tmp_path / "reserve", tmp_path / "state", replace(SMALL, reserve_bytes=4096))
+    assert (None, 4096) == (keeper.look(now=0, wall_ns=1, refused=False), (tmp_path / "reserve").stat().st_size)
+    for now, refused, state in ((1, True, State.OK), (2, False, State.OK), (3, True, State.OK), (4, True, State.OK)):
+        keeper.look(now=now, wall_ns=1, refused=refused)
+        assert state is keeper.state
+    change = keeper.look(now=5, wall_ns=7, refused=True)
+    assert change is not None
+    assert (State.OK, State.OUT, 7) == (change.before, change.after, keeper.since_ns)
+    assert (State.OUT, False) == (read_state(tmp_path / "state"), (tmp_path / "reserve").exists())
+    assert keeper.look(now=34, wall_ns=8, refused=False) is None
+    change = keeper.look(now=36, wall_ns=9, refused=False)
+    assert change is not None
+    assert (State.OK, True) == (change.after, (tmp_path / "reserve").exists())
+
+
+def test_a_bad_state_is_told_again_after_a_restart(tmp_path: Path) -> None:
+    """A daemon that finds the state that an earlier one left tells it once, so that the record of the new start has it."""
+    greedy = replace(SMALL, critical=Threshold(bytes=1 << 60, inodes=0))
+    for before in (State.OK, State.CRITICAL):
+        keeper = StorageKeeper(tmp_path, tmp_path / "reserve", tmp_path / "state", greedy)
+        change = keeper.look(now=0, wall_ns=1, refused=False)
+        assert change is not None
+        assert (before, State.CRITICAL) == (change.before, change.after)
+        assert keeper.look(now=1, wall_ns=1, refused=False) is None
+
+
+def test_a_file_system_that_cannot_be_asked_is_told(tmp_path: Path) -> None:
+    """When asking fails the state stays, and nothing is written until it can be asked again."""
+    place = tmp_path / "place"
+    place.mkdir()
+    keeper = StorageKeeper(place, tmp_path / "reserve", tmp_path / "state", SMALL)
+    place.rmdir()
+    assert keeper.look(now=0, wall_ns=1, refused=False) is None
+    assert f"cannot ask for free space in {place}" in str(keeper.shortage())
+    place.mkdir()
+    keeper.look(now=1, wall_ns=1, refused=False)
+    assert keeper.shortage() is None
 
 
 @given(st.lists(st.integers(min_value=0, max_value=2000)))

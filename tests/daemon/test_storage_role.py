@@ -197,6 +197,39 @@ def test_new_connections_are_refused_until_there_is_room(daemons: Make, small: P
     assert 0 == checked.returncode, checked.stdout
 
 
+STREAM = """
+import socket, sys, os, time
+until = time.monotonic() + 150
+while time.monotonic() < until and not os.path.exists(sys.argv[2]):
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as connection:
+        for _ in range(20):
+            connection.sendall(os.urandom(4096)); connection.recv(8192); time.sleep(0.002)
+"""
+
+
+def test_a_disk_without_a_byte_left_damages_nothing(daemons: Make, small: Path, port: int, instance_dir: Path) -> None:
+    """When another fills the disk to its last byte under a busy agent, what is open is closed from the reserve, and whole."""
+    daemon = daemons(SETTINGS.format("continue"), "up")
+    daemon.start()
+    wait_for(daemon, "ok")
+    done = instance_dir / "done"
+    command = capd("run", "--config", daemon.config, "--", "/usr/bin/python3", "-c", STREAM, str(port), str(done))
+    with subprocess.Popen(command, env=ENVIRONMENT) as agent:
+        wait_until(lambda: sessions(daemon, 3), "it talks")
+        subprocess.run(["/bin/sh", "-c", f"cat /dev/zero >'{small}/fill'"], check=False, capture_output=True)
+        wait_for(daemon, "out")
+        wait_until(lambda: not list((small / "segments").glob("*.open")), "what is open is sealed", 20)
+        fill(small, 0)
+        wait_for(daemon, "ok")
+        before = len(sessions(daemon, 3))
+        wait_until(lambda: len(sessions(daemon, 3)) > before + 1, "it is recorded again", 40)
+        done.touch()
+        agent.wait(30)
+    assert 0 == daemon.stop()
+    checked = call("verify", "--config", daemon.config)
+    assert (0, True) == (checked.returncode, ("out", False) in changes(small)), checked.stdout
+
+
 def test_agents_that_go_on_say_that_they_were_not_recorded(daemons: Make, small: Path, port: int) -> None:
     """With `continue` nobody is held back, nothing that is said at critical is on the disk, and every session tells."""
     daemon = daemons(SETTINGS.format("continue"), "up")
