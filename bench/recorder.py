@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 from capd.daemon.configuration import Configuration
 from capd.daemon.recorder import COLLECT_AFTER, Recorder
+from capd.daemon.recording_policy import RecordingSection
 from capd.recording.journal import Block, JournalWriter
 from tests.assembly.world import HOST, MS, REQUEST, RESPONSE, Daemon, closed, executed, moved, opened
 
@@ -161,10 +162,11 @@ def peak_bytes() -> int:
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 
 
-def measure(name: str) -> Result:
+def measure(name: str, level: Literal["full", "masked"] = "masked") -> Result:
     """Let a recorder work off a journal of a case. In a process of its own, or its memory is not its own."""
     root = Path(tempfile.mkdtemp(prefix="capd-bench-"))
-    settings = Configuration(state_dir=root / "state", runtime_dir=root / "run")
+    recording = RecordingSection(level=level)
+    settings = Configuration(state_dir=root / "state", runtime_dir=root / "run", recording=recording)
     for directory in (settings.recorder_dir, settings.segments_dir, settings.index_dir, settings.recorder_runtime_dir):
         directory.mkdir(parents=True)
     total = write_journal(settings.journal_dir, CASES[name]())
@@ -188,10 +190,10 @@ def measure(name: str) -> Result:
     return result
 
 
-def measured(name: str) -> Result:
+def measured(name: str, level: Literal["full", "masked"] = "masked") -> Result:
     """Measure a case in a process of its own."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(measure, name).result()
+        return pool.submit(measure, name, level).result()
 
 
 CASES: Final[dict[str, Callable[[], Iterator[tuple[bytes, bytes]]]]] = {
@@ -204,3 +206,4 @@ CASES: Final[dict[str, Callable[[], Iterator[tuple[bytes, bytes]]]]] = {
 if __name__ == "__main__":
     for case in sys.argv[1:] or CASES:
         print(measured(case).line(case))
+        print(measured(case, "full").line(f"{case}, full"))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from capd.daemon import locations
 from capd.daemon.errors import ConfigurationError
+from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
 from capd.recording.bucket.location import parse as parse_url
 
@@ -228,6 +229,8 @@ class Configuration(_Section):
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()
     local: LocalSection = LocalSection()
+    recording: RecordingSection = RecordingSection()
+    masking: MaskingSection = MaskingSection()
 
     @model_validator(mode="after")
     def _directories_apart(self) -> Self:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,3 +109,9 @@ def _real_uid(pid: int, effective: int) -> int:
             if line.startswith("Uid:"):
                 return int(line.split()[1])
     return effective
+
+
+def rss_bytes() -> int:
+    """Give the resident memory of this process."""
+    pages = int((PROC / "self/statm").read_text(encoding="ascii").split()[1])
+    return pages * resource.getpagesize()

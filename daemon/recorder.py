@@ -13,14 +13,11 @@ from __future__ import annotations
 import gc
 import json
 import os
-import pwd
-import resource
 import signal
 import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -31,9 +28,12 @@ from capd.daemon.assembly.sessions import Origin
 from capd.daemon.configuration import Configuration
 from capd.daemon.confinement import confine
 from capd.daemon.lock import InstanceLock
+from capd.daemon.masking.stage import Stage
+from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
 from capd.daemon.recorder_sealing import KeyRing, Seals
+from capd.daemon.recorder_user import user_name
 from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
@@ -108,7 +108,10 @@ class Recorder:
         )
         self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
         self._projection = self._new_projection()
+        self._stage = Stage(configuration.masking.rules(), configuration.recording.levels())
         remembered = self._memory.load()
+        if remembered is not None and not self._stage.restore(remembered.masking):
+            remembered = None
         start = remembered.position if remembered else None
         self._assembler = Assembler(
             origin=Origin(host=host, boot=boot_id()),
@@ -153,7 +156,7 @@ class Recorder:
         """
         steps = steps_since(self._configuration.segments_dir, sequence, self._host, self._seals.ring)
         if self._reader.position in steps.settled:
-            self._assembler.settle()
+            self._stage.take(self._assembler.settle().records)
         self._cycles.cut = frozenset(steps.cuts | {recorded})
         at = self._reader.position or Position(0, 0)
         while at < recorded:
@@ -166,14 +169,14 @@ class Recorder:
 
     def _again(self, cycle: Cycle, steps: Steps) -> Position:
         if isinstance(cycle, JournalDamage):
-            self._assembler.damaged()
+            self._stage.take(self._assembler.damaged().records)
             end = cycle.next
         else:
-            for _batch in self._assembler.process(cycle):
-                pass
+            for batch in self._assembler.process(cycle):
+                self._stage.take(batch.records)
             end = cycle[-1].next
         if end in steps.settled:
-            self._assembler.settle()
+            self._stage.take(self._assembler.settle().records)
         return end
 
     def _abandon_unknown(self) -> None:
@@ -200,6 +203,7 @@ class Recorder:
                     yield from reader.records(session)
                 except EncryptedError:  # written too long ago: the decoder finds its place again
                     return
+        yield from self._stage.held(session)
 
     def _new_projection(self) -> Projection:
         index, closed = self._index, self._seals.encrypted
@@ -258,6 +262,10 @@ class Recorder:
             self._position = cycle[-1].next
 
     def _append(self, records: list[Record]) -> None:
+        """Hand records on: nothing reaches a segment or the index that masking has not passed."""
+        self._store(self._stage.take(records))
+
+    def _store(self, records: list[Record]) -> None:
         self._writer.append(records)
         self.counts["records"] += len(records)
         self.counts["messages"] += [record.kind for record in records].count(Kind.MESSAGE)
@@ -298,6 +306,7 @@ class Recorder:
         if self._assembler.unsettled:
             self._append(self._assembler.settle().records)
             self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+        self._store(self._stage.cut())
         self._flush()
         self._seal()
         self._say_head(final=True)
@@ -398,7 +407,12 @@ class Recorder:
             self._seals.forget(self._index.segments_of_open())
 
     def _remembered(self) -> Remembered:
-        return Remembered(snapshot=self._assembler.snapshot(), position=self._position, sequence=self._writer.sequence)
+        return Remembered(
+            snapshot=self._assembler.snapshot(),
+            masking=self._stage.save(),
+            position=self._position,
+            sequence=self._writer.sequence,
+        )
 
     def _refuse(self, error: CapdError) -> None:
         if self._refused_at is None:
@@ -480,18 +494,3 @@ def run_recorder(configuration: Configuration) -> None:
             recorder.stop()
         recorder.run()
     lock.release()
-
-
-@lru_cache(maxsize=1024)
-def user_name(uid: int) -> str | None:
-    """Give the name of a user id, or None."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return None
-
-
-def rss_bytes() -> int:
-    """Give the resident memory of this process."""
-    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-    return pages * resource.getpagesize()

@@ -57,11 +57,13 @@ class Remembered:
 
     Attributes:
         snapshot: the assembler's state.
+        masking: the state of what stands between it and the disk.
         position: everything that the journal holds before it was in sealed segments.
         sequence: number of the first segment that was written afterwards.
     """
 
     snapshot: Snapshot
+    masking: bytes
     position: Position
     sequence: int
 
@@ -88,9 +90,12 @@ class Memory:
             except FileNotFoundError:
                 return None
         try:
-            sequence, position, packed = msgpack.unpackb(self._opened(data))
+            sequence, position, packed, masking = msgpack.unpackb(self._opened(data))
             return Remembered(
-                snapshot=snapshots.unpack(packed), position=Position.from_fields(position), sequence=int(sequence)
+                snapshot=snapshots.unpack(packed),
+                masking=bytes(masking),
+                position=Position.from_fields(position),
+                sequence=int(sequence),
             )
         except (UnreadableSnapshotError, UnknownKeyError, AlteredError, ValueError, TypeError, msgpack.UnpackException):
             return None
@@ -117,7 +122,7 @@ class Memory:
         """
         position = remembered.position.to_fields()
         with on_disk("write", self._state_file):
-            fields = (remembered.sequence, position, snapshots.pack(remembered.snapshot))
+            fields = (remembered.sequence, position, snapshots.pack(remembered.snapshot), remembered.masking)
             replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
             replace_content(self._position_file, msgpack.packb(position), mode=0o644)

@@ -9,6 +9,7 @@ import grp
 import os
 import pwd
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -102,3 +103,12 @@ def _name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return str(uid)
+
+
+@lru_cache(maxsize=1024)
+def user_name(uid: int) -> str | None:
+    """Give the name of a user id, or None."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return None

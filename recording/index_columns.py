@@ -88,6 +88,7 @@ def session_values(row: SessionRow) -> list[Cell]:
         integer(row.messages),
         clean(row.verdict),
         _json(row.reasons),
+        _json(row.policy),
         clean(row.tie),
     ]
 
@@ -97,7 +98,7 @@ def session_from(cells: Sequence[Cell]) -> SessionRow:
     session, run, run_name, labels, principal, host, protocol, transport, role, *rest = cells
     target_host, target_port, target_name, local_host, local_port, local_name, *rest = rest
     pid, process_start, exe, argv, user, started, last, ended, state, *rest = rest
-    request, response, messages, verdict, reasons, tie = rest
+    request, response, messages, verdict, reasons, policy, tie = rest
     return SessionRow(
         session=UUID(cast(str, session)),
         run=_uuid(run),
@@ -125,6 +126,7 @@ def session_from(cells: Sequence[Cell]) -> SessionRow:
         messages=cast(int, messages),
         verdict=cast(str, verdict),
         reasons=cast("list[str]", _value(reasons) or []),
+        policy=cast("list[str]", _value(policy) or []),
         tie=cast("str | None", tie),
     )
 

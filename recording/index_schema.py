@@ -18,7 +18,7 @@ from urllib.parse import quote
 from capd.recording.durable import FILE_MODE, check_regular
 from capd.recording.errors import IndexUnusableError, NewerVersionError, NotTextError, StateDirectoryError, state_error
 
-VERSION: Final = 2
+VERSION: Final = 3
 BUSY_MS: Final = 5_000
 """A writer waits this long for another (a rebuild, a backup) before it says that the index is busy."""
 CACHE_KIB: Final = 16_384
@@ -109,6 +109,7 @@ SESSIONS: Final = Table(
         "messages": int,
         "verdict": str,
         "reasons": str,
+        "policy": str,
         "tie": str,
     },
     key=("session",),

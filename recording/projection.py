@@ -30,6 +30,8 @@ RUN_MARKERS: Final = frozenset({"run", "run_end", "run_losses", "exec", "fork", 
 """Markers whose record's session is a run."""
 IDENTITY_BYTES: Final = 16
 VERDICT_PARTIAL: Final = "partial"
+MASKED_SO_FAR: Final = "masked"
+LEVELS_WITHHOLDING: Final = frozenset({"metadata", "off"})
 STILL_OPEN: Final = "still open"
 STARTED_BEFORE: Final = "started before capture"
 
@@ -165,7 +167,7 @@ class Projection:
 class _Session:
     """A session's row while it grows."""
 
-    __slots__ = ("bytes", "ended_ns", "last_ns", "messages", "reasons", "row_before", "verdict")
+    __slots__ = ("bytes", "ended_ns", "last_ns", "messages", "policy", "reasons", "row_before", "verdict")
 
     def __init__(self, row: SessionRow) -> None:
         self.row_before = row
@@ -174,6 +176,7 @@ class _Session:
         self.last_ns = row.last_ns
         self.ended_ns = row.ended_ns
         self.verdict = row.verdict
+        self.policy = list(row.policy)
         self.reasons: dict[str, None] = dict.fromkeys(reason for reason in row.reasons if reason != STILL_OPEN)
 
     def take(self, record: Record) -> None:
@@ -193,6 +196,8 @@ class _Session:
             self._marker(body)
         elif kind is Kind.CLOSE:
             self._close(record)
+        elif kind is Kind.MASKED:
+            self._withheld(MASKED_SO_FAR)
 
     def row(self) -> SessionRow:
         """Give the row as it is now."""
@@ -207,14 +212,22 @@ class _Session:
             ended_ns=self.ended_ns,
             verdict=self.verdict,
             reasons=reasons,
+            policy=self.policy,
         )
+
+    def _withheld(self, words: str) -> None:
+        """Note that policy keeps something out of the record; the end of the session says how much."""
+        if words not in self.policy:
+            self.policy.append(words)
 
     def _data(self, direction: Direction | None, body: Mapping[str, Value]) -> None:
         payload, position = body.get("payload"), body.get("position")
         if direction is None or body.get("layer", "application") != "application":
             return
         if isinstance(payload, bytes | bytearray | memoryview) and isinstance(position, int):
-            self.bytes[direction] = max(self.bytes[direction], position + len(payload))
+            length = body.get("length")
+            size = length if isinstance(length, int) and not payload else len(payload)
+            self.bytes[direction] = max(self.bytes[direction], position + size)
 
     def _message(self, body: Mapping[str, Value]) -> None:
         ordinal = body.get("ordinal")
@@ -232,6 +245,8 @@ class _Session:
                 self.row_before = replace(self.row_before, protocol=protocol)
         elif name == "tls":
             self.row_before = replace(self.row_before, tie=_text(body.get("tie")))
+        elif name == "recording" and body.get("level") in LEVELS_WITHHOLDING:
+            self._withheld(f"recording level {body.get('level')}")
 
     def _open(self, record: Record) -> None:
         body, before = record.body, self.row_before
@@ -261,6 +276,7 @@ class _Session:
         if isinstance(completeness, Mapping):
             self.verdict = _text(completeness.get("verdict")) or VERDICT_PARTIAL
             self.reasons = dict.fromkeys(_texts(completeness.get("reasons")))
+            self.policy = _texts(completeness.get("policy"))
         moved = body.get("bytes")
         if isinstance(moved, Mapping):
             for direction in Direction:

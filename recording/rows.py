@@ -91,6 +91,7 @@ class SessionRow:
         bytes: application bytes that moved: request, response.
         messages: number of decoded messages.
         verdict, reasons: its completeness; of an open session: so far.
+        policy: what was kept out of the record on purpose, in words; it changes no verdict.
         tie: how sure it is that its plaintext belongs to its socket; None without TLS.
     """
 
@@ -114,6 +115,7 @@ class SessionRow:
     messages: int = 0
     verdict: str = "partial"
     reasons: Sequence[str] = ()
+    policy: Sequence[str] = ()
     tie: str | None = None
 
     def to_json(self) -> dict[str, Value]:
@@ -137,7 +139,7 @@ class SessionRow:
             "state": self.state,
             "bytes": {"request": self.bytes[Direction.REQUEST], "response": self.bytes[Direction.RESPONSE]},
             "messages": self.messages,
-            "completeness": {"verdict": self.verdict, "reasons": list(self.reasons)},
+            "completeness": {"verdict": self.verdict, "reasons": list(self.reasons), "policy": list(self.policy)},
             "tie": self.tie,
         }
 

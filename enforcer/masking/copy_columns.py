@@ -10,8 +10,8 @@ client does not care.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
-from typing import Final
+from collections.abc import Collection, Sequence
+from typing import Final, cast
 
 from capd.enforcer.masking.place import Place
 
@@ -36,6 +36,7 @@ class CopyMask:
             columns: names that are masked, in lower case.
             binary: whether the rows come in the binary format.
         """
+        self._statement, self._binary = statement, binary
         self._masked: dict[int, str] | None = None
         self._index = 0
         self._quoted = False
@@ -81,6 +82,20 @@ class CopyMask:
             self._index = 0 if found == b"\n" else self._index + 1
         self._value(begin, len(data), start, places)
         return places
+
+    def save(self) -> list[object]:
+        """Give its state as plain values."""
+        return [self._statement, self._binary, self._masked is None, self._index, self._quoted, self._escaped]
+
+    @classmethod
+    def restored(cls, columns: Collection[str], saved: Sequence[object]) -> CopyMask:
+        """Give one as it was saved."""
+        statement, binary, lost, index, quoted, escaped = cast("tuple[str, bool, bool, int, bool, bool]", tuple(saved))
+        copy = cls(statement, columns, binary=binary)
+        if lost:
+            copy._masked = None
+        copy._index, copy._quoted, copy._escaped = index, quoted, escaped
+        return copy
 
     def lose(self) -> None:
         """Bytes are missing: from here on nobody knows which column it is."""

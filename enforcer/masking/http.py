@@ -10,7 +10,7 @@ import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 from capd.enforcer.masking import packed
 from capd.enforcer.masking.json_path import JsonScanner
@@ -33,7 +33,10 @@ class Body:
     """A body on its way."""
 
     chunked: bool
+    kind: list[str]
+    """Media type and codings, as the head has them."""
     looks: tuple[Scanner | JsonScanner | Packed, ...]
+    inner: tuple[Scanner | JsonScanner, ...]
     position: int = 0
     chunk_left: int = 0
     broken: bool = False
@@ -42,6 +45,11 @@ class Body:
     """Content that is not decided yet: its offset in the content, in the stream, its length."""
     waiting: list[bytes] = field(default_factory=list)
     """Content that was not looked at yet."""
+
+
+_SavedBody = tuple[
+    list[str], bool, list[list[object]], list[list[object]], int, int, bool, int, list[tuple[int, int, int]], list[bytes]
+]
 
 
 class HttpMask:
@@ -73,14 +81,12 @@ class HttpMask:
             return places
         if kind == "body":
             if self._body is None:
-                self._body = Body(False, self._looks("", "", 0))
+                self._body = self._made("", "", chunked=False)
             self.pieces = self._content(self._body, raw, start, whole=whole)
             return []
         places = self._finish()
-        scanner = Scanner(self._rules, start)
-        places += scanner.feed(raw, final=True)
-        if kind == "end":
-            places += self._head(raw, start)
+        if raw:
+            places += self._head(raw, start) if kind == "end" else self._text(raw, start)
         self.decided = start + len(raw)
         return places
 
@@ -94,6 +100,7 @@ class HttpMask:
         body.position += length
         body.chunk_left = max(0, body.chunk_left - length)
         body.pieces.clear()
+        self.decided = max(self.decided, body.end)
         return places
 
     def harmless(self, tail: bytes) -> bool:
@@ -117,6 +124,50 @@ class HttpMask:
             elif isinstance(look, Packed):
                 places += self._placed(body, look.gap(0))
         return places
+
+    def save(self) -> list[object]:
+        """Give its state as plain values."""
+        body = self._body
+        if body is None:
+            return [self.decided, None]
+        looks = [look.save() for look in body.looks]
+        inner = [scanner.save() for scanner in body.inner]
+        return [
+            self.decided,
+            [
+                body.kind,
+                body.chunked,
+                looks,
+                inner,
+                body.position,
+                body.chunk_left,
+                body.broken,
+                body.end,
+                list(body.pieces),
+                body.waiting,
+            ],
+        ]
+
+    def restore(self, saved: Sequence[object]) -> None:
+        """Take the state of one that was saved."""
+        self.decided, found = cast("tuple[int, list[object] | None]", tuple(saved))
+        if found is None:
+            return
+        kind, chunked, looks, inner, position, chunk_left, broken, end, pieces, waiting = cast("_SavedBody", tuple(found))
+        self._body = body = self._made(kind[0], kind[1], chunked=chunked)
+        body.position, body.chunk_left, body.broken, body.end = position, chunk_left, broken, end
+        body.pieces.extend((offset, stream, length) for offset, stream, length in pieces)
+        body.waiting.extend(waiting)
+        if len(body.looks) == 1 and isinstance(body.looks[0], Packed):
+            body.looks[0].restore(looks[0])
+            return
+        body.looks = tuple(
+            Scanner.restored(self._rules, state)
+            if isinstance(scanner, Scanner)
+            else JsonScanner.restored(self._rules.json_paths, state)
+            for scanner, state in zip(body.inner, inner, strict=True)
+        )
+        body.inner = cast("tuple[Scanner | JsonScanner, ...]", body.looks)
 
     # -- heads -----------------------------------------------------------------------------------------------------------------
 
@@ -151,15 +202,16 @@ class HttpMask:
                 media_type = value.lower()
             elif name == "content-encoding":
                 coding = f"{coding},{value.lower()}"
-        return Body(framing == "chunked", self._looks(media_type, coding, 0))
+        return self._made(media_type, coding, chunked=framing == "chunked")
 
-    def _looks(self, media_type: str, coding: str, position: int) -> tuple[Scanner | JsonScanner | Packed, ...]:
+    def _made(self, media_type: str, coding: str, *, chunked: bool) -> Body:
         codings = [word.strip() for word in coding.split(",") if word.strip() not in ("", "identity")]
-        inner: list[Scanner | JsonScanner] = [Scanner(self._rules, position)]
+        inner: tuple[Scanner | JsonScanner, ...] = (Scanner(self._rules),)
         if self._rules.json_paths and ("json" in media_type or not media_type):
-            inner.append(JsonScanner(self._rules.json_paths, position))
+            inner = (*inner, JsonScanner(self._rules.json_paths))
+        kind = [media_type, coding]
         if not codings:
-            return tuple(inner)
+            return Body(chunked, kind, inner, inner)
         found = False
 
         def look(data: bytes, final: bool) -> tuple[bool, int]:
@@ -169,7 +221,8 @@ class HttpMask:
             return found, min(scanner.decided for scanner in inner)
 
         name = codings[0] if packed.known(codings) else "unknown"
-        return (Packed(name, look, position, unreadable=self._rules.unreadable),)
+        packed_body = Packed(name, look, 0, unreadable=self._rules.unreadable)
+        return Body(chunked, kind, (packed_body,), inner)
 
     def _content(self, body: Body, raw: bytes, start: int, *, whole: bool) -> list[tuple[int, int]]:
         """Take a part of a body, which `judge` looks at when there is more of it, or no more to come."""

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from capd.enforcer.masking.place import Place
 
@@ -85,6 +86,9 @@ class _Level:
     key: str | None = None
 
 
+_SavedLevel = tuple[list[list[int]], bool, int, str | None]
+
+
 class JsonScanner:
     """One JSON text, or several one after the other, as they arrive."""
 
@@ -113,6 +117,27 @@ class JsonScanner:
             self.decided += len(self._pending)
             self._pending, self._levels, self._string, self._beyond = b"", [], None, 0
         return places
+
+    def save(self) -> list[object]:
+        """Give its state as plain values."""
+        levels = [[[sorted(states) for states in level.states], level.array, level.index, level.key] for level in self._levels]
+        string = None if self._string is None else list(self._string)
+        return [self.decided, levels, self._beyond, self._pending, string]
+
+    @classmethod
+    def restored(cls, paths: tuple[JsonPath, ...], saved: Sequence[object]) -> JsonScanner:
+        """Give a scanner as it was saved."""
+        decided, levels, beyond, pending, string = cast(
+            "tuple[int, list[_SavedLevel], int, bytes, list[object] | None]", tuple(saved)
+        )
+        scanner = cls(paths, decided)
+        scanner._beyond, scanner._pending = beyond, pending
+        scanner._string = None if string is None else (bool(string[0]), cast("str | None", string[1]))
+        scanner._levels = [
+            _Level(tuple(frozenset(found) for found in states), array=array, index=index, key=key)
+            for states, array, index, key in levels
+        ]
+        return scanner
 
     def gap(self, length: int) -> list[Place]:
         """Bytes are missing: nobody knows where in the text it goes on, so whatever comes is masked up to its end."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import zlib
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, cast
 
 import zstandard
 
@@ -21,6 +21,8 @@ from capd.enforcer.masking.place import Place
 BLOCK_BYTES: Final = 65_536
 UNPACKED_BYTES_MAX: Final = 16 * 1024 * 1024
 """What one block may unpack to: DEFLATE reaches 1,032 times its size, and looking takes time by what is unpacked."""
+SEEN_BYTES_MAX: Final = 1024 * 1024
+"""Of a longer body a snapshot keeps nothing: whatever comes of it after the snapshot is masked."""
 GZIP: Final = 47
 """zlib's window bits for either wrapping, found out by itself."""
 RULE: Final = "compressed body"
@@ -61,10 +63,14 @@ class Packed:
         self._hides: str | None = None if self._unpack is not None else "unreadable"
         self.decided = position
         self._taken = position
+        self._begin = position
+        self._seen: bytes | None = b""
+        """What came, for a snapshot; of what is long nothing is kept."""
 
     def feed(self, data: bytes, *, final: bool = False) -> list[Place]:
         """Take the next bytes of the content; give the places that are decided now."""
         self._buffer += data
+        self._seen = self._seen + data if self._seen is not None and len(self._seen) + len(data) <= SEEN_BYTES_MAX else None
         places: list[Place] = []
         while self._hides is None and (len(self._buffer) >= BLOCK_BYTES or (final and self._buffer)):
             self._judge(self._buffer[:BLOCK_BYTES], last=final and len(self._buffer) <= BLOCK_BYTES)
@@ -79,6 +85,21 @@ class Packed:
             self._buffer = b""
             self._blocks.clear()
         return places
+
+    def save(self) -> list[object]:
+        """Give its state as plain values: what came, for an unpacker cannot be saved. Of more than that the rest is hidden."""
+        if self._hides is None and self._seen is None:
+            self._hides = "long"
+        return [self._begin, None if self._hides else self._seen, self._hides, self.decided, self._taken + len(self._buffer)]
+
+    def restore(self, saved: Sequence[object]) -> None:
+        """Take the state of one that was saved."""
+        begin, seen, hides, decided, taken = cast("tuple[int, bytes | None, str | None, int, int]", tuple(saved))
+        self._begin = self.decided = self._taken = begin
+        if seen is not None:
+            self.feed(seen)
+            return
+        self._hides, self._seen, self.decided, self._taken = hides, None, decided, taken
 
     def gap(self, length: int) -> list[Place]:
         """Bytes are missing: what comes behind them cannot be unpacked."""

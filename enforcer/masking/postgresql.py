@@ -13,10 +13,10 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, cast
 
 from capd.enforcer.masking.copy_columns import CopyMask
-from capd.enforcer.masking.place import FILLER, Place
+from capd.enforcer.masking.place import FILLER, FILLER_TEXT, Place
 from capd.enforcer.masking.rules import Rules, plain_key
 from capd.enforcer.masking.scanner import Scanner
 from capd.enforcer.masking.values import Value, Values, hidden
@@ -40,6 +40,7 @@ CREDENTIALS: Final = {
 some."""
 _MECHANISM: Final = re.compile(rb".{5}[A-Z0-9\-]{1,32}\x00", re.DOTALL)
 UNKNOWN_COLUMNS: Final = "column, names lost"
+_FAILING_ROW_TEXT: Final = re.compile(r"(?i)(?:failing row contains|key) \(")
 _FAILING_ROW: Final = re.compile(rb"(?i)(?:failing row contains|key) \(")
 
 
@@ -50,7 +51,6 @@ class PostgresqlMask:
         self._rules = rules
         self._copy: CopyMask | None = None
         self._statement = ""
-        self._long: list[Place] = []
 
     @property
     def watchful(self) -> bool:
@@ -92,6 +92,16 @@ class PostgresqlMask:
             places += self._parameters(raw, start)
         return places
 
+    def save(self) -> list[object]:
+        """Give its state as plain values."""
+        return [self._statement if self._rules.columns else "", None if self._copy is None else self._copy.save()]
+
+    def restore(self, saved: Sequence[object]) -> None:
+        """Take the state of one that was saved."""
+        statement, copy = cast("tuple[str, Sequence[object] | None]", tuple(saved))
+        self._statement = statement
+        self._copy = None if copy is None else CopyMask.restored(self._rules.columns, copy)
+
     def masked_columns(self, columns: object) -> dict[int, str] | None:
         """Give the masked ones of a result by index; None when its columns are not known."""
         if not isinstance(columns, Sequence) or not columns:
@@ -117,6 +127,13 @@ class PostgresqlMask:
                 ]
             )
         return {**fields, "rows": shown}
+
+    def report(self, value: Value) -> Value:
+        """Give what an error says without the row or the key in it."""
+        if isinstance(value, str):
+            found = _FAILING_ROW_TEXT.search(value)
+            return value if found is None else value[: found.end()] + FILLER_TEXT * (len(value) - found.end())
+        return {name: self.report(item) for name, item in value.items()} if isinstance(value, Mapping) else value
 
     def _rows(self, fields: Mapping[str, object], raw: bytes, start: int, *, whole: bool) -> list[Place]:
         masked = self.masked_columns(fields.get("columns")) if self._rules.columns else {}

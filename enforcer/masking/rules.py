@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
 
 from capd.enforcer.masking import formats, identifiers, names
-from capd.enforcer.masking.json_path import JsonPath
+from capd.enforcer.masking.json_path import ANY, DESCEND, JsonPath
 from capd.enforcer.masking.opening import OPENING_BYTES_MAX, Opening
 from capd.enforcer.masking.patterns import UnsafePatternError, check
 
@@ -106,6 +106,15 @@ class Rules:
     def __bool__(self) -> bool:
         return bool(self.openings or self.headers or self.columns or self.json_paths)
 
+    @property
+    def undecoded(self) -> Rules:
+        """The rules for bytes of which nobody knows where in a text they are: a path hides every member with its last name."""
+        if not self.json_paths:
+            return self
+        last = [next((step for step in reversed(path.steps) if _is_name(step)), None) for path in self.json_paths]
+        keys = (*self.choice.keys, *(name for name in last if name is not None))
+        return Rules(replace(self.choice, keys=keys, json_paths=()))
+
     def may_hold(self, data: bytes) -> bool:
         """Say whether there may be anything to mask; False is certain."""
         return self._triggers(data)
@@ -142,6 +151,10 @@ class Rules:
         found += [("column", name) for name in sorted(self.columns)]
         told = [opening.rule.split(" ", 1) for opening in self.openings if " " in opening.rule]
         return found + list(dict.fromkeys((kind, name) for kind, name in told))
+
+
+def _is_name(step: str) -> bool:
+    return step not in (ANY, DESCEND) and not step.isdigit() and step.isascii()
 
 
 def plain_key(name: str) -> str:

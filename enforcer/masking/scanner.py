@@ -8,8 +8,9 @@ not change it, or when none will come. What waits is bounded by the longest open
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, cast
 
 from capd.enforcer.masking.identifiers import valid
 from capd.enforcer.masking.opening import LOOKAHEADS, OPENING_BYTES_MAX, PEM_BYTES_MAX, PEM_END, QUOTES, RUNS, Opening, Run
@@ -22,6 +23,8 @@ WINDOW_BYTES: Final = 1_024
 BEFORE_BYTES: Final = 16
 """Judged bytes that are kept, because openings look at what is before them."""
 _AFTER_GAP: Final = RUNS[Run.BASE64]
+TAIL_BYTES_MAX: Final = 64
+"""A token, number or name that is cut off is not recognised yet for as many bytes at most."""
 CUT_OFF: Final = "cut off"
 BEHIND_GAP: Final = "behind lost bytes"
 
@@ -82,6 +85,22 @@ class Scanner:
             self._before, self._going = b"", None
         return places
 
+    def save(self) -> list[object]:
+        """Give its state as plain values."""
+        going = self._going
+        run = None if going is None else [going.run.name, going.kind, going.rule, going.left]
+        return [self.decided, self._before, self._pending, run, self._torn]
+
+    @classmethod
+    def restored(cls, rules: Rules, saved: Sequence[object]) -> Scanner:
+        """Give a scanner as it was saved."""
+        decided, before, pending, run, torn = cast("tuple[int, bytes, bytes, list[object] | None, int]", tuple(saved))
+        scanner = cls(rules, decided)
+        scanner._before, scanner._pending, scanner._torn = before, pending, torn
+        if run is not None:
+            scanner._going = Going(Run[str(run[0])], str(run[1]), str(run[2]), cast("int", run[3]))
+        return scanner
+
     def gap(self, length: int) -> list[Place]:
         """Bytes are missing here: what waited is judged without them, and masked if it may have been a part of something."""
         places = self.cut()
@@ -92,26 +111,30 @@ class Scanner:
 
     def cut(self) -> list[Place]:
         """Nothing more will come of what waits: mask it where it may be the beginning of something."""
-        waited = self.decided
-        size = len(self._pending)
-        going, self._going = self._going, None
+        waited, pending, going = self.decided, self._pending, self._going
         places = self.feed(b"", final=True)
         self._going = going
-        told = {(place.start, place.end) for place in places}
-        if size and (waited, waited + size) not in told:
-            places.append(Place(waited, waited + size, "undecided", CUT_OFF))
+        if pending:
+            # What is whole was judged; a beginning of something, which is not, is short but for an address.
+            address = pending.rfind(b"://")
+            tail = max(0, len(pending) - TAIL_BYTES_MAX)
+            first = tail + self._rules.head(pending[tail:])
+            if address >= 0 and not pending[address:].split(None, 1)[1:]:
+                first = min(first, address)
+            first = 0 if going is not None else first
+            places.append(Place(waited + first, waited + len(pending), "undecided", CUT_OFF))
         return places
 
     def _mend(self, buffer: bytes, at: int, base: int, places: list[Place]) -> int:
-        """Mask what may be the rest of something whose beginning was lost."""
+        """Mask what may be the rest of something whose beginning was lost: a name, perhaps, with its value behind the gap."""
         left, self._torn = self._torn, 0
-        if self._going is not None:
-            return at
-        end = _AFTER_GAP.match(buffer, at, at + left).end()  # type: ignore[union-attr]  # it always matches
+        end = min(at + left, len(buffer))
+        self._torn = left - (end - at)
+        if not self._torn:
+            # What begins within that length may go on behind it.
+            end = _AFTER_GAP.match(buffer, end).end()  # type: ignore[union-attr]  # it always matches
         if end > at:
             places.append(Place(base + at, base + end, "undecided", BEHIND_GAP))
-        if end == len(buffer):
-            self._torn = left - (end - at)
         return end
 
     def _scan(self, buffer: bytes, at: int, base: int, places: list[Place], *, final: bool) -> int:

@@ -37,6 +37,7 @@ SESSIONS_VIEW: Final = f"""
         any_value("user") AS "user", min(started_ns) AS started, max(last_ns) AS last, max(ended_ns) AS ended,
         arg_max(state, {_LATEST}) AS state, max(bytes_request) AS bytes_request, max(bytes_response) AS bytes_response,
         max(messages) AS messages, arg_max(verdict, {_LATEST}) AS verdict, to_json(arg_max(reasons, {_LATEST})) AS reasons,
+        to_json(arg_max(policy, {_LATEST})) AS policy,
         any_value(tie) AS tie
     FROM session_parts GROUP BY session
 """  # noqa: S608 - nothing of a user's in it

@@ -191,6 +191,7 @@ def _session(row: SessionRow, sequences: list[Value]) -> Row:
         "messages": integer(row.messages),
         "verdict": clean(row.verdict),
         "reasons": [clean(reason) for reason in row.reasons],
+        "policy": [clean(words) for words in row.policy],
         "tie": clean(row.tie),
         "sequences": sequences,
     }

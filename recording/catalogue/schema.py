@@ -113,6 +113,7 @@ TABLES: Final[Mapping[str, pa.Schema]] = {
             "messages": pa.int64(),
             "verdict": pa.string(),
             "reasons": _TEXTS,
+            "policy": _TEXTS,
             "tie": pa.string(),
             "sequences": pa.list_(pa.int64()),
         },

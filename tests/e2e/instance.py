@@ -53,18 +53,20 @@ class Instance:
 
     tier = "auto"
 
-    def __init__(self, directory: Path, settings: str = "", before: str = "") -> None:
+    def __init__(self, directory: Path, settings: str = "", before: str = "", level: str = "full") -> None:
         """Prepare.
 
         Args:
             directory: an empty one.
             settings: TOML beside the two directories.
             before: shell commands to run first in a mount namespace of capd's own; empty: it has none.
+            level: how much is recorded; most cases compare all bytes.
         """
         self.directory = directory
         self.config = directory / "capd.toml"
         self.state = directory / "state"
-        self.config.write_text(f'state_dir = "{self.state}"\nruntime_dir = "{directory / "run"}"\n{settings}', encoding="utf-8")
+        places = f'state_dir = "{self.state}"\nruntime_dir = "{directory / "run"}"\n'
+        self.config.write_text(f'{places}{settings}\n[recording]\nlevel = "{level}"\n', encoding="utf-8")
         self._before = before
         self._log = directory / "up.log"
         self._up: subprocess.Popen[bytes] | None = None

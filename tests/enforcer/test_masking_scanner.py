@@ -137,11 +137,12 @@ def test_what_surrounds_a_gap_is_hidden() -> None:
     scanner = Scanner(RULES)
     found = scanner.feed(b"key sk-ant-api03-AAA")
     found += scanner.gap(7)
-    found += scanner.feed(b"BBBB rest, and sk-ant-api03-" + b"C" * 20 + b" x\n", final=True)
-    shown = filled(b"key sk-ant-api03-AAA" + b"." * 7 + b"BBBB rest, and", joined(found))
+    found += scanner.feed(b'BBBB", "b": 1' + b" " * 400 + b"rest, and sk-ant-api03-" + b"C" * 20 + b" x\n", final=True)
+    shown = filled(b"key sk-ant-api03-AAA" + b"." * 7 + b'BBBB", "b": 1' + b" " * 400 + b"rest, and", joined(found))
     assert b"key *" == shown[:5]
     assert b"sk-ant" not in shown
-    assert b".......**** rest" in shown
+    assert b"......." + b"*" * 384 == shown[20 : 27 + 384]
+    assert shown.endswith(b" rest, and")
     assert {"undecided", "secret"} == {place.kind for place in found}
 
 
@@ -150,8 +151,9 @@ def test_an_open_value_goes_on_behind_a_gap() -> None:
     scanner = Scanner(RULES)
     found = scanner.feed(b'{"password": "abc')
     found += scanner.gap(10)
-    found += scanner.feed(b'def", "x": "y"}')
-    assert b'***", "x": "y"}' == filled(b'def", "x": "y"}', found, 27)
+    behind = b"d" * 1_000 + b'", "x": "y"}'
+    found += scanner.feed(behind)
+    assert b"*" * 1_000 + b'", "x": "y"}' == filled(behind, found, 27)
 
 
 def test_time_is_linear() -> None:

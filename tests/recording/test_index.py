@@ -94,7 +94,7 @@ def test_a_session_has_the_row_that_is_promised(index: Index, conversation: Conv
         "state": "closed",
         "bytes": {"request": 80, "response": 80},
         "messages": 4,
-        "completeness": {"verdict": "complete", "reasons": []},
+        "completeness": {"verdict": "complete", "reasons": [], "policy": []},
         "tie": None,
     } == row.to_json()
 
@@ -407,9 +407,9 @@ def test_a_newer_index_is_refused(tmp_path: Path) -> None:
     """An index of a later version is refused with both versions in the message, and is not touched."""
     path = tmp_path / "capd.db"
     with Index.open(path) as index:
-        index._connection.execute("UPDATE meta SET value = 3")
+        index._connection.execute("UPDATE meta SET value = 4")
     for readonly in (True, False):
-        with pytest.raises(NewerVersionError, match="format version 3; this capd reads versions up to 2"):
+        with pytest.raises(NewerVersionError, match="format version 4; this capd reads versions up to 3"):
             Index.open(path, readonly=readonly)
 
 

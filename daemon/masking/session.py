@@ -1,0 +1,424 @@
+"""One session's records on their way to the recording: judged, masked, in order.
+
+What lives here: which bytes wait for which message, what of a record is shown at which level. What must not: looking for
+secrets (enforcer/masking), other sessions, when anything is stored.
+
+Records leave in the order in which they came; one that cannot be judged yet holds those behind it. What was said last of an
+unfinished message waits for its end, which for a protocol that is not decoded means: for some bytes at most.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, cast
+from uuid import UUID
+
+from capd.daemon.masking.levels import Level, Levels
+from capd.daemon.masking.shown import Shown
+from capd.daemon.masking.side import Side
+from capd.daemon.masking.tally import Tally
+from capd.enforcer.masking.http import HttpMask
+from capd.enforcer.masking.place import filled
+from capd.enforcer.masking.postgresql import CREDENTIALS, PostgresqlMask
+from capd.enforcer.masking.rules import Rules
+from capd.recording.record import Direction, Kind, Record, Value, from_fields, pack, unpack_arrays
+
+KEPT_BYTES_MAX: Final = 1024 * 1024
+"""While something waits, bytes that nothing needs are let go when there are so many."""
+HELD_BYTES_MAX: Final = 20 * 1024 * 1024
+"""What may wait in a session: the longest statement that a decoder holds, and room. Beyond it bytes are judged as they come."""
+DIRECTIONS: Final = (0, 1)
+HTTP: Final = "http1"
+POSTGRESQL: Final = "postgresql"
+DECODED: Final = frozenset({HTTP, POSTGRESQL})
+AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
+QUIET_TYPES: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
+"""Their summary is of another message's bytes."""
+UNJUDGED: Final = "undecided"
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A record that waits.
+
+    Attributes:
+        record: as it came.
+        quiet: for messages: nothing in their bytes can be masked.
+        pieces: of a body: where its content is in the stream.
+    """
+
+    record: Record
+    quiet: bool = False
+    pieces: list[tuple[int, int]] | None = None
+
+
+_Saved = tuple[
+    Mapping[str, Value],
+    str | None,
+    int | None,
+    list[tuple[bytes, bool, list[tuple[int, int]] | None]],
+    list[Sequence[object]],
+    list[Sequence[object]],
+    tuple[bool, bool],
+    tuple[Mapping[str, list[int]], list[int]],
+]
+
+
+class MaskedSession:
+    """One session."""
+
+    def __init__(self, identity: UUID, rules: tuple[Rules, Rules], levels: Levels, shown: Shown) -> None:
+        """Begin with the rules for what is decoded and for what is not, and the levels."""
+        self.id = identity
+        self._rules, undecoded = rules
+        self._levels = levels
+        self._shown = shown
+        self.facts: dict[str, Value] = {}
+        self.protocol: str | None = None
+        self.level, self.certain = levels.of({}, None)
+        self.told: Level | None = None
+        self.queue: deque[Waiting] = deque()
+        self.sides = [Side(undecoded), Side(undecoded)]
+        self.wire = [Side(undecoded), Side(undecoded)]
+        self.http = [HttpMask(self._rules), HttpMask(self._rules)]
+        self.postgresql = PostgresqlMask(self._rules)
+        self.authenticated = False
+        self.blind = False
+        """Bytes were missing before it was known which protocol it is: it may be one that has columns."""
+        self.tally = Tally()
+        self.closed = False
+
+    # -- over the recorder's end
+
+    def save(self) -> list[object]:
+        """Give its state as plain values."""
+        queue = [[pack(waiting.record), waiting.quiet, waiting.pieces] for waiting in self.queue]
+        sides = [side.save() for side in (*self.sides, *self.wire)]
+        masks = [self.http[0].save(), self.http[1].save(), self.postgresql.save()]
+        told = None if self.told is None else int(self.told)
+        tally = [self.tally.masked, [int(level) for level in self.tally.levels]]
+        return [self.facts, self.protocol, told, queue, sides, masks, [self.authenticated, self.blind], tally]
+
+    def restore(self, saved: Sequence[object]) -> None:
+        """Take the state of one that was saved."""
+        facts, protocol, told, queue, sides, masks, seen, tally = cast("_Saved", tuple(saved))
+        self.facts, self.protocol = dict(facts), protocol
+        self.authenticated, self.blind = seen
+        self.told = None if told is None else Level(told)
+        for packed, quiet, pieces in queue:
+            record = from_fields(next(unpack_arrays(packed)))
+            self.queue.append(Waiting(record, quiet, None if pieces is None else [(at, size) for at, size in pieces]))
+        for side, state in zip((*self.sides, *self.wire), sides, strict=True):
+            side.restore(state)
+        for mask, state in zip(self.http, masks[:2], strict=True):
+            mask.restore(state)
+        self.postgresql.restore(masks[2])
+        masked, levels = tally
+        self.tally = Tally({kind: list(count) for kind, count in masked.items()}, [Level(level) for level in levels])
+        self._choose()
+
+    # -- records in ------------------------------------------------------------------------------------------------------------
+
+    def take(self, record: Record) -> None:
+        """Take the next record."""
+        waiting = Waiting(record)
+        self.queue.append(waiting)
+        kind = record.kind
+        if kind is Kind.OPEN:
+            self._learn(record.body)
+        elif kind is Kind.MARKER:
+            self._marker(record)
+        elif kind is Kind.CLOSE:
+            self._close()
+        if self.level is not Level.MASKED and self.certain:
+            return
+        if kind is Kind.DATA:
+            self._data(record)
+        elif kind is Kind.MESSAGE:
+            self._message(waiting)
+        elif kind is Kind.GAP:
+            self._gap(record)
+
+    def _learn(self, body: Mapping[str, Value]) -> None:
+        self.facts.update({name: body.get(name) for name in ("principal", "run_name", "labels", "target")})
+        self.blind = self.blind or bool(body.get("mid_stream"))
+        self._choose()
+
+    def _choose(self) -> None:
+        self.level, self.certain = self._levels.of(self.facts, self.protocol)
+
+    def _marker(self, record: Record) -> None:
+        body = record.body
+        name = body.get("name")
+        if name == "protocol":
+            protocol = body.get("protocol")
+            self.protocol = protocol if isinstance(protocol, str) else None
+            self._choose()
+            self.http = [HttpMask(self._rules), HttpMask(self._rules)]
+            self.postgresql = PostgresqlMask(self._rules)
+            self.authenticated = False
+            for side in self.sides:
+                side.raw = False
+        elif name == "skipped" and record.direction is not None:
+            end = body.get("end")
+            side = self.sides[record.direction]
+            if isinstance(end, int):
+                self._look(side, record.direction, min(end, side.end), final=False)
+                side.covered = max(side.covered, end)
+            side.raw = True
+        elif name in ("decoder", "resumed"):
+            for direction in DIRECTIONS if record.direction is None else (record.direction,):
+                self.sides[direction].raw = True
+
+    def _data(self, record: Record) -> None:
+        payload, position, direction = record.body.get("payload"), record.body.get("position"), record.direction
+        if direction is None or not isinstance(payload, bytes) or not isinstance(position, int) or not payload:
+            return
+        self._side(record).append(position, payload)
+
+    def _side(self, record: Record) -> Side:
+        sides = self.wire if record.body.get("layer") == "wire" else self.sides
+        return sides[record.direction or 0]
+
+    def _gap(self, record: Record) -> None:
+        length = record.body.get("length")
+        lost = length if isinstance(length, int) else 0
+        wire = record.body.get("layer") == "wire"
+        self.blind = self.blind or (not wire and self.protocol is None)
+        for direction in DIRECTIONS if record.direction is None else (record.direction,):
+            side = (self.wire if wire else self.sides)[direction]
+            if wire or self.protocol not in DECODED:
+                if not wire:
+                    self._look(side, direction, side.end, final=False)
+                side.lose(lost)
+                continue
+            if self.protocol == HTTP:
+                side.mask(self.http[direction].gap(lost))
+                side.judged = max(side.judged, min(self.http[direction].decided, side.end))
+            if self._hides_all(direction):
+                side.hide(side.end, UNJUDGED, "cut off")
+            side.lose(lost)
+
+    # -- judging ---------------------------------------------------------------------------------------------------------------
+
+    def _hides_all(self, direction: int) -> bool:
+        """Say whether bytes of the protocol that belong to no message must be masked: nobody can say what they are."""
+        if self.protocol != POSTGRESQL:
+            return self.blind and self.protocol not in DECODED and bool(self._rules.columns)
+        return not self.authenticated or (bool(self._rules.columns) and direction == Direction.RESPONSE)
+
+    def _look(self, side: Side, direction: int, end: int, *, final: bool) -> None:
+        """Judge bytes that belong to no message."""
+        if self._hides_all(direction):
+            side.hide(end, UNJUDGED, "not decoded")
+        else:
+            side.scan(end, final=final)
+
+    def _message(self, waiting: Waiting) -> None:
+        record = waiting.record
+        body, direction = record.body, record.direction
+        kind, start, end = body.get("type"), body.get("start"), body.get("end")
+        if direction is None or not isinstance(kind, str) or not isinstance(start, int) or not isinstance(end, int):
+            return
+        side = self.sides[direction]
+        fields = body.get("fields")
+        fields = fields if isinstance(fields, Mapping) else {}
+        if self.protocol == POSTGRESQL and kind in AUTHENTICATED:
+            self.authenticated = True
+        begun = side.judged > start
+        parts = side.parts(max(start, side.judged), end)
+        whole = not begun and len(parts) <= 1 and sum(len(raw) for _, raw in parts) == end - start
+        if not begun:
+            side.stop_scanning()
+        side.covered, side.raw = max(side.covered, end), False
+        if self.protocol == HTTP:
+            self._http(direction, waiting, parts, end, begun=begun, whole=whole)
+            return
+        if self.protocol != POSTGRESQL:
+            side.scan(end, final=True)
+            return
+        watched = self.postgresql.watchful or kind in CREDENTIALS or kind in ("SASLInitialResponse", "StartupMessage")
+        if whole and not watched and not (parts and self._rules.may_hold(parts[0][1])):
+            waiting.quiet = kind not in QUIET_TYPES
+        else:
+            if begun:
+                side.scan(end, final=True)
+            for position, raw in parts or [(end, b"")]:
+                side.mask(self.postgresql.message(kind, fields, raw, position, whole=whole))
+        side.judged = max(side.judged, end)
+
+    def _http(
+        self, direction: int, waiting: Waiting, parts: list[tuple[int, bytes]], end: int, *, begun: bool, whole: bool
+    ) -> None:
+        side, body = self.sides[direction], waiting.record.body
+        kind, fields = str(body.get("type")), body.get("fields")
+        fields = fields if isinstance(fields, Mapping) else {}
+        mask = self.http[direction]
+        waiting.quiet = whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
+        if begun and kind != "body":
+            side.scan(end, final=True)
+            parts = []
+        pieces: list[tuple[int, int]] = []
+        for position, raw in parts or [(end, b"")]:
+            side.mask(mask.message(kind, fields, raw, position, whole=whole))
+            pieces += mask.pieces if kind == "body" else []
+        if kind == "body":
+            waiting.pieces = pieces
+        else:
+            side.judged = max(side.judged, end)
+
+    def settle(self) -> None:
+        """Nothing more comes for now: judge what does not need what comes later."""
+        if self.level is not Level.MASKED and self.certain:
+            return
+        for direction in DIRECTIONS:
+            side = self.sides[direction]
+            if self.protocol == HTTP:
+                mask = self.http[direction]
+                side.mask(mask.judge())
+                side.judged = max(side.judged, min(mask.decided, side.covered))
+                if side.judged >= side.covered and side.waiting and not side.raw:
+                    tail = side.parts(side.covered, side.end)
+                    if len(tail) == 1 and mask.harmless(tail[0][1]):
+                        side.judged = side.end
+            if side.waiting and side.judged >= side.covered and (self.protocol not in DECODED or side.raw):
+                self._look(side, direction, side.end, final=False)
+            if side.waiting > HELD_BYTES_MAX:
+                self._force(side, direction)
+        for side in self.wire:
+            side.scan(side.end, final=False)
+
+    def _force(self, side: Side, direction: int) -> None:
+        """Too much waits: from here on bytes are judged as they come."""
+        if self.protocol == HTTP:
+            side.mask(self.http[direction].cut())
+            side.judged = max(side.judged, side.covered)
+        side.raw = True
+        self._look(side, direction, side.end, final=False)
+
+    def _close(self) -> None:
+        for direction in DIRECTIONS:
+            side = self.sides[direction]
+            if self.protocol == HTTP:
+                side.mask(self.http[direction].end())
+                side.judged = max(side.judged, min(side.covered, side.end))
+            self._look(side, direction, side.end, final=True)
+        for side in self.wire:
+            side.scan(side.end, final=True)
+        self.certain = self.closed = True
+
+    def cut(self) -> None:
+        """The recorder ends: let go of everything, masked where it may be the beginning of something."""
+        self.settle()
+        for direction in DIRECTIONS:
+            side = self.sides[direction]
+            if side.waiting:
+                if self.protocol == HTTP:
+                    side.mask(self.http[direction].cut())
+                    side.judged = max(side.judged, min(side.covered, side.end))
+                self._look(side, direction, side.end, final=False)
+                side.cut()
+                side.raw = True
+        for side in self.wire:
+            side.cut()
+
+    # -- records out -----------------------------------------------------------------------------------------------------------
+
+    def release(self, *, all_of_them: bool = False) -> Iterator[Record]:
+        """Give what can be stored now, in order; `all_of_them` though the level may not be known for certain."""
+        queue = self.queue
+        while queue:
+            waiting = queue[0]
+            kind = waiting.record.kind
+            held = kind in (Kind.DATA, Kind.MESSAGE, Kind.GAP, Kind.MARKER) and not (self.certain or all_of_them)
+            if held or not self._ready(waiting.record):
+                break
+            queue.popleft()
+            yield from self._out(waiting)
+        if self.level is Level.MASKED or not self.certain:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Let go of bytes that no record needs any more."""
+        for sides in (self.sides, self.wire):
+            for direction, side in enumerate(sides):
+                if not self.queue:
+                    side.forget(side.judged)
+                elif side.kept > KEPT_BYTES_MAX:
+                    needed = (_begin(waiting.record) for waiting in self.queue if waiting.record.direction == direction)
+                    side.forget(min(needed, default=side.judged))
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are kept of what came."""
+        return sum(side.kept for side in (*self.sides, *self.wire))
+
+    def _ready(self, record: Record) -> bool:
+        if self.level is not Level.MASKED or record.direction is None:
+            return True
+        if record.kind is Kind.DATA:
+            payload, position = record.body.get("payload"), record.body.get("position")
+            size = len(payload) if isinstance(payload, bytes) else 0
+            return not size or not isinstance(position, int) or position + size <= self._side(record).judged
+        end = record.body.get("end") if record.kind is Kind.MESSAGE else None
+        return not isinstance(end, int) or end <= self.sides[record.direction].judged or not self._known(record)
+
+    def _known(self, record: Record) -> bool:
+        """Say whether the bytes of a message came at all."""
+        end = record.body.get("end")
+        return isinstance(end, int) and end <= self.sides[record.direction or 0].end
+
+    def _out(self, waiting: Waiting) -> Iterator[Record]:
+        record = waiting.record
+        if record.kind is Kind.OPEN:
+            yield self._shown.opened(record) if self.level is not Level.FULL else record
+            if self.level is not self.told and (self.told is not None or self.level is not Level.MASKED):
+                yield self._shown.level(record, self.level)
+            self.told = self.level
+            self.tally.level(self.level)
+        elif record.kind is Kind.CLOSE:
+            yield self.tally.closed(record)
+        elif self.level is Level.FULL:
+            yield record
+        elif self.level is Level.OFF:
+            return
+        elif self.level is Level.METADATA:
+            yield self._shown.metadata(record)
+        elif record.kind is Kind.DATA:
+            yield from self._masked_data(record)
+        elif record.kind is Kind.MESSAGE:
+            yield record if waiting.quiet else self._masked_message(waiting)
+        else:
+            yield self._shown.anything(record)
+
+    def _masked_data(self, record: Record) -> Iterator[Record]:
+        payload, position = record.body.get("payload"), record.body.get("position")
+        if not isinstance(payload, bytes) or not isinstance(position, int):
+            yield record
+            return
+        places = self._side(record).overlapping(position, position + len(payload))
+        if not places:
+            yield record
+            return
+        body = {**record.body, "payload": filled(payload, places, position)}
+        yield Record(Kind.DATA, record.session, record.time_ns, record.direction, body)
+        layer = record.body.get("layer") or "application"
+        for told in self.tally.told(places, str(layer)):
+            yield Record(Kind.MASKED, record.session, record.time_ns, record.direction, told)
+
+    def _masked_message(self, waiting: Waiting) -> Record:
+        record = waiting.record
+        side = self.sides[record.direction or 0]
+        if waiting.pieces is not None:
+            return self._shown.body(record, side, waiting.pieces)
+        start, end = record.body.get("start"), record.body.get("end")
+        touched = isinstance(start, int) and isinstance(end, int) and bool(side.overlapping(start, end))
+        return self._shown.message(record, self.postgresql if self.protocol == POSTGRESQL else None, touched=touched)
+
+
+def _begin(record: Record) -> int:
+    """Give where the bytes of a record begin."""
+    begin = record.body.get("position" if record.kind is Kind.DATA else "start")
+    return begin if isinstance(begin, int) and record.kind in (Kind.DATA, Kind.MESSAGE) else 1 << 62

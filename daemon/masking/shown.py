@@ -1,0 +1,121 @@
+"""What of a record's values is stored: masked, or reduced to what is no content.
+
+What lives here: which keys of which record hold what an agent or its peer said. What must not: payload, positions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from capd.daemon.masking.levels import Level
+from capd.daemon.masking.side import Side
+from capd.enforcer.masking.place import filled
+from capd.enforcer.masking.postgresql import PostgresqlMask
+from capd.enforcer.masking.values import Values
+from capd.recording.record import Kind, Record, Value
+
+METADATA_FIELDS: Final = frozenset(
+    {
+        "method", "version", "status", "framing", "length", "interim", "bytes", "body_bytes", "severity", "code", "tag",
+        "first_row", "format", "protocol", "mechanism", "accepted", "total", "offset", "rows_max", "result_format",
+    }
+)  # fmt: skip
+"""Fields of messages that say how much and of what sort, but not what."""
+PLAIN_MARKERS: Final = frozenset({"protocol", "tls", "skipped", "resumed", "settled", "fork", "exit", "late", "recording"})
+"""Markers that hold nothing an agent could have written."""
+
+
+class Shown:
+    """Gives records as they are stored."""
+
+    def __init__(self, values: Values) -> None:
+        self._values = values
+
+    def opened(self, record: Record) -> Record:
+        """Give an OPEN: arguments of a process, labels and names may hold a secret."""
+        body = {name: self._values.value(value) for name, value in record.body.items()}
+        process = record.body.get("process")
+        if isinstance(process, Mapping):
+            body["process"] = self._process(process)
+        return _with(record, body)
+
+    def level(self, record: Record, level: Level) -> Record:
+        """Give the marker that says which level is in force from here on."""
+        return Record(Kind.MARKER, record.session, record.time_ns, None, {"name": "recording", "level": level.word})
+
+    def anything(self, record: Record, level: Level = Level.MASKED) -> Record:
+        """Give a marker or a gap, of a session, a run or the host."""
+        body = record.body
+        if level is Level.FULL or record.kind is not Kind.MARKER or body.get("name") in PLAIN_MARKERS:
+            return record
+        shown = self._process(body)
+        if level in (Level.METADATA, Level.OFF):
+            for name in ("argv", "command"):
+                arguments = shown.get(name)
+                if isinstance(arguments, Sequence) and not isinstance(arguments, str):
+                    shown[name] = list(arguments[:1])
+        return _with(record, shown)
+
+    def _process(self, facts: Mapping[str, Value]) -> dict[str, Value]:
+        shown: dict[str, Value] = {}
+        for name, value in facts.items():
+            if name in ("argv", "command") and isinstance(value, Sequence) and not isinstance(value, str | bytes):
+                shown[name] = self._values.arguments(value)
+            else:
+                shown[name] = self._values.member(name, value)
+        return shown
+
+    def metadata(self, record: Record) -> Record:
+        """Give a record without anything that was said: sizes, types, times."""
+        body = record.body
+        if record.kind is Kind.DATA:
+            payload = body.get("payload")
+            size = len(payload) if isinstance(payload, bytes) else 0
+            kept = {name: value for name, value in body.items() if name != "payload"}
+            return _with(record, {**kept, "payload": b"", "length": size})
+        if record.kind is not Kind.MESSAGE:
+            return self.anything(record, Level.METADATA)
+        fields = body.get("fields")
+        fields = fields if isinstance(fields, Mapping) else {}
+        kept = {name: value for name, value in fields.items() if name in METADATA_FIELDS}
+        rows = fields.get("rows")
+        if isinstance(rows, Sequence):
+            kept["count"] = len(rows)
+        words = [str(kept[name]) for name in ("method", "status", "code", "tag", "count") if kept.get(name) is not None]
+        return _with(record, {**body, "summary": " ".join(words), "fields": kept, "text": ""})
+
+    def body(self, record: Record, side: Side, pieces: Sequence[tuple[int, int]]) -> Record:
+        """Give a part of a body: its text is made anew of what is masked."""
+        text = record.body.get("text")
+        if not isinstance(text, str) or not text or not any(side.overlapping(at, at + size) for at, size in pieces):
+            return record
+        content = b"".join(
+            filled(data, side.overlapping(position, position + len(data)), position)
+            for at, size in pieces
+            for position, data in side.parts(at, at + size)
+        )
+        return _with(record, {**record.body, "text": content.decode("utf-8", "ignore")[: len(text)]})
+
+    def message(self, record: Record, postgresql: PostgresqlMask | None, *, touched: bool) -> Record:
+        """Give any other message with its texts masked."""
+        values, body = self._values, record.body
+        fields = body.get("fields")
+        fields = fields if isinstance(fields, Mapping) else {}
+        shown: dict[str, Value] = dict(body)
+        summary, text = body.get("summary"), body.get("text")
+        if postgresql is not None and body.get("type") == "rows":
+            shown["fields"] = postgresql.shown(fields, values)
+            return _with(record, shown)
+        shown["fields"] = values.value(fields)
+        shown["summary"] = values.value(summary)
+        if isinstance(text, str):
+            shown["text"] = values.text(text)
+        if postgresql is not None and touched and body.get("type") in ("ErrorResponse", "NoticeResponse"):
+            shown["fields"] = postgresql.report(shown["fields"])
+            shown["summary"] = postgresql.report(shown["summary"])
+        return _with(record, shown)
+
+
+def _with(record: Record, body: Mapping[str, Value]) -> Record:
+    return Record(record.kind, record.session, record.time_ns, record.direction, body)

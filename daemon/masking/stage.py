@@ -1,0 +1,132 @@
+"""All records on their way to the recording: the one place that they pass before anything is written or indexed.
+
+What lives here: which session a record belongs to, what waits in all of them together, what is remembered over the
+recorder's own end. What must not: files, the rules themselves.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Final, cast
+from uuid import UUID
+
+import msgpack
+
+from capd.daemon.masking.levels import Level, Levels
+from capd.daemon.masking.session import MaskedSession
+from capd.daemon.masking.shown import Shown
+from capd.enforcer.masking.rules import Rules
+from capd.enforcer.masking.values import Values
+from capd.recording.record import Kind, Record
+
+RUNS_MAX: Final = 4_096
+"""Runs of which it is remembered how much of them is recorded."""
+HELD_BYTES_MAX: Final = 64 * 1024 * 1024
+"""What may wait in all sessions together; beyond it those with the most are judged as if the stream ended."""
+
+
+class Stage:
+    """Takes records as the assembler gives them; gives them as they are stored."""
+
+    def __init__(self, rules: Rules, levels: Levels) -> None:
+        self._rules = rules
+        self._undecoded = rules.undecoded
+        self._levels = levels
+        self._shown = Shown(Values(rules))
+        self._sessions: dict[UUID, MaskedSession] = {}
+        self._runs: OrderedDict[UUID, Level] = OrderedDict()
+        self._waiting: dict[UUID, MaskedSession] = {}
+        """Sessions of which something waits."""
+        nothing_hidden = levels.default is Level.FULL or (levels.default is Level.MASKED and not rules)
+        self._idle = nothing_hidden and not levels.scopes
+
+    def take(self, records: Sequence[Record]) -> list[Record]:
+        """Take records of any sessions and runs, in their order; give those that can be stored now."""
+        if self._idle:
+            return list(records)
+        out: list[Record] = []
+        touched: dict[UUID, MaskedSession] = {}
+        for identity, together in groupby(records, attrgetter("session")):
+            session = self._sessions.get(identity)
+            for record in together:
+                if session is None:
+                    if record.kind is not Kind.OPEN:
+                        out.append(self._other(record))
+                        continue
+                    session = self._sessions[identity] = self._begin(identity)
+                session.take(record)
+            if session is not None:
+                touched[identity] = session
+        for identity, session in touched.items():
+            session.settle()
+            out += session.release()
+            if session.queue:
+                self._waiting[identity] = session
+            else:
+                self._waiting.pop(identity, None)
+            if session.closed:
+                del self._sessions[identity]
+        if self._waiting:
+            self._bound(out)
+        return out
+
+    def _begin(self, identity: UUID) -> MaskedSession:
+        return MaskedSession(identity, (self._rules, self._undecoded), self._levels, self._shown)
+
+    def cut(self) -> list[Record]:
+        """The recorder ends in order: give everything that waits."""
+        out: list[Record] = []
+        for session in self._waiting.values():
+            session.cut()
+            out += session.release(all_of_them=True)
+        self._waiting.clear()
+        return out
+
+    def held(self, identity: UUID) -> list[Record]:
+        """Give what waits of a session, as it came: whoever rebuilds its decoder needs it."""
+        session = self._sessions.get(identity)
+        return [] if session is None else [waiting.record for waiting in session.queue]
+
+    def save(self) -> bytes:
+        """Give everything that has to be remembered over the recorder's end. It holds what was said, unmasked."""
+        sessions = [(identity.bytes, session.save()) for identity, session in self._sessions.items()]
+        runs = [(run.bytes, int(level)) for run, level in self._runs.items()]
+        return cast("bytes", msgpack.packb((sessions, runs), unicode_errors="surrogateescape"))
+
+    def restore(self, saved: bytes) -> bool:
+        """Take what was saved. False: it is nothing of this version, or of other rules, and nothing of it was taken."""
+        try:
+            sessions, runs = msgpack.unpackb(saved, strict_map_key=False, unicode_errors="surrogateescape")
+            for identity, state in sessions:
+                session = self._begin(UUID(bytes=identity))
+                session.restore(state)
+                self._sessions[session.id] = session
+                if session.queue:
+                    self._waiting[session.id] = session
+            self._runs.update((UUID(bytes=run), Level(level)) for run, level in runs)
+        except (ValueError, TypeError, LookupError, msgpack.UnpackException):
+            self._sessions, self._waiting = {}, {}
+            return False
+        return True
+
+    def _other(self, record: Record) -> Record:
+        """Give what is of no session: about a run, the host, or a session of which nothing else is known."""
+        level = self._runs.get(record.session, Level.MASKED)
+        if record.kind is Kind.MARKER and record.body.get("name") == "run":
+            level = self._runs[record.session] = self._levels.of(record.body, "")[0]
+            if len(self._runs) > RUNS_MAX:
+                self._runs.popitem(last=False)
+        return self._shown.anything(record, level)
+
+    def _bound(self, out: list[Record]) -> None:
+        """Let nothing wait any more where too much does."""
+        total = sum(session.held_bytes for session in self._waiting.values())
+        while total > HELD_BYTES_MAX:
+            identity = max(self._waiting, key=lambda identity: self._waiting[identity].held_bytes)
+            session = self._waiting.pop(identity)
+            total -= session.held_bytes
+            session.cut()
+            out += session.release(all_of_them=True)

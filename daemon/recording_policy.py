@@ -1,0 +1,130 @@
+"""`[recording]` and `[masking]`: how much is recorded of whom, and what is hidden in it.
+
+What lives here: the pydantic model of the two sections, and the rules and levels that follow from it. What must not: any rule.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from capd.daemon.masking.levels import Level, Levels, Scope
+from capd.enforcer.masking.identifiers import DEFAULT, NAMES
+from capd.enforcer.masking.json_path import JsonPath
+from capd.enforcer.masking.patterns import check
+from capd.enforcer.masking.rules import Choice, Rules
+
+LevelWord = Literal["full", "masked", "metadata", "off"]
+NAME_CHARS_MAX: Final = 64
+"""A name of more characters would not fit into what is waited for at the end of what has arrived."""
+RULES_MAX: Final = 256
+
+
+def _printable(name: str) -> str:
+    if not name.isascii() or not name.isprintable() or name != name.strip():
+        raise ValueError("must be printable ASCII without blanks around it")
+    return name
+
+
+def _identifier(name: str) -> str:
+    if name not in NAMES:
+        raise ValueError(f"there is no identifier {name!r}; there are {', '.join(NAMES)}")
+    return name
+
+
+def _path(text: str) -> str:
+    JsonPath.parse(text)
+    return text
+
+
+def _pattern(text: str) -> str:
+    check(text)
+    return text
+
+
+Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX), AfterValidator(_printable)]
+Names = Annotated[tuple[Name, ...], Field(max_length=RULES_MAX)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+
+class PatternSection(_Section):
+    """`[[masking.pattern]]`: a secret of your own, by its form."""
+
+    name: Name = Field(description="what masked places are called")
+    pattern: Annotated[str, AfterValidator(_pattern)] = Field(description="regular expression with limits")
+
+
+class MaskingSection(_Section):
+    """`[masking]`: what is hidden at the level `masked`."""
+
+    builtin: bool = Field(default=True, description="the rules that come with capd: credentials, cookies, known secret formats")
+    headers: Names = Field(default=(), description="further HTTP header fields")
+    cookies: Names = Field(default=(), description="only these cookies; none: all")
+    keys: Names = Field(default=(), description="further parameters, form fields and JSON members, at any depth")
+    json_paths: Annotated[tuple[Annotated[str, AfterValidator(_path)], ...], Field(max_length=RULES_MAX)] = Field(
+        default=(), description="places in JSON bodies"
+    )
+    columns: Names = Field(default=(), description="columns of SQL results, by name")
+    identifiers: tuple[Annotated[str, AfterValidator(_identifier)], ...] = Field(
+        default=DEFAULT, description="numbers with a checksum"
+    )
+    unreadable: Literal["mask", "keep"] = Field(default="mask", description="bodies in a coding that capd cannot unpack")
+    pattern: Annotated[tuple[PatternSection, ...], Field(max_length=RULES_MAX)] = Field(
+        default=(), description="secrets of your own, by their form"
+    )
+
+    def rules(self) -> Rules:
+        """Give the rules, ready to be used."""
+        return Rules(
+            Choice(
+                builtin=self.builtin,
+                headers=self.headers,
+                cookies=self.cookies,
+                keys=self.keys,
+                json_paths=self.json_paths,
+                columns=self.columns,
+                identifiers=self.identifiers,
+                patterns={section.name: section.pattern for section in self.pattern},
+                unreadable=self.unreadable == "mask",
+            )
+        )
+
+
+class ScopeSection(_Section):
+    """`[[recording.scope]]`: sessions with a level of their own. The first scope of which all conditions hold decides."""
+
+    level: LevelWord = Field(description="theirs")
+    principal: str | None = Field(default=None, description="pattern for the principal's name")
+    run: str | None = Field(default=None, description="pattern for the run's name")
+    labels: dict[str, str] = Field(default_factory=dict, description="patterns for labels")
+    host: str | None = Field(default=None, description="pattern for the target's address or name")
+    port: int | None = Field(default=None, ge=1, le=65_535, description="the target's port")
+    protocol: str | None = Field(default=None, description="as `capd sessions` calls it")
+
+    @model_validator(mode="after")
+    def _has_a_condition(self) -> Self:
+        if not self.labels and all(getattr(self, name) is None for name in ("principal", "run", "host", "port", "protocol")):
+            raise ValueError("a scope needs a condition; the level for everything else is recording.level")
+        return self
+
+    def scope(self) -> Scope:
+        """Give it as it is matched."""
+        conditions = self.model_dump(exclude={"level"})
+        return Scope(level=Level[self.level.upper()], **conditions)
+
+
+class RecordingSection(_Section):
+    """`[recording]`: how much is recorded."""
+
+    level: LevelWord = Field(default="masked", description="full, masked, metadata or off, where no scope says otherwise")
+    scope: Annotated[tuple[ScopeSection, ...], Field(max_length=RULES_MAX)] = Field(
+        default=(), description="levels of some sessions"
+    )
+
+    def levels(self) -> Levels:
+        """Give the levels, ready to be asked."""
+        return Levels(default=Level[self.level.upper()], scopes=[section.scope() for section in self.scope])
