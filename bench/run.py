@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import calls, evidence, recorder, throughput
+from bench import calls, evidence, recorder, secrecy, throughput
 from bench.instance import built, started
 
 TIERS = ("modern", "classic")
@@ -128,6 +128,12 @@ def kept(setting: Setting) -> Figures:
     return dict(evidence.measured(setting.folder, evidence.Sizes()))
 
 
+def proof(_setting: Setting) -> Figures:
+    """Print what sealing, verifying and encrypting take."""
+    print("\nproof and secrecy, per second of CPU")
+    return secrecy.measure()
+
+
 PARTS: dict[str, Callable[[Setting], Figures]] = {
     "sustained": sustained,
     "tls": tls,
@@ -135,6 +141,7 @@ PARTS: dict[str, Callable[[Setting], Figures]] = {
     "recorder": recording,
     "memory": memory,
     "evidence": kept,
+    "secrecy": proof,
 }
 
 

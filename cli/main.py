@@ -26,6 +26,7 @@ VERBS: Final = {
     "search": "Find what was said.",
     "replay": "Show what was said in a session.",
     "verify": "Check that the record is whole.",
+    "keys": "List the keys that sign what this host records.",
     "daemon": "Capture from the kernel (the role that is root).",
     "recorder": "Turn what was captured into the record (the role without rights).",
     "catalogue": "Bring the bucket's catalogue up to date (an errand that ends).",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.recording.durable import DIRECTORY_MODE, open_regular, replace_content
-from capd.recording.errors import HostKeyError, on_disk
+from capd.recording.errors import HostKeyError, NotReadableError, on_disk
 from capd.recording.segment.trailer import KEY_ID_BYTES
 
 if TYPE_CHECKING:
@@ -197,6 +197,58 @@ def ensure(directory: Path, *, group: int | None = None) -> HostKey:
         with on_disk("give the host's key to the recorder's group", path):
             os.chown(path, -1, group)
     return HostKey.load(directory)
+
+
+def rotate(directory: Path, host: UUID) -> bytes:
+    """Make the key that follows this host's present one, and give its id. Old public keys stay: old segments need them.
+
+    Raises:
+        HostKeyError: there is no usable key to sign the new one with.
+        StateDirectoryError: it cannot be read or written.
+    """
+    with on_disk("read the host's key", directory / PRIVATE_FILE):
+        group = (directory / PRIVATE_FILE).stat().st_gid
+    following = HostKey.new(host, HostKey.load(directory))
+    following.save(directory, group=group)
+    return following.key_id
+
+
+def present(directory: Path) -> bytes | None:
+    """Give the id of the key that signs now; None to who may not see it.
+
+    Raises:
+        HostKeyError: there is none.
+        StateDirectoryError: it cannot be read.
+    """
+    try:
+        return HostKey.load(directory).key_id
+    except NotReadableError:
+        return None
+
+
+def public_keys(directory: Path) -> list[PublicKey]:
+    """Give the public keys in a directory.
+
+    Raises:
+        HostKeyError: a file is none.
+        StateDirectoryError: one cannot be read.
+    """
+    with on_disk("read", directory):
+        paths = sorted(path for path in directory.iterdir() if path.suffix == PUBLIC_SUFFIX)
+    return [read_public(path) for path in paths]
+
+
+def succession(keys: Iterable[PublicKey]) -> list[PublicKey]:
+    """Put keys in the order in which they followed each other, as they say themselves."""
+    waiting = {key.id: key for key in keys}
+    ordered: list[PublicKey] = []
+    done: set[bytes] = set()
+    while waiting:
+        ready = [key for key in waiting.values() if key.predecessor in done or key.predecessor not in waiting]
+        for key in ready or list(waiting.values()):
+            ordered.append(waiting.pop(key.id))
+            done.add(key.id)
+    return ordered
 
 
 def trusted(keys: Iterable[PublicKey], host: UUID, roots: Iterable[bytes]) -> dict[bytes, PublicKey]:

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from capd.cli import replay, runs, search, sessions, show, verify
+from capd.cli import keys, replay, runs, search, sessions, show, verify
 from tests.cli.recorded import Recording, run_records
 from tests.cli.spoken import over_http, over_postgresql
 
@@ -20,6 +20,7 @@ VERBS: dict[str, click.Command] = {
     "search": search.command,
     "replay": replay.command,
     "verify": verify.command,
+    "keys": keys.command,
 }
 Capd = Callable[..., Result]
 

@@ -33,6 +33,8 @@ PRINTED: list[tuple[list[str], Callable[[str], Any], list[str]]] = [
     (["search", "customers", "--json"], lambda text: json.loads(text)[0], ["hit"]),
     (["replay", SESSION, "--format", "json"], lambda text: json.loads(text.splitlines()[0]), ["record"]),
     (["verify", "--json"], json.loads, ["verification"]),
+    (["verify", "--json"], lambda text: json.loads(text)["hosts"][0], ["verified host"]),
+    (["keys", "--json"], lambda text: json.loads(text)[0], ["key"]),
     (["verify", "--json"], lambda text: json.loads(text)["segments"][0], ["segment"]),
 ]
 

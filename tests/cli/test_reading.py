@@ -17,7 +17,7 @@ from capd.daemon.errors import ConfigurationError
 from capd.recording.errors import ExitStatus, IndexUnusableError, NothingRecordedError, NotTextError, UnknownSessionError
 from capd.recording.record import Kind, Record, Value
 from tests.cli.conftest import VERBS, Capd
-from tests.cli.recorded import REQUEST, RUN, START_NS, Conversation, Recording, run_records
+from tests.cli.recorded import HOST, REQUEST, RUN, START_NS, Conversation, Recording, run_records
 from tests.cli.spoken import over_http, over_postgresql
 
 ROOT = Path(__file__).parents[2]
@@ -271,3 +271,17 @@ def test_help_has_an_example(verb: str) -> None:
     examples = [line.strip() for line in text.partition("Examples:")[2].splitlines() if line.strip()]
     assert examples
     assert [] == [example for example in examples if not example.startswith(f"capd {verb}")]
+
+
+def test_a_key_is_rotated_and_verify_follows(capd: Capd, recorded: Recording) -> None:
+    """`keys` lists the keys in their order; a rotated one is signed by the one before, and the recording stays whole."""
+    (recorded.state_dir / "host").write_text(f"{HOST}\n")
+    (first,) = json.loads(capd("keys", "--json").stdout)
+    assert [True, None] == [first["present"], first["follows"]]
+    assert "restart the recorder" in capd("keys", "--rotate").stderr
+    listed = json.loads(capd("keys", "--json").stdout)
+    assert [(first["key"], False, None), (listed[1]["key"], True, first["key"])] == [
+        (key["key"], key["present"], key["follows"]) for key in listed
+    ]
+    assert [0, 0] == [capd("verify", *more).return_value for more in ([], ["--key", first["file"]])]
+    assert 1 == capd("verify", "--key", listed[1]["file"]).return_value

@@ -19,7 +19,7 @@ from capd.recording.evidence.seals import Fault
 from capd.recording.evidence.shelf import DirectoryShelf
 from capd.recording.heads import GROWING_NS, IDLE_NS, Head, HeadLog, MalformedHeadError, head_name
 from capd.recording.journal import Position
-from capd.recording.keys import HostKey, PublicKey, ensure, read_public
+from capd.recording.keys import HostKey, PublicKey, ensure, present, public_keys, read_public, rotate, succession
 from capd.recording.record import Record
 from capd.recording.segment import Sealing, SegmentReader, SegmentWriter, recover
 from capd.recording.segment.layout import FILE_HEADER, open_path, sealed_path
@@ -75,8 +75,8 @@ class Host:
 
     def rotate(self) -> None:
         """Take a new key, signed by the one before."""
-        self.key = HostKey.new(HOST, self.key)
-        self.key.save(self.directory / "keys")
+        rotate(self.directory / "keys", HOST)
+        self.key = HostKey.load(self.directory / "keys")
 
 
 @pytest.fixture
@@ -310,6 +310,11 @@ def test_a_rotated_key_is_trusted_through_the_old_one(host: Host) -> None:
         host.say_head()
     report = verify(host.directory, pins=pins)
     assert ([], 3, pins[HOST].key) == (damage(report), len(report.keys), report.root.raw if report.root else None)
+    listed = succession(reversed(public_keys(host.directory / "keys")))
+    assert ([b"", *(key.id for key in listed[:2])], present(host.directory / "keys")) == (
+        [key.predecessor for key in listed],
+        listed[2].id,
+    )
     assert [] == damage(verify(host.directory))
     path = host.directory / "keys" / f"{host.key.key_id.hex()}.pub"
     path.write_bytes(replace(host.key.public, signature=bytes(64)).to_text())
