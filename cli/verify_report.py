@@ -184,6 +184,7 @@ def _host(host: HostReport) -> dict[str, Json]:
         "first": host.segments[0].sequence if host.segments else None,
         "last": host.segments[-1].sequence if host.segments else None,
         "missing": [{"first": first, "last": last} for first, last in host.missing],
+        "expired": [{"first": first, "last": last} for first, last in host.expired],
         "unsigned": host.unsigned,
         "key": None if host.root is None else host.root.id.hex(),
         "keys": [key.hex() for key in host.keys],

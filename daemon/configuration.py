@@ -197,6 +197,17 @@ class LocalSection(_Section):
     )
 
 
+class RetentionRule(_Section):
+    """`[[retention]]`: one class. The first that fits a session decides; a session that none fits is kept for ever."""
+
+    name: str = Field(min_length=1, max_length=64, description="what records of deletion call it")
+    principal: str | None = Field(default=None, description="pattern for whom it acted: a name, or a user's number")
+    target: str | None = Field(default=None, description="pattern for the peer: `HOST` or `HOST:PORT`, by name or address")
+    label: str | None = Field(default=None, description="pattern for a label of the run: `KEY=VALUE`")
+    hot_days: int | None = Field(default=None, ge=0, description="on this host and in the bucket; else `local.days`")
+    archive_days: int | None = Field(default=None, ge=0, description="then in the bucket only; none: for ever")
+
+
 class SelectionSection(_Section):
     """`[selection]`: what is recorded besides `capd run`."""
 
@@ -231,6 +242,7 @@ class Configuration(_Section):
     local: LocalSection = LocalSection()
     recording: RecordingSection = RecordingSection()
     masking: MaskingSection = MaskingSection()
+    retention: tuple[RetentionRule, ...] = Field(default=(), description="how long recordings are kept; none: for ever")
 
     @model_validator(mode="after")
     def _directories_apart(self) -> Self:

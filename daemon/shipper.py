@@ -17,6 +17,7 @@ import signal
 import threading
 import time
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Final
 from uuid import UUID
 
@@ -25,8 +26,10 @@ from capd.daemon.companions import Companions
 from capd.daemon.configuration import Configuration
 from capd.daemon.confinement import INTERNET, confine
 from capd.daemon.errors import SandboxError
+from capd.daemon.expiry import Expiry
 from capd.daemon.landlock import KEEP_FILES, KEEP_TREE, REMOVE, restrict
 from capd.daemon.lock import InstanceLock
+from capd.daemon.retention import DAY_NS, Rule
 from capd.daemon.shipper_local import Limits, Memory
 from capd.daemon.shipper_pace import Backoff, DiskTrend, Throttle
 from capd.daemon.shipper_status import describe
@@ -36,6 +39,9 @@ from capd.recording.bucket import Bucket, Kind, Options
 from capd.recording.bucket.errors import BucketError
 from capd.recording.bucket.signed import ObjectLock
 from capd.recording.durable import replace_content
+from capd.recording.errors import CapdError
+from capd.recording.index import Index
+from capd.recording.keys import HostKey
 
 POLL_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = 1.0
@@ -43,7 +49,8 @@ LOCK_SECONDS: Final = 3600.0
 """How often the bucket is asked for its object lock."""
 STOP_SECONDS_MAX: Final = 5.0
 """How long a request under way is waited for at the end; what it created is found by the next shipper."""
-DAY_NS: Final = 86_400 * 1_000_000_000
+EXPIRY_SECONDS: Final = 3600.0
+"""How often it is looked for what is over, and for holds."""
 
 
 class Shipper:
@@ -69,9 +76,22 @@ class Shipper:
             memory=self._memory,
             companions=companions,
             limits=limits(configuration),
+            hot_ns=self._hot_ns,
             throttle=Throttle(settings.bytes_per_second),
             pause=self._pause,
         )
+        self._rules = rules(configuration)
+        self._expiry = Expiry(
+            bucket=bucket,
+            host=host,
+            rules=self._rules,
+            index=configuration.index_file,
+            segments=configuration.segments_dir,
+            signer=lambda: HostKey.load(keys),
+            pause=lambda: self._pause(0),
+        )
+        self._expired_at: float | None = None
+        self._expiry_error: str | None = None
         self._worker = threading.Thread(target=self._work, name="ship", daemon=True)
 
     @property
@@ -98,6 +118,7 @@ class Shipper:
             try:
                 self._ask_lock()
                 self._shipping.turn()
+                self._expire()
             except (BucketError, OSError) as error:
                 failed(self.progress, error, time.time())
                 with suppress(OSError):
@@ -134,6 +155,29 @@ class Shipper:
             self._object_lock = error
         self._locked_at = now
 
+    def _expire(self) -> None:
+        """Let go of what is over, now and then; that something is missing for it stops nothing."""
+        now = time.monotonic()
+        if self._expired_at is not None and now - self._expired_at < EXPIRY_SECONDS:
+            return
+        try:
+            self._expiry.turn(time.time_ns())
+            self._expiry_error = None
+        except BucketError as error:
+            if error.transient:
+                raise
+            self._expiry_error = str(error)
+        except CapdError as error:
+            self._expiry_error = str(error)
+        self._expired_at = now
+
+    def _hot_ns(self, sequence: int) -> int | None:
+        if not self._rules:
+            return None
+        with suppress(CapdError), Index.open(self._configuration.index_file, readonly=True) as index:
+            return self._expiry.hot_ns(index, sequence)
+        return None
+
     # -- the status ------------------------------------------------------------------------------------------------------------
 
     def _write_status(self, state: str) -> None:
@@ -151,6 +195,7 @@ class Shipper:
         retry = None if self._retry_at is None else round(max(0.0, self._retry_at - time.time()), 1)
         status |= {"state": state, "pid": os.getpid(), "time": time.time(), "retry_seconds": retry}
         status |= {"confinement": self._confinement}
+        status["retention"] = {**asdict(self._expiry.expired), "error": self._expiry_error}
         with suppress(OSError):  # the status is late then, and `capd status` says so
             replace_content(
                 self._configuration.shipper_status_file, json.dumps(status, indent=1).encode(), mode=0o644, sync=False
@@ -162,6 +207,21 @@ def limits(configuration: Configuration) -> Limits:
     local = configuration.local
     age_ns = None if local.days is None else local.days * DAY_NS
     return Limits(age_ns_max=age_ns, bytes_max=local.bytes_max, free_bytes_min=local.free_bytes_min)
+
+
+def rules(configuration: Configuration) -> list[Rule]:
+    """Give how long recordings are kept."""
+    return [
+        Rule(
+            name=item.name,
+            principal=item.principal,
+            target=item.target,
+            label=item.label,
+            hot_ns=None if item.hot_days is None else item.hot_days * DAY_NS,
+            keep_ns=None if item.archive_days is None else ((item.hot_days or 0) + item.archive_days) * DAY_NS,
+        )
+        for item in configuration.retention
+    ]
 
 
 def open_bucket(configuration: Configuration, *, retries: int = 0) -> Bucket:

@@ -115,7 +115,13 @@ class Limits:
 
 
 def to_release(
-    copies: Sequence[Copy], limits: Limits, *, shipped: Callable[[int], bool], now_ns: int, free_bytes: int
+    copies: Sequence[Copy],
+    limits: Limits,
+    *,
+    shipped: Callable[[int], bool],
+    now_ns: int,
+    free_bytes: int,
+    hot_ns: Callable[[int], int | None] = lambda _sequence: None,
 ) -> Iterator[Copy]:
     """Choose the copies to remove: the oldest first, without a hole, and none that the bucket may not have.
 
@@ -125,10 +131,13 @@ def to_release(
         shipped: whether the bucket was found to hold a segment.
         now_ns: wall time.
         free_bytes: on the file system.
+        hot_ns: how old the copy of a segment gets by its retention class; None: as the limits say.
     """
     total = sum(copy.size for copy in copies)
     for copy in copies:
-        old = limits.age_ns_max is not None and now_ns - copy.sealed_ns > limits.age_ns_max
+        hot = hot_ns(copy.sequence)
+        age_ns_max = limits.age_ns_max if hot is None else hot
+        old = age_ns_max is not None and now_ns - copy.sealed_ns > age_ns_max
         many = limits.bytes_max is not None and total > limits.bytes_max
         if not (old or many or free_bytes < limits.free_bytes_min) or not shipped(copy.sequence):
             return

@@ -83,6 +83,7 @@ class Shipping:
         memory: Memory,
         companions: Companions,
         limits: Limits,
+        hot_ns: Callable[[int], int | None] = lambda _sequence: None,
         throttle: Throttle,
         pause: Callable[[float], bool],
         monotonic: Callable[[], float] = time.monotonic,
@@ -96,6 +97,7 @@ class Shipping:
             memory: what is known to be in the bucket.
             companions: keys and heads.
             limits: how long local copies stay.
+            hot_ns: how old the copy of a segment gets by its retention class; None: as the limits say.
             throttle: limit on bytes.
             pause: waits so many seconds; False: the shipper is to end.
             monotonic: time that never goes back.
@@ -103,7 +105,7 @@ class Shipping:
         """
         self.progress = Progress(companions=companions.conflicts)
         self._bucket, self._segments, self._memory, self._limits = bucket, segments, memory, limits
-        self._companions = companions
+        self._companions, self._hot_ns = companions, hot_ns
         self._throttle, self._pause, self._monotonic, self._clock = throttle, pause, monotonic, clock
         self._known: dict[int, Sealed] = {}
         self._outstanding: deque[int] = deque()
@@ -239,7 +241,8 @@ class Shipping:
         found = os.statvfs(self._segments)
         free = found.f_bavail * found.f_frsize
         now_ns = int(self._clock() * 1e9)
-        for copy in to_release(copies, self._limits, shipped=self._memory.has, now_ns=now_ns, free_bytes=free):
+        shipped, hot_ns = self._memory.has, self._hot_ns
+        for copy in to_release(copies, self._limits, shipped=shipped, now_ns=now_ns, free_bytes=free, hot_ns=hot_ns):
             if not self._release_one(copy) or not self._pause(0):
                 return
 

@@ -272,6 +272,29 @@ class Index:
             sql = "SELECT sequence FROM session_segments WHERE session = ? ORDER BY sequence"
             return [sequence for (sequence,) in self._connection.execute(sql, [str(session)])]
 
+    def find_segment(self, host: UUID, sequence: int) -> SegmentRow | None:
+        """Give a sealed segment, and whose records it holds; None when it is not there."""
+        with sqlite_errors(self.path):
+            key = [str(host), sequence]
+            sql = "SELECT first, last, file_bytes, raw_bytes, records, recovered FROM segments WHERE host = ? AND sequence = ?"
+            row = self._connection.execute(sql, key).fetchone()
+            if row is None:
+                return None
+            sql = "SELECT session FROM session_segments WHERE host = ? AND sequence = ?"
+            sessions = [UUID(text) for (text,) in self._connection.execute(sql, key)]
+        first, last, file_bytes, raw_bytes, records, recovered = row
+        return SegmentRow(
+            sequence=sequence,
+            host=host,
+            first_ns=first,
+            last_ns=last,
+            file_bytes=file_bytes,
+            raw_bytes=raw_bytes,
+            records=records,
+            recovered=bool(recovered),
+            sessions=sessions,
+        )
+
     def exchange_start(self, session: UUID, ordinal: int) -> int | None:
         """Give the time in ns since 1970 at which the exchange of a message began; None when there is no such message."""
         sql = """

@@ -60,6 +60,11 @@ def head_key(host: UUID, written_ns: int, name: str) -> str:
     return day_folder(host, datetime.fromtimestamp(written_ns // NS_PER_SECOND, UTC).date()) + name
 
 
+def deletion_key(host: UUID, name: str) -> str:
+    """Give the key of a record of deletion."""
+    return f"{host_folder(host)}deletions/{name}"
+
+
 def host_folder(host: UUID) -> str:
     """Give what the keys of a host's segments, keys and heads start with."""
     return f"host={host}/"

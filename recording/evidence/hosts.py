@@ -9,10 +9,12 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from capd.recording.deletions import RECORD_BYTES_MAX, Deletion, MalformedDeletionError, is_deletion
 from capd.recording.errors import HostKeyError
 from capd.recording.evidence.pins import Pin
 from capd.recording.evidence.seals import Fault, Finding, SegmentSeal, check_segment
@@ -38,6 +40,7 @@ class HostReport:
         segments: the sealed ones, in their order.
         findings: what is wrong with it as a whole; each segment has its own.
         missing: numbers of segments that are not there: first and last of each hole.
+        expired: first and last of those that are not there because a policy let them go, as signed records say.
         unsigned: how many sealed segments nobody signed.
         signed_from: lowest number of a signed one; None without any.
         head: the newest head whose signature is right.
@@ -51,6 +54,7 @@ class HostReport:
     segments: list[SegmentSeal] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     missing: list[tuple[int, int]] = field(default_factory=list)
+    expired: list[tuple[int, int]] = field(default_factory=list)
     unsigned: int = 0
     signed_from: int | None = None
     head: Head | None = None
@@ -129,6 +133,9 @@ class _HostCheck:
         self._chosen = False
         self._digests: dict[int, bytes] = {}
         self._before: SegmentSeal | None = None
+        self._deletions: list[Deletion] = []
+        self._deleted: dict[int, bytes] = {}
+        """Footers of the segments that were let go; filled once it is known whose signatures count."""
 
     def run(self, items: Sequence[Item], pool: ThreadPoolExecutor) -> HostReport:
         report = self.report
@@ -138,6 +145,7 @@ class _HostCheck:
         wanted = sorted(sealed, key=lambda item: numbers[item.key])
         heads = self._read_heads(items)
         public = self._read_keys(items)
+        self._read_deletions(items)
         for start in range(0, len(wanted), AHEAD):
             for seal in pool.map(lambda item: check_segment(self._shelf, item), wanted[start : start + AHEAD]):
                 if report.host is None:
@@ -173,11 +181,20 @@ class _HostCheck:
             report.host = next((head.host for head in heads), None)
         if self._chosen or report.host is None:
             return
-        host, pin = report.host, self._trust.pins.get(report.host)
+        pin = self._trust.pins.get(report.host)
         report.pin = pin
         if seal is not None and not (seal.trailer and seal.trailer.key_id):
             return  # nothing to choose by yet
         self._chosen = True
+        self._trust_keys(public, pin, seal, heads)
+        self._judge_deletions()
+
+    def _trust_keys(
+        self, public: Sequence[PublicKey], pin: Pin | None, seal: SegmentSeal | None, heads: Sequence[Head]
+    ) -> None:
+        """Fill what is trusted, and take the root of it down."""
+        report = self.report
+        assert report.host is not None
         keys = {key.id: key for key in public}
         if self._trust.keys:
             roots = [key.id for key in self._trust.keys]
@@ -188,7 +205,7 @@ class _HostCheck:
         else:
             roots = _first(keys, seal, heads)
         self._known = set(keys)
-        self._keys = trusted(keys.values(), host, roots)
+        self._keys = trusted(keys.values(), report.host, roots)
         report.root = next((self._keys[root] for root in roots if root in self._keys), None)
         report.keys = sorted(self._keys)
 
@@ -213,6 +230,8 @@ class _HostCheck:
             seal.find(Fault.ORDER, f"there are two segments {seal.sequence}: the other is {before.key}")
         elif before is not None and seal.sequence > before.sequence + 1:
             self._miss(before.sequence + 1, seal.sequence - 1)
+        elif before is None:
+            self._tell_expired_start(seal.sequence)
         self._check_previous(seal)
         self._check_signature(seal)
         if seal.trailer is not None:
@@ -222,6 +241,26 @@ class _HostCheck:
         self._before = seal
 
     def _miss(self, first: int, last: int, reason: str = "") -> None:
+        """Tell what is not there: segments that a policy let go apart from those that nobody accounts for."""
+        for gone, numbers in groupby(range(first, last + 1), lambda number: number in self._deleted):
+            together = list(numbers)
+            if gone:
+                self._expire(together[0], together[-1])
+            else:
+                self._miss_unaccounted(together[0], together[-1], reason)
+
+    def _tell_expired_start(self, first: int) -> None:
+        """Tell which segments before the first one here a policy let go; of others before it nothing is known."""
+        for gone, numbers in groupby(range(1, first), lambda number: number in self._deleted):
+            if gone and (together := list(numbers)):
+                self._expire(together[0], together[-1])
+
+    def _expire(self, first: int, last: int) -> None:
+        self.report.expired.append((first, last))
+        words = f"segment {first} expired" if first == last else f"segments {first} to {last} expired"
+        self._find(Fault.EXPIRED, f"{words} by policy, as a signed record says", segment=first, damage=False)
+
+    def _miss_unaccounted(self, first: int, last: int, reason: str) -> None:
         self.report.missing.append((first, last))
         words = f"segment {first} is" if first == last else f"segments {first} to {last} are"
         self._find(Fault.MISSING, f"{words} missing{reason}", segment=first)
@@ -232,6 +271,9 @@ class _HostCheck:
             return
         if seal.sequence == 1 and footer.previous is not None:
             seal.find(Fault.ORDER, "it names a segment before it, and is the first")
+        gone = self._deleted.get(seal.sequence - 1)
+        if gone is not None and (before is None or before.sequence != seal.sequence - 1) and footer.previous != gone:
+            seal.find(Fault.ORDER, f"it does not follow segment {seal.sequence - 1} as the record of its deletion tells")
         if before is None or before.trailer is None or before.sequence != seal.sequence - 1:
             return
         if footer.previous != before.trailer.digest:
@@ -258,6 +300,27 @@ class _HostCheck:
         else:
             words = "written by a capd that did not sign yet" if header.version == UNSIGNED_VERSION else "nobody signed it"
             seal.find(Fault.UNSIGNED, words, damage=False)
+
+    # -- deletions -------------------------------------------------------------------------------------------------------------
+
+    def _read_deletions(self, items: Iterable[Item]) -> None:
+        for item in items:
+            if is_deletion(name_of(item.key)):
+                try:
+                    self._deletions.append(Deletion.parse(self._shelf.read(item.key, 0, RECORD_BYTES_MAX)))
+                except MalformedDeletionError as error:
+                    self._find(Fault.ALTERED, f"{name_of(item.key)}: {error}")
+
+    def _judge_deletions(self) -> None:
+        """Believe the records of deletion that the host signed, and tell the others."""
+        for deletion in self._deletions:
+            problem = self._signed(deletion.key_id, deletion.signature, deletion.message)
+            if deletion.host != self.report.host:
+                problem = (Fault.ORDER, f"it is a record of host {deletion.host}")
+            if problem is not None:
+                self._find(problem[0], f"{deletion.name}: {problem[1]}")
+                continue
+            self._deleted |= {one.sequence: one.digest for one in deletion.segments}
 
     # -- heads -----------------------------------------------------------------------------------------------------------------
 
@@ -291,7 +354,7 @@ class _HostCheck:
                 self._find(Fault.MISSING, f"heads {before.number + 1} to {head.number - 1} are missing")
             elif before is not None and head.previous != before.own_digest:
                 self._find(Fault.ORDER, f"head {head.number} does not follow head {before.number} as that is here")
-            digest = self._digests.get(head.sequence)
+            digest = self._digests.get(head.sequence, self._deleted.get(head.sequence))
             if digest is not None and digest != head.digest:
                 words = f"segment {head.sequence} is another one than head {head.number} names"
                 self._find(Fault.ORDER, words, segment=head.sequence)
@@ -327,7 +390,7 @@ class _HostCheck:
         elif report.head is not None and newest == pin.head and report.head.own_digest != pin.head_digest:
             self._find(Fault.ROLLED_BACK, f"head {pin.head} is another one than was seen before")
         last = max(self._digests, default=0)
-        if last < pin.sequence:
+        if max((last, *self._deleted)) < pin.sequence:
             self._find(Fault.ROLLED_BACK, f"segment {pin.sequence} was seen before; the newest one here is {last or 'none'}")
         elif self._digests.get(pin.sequence, pin.digest) != pin.digest:
             words = f"segment {pin.sequence} is another one than was seen before"

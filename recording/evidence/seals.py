@@ -55,6 +55,8 @@ class Fault(StrEnum):
     """Less is there, or something else, than was seen before."""
     NEWER = "newer"
     """Written in a format that this capd does not know; it was not checked."""
+    EXPIRED = "expired"
+    """A whole segment is not there because a policy let it go, as a record says that the host signed: no damage."""
     SILENT = "silent"
     """The newest head is older than a running capd would leave it. Worth knowing, not damage."""
 

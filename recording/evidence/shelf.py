@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from uuid import UUID
 
+from capd.recording.deletions import is_deletion
 from capd.recording.durable import open_regular
 from capd.recording.errors import on_disk
 from capd.recording.heads import number_of as head_number
@@ -121,8 +122,8 @@ class DirectoryShelf:
 
 
 def evidence(name: str) -> bool:
-    """Tell whether a file of this name is a segment, a head or a public key."""
-    return sequence_of(Path(name)) is not None or head_number(name) is not None or is_key(name)
+    """Tell whether a file of this name is a segment, a head, a public key or a record of deletion."""
+    return sequence_of(Path(name)) is not None or head_number(name) is not None or is_key(name) or is_deletion(name)
 
 
 def is_key(name: str) -> bool:

@@ -111,9 +111,11 @@ def test_operations_page_lists_every_key() -> None:
 
 
 def test_operations_page_example_is_valid() -> None:
-    """The example file in docs/operations.md is a configuration that loads."""
-    (example,) = re.findall(r"```toml\n(.*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
-    configuration.parse(tomllib.loads(example), "example")
+    """Every example file in docs/operations.md is a configuration that loads."""
+    examples = re.findall(r"```toml\n(.*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
+    assert examples
+    for example in examples:
+        configuration.parse(tomllib.loads(example), "example")
 
 
 def _toml(value: object) -> str:

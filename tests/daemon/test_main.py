@@ -23,7 +23,7 @@ from tests.requirements import require_root
 from tests.test_tidy import PACKAGES
 
 TABLE_HEAD = "| status | class | meaning | what to do |\n|---|---|---|---|\n"
-MINE = ("up", "run", "status", "doctor", "daemon", "recorder")
+MINE = ("up", "run", "status", "doctor", "daemon", "recorder", "shipper", "hold")
 """The verbs of the roles; those that read are tested in tests/cli."""
 
 

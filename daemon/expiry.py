@@ -1,0 +1,262 @@
+"""Letting recordings go when their time is over, and keeping those that a legal hold names.
+
+What lives here: one pass over what the bucket has of this host. What must not: how long something is kept (retention.py), the
+forms of holds and records of deletion (recording/).
+
+Nothing is deleted whose sessions are not known, that a hold covers or that the bucket locks. A signed record of the deletion
+lies in the bucket before the first object goes; a pass that dies anywhere is finished by the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+from uuid import UUID
+
+from capd.daemon.retention import DAY_NS, Lifetime, Rule, Subject, lifetime
+from capd.recording.bucket import Bucket, Entry, Outcome
+from capd.recording.bucket.holds import Hold, read
+from capd.recording.bucket.layout import SegmentKey, deletion_key, host_folder
+from capd.recording.deletions import RECORD_BYTES_MAX, SEGMENTS_MAX, Deleted, Deletion, MalformedDeletionError
+from capd.recording.index import Index
+from capd.recording.rows import RunRow, SessionRow
+from capd.recording.segment.layout import FileHeader, MalformedSegmentError, NewerSegmentError, sealed_path
+from capd.recording.segment.trailer import Signer, parse_trailer, trailer_bytes
+
+HEADER_BYTES_MAX: Final = 1 << 16
+
+
+@dataclass(slots=True)
+class Expired:
+    """What was done so far by this process.
+
+    Attributes:
+        segments, bytes: let go.
+        holds: how many holds are active.
+        held, locked: segments that stayed in the last pass although their time is over, because of a hold or the bucket's lock.
+        unreadable: keys of segments that stayed because they cannot be read.
+    """
+
+    segments: int = 0
+    bytes: int = 0
+    holds: int = 0
+    held: int = 0
+    locked: int = 0
+    unreadable: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Known:
+    members: frozenset[UUID]
+    first_ns: int
+    last_ns: int
+    lifetime: Lifetime
+
+
+class Expiry:
+    """Lets go of what is over, for one host."""
+
+    def __init__(
+        self,
+        *,
+        bucket: Bucket,
+        host: UUID,
+        rules: Sequence[Rule],
+        index: Path,
+        segments: Path,
+        signer: Callable[[], Signer],
+        pause: Callable[[], bool],
+    ) -> None:
+        """Take what is needed; nothing is asked yet.
+
+        Args:
+            bucket: where segments, holds and records of deletion are.
+            host: whose segments.
+            rules: how long they are kept.
+            index: what is known of their sessions.
+            segments: where local copies are.
+            signer: gives the host's key.
+            pause: whether to go on.
+        """
+        self.expired = Expired()
+        self._bucket, self._host, self._rules = bucket, host, rules
+        self._index, self._segments, self._signer, self._pause = index, segments, signer, pause
+        self._marks: dict[str, bool] = {}
+
+    def hot_ns(self, index: Index, sequence: int) -> int | None:
+        """Give how long a local copy stays; None: as `[local]` says."""
+        known = self._known(index, sequence)
+        return known.lifetime.hot_ns if known else None
+
+    def turn(self, now_ns: int) -> None:
+        """Make one pass.
+
+        Raises:
+            BucketError: the bucket failed; the next pass goes on.
+            CapdError: the index, the key or a local copy cannot be used.
+        """
+        holds = read(self._bucket)
+        active = [hold for hold in holds if hold.released is None]
+        self.expired.holds = len(active)
+        self.expired.held = self.expired.locked = self.expired.unreadable = 0
+        keeps = [rule.keep_ns for rule in self._rules if rule.keep_ns is not None]
+        locks = bool(holds) and self._locks()
+        if not keeps and not locks:
+            return
+        youngest = now_ns - min(keeps) if keeps else 0
+        with Index.open(self._index, readonly=True) as index:
+            for folder in self._bucket.folders(host_folder(self._host)):
+                if not folder.startswith("date=") or (not locks and _day_ns(folder) > youngest):
+                    continue
+                entries = self._bucket.list(f"{host_folder(self._host)}{folder}/")
+                found = [(entry, key) for entry in entries if (key := SegmentKey.parse(entry.key)) is not None]
+                if locks:
+                    self._mark(index, found, holds)
+                over = self._over(index, found, active, now_ns)
+                for together in _runs_of(over):
+                    if not self._pause():
+                        return
+                    self._let_go(together, now_ns)
+
+    # -- what is over ----------------------------------------------------------------------------------------------------------
+
+    def _over(
+        self, index: Index, found: Iterable[tuple[Entry, SegmentKey]], active: Sequence[Hold], now_ns: int
+    ) -> Iterator[tuple[Entry, Deleted]]:
+        for entry, key in found:
+            known = self._known(index, key.sequence)
+            if known is None or known.lifetime.keep_ns is None or known.last_ns + known.lifetime.keep_ns > now_ns:
+                continue
+            if any(hold.covers(self._host, known.members, known.first_ns, known.last_ns) for hold in active):
+                self.expired.held += 1
+            elif self._locked(entry.key, now_ns):
+                self.expired.locked += 1
+            elif (digest := self._digest(entry)) is None:
+                self.expired.unreadable += 1
+            else:
+                yield entry, Deleted(sequence=key.sequence, digest=digest, policy=known.lifetime.policy)
+
+    def _known(self, index: Index, sequence: int) -> _Known | None:
+        """Give what the index knows of a segment; None: not enough to let it go."""
+        row = index.find_segment(self._host, sequence)
+        if row is None or not row.last_ns:
+            return None
+        subjects: list[Subject] = []
+        for member in row.sessions:
+            if member == self._host:
+                continue
+            session, run = index.find_session(member), index.find_run(member)
+            if session is None and run is None:
+                return None
+            subjects.append(_subject(session or run))
+        life = lifetime(subjects, self._rules) if subjects else lifetime([_NOBODY], self._rules)
+        return _Known(members=frozenset(row.sessions), first_ns=row.first_ns, last_ns=row.last_ns, lifetime=life)
+
+    def _locks(self) -> bool:
+        return self._bucket.signed is not None and self._bucket.signed.object_lock().enabled
+
+    def _locked(self, key: str, now_ns: int) -> bool:
+        """Ask whether the bucket itself forbids the deletion: a record of it must not say what then cannot be done."""
+        signed = self._bucket.signed
+        if signed is None:
+            return False
+        retention = signed.retention(key)
+        return (retention is not None and retention.until_ns > now_ns) or signed.held(key)
+
+    def _digest(self, entry: Entry) -> bytes | None:
+        try:
+            header = FileHeader.parse(self._bucket.read(entry.key, 0, HEADER_BYTES_MAX))
+            length = trailer_bytes(header.version)
+            return parse_trailer(self._bucket.read(entry.key, max(0, entry.size - length), length), header.version).digest
+        except (MalformedSegmentError, NewerSegmentError):
+            return None
+
+    # -- letting go ------------------------------------------------------------------------------------------------------------
+
+    def _let_go(self, together: Sequence[tuple[Entry, Deleted]], now_ns: int) -> None:
+        deletion = Deletion(host=self._host, written_ns=now_ns, segments=[one for _, one in together]).signed(self._signer())
+        key = deletion_key(self._host, deletion.name)
+        if self._bucket.create(key, deletion.pack()) is Outcome.EXISTS_DIFFERENT and not self._says(key, deletion):
+            self.expired.unreadable += len(together)
+            return
+        for entry, one in together:
+            with suppress(FileNotFoundError):
+                sealed_path(self._segments, one.sequence).unlink()
+            self._delete(entry.key)
+            self.expired.segments += 1
+            self.expired.bytes += entry.size
+
+    def _says(self, key: str, deletion: Deletion) -> bool:
+        """Tell whether the record that is there already, of a pass that died, says the same."""
+        try:
+            there = Deletion.parse(self._bucket.read(key, 0, RECORD_BYTES_MAX))
+        except MalformedDeletionError:
+            return False
+        said = [(one.sequence, one.digest) for one in there.segments]
+        return there.host == deletion.host and said == [(one.sequence, one.digest) for one in deletion.segments]
+
+    def _delete(self, key: str) -> None:
+        signed = self._bucket.signed
+        versions = signed.versions(key) if signed is not None else []
+        if signed is None or versions in ([], ["null"]):
+            self._bucket.delete(key)
+            return
+        for version in versions:
+            signed.delete_version(key, version)
+
+    # -- holds -----------------------------------------------------------------------------------------------------------------
+
+    def _mark(self, index: Index, found: Iterable[tuple[Entry, SegmentKey]], holds: Sequence[Hold]) -> None:
+        """Set and take back the bucket's own legal hold, so that nobody else deletes what is held either."""
+        signed = self._bucket.signed
+        assert signed is not None
+        for entry, key in found:
+            row = index.find_segment(self._host, key.sequence)
+            members = frozenset(row.sessions) if row else None
+            first_ns, last_ns = (row.first_ns, row.last_ns) if row and row.last_ns else (0, 1 << 63)
+            covering = [hold for hold in holds if hold.covers(self._host, members, first_ns, last_ns)]
+            wanted = any(hold.released is None for hold in covering)
+            if covering and self._marks.get(entry.key) is not wanted:
+                if signed.held(entry.key) is not wanted:
+                    signed.hold(entry.key, on=wanted)
+                self._marks[entry.key] = wanted
+
+
+_NOBODY: Final = Subject(principals=(), targets=(), labels={})
+"""A segment with nothing but what the host says of itself: a rule for everything fits."""
+
+
+def _subject(row: SessionRow | RunRow | None) -> Subject:
+    assert row is not None
+    principal: Mapping[str, object] = row.principal or {}
+    names = [str(principal[key]) for key in ("name", "uid") if principal.get(key) is not None]
+    targets: list[str] = []
+    if isinstance(row, SessionRow):
+        hosts = [name for name in (row.target.name, row.target.host) if name]
+        targets = [*hosts, *(f"{name}:{row.target.port}" for name in hosts)]
+    return Subject(principals=names, targets=targets, labels=row.labels)
+
+
+def _runs_of(over: Iterable[tuple[Entry, Deleted]]) -> Iterator[list[tuple[Entry, Deleted]]]:
+    """Put together what follows each other."""
+    together: list[tuple[Entry, Deleted]] = []
+    for item in over:
+        if together and (item[1].sequence != together[-1][1].sequence + 1 or len(together) == SEGMENTS_MAX):
+            yield together
+            together = []
+        together.append(item)
+    if together:
+        yield together
+
+
+def _day_ns(folder: str) -> int:
+    """Give the beginning of the day that a folder is named after; of another folder the beginning of all days."""
+    try:
+        day = datetime.fromisoformat(folder.removeprefix("date=")).replace(tzinfo=UTC)
+    except ValueError:
+        return 0
+    return int(day.timestamp()) * (DAY_NS // 86_400)
