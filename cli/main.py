@@ -25,6 +25,7 @@ VERBS: Final = {
     "show": "Show a session or a run in short.",
     "search": "Find what was said.",
     "replay": "Show what was said in a session.",
+    "export": "Give a session or a run to others.",
     "verify": "Check that the record is whole.",
     "keys": "List the keys that sign what this host records.",
     "hold": "Keep recordings from being deleted, whatever the retention policy says.",

@@ -13,7 +13,7 @@ from capd.cli.options import CorrectedUsageError, Moment, Verb, moment
 from capd.cli.pattern import Pattern
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.playback import Choice
-from capd.cli.replay_forms import Request, write_json, write_raw, write_text
+from capd.cli.replay_forms import Request, Writer, write_form, write_json, write_raw, write_text
 from capd.cli.screen import reader_may_leave
 from capd.recording.record import Direction
 
@@ -21,7 +21,13 @@ if TYPE_CHECKING:
     from capd.recording.reading import Readable
     from capd.recording.rows import SessionRow
 
-WRITERS = {"text": write_text, "json": write_json, "raw": write_raw}
+FORMS = ("har", "sql", "cast")
+WRITERS: dict[str, Writer] = {
+    "text": write_text,
+    "json": write_json,
+    "raw": write_raw,
+    **{form: write_form(form) for form in FORMS},
+}
 EXAMPLES = (
     "capd replay 0197f3a4-b5c6",
     "capd replay 0197f3a4-b5c6 --follow",
@@ -38,7 +44,8 @@ EXAMPLES = (
     type=click.Choice(list(WRITERS)),
     default="text",
     show_default=True,
-    help="text: a transcript to read. json: one record a line. raw: the exact bytes of one direction and nothing else.",
+    help="text: a transcript to read. json: one record a line. raw: the exact bytes of one direction and nothing else. "
+    "har, sql, cast: for other tools, as `capd export` writes them.",
 )
 @click.option(
     "--direction", type=click.Choice(["request", "response"]), help="Only what the agent said, or only what it heard."
@@ -82,6 +89,10 @@ def command(
     Exit status: 1 when nothing matches, or when raw bytes have a hole.
     """
     refuse_contradictions(session, form=form, chosen={"--at": at, "--grep": grep, "--speed": speed}, follow=follow, until=until)
+    if form in FORMS and (direction is not None or follow):
+        raise CorrectedUsageError(
+            f"--format {form} gives both directions of what is recorded so far", f"capd replay {session} --format {form}"
+        )
     status = 0
     pattern = None if grep is None else Pattern(grep)
     with reader_may_leave(), open_recording(place) as archive:
@@ -113,9 +124,10 @@ def refuse_contradictions(identity: str, *, form: str, chosen: dict[str, object]
         CorrectedUsageError: they cannot.
     """
     given = [name for name, value in chosen.items() if value is not None]
-    if form == "raw" and given:
+    if form in {"raw", *FORMS} and given:
+        what = "gives bytes and knows no messages" if form == "raw" else "gives all that was said"
         raise CorrectedUsageError(
-            f"{' and '.join(given)} cannot be used with --format raw, which gives bytes and knows no messages",
+            f"{' and '.join(given)} cannot be used with --format {form}, which {what}",
             f"capd replay {identity} {given[0]} {chosen[given[0]]}",
         )
     if follow and until is not None:

@@ -1,4 +1,4 @@
-"""The three forms of a replay: text for people, json for programs, raw for byte-exact work.
+"""The forms of a replay: text for people, json for programs, raw for byte-exact work, and those that other tools read.
 
 What lives here: the loops that read records and write them out. What must not: options, layout.
 """
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from capd.cli import facts
+from capd.cli.forms.spoken import Spoken
 from capd.cli.line import EMPTY, Style, line
 from capd.cli.options import CorrectedUsageError
 from capd.cli.payload import BRIEF, FULL
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from capd.recording.rows import SessionRow
 
 Records = Callable[[Callable[[], None]], Iterator[Record]]
+
+Writer = Callable[["Readable", "SessionRow", "Request"], int]
 
 POLL_SECONDS: Final = 0.1
 # A session may have slept for hours; nobody wants to sleep with it.
@@ -191,6 +194,24 @@ def write_raw(archive: Readable, row: SessionRow, request: Request) -> int:
         click.echo(visible(f"capd: not whole: {reasons}"), err=True)
         holes += 1
     return ExitStatus.NEGATIVE if holes else ExitStatus.OK
+
+
+def write_form(form: str) -> Writer:
+    """Give what writes a session in a form for other tools."""
+
+    def write(archive: Readable, row: SessionRow, request: Request) -> int:
+        from capd.cli.forms.writing import pieces  # noqa: PLC0415 - who reads a transcript must not pay for it
+
+        def records() -> Iterator[Record]:
+            return archive.records(row.session, from_ns=request.from_ns, until_ns=request.until_ns)
+
+        spoken = Spoken(row=row, records=records)
+        for piece in pieces(form, [spoken], FULL if request.full else BRIEF):
+            sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+        return ExitStatus.OK
+
+    return write
 
 
 def _only_direction(row: SessionRow, request: Request) -> Direction:

@@ -6,7 +6,7 @@ What must not: layout of a protocol's messages (http_lines, postgresql_lines).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,7 @@ from capd.cli.payload import Limits, preview
 from capd.cli.postgresql_lines import PostgresqlLines
 from capd.cli.summary import tls_words
 from capd.cli.window import Window
-from capd.recording.record import Direction, Kind, Record
+from capd.recording.record import Direction, Kind, Record, Value
 
 ARROWS: Final = {Direction.REQUEST: "→", Direction.RESPONSE: "←"}
 STYLES: Final = {Direction.REQUEST: Style.REQUEST, Direction.RESPONSE: Style.RESPONSE}
@@ -27,6 +27,7 @@ ASKED_MAX: Final = 1024
 DECODED: Final = frozenset({"http1", "postgresql"})
 # Undecoded bytes that follow each other are shown as one payload up to this many, so that a byte-wise writer stays readable.
 RAW_TOGETHER_BYTES_MAX: Final = 16 * 1024
+MASKED_PLACES_SHOWN_MAX: Final = 8
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -75,6 +76,7 @@ class Transcript:
             Kind.MESSAGE: self._message,
             Kind.GAP: self._gap,
             Kind.MARKER: self._marker,
+            Kind.MASKED: self._masked,
         }
 
     def feed(self, record: Record) -> list[Block]:
@@ -160,6 +162,9 @@ class Transcript:
         line = gap_line(record.direction, record.body, layer=facts.text(record.body, "layer"))
         return [*self.pending(), _block(record, [line], warning=True)]
 
+    def _masked(self, record: Record) -> list[Block]:
+        return [_block(record, [masked_line(record.direction, record.body)])]
+
     def _marker(self, record: Record) -> list[Block]:
         name = facts.text(record.body, "name")
         if name == "decoder":
@@ -214,6 +219,27 @@ def gap_line(direction: Direction | None, told: Facts, *, layer: str = "") -> Li
     reason = facts.text(told, "reason") or "unknown"
     detail = facts.text(told, "detail")
     return (Span(" ".join(words) + f": {reason}" + (f" ({detail})" if detail else ""), Style.BAD),)
+
+
+def masked_line(direction: Direction | None, told: Facts) -> Line:
+    """Give the line that says what was masked before it was stored: what kind, how much and where, never the value."""
+    places = [facts.sequence_of(place) for place in facts.sequence(told, "places")]
+    spans = [span for place in places if (span := _span_of(place)) is not None]
+    kind = facts.text(told, "kind") or ", ".join(facts.mapping(told, "entities")) or "of an unknown kind"
+    words = [f"MASKED {kind}"]
+    if spans:
+        total = sum(length for _, length in spans)
+        where = ", ".join(f"{start:,}" for start, _ in spans[:MASKED_PLACES_SHOWN_MAX])
+        more = f" and {len(spans) - MASKED_PLACES_SHOWN_MAX:,} more places" if len(spans) > MASKED_PLACES_SHOWN_MAX else ""
+        side = "" if direction is None else f" of the {direction.name.lower()}"
+        words.append(f"{total:,} byte{'' if total == 1 else 's'}{side} at byte {where}{more}")
+    rule = facts.text(told, "rule")
+    return (Span(" ".join(words) + (f" (rule {rule})" if rule else ""), Style.DOUBTFUL),)
+
+
+def _span_of(place: Sequence[Value]) -> tuple[int, int] | None:
+    start, length = (*place[:2], None, None)[:2]
+    return (start, length) if isinstance(start, int) and isinstance(length, int) else None
 
 
 def marker_words(told: Facts) -> str:

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from capd.cli import keys, replay, runs, search, sessions, show, verify
+from capd.cli import export, keys, replay, runs, search, sessions, show, verify
 from tests.cli.recorded import Recording, run_records
 from tests.cli.spoken import over_http, over_postgresql
 
@@ -19,6 +19,7 @@ VERBS: dict[str, click.Command] = {
     "show": show.command,
     "search": search.command,
     "replay": replay.command,
+    "export": export.command,
     "verify": verify.command,
     "keys": keys.command,
 }

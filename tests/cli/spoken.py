@@ -61,3 +61,16 @@ def over_postgresql() -> Conversation:
     said.lose(RESPONSE, 120331)
     said.say(REQUEST, pg.message("X"))
     return said.close("partial", ["ring full: 120331 bytes of the response"])
+
+
+def over_terminal() -> Conversation:
+    """A shell over a plain connection, with telnet's options, colours, cut characters, and what steers more than text."""
+    said = Conversation(b"terminal", port=23, target="lab.example.org")
+    said.say(RESPONSE, b"\xff\xfd\x18\xff\xfb\x01\r\n\x1b[1mlab\x1b[0m login: ")
+    said.say(REQUEST, b"ann\r\n", pause_ms=1500)
+    said.say(RESPONSE, b"\x1b]52;c;ZXZpbA==\x07\x1b[2J\x1b[Hwelcome Zo\xc3", pause_ms=20)
+    said.say(RESPONSE, b"\xab\x1b[?1000h\x1b[6n\x1b[3")
+    said.say(RESPONSE, b"1mred\x1b[0m\r\n\x9b2J\x1bP+q544e\x1b\\$ ")
+    said.lose(RESPONSE, 9)
+    said.say(REQUEST, b"exit\r\n")
+    return said.close("partial", ["ring full: 9 bytes of the response"])

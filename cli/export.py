@@ -1,0 +1,121 @@
+"""`capd export`: a session or a run as a file for other tools.
+
+What lives here: the verb, its options, where it writes. What must not: the forms (capd.cli.forms).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import click
+
+from capd.cli.forms.spoken import Spoken
+from capd.cli.forms.writing import BINARY, SUFFIXES, pieces
+from capd.cli.options import CorrectedUsageError, Verb
+from capd.cli.payload import BRIEF, FULL
+from capd.cli.place import Place, open_recording, reads_recording
+from capd.cli.safe_text import visible
+from capd.recording.errors import CapdError, ExitStatus, UnknownSessionError
+
+if TYPE_CHECKING:
+    from capd.recording.reading import Readable
+
+STANDARD_OUTPUT: Final = "-"
+FILE_MODE: Final = 0o600
+"""What agents said, for whoever exported it and nobody else on the machine."""
+
+
+class ExportTargetError(CapdError):
+    """What is to be exported cannot be written to where it should go."""
+
+    exit_status = ExitStatus.USAGE
+    hint = "give another name with -o; nothing that exists is overwritten"
+
+
+@click.command(
+    cls=Verb,
+    examples=(
+        "capd export 0197f3a4-b5c6 --format har -o said.har",
+        "capd export nightly-import --format sql",
+        "capd export 0197f3a4-b5c6 --format pcap -o - | tcpdump -nr -",
+    ),
+)
+@click.argument("wanted", metavar="ID")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(list(SUFFIXES)),
+    required=True,
+    help="har: HTTP. sql: statements. cast: a terminal. pcap: packets made of it.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Where to; - is standard output.  [default: named after ID, here]")
+@click.option("--full", is_flag=True, help="Cut nothing: all rows, and bodies up to 8 MiB.")
+@reads_recording
+def command(*, wanted: str, form: str, output: str | None, full: bool, place: Place) -> None:
+    """Give a session or a run to others.
+
+    ID is that of a session or a run, or its beginning, or the name of a run; of a run all sessions that fit are written.
+    Credentials that `replay` does not show, and what was masked, are not in what is written.
+    """
+    if form in BINARY and output == STANDARD_OUTPUT and sys.stdout.isatty():
+        raise CorrectedUsageError("packets do not belong on a terminal", f"capd export {wanted} --format {form} -o FILE")
+    with open_recording(place) as archive:
+        sessions = sessions_of(archive, wanted)
+        parts = pieces(form, sessions, FULL if full else BRIEF)
+        name = Path(output or f"capd-{sessions[0].row.session if len(sessions) == 1 else wanted}{SUFFIXES[form]}")
+        if output == STANDARD_OUTPUT:
+            for part in parts:
+                sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+            return
+        with created(name) as file:
+            for part in parts:
+                file.write(part)
+    click.echo(f"written: {visible(str(name))}")
+
+
+def sessions_of(archive: Readable, wanted: str) -> list[Spoken]:
+    """Give the session, or those of the run, the earliest first.
+
+    Raises:
+        UnknownSessionError: there is neither.
+    """
+    from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
+
+    try:
+        rows = [archive.index.session(wanted)]
+    except UnknownSessionError:
+        try:
+            run = archive.index.run(wanted)
+        except UnknownSessionError:
+            raise UnknownSessionError(wanted, "session or run") from None
+        rows = archive.index.sessions(SessionFilter(run=run.run), limit=None)[::-1]
+    return [Spoken(row=row, records=partial(archive.records, row.session)) for row in rows]
+
+
+@contextmanager
+def created(path: Path) -> Iterator[IO[bytes]]:
+    """Give a new file, which appears under its name when it is whole, and not at all when it is not.
+
+    Raises:
+        ExportTargetError: there is one of that name, or it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        if path.exists():
+            raise ExportTargetError(f"{path} exists")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, FILE_MODE)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+            os.link(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise ExportTargetError(f"cannot write {path}: {error.strerror or error}") from error

@@ -1,0 +1,165 @@
+"""What opens doors is named, not spelled: credentials in HTTP headers, passwords of PostgreSQL.
+
+What lives here: which places those are, and what stands there instead. What must not: masking of a recording before it is
+stored (capd.enforcer.masking); this is about who looks at it.
+
+A screen, and a file that was exported, is seen by more people than a recording. `replay --format json` and `raw` have all.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from capd.cli import facts
+from capd.recording.record import Kind, Record, Value
+
+HEADERS_VEILED: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"})
+HEADERS_OF_COOKIES: Final = frozenset({"cookie", "set-cookie"})
+SCHEMES: Final = frozenset({"basic", "bearer", "digest", "negotiate", "ntlm", "token", "aws4-hmac-sha256"})
+PASSWORDS: Final = frozenset({"PasswordMessage", "SASLInitialResponse", "SASLResponse", "GSSResponse"})
+"""PostgreSQL's messages that carry a password or the proof of one; replay shows nothing of them either."""
+PASSWORD_HEAD_BYTES: Final = 5
+"""Type byte and length before what such a message carries."""
+FILLER: Final = b"*"
+_NAMES: Final = tuple(name.encode() + b":" for name in HEADERS_VEILED)
+_NAME_BYTES_MAX: Final = max(len(name) for name in _NAMES) + 8
+"""A few more for blanks before the colon, which no server takes but a client may send."""
+_LINE_END: Final = re.compile(rb"[\r\n]")
+_AFTER_HOLE_BYTES_MAX: Final = 16 * 1024
+"""How much of a line whose beginning is missing is filled: it may be the rest of a credential, or of a body without lines."""
+
+
+def veiled(name: str, value: str) -> str:
+    """Give what may be shown of a header's value."""
+    if name.lower() not in HEADERS_VEILED:
+        return value
+    if name.lower() in HEADERS_OF_COOKIES and "=" in value:
+        key, _, secret = value.partition("=")
+        return f"{key}=… ({len(secret)} characters not shown)"
+    scheme, _, secret = value.partition(" ")
+    if scheme.lower() in SCHEMES and secret:
+        return f"{scheme} … ({len(secret)} characters not shown)"
+    return f"… ({len(value)} characters not shown)"
+
+
+def pair_of(pair: Value) -> tuple[str, str]:
+    """Give name and value of a header, whatever is really there."""
+    parts = [facts.text_of(part) for part in facts.sequence_of(pair)]
+    return (parts[0], ": ".join(parts[1:])) if parts else ("", facts.text_of(pair))
+
+
+def veiled_record(record: Record) -> Record:
+    """Give a MESSAGE record of HTTP with what may be shown of its headers; any other as it is. DATA is for `StreamVeil`."""
+    if record.kind is not Kind.MESSAGE or not facts.text(record.body, "protocol").startswith("http"):
+        return record
+    fields = facts.mapping(record.body, "fields")
+    changed: dict[str, Value] = {}
+    for key in ("headers", "trailers"):
+        pairs = [pair_of(pair) for pair in facts.sequence(fields, key)]
+        if any(name.lower() in HEADERS_VEILED for name, _ in pairs):
+            changed[key] = [[name, veiled(name, value)] for name, value in pairs]
+    if not changed:
+        return record
+    body = {key: value for key, value in record.body.items() if key != "text"}
+    return Record(record.kind, record.session, record.time_ns, record.direction, {**body, "fields": {**fields, **changed}})
+
+
+def password_spans(records: Iterator[Record]) -> list[tuple[int, int]]:
+    """Give where in the agent's stream passwords of PostgreSQL stand: start and end."""
+    found = []
+    for record in records:
+        body = record.body
+        if record.kind is Kind.MESSAGE and facts.text(body, "type") in PASSWORDS:
+            start, end = facts.number(body, "start"), facts.number(body, "end")
+            if start is not None and end is not None:
+                found.append((start + PASSWORD_HEAD_BYTES, end))
+    return found
+
+
+class StreamVeil:
+    """Fills credentials in the bytes of one direction, as they come; no byte is added or taken.
+
+    Of HTTP every line that begins like one of the headers is filled up to its end, wherever it stands: what a decoder did not
+    understand may hold credentials too. After a hole the rest of the line is filled.
+    """
+
+    def __init__(self, *, http: bool, spans: Sequence[tuple[int, int]] = ()) -> None:
+        """Begin.
+
+        Args:
+            http: whether lines are looked at.
+            spans: positions that are filled whatever they hold.
+        """
+        self._http = http
+        self._spans = spans
+        self._line = bytearray()
+        """The beginning of the line that is being read, up to _NAME_BYTES_MAX."""
+        self._hides = False
+        self._hidden_after_hole = 0
+        self._was_hidden = False
+
+    def hole(self) -> None:
+        """Bytes are missing before what comes next."""
+        self._hides = self._http
+        self._hidden_after_hole = _AFTER_HOLE_BYTES_MAX
+        self._line.clear()
+
+    def filled(self, payload: bytes, position: int) -> bytes:
+        """Give the bytes that may be shown in place of these.
+
+        Args:
+            payload: the next bytes.
+            position: where in the stream they are.
+        """
+        for start, end in self._spans:
+            first, last = max(start - position, 0), min(end - position, len(payload))
+            if first < last:
+                payload = payload[:first] + FILLER * (last - first) + payload[last:]
+        return self._lines(payload) if self._http else payload
+
+    def _lines(self, payload: bytes) -> bytes:
+        given = bytearray()
+        at = 0
+        while at < len(payload):
+            found = _LINE_END.search(payload, at)
+            end = len(payload) if found is None else found.start()
+            given += self._part(payload[at:end])
+            if found is not None:
+                given += payload[end : end + 1]
+                # A line that begins with a blank goes on with the header before it (RFC 9112 section 5.2).
+                self._was_hidden = self._hides or (self._was_hidden and not self._line)
+                self._hides = False
+                self._hidden_after_hole = 0
+                self._line.clear()
+                end += 1
+            at = end
+        return bytes(given)
+
+    def _part(self, part: bytes) -> bytes:
+        """Give what may be shown of a part of one line."""
+        if self._hides:
+            return self._hidden(part)
+        room = _NAME_BYTES_MAX - len(self._line)
+        if room <= 0 or not part:
+            return part
+        before = len(self._line)
+        self._line += part[:room]
+        if self._was_hidden and self._line.startswith((b" ", b"\t")):
+            self._hides = True
+            return self._hidden(part)
+        name, colon, _ = bytes(self._line).lower().partition(b":")
+        if not colon or name.rstrip(b" \t") + colon not in _NAMES:
+            return part
+        self._hides = True
+        shown = max(len(name) + 1 - before, 0)
+        return part[:shown] + self._hidden(part[shown:])
+
+    def _hidden(self, part: bytes) -> bytes:
+        if self._hidden_after_hole:
+            hidden = min(len(part), self._hidden_after_hole)
+            self._hidden_after_hole -= hidden
+            self._hides = self._hidden_after_hole > 0
+            return FILLER * hidden + part[hidden:]
+        return FILLER * len(part)
