@@ -262,6 +262,7 @@ class Assembler:
             case ExecEvent() as body:
                 self._lineage.exec(event, body, self._run(event.run, event.wall_ns), batch)
                 self.table.process_known((event.pid, event.process_start_ns))
+                self.table.left_tls((event.pid, event.process_start_ns), event.time_ns)
             case UringUsedEvent():
                 self._lineage.uses_uring(event, self._run(event.run, event.wall_ns), batch)
                 self.table.uses_uring((event.pid, event.process_start_ns))
@@ -308,6 +309,7 @@ class Assembler:
         if session is None:
             return
         session.ends[True, body.stream] = body.position
+        session.state.ciphertext.ended_ns[body.stream] = event.time_ns
         key = session.state.socket or TLS_KEY + session.state.stream
         if not session.state.socket:
             session.closing, session.closed_ns = session.closing or "closed", event.wall_ns
@@ -320,6 +322,7 @@ class Assembler:
         process = (event.pid, event.process_start_ns)
         for stream in self._hold.of_process(*process):
             self._release(stream, batch)
+        self.table.left_tls(process, event.time_ns)
         self.table.process_ended(process, heirs, event.time_ns)
 
     # -- notes -----------------------------------------------------------------------------------------------------------------

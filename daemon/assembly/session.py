@@ -10,19 +10,19 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from uuid import UUID
 
-from capd.daemon.assembly import tls
 from capd.daemon.assembly.addresses import endpoint
 from capd.daemon.assembly.completeness import judge
-from capd.daemon.assembly.decoding import Decoding, opener
+from capd.daemon.assembly.decoding import Decoding
+from capd.daemon.assembly.layers import Layers, Piece
 from capd.daemon.assembly.messages import MessageWriter
 from capd.daemon.assembly.naming import NAMING_TYPES, library_name, peer_name, tie_name
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.recorded import APPLICATION, WIRE, recorded
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, Loss, SessionState
 from capd.daemon.assembly.streams import DAMAGED, RESTARTED, UNKNOWN, Channel, Chunk, Hole, reason_of
-from capd.daemon.assembly.wire import OUTSIDE, UNFINISHED
+from capd.daemon.assembly.wire import UNFINISHED
 from capd.decoders.message import Gap, Message
-from capd.probes.layouts import Absence, Role, SocketCloseEvent
+from capd.probes.layouts import Absence, SocketCloseEvent
 from capd.recording.record import SIDES, Kind, Record, Value
 
 WIRE_KEPT_MAX: Final = 16 * 1024
@@ -56,6 +56,7 @@ class Session:
         "counted",
         "decoding",
         "ends",
+        "layers",
         "spoken",
         "stale",
         "state",
@@ -68,6 +69,7 @@ class Session:
         self._history = history
         self.channels: dict[ChannelKey, Channel] = {}
         self.decoding = Decoding(state)
+        self.layers = Layers(state)
         self.writer = MessageWriter(state)
         self.ends: dict[StreamKey, tuple[int, int]] = {}
         """Streams that ended, and at which positions."""
@@ -102,7 +104,9 @@ class Session:
             channel = self.channels[key] = Channel(0 if self.counted else None)
         if channel.expected is not None and chunk.position < channel.expected and chunk.length:
             self._late(chunk, channel.expected, batch)
-        if channel.accept(chunk):
+        if self.state.encrypted and channel.expected == chunk.position and not chunk.tls and self.layers.waits(chunk):
+            channel.early.append(chunk.kept())
+        elif channel.accept(chunk):
             self._deliver(chunk, batch)
             for released in channel.released() if channel.early else ():
                 self._deliver(released, batch)
@@ -128,35 +132,37 @@ class Session:
         state.moment(chunk.wall_ns)
         state.active_ns = max(state.active_ns, chunk.time_ns)
         if chunk.tls:
+            self._put(self.layers.decide(encrypted=True), batch)
             self._plaintext(chunk, batch)
         elif chunk.absence == Absence.CIPHERTEXT:
+            self._put(self.layers.decide(encrypted=True), batch)
             state.encrypted = True
             state.wire[chunk.direction] += chunk.length
             state.wire_left[chunk.direction] += chunk.length
             state.ciphertext.begun(chunk.time_ns)
-            state.ciphertext.framing[chunk.direction].skip()
-            state.ciphertext.unfinished[chunk.direction] += chunk.length
-        elif state.encrypted or self._turns_encrypted(chunk):
-            state.ciphertext.begun(chunk.time_ns)
-            self._wire(chunk, batch)
-        elif chunk.length or chunk.datagram or state.transport == "udp":
-            self._application(chunk, batch)
+            state.ciphertext.moved(chunk.direction, chunk.length)
         else:
-            self._end(chunk, batch)
+            name, clear = state.name, state.ciphertext.clear[chunk.direction]
+            pieces = self.layers.of(chunk)
+            self.announce |= state.name != name
+            if state.ciphertext.clear[chunk.direction] and not clear:
+                self._put(pieces[:-1], batch)
+                self._mark(
+                    {"name": "clear", "position": state.application[chunk.direction]}, chunk.wall_ns, batch, chunk.direction
+                )
+                del pieces[:-1]
+            self._put(pieces, batch)
 
-    def _turns_encrypted(self, chunk: Chunk) -> bool:
-        """Say whether TLS begins with this chunk, and remember it."""
-        state, payload, direction = self.state, chunk.payload, chunk.direction
-        spoken_by_opener = direction == opener(state) or state.role == Role.UNKNOWN
-        first = state.application[direction] == 0
-        if spoken_by_opener and tls.begins_client_hello(payload, first=first):
-            name = tls.server_name(bytes(payload))
-            if name and state.name is None:
-                state.name, self.announce = name, True
-            state.encrypted = True
-        elif (state.mid_stream or state.tls_streams or state.losses) and first and tls.begins_record(payload):
-            state.encrypted = True
-        return state.encrypted
+    def _put(self, pieces: list[Piece], batch: Batch) -> None:
+        state = self.state
+        for chunk, layer, outside in pieces:
+            if layer == WIRE:
+                state.ciphertext.begun(chunk.time_ns)
+                self._wire(chunk, batch, whole=outside)
+            elif chunk.length or chunk.datagram or state.transport == "udp":
+                self._application(chunk, batch)
+            else:
+                self._end(chunk, batch)
 
     def _plaintext(self, chunk: Chunk, batch: Batch) -> None:
         state = self.state
@@ -165,7 +171,7 @@ class Session:
             self.tie(chunk.stream, chunk.library, chunk.tie, chunk.wall_ns, batch)
         process = (chunk.pid, chunk.process_start_ns)
         state.tls_processes.setdefault(chunk.stream, process)
-        state.ciphertext.unfinished[chunk.direction] = 0
+        state.ciphertext.told(chunk.direction)
         # TLS within TLS, unless another process goes on with what was begun before a fork.
         if chunk.stream != state.tls_streams[-1] and state.tls_processes.get(state.tls_streams[-1], process) == process:
             self._wire(chunk, batch)
@@ -203,11 +209,10 @@ class Session:
         if chunk.captured < chunk.length:
             self._absent(chunk, APPLICATION, batch)
 
-    def _wire(self, chunk: Chunk, batch: Batch) -> None:
+    def _wire(self, chunk: Chunk, batch: Batch, *, whole: bool = False) -> None:
         state, direction = self.state, chunk.direction
         payload = chunk.payload
-        clear = not chunk.tls and self._outside_records(chunk)
-        room = WIRE_KEPT_MAX - state.wire_kept[direction] if state.tls_streams and not clear else len(payload)
+        room = WIRE_KEPT_MAX - state.wire_kept[direction] if state.tls_streams and not whole else len(payload)
         kept = bytes(payload[: max(0, room)])
         for start in range(0, len(kept), PAYLOAD_BYTES_MAX):
             piece = kept[start : start + PAYLOAD_BYTES_MAX]
@@ -219,18 +224,6 @@ class Session:
         state.wire[direction] += chunk.captured
         if chunk.captured < chunk.length:
             self._absent(chunk, WIRE, batch)
-
-    def _outside_records(self, chunk: Chunk) -> bool:
-        """Say whether bytes on a socket that speaks TLS are no TLS: after its farewell, or after exec."""
-        framing = self.state.ciphertext.framing[chunk.direction]
-        if chunk.captured < chunk.length or self.state.losses:
-            framing.skip()
-            return False
-        if framing.take(chunk.payload) or not self.state.tls_streams:
-            return False
-        if OUTSIDE not in self.state.reasons:
-            self.state.reasons.append(OUTSIDE)
-        return True
 
     def _qualify(self, body: dict[str, Value], chunk: Chunk) -> None:
         """Add what is not the same for every chunk of the session."""
@@ -260,6 +253,7 @@ class Session:
         reason = "bytes recorded out of order"
         if reason not in self.state.reasons:
             self.state.reasons.append(reason)
+        self.state.ciphertext.framing[chunk.direction].skip()
         body: dict[str, Value] = {"name": "late", "position": chunk.position, "expected": expected, "length": chunk.length}
         self._mark(body, chunk.wall_ns, batch, chunk.direction)
 
@@ -278,6 +272,7 @@ class Session:
     ) -> None:
         """Record that bytes are missing here; `length` None when nobody knows how many."""
         state = self.state
+        self._put(self.layers.decide(), batch)
         self._rebuild_if_stale(wall_ns, batch)
         self.writer.flush(batch)
         positions = state.application if layer == APPLICATION else state.wire
@@ -310,19 +305,22 @@ class Session:
         missing = lost - self.state.ring_lost.get(key, 0)
         if missing > 0:
             self._count_ring_loss(key, missing)
-            self.gap(key[2], missing, reason, wall_ns, batch, layer=self._layer(key[0]))
+            self.gap(key[2], missing, reason, wall_ns, batch, layer=self._layer(key[0], key[2]))
 
     def _count_ring_loss(self, key: ChannelKey, missing: int) -> None:
         self.state.ring_lost[key] = self.state.ring_lost.get(key, 0) + missing
 
-    def _layer(self, tls_stream: bool) -> str:
-        return APPLICATION if tls_stream or not self.state.encrypted else WIRE
+    def _layer(self, tls_stream: bool, direction: int) -> str:
+        clear = not self.state.encrypted or self.state.ciphertext.clear[direction]
+        return APPLICATION if tls_stream or clear else WIRE
 
     def _settle_channel(self, key: ChannelKey, channel: Channel, batch: Batch, lost: str | None = None) -> None:
         for item in channel.settled():
             if isinstance(item, Hole):
                 self._count_ring_loss(key, item.length)
-                self.gap(key[2], item.length, lost or self.state.lost_reason, item.wall_ns, batch, layer=self._layer(key[0]))
+                self.gap(
+                    key[2], item.length, lost or self.state.lost_reason, item.wall_ns, batch, layer=self._layer(key[0], key[2])
+                )
             else:
                 self._deliver(item, batch)
 
@@ -368,7 +366,14 @@ class Session:
                 missing = self.channels.setdefault(key, Channel()).tail(positions[direction])
                 if missing:
                     self._count_ring_loss(key, missing)
-                    self.gap(direction, missing, lost or self.state.lost_reason, wall_ns, batch, layer=self._layer(tls_stream))
+                    self.gap(
+                        direction,
+                        missing,
+                        lost or self.state.lost_reason,
+                        wall_ns,
+                        batch,
+                        layer=self._layer(tls_stream, direction),
+                    )
         self.ends.clear()
         if isinstance(self.closing, SocketCloseEvent):
             self._compare_with_kernel(self.closing, wall_ns, batch)
@@ -376,6 +381,7 @@ class Session:
     def close(self, word: str, wall_ns: int, batch: Batch) -> None:
         """Write the last records; `word` is "closed" or "abandoned"."""
         state = self.state
+        self._put(self.layers.decide(), batch)
         self._rebuild_if_stale(wall_ns, batch)
         for direction, size in state.ciphertext.untold() if state.tls_streams else ():
             detail = f"{size} bytes of ciphertext, and no TLS call that tells what was in them"
@@ -401,7 +407,7 @@ class Session:
         for direction in DIRECTIONS:
             missing = event.kernel[direction] - event.position[direction]
             if missing > 0:
-                layer = self._layer(tls_stream=False)
+                layer = self._layer(False, direction)
                 self.gap(direction, missing, UNKNOWN, wall_ns, batch, layer=layer, detail="TCP counted them, no probe saw them")
 
     def _expected(self, tls_stream: bool, stream: int, direction: int) -> int:

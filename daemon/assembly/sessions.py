@@ -223,6 +223,13 @@ class SessionTable:
             if session is not None:
                 session.state.uring = True
 
+    def left_tls(self, process: ProcessKey, time_ns: int) -> None:
+        """A process ended, or runs another program: its TLS streams are over (boot clock)."""
+        for key in self._used.get(process, ()):
+            session = self._sessions.get(key)
+            if session is not None:
+                session.state.left_tls(process, time_ns)
+
     def process_ended(self, process: ProcessKey, heirs: set[ProcessKey], time_ns: int) -> None:
         """A user of sessions is gone; its children may still hold its descriptors."""
         self._unnamed.pop(process, None)

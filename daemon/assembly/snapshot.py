@@ -25,7 +25,7 @@ from capd.daemon.assembly.waiting import Waiting
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
 
-VERSION: Final = 2
+VERSION: Final = 3
 
 SavedChunk = tuple[
     int, int, int, int, int, bool, int, int, int, int, int, int, int, int, int, tuple[int, int, bytes] | None, bytes
@@ -51,6 +51,7 @@ class SavedSession:
         spoken: TLS streams that carried plaintext.
         continues: whether the next TLS stream goes on with the same conversation.
         counted: whether streams that are met for the first time begin at 0.
+        undecided: what may be the beginning of a ClientHello.
     """
 
     state: SessionState
@@ -64,6 +65,7 @@ class SavedSession:
     spoken: set[int]
     continues: bool
     counted: bool
+    undecided: list[SavedChunk]
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,6 +109,7 @@ def saved_session(session: Session) -> SavedSession:
         spoken=session.spoken,
         continues=session.continues,
         counted=session.counted,
+        undecided=[saved_chunk(chunk) for chunk in session.layers.undecided],
     )
 
 
@@ -125,6 +128,7 @@ def restored_session(saved: SavedSession, history: History) -> Session:
     session.decoding.remember(pending, decided=saved.decided)
     session.spoken, session.continues, session.counted = saved.spoken, saved.continues, saved.counted
     session.stale = saved.decided
+    session.layers.undecided = [Chunk(*chunk) for chunk in saved.undecided]
     return session
 
 

@@ -133,6 +133,12 @@ class SessionState:
         """Why whole events of it are missing."""
         return UNRECORDED if self.unrecorded else LOST
 
+    def left_tls(self, process: ProcessKey, time_ns: int) -> None:
+        """Note that a process has no TLS streams any more (boot clock)."""
+        for stream, owner in self.tls_processes.items():
+            if owner == process:
+                self.ciphertext.ended_ns.setdefault(stream, time_ns)
+
     def moment(self, wall_ns: int) -> int:
         """Give the time for the session's next record: that of its event, but never before the record ahead of it.
 

@@ -17,6 +17,8 @@ CONTENT_TYPES: Final = range(20, 24)
 VERSION_MAJOR: Final = 3
 VERSION_MINOR_MAX: Final = 4
 CLIENT_HELLO: Final = 1
+HELLO_HEAD_BYTES: Final = RECORD_HEADER_BYTES + 1
+"""So many bytes tell a ClientHello from anything else."""
 RECORD_BYTES_MAX: Final = (1 << 14) + 2048
 """Largest TLSCiphertext of any version (RFC 5246, section 6.2.3)."""
 SERVER_NAME: Final = 0
@@ -30,19 +32,20 @@ HELD_NS_MAX: Final = 30_000_000_000
 """Event time after which a stream without a socket becomes a session of its own."""
 
 
-def begins_client_hello(payload: bytes | memoryview, *, first: bool) -> bool:
-    """Say whether the bytes of one call begin a TLS ClientHello.
+def begins_client_hello(payload: bytes | memoryview) -> bool:
+    """Say whether bytes begin with a TLS ClientHello: a record header, and the first byte of the handshake."""
+    return len(payload) >= HELLO_HEAD_BYTES and _fits_client_hello(payload)
 
-    Args:
-        payload: what the call carried.
-        first: whether they are the first of their direction; then even a part of the record header decides, because no
-            protocol in clear begins with byte 22. Else a whole record header is needed, which servers read alone.
-    """
+
+def may_begin_client_hello(payload: bytes | memoryview) -> bool:
+    """Say whether bytes are the first part of what begins a ClientHello, and too few to tell."""
+    return 0 < len(payload) < HELLO_HEAD_BYTES and _fits_client_hello(payload)
+
+
+def _fits_client_hello(payload: bytes | memoryview) -> bool:
+    if payload[0] != HANDSHAKE:
+        return False
     size = len(payload)
-    if size == 0 or payload[0] != HANDSHAKE:
-        return False
-    if not first and size < RECORD_HEADER_BYTES:
-        return False
     checks = (
         payload[1] == VERSION_MAJOR if size > 1 else True,
         payload[2] <= VERSION_MINOR_MAX if size > 2 else True,  # noqa: PLR2004  # offsets in the header

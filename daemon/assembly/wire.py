@@ -31,33 +31,47 @@ class Framing:
     Attributes:
         left: bytes until the next record begins.
         head: the part of a record header that has come.
+        followed: whether whole records were followed to where it stands, so that it is known for sure.
     """
 
     left: int = 0
     head: bytes = b""
+    followed: bool = False
 
-    def take(self, payload: bytes | memoryview) -> bool:
-        """Follow the next bytes; False when they are no TLS records, and whatever comes next may be one again."""
-        at = 0
+    @property
+    def between(self) -> bool:
+        """Whether it stands where a record begins."""
+        return not self.left and not self.head
+
+    def take(self, payload: bytes | memoryview) -> int:
+        """Follow the next bytes.
+
+        Returns:
+            How many of them are TLS records. When it is not all of them, what comes next may be a record again; when it is
+            negative, what is none began in bytes that were taken before.
+        """
+        at = begun = 0
         while at < len(payload):
             if self.left:
                 step = min(self.left, len(payload) - at)
                 self.left -= step
+                self.followed = self.followed or not self.left
                 at += step
                 continue
+            begun = at - len(self.head)
             step = min(tls.RECORD_HEADER_BYTES - len(self.head), len(payload) - at)
             self.head += bytes(payload[at : at + step])
             at += step
             if not _plausible(self.head):
-                self.skip()
-                return False
+                self.left, self.head = 0, b""
+                return begun
             if len(self.head) == tls.RECORD_HEADER_BYTES:
                 self.left, self.head = int.from_bytes(self.head[3:], "big"), b""
-        return True
+        return at
 
     def skip(self) -> None:
-        """Go on behind bytes that were not seen: they were whole records."""
-        self.left, self.head = 0, b""
+        """Go on behind bytes that were not seen, as if they were whole records."""
+        self.left, self.head, self.followed = 0, b"", False
 
 
 def _plausible(head: bytes) -> bool:
@@ -79,15 +93,34 @@ class Ciphertext:
         framing: of each direction.
         since_ns: boot clock when TLS began; 0 before.
         unfinished: ciphertext moved within TLS calls, in each direction, since the last one that told its plaintext.
+        stepwise: whether the first ciphertext of the latest call of each direction was a record header alone: such a library
+            takes no byte behind the record that it gives out.
+        ended_ns: boot clock when each TLS stream ended: freed, or its process ended or runs another program.
+        clear: whether each direction speaks in clear again.
     """
 
     framing: list[Framing] = field(default_factory=lambda: [Framing(), Framing()])
     since_ns: int = 0
     unfinished: list[int] = field(default_factory=lambda: [0, 0])
+    stepwise: list[bool] = field(default_factory=lambda: [False, False])
+    ended_ns: dict[int, int] = field(default_factory=dict)
+    clear: list[bool] = field(default_factory=lambda: [False, False])
 
     def begun(self, time_ns: int) -> None:
         """Note when TLS began."""
         self.since_ns = self.since_ns or time_ns
+
+    def moved(self, direction: int, size: int) -> None:
+        """Note ciphertext that a TLS call moved, and that was not carried."""
+        if not self.unfinished[direction]:
+            self.stepwise[direction] = size == tls.RECORD_HEADER_BYTES
+        self.unfinished[direction] += size
+        self.framing[direction].skip()
+        self.clear[direction] = False
+
+    def told(self, direction: int) -> None:
+        """Note that a TLS call told its plaintext."""
+        self.unfinished[direction] = 0
 
     def untold(self) -> list[tuple[int, int]]:
         """Give the directions in which calls moved ciphertext and told nothing, and how much."""

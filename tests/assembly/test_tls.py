@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from capd.daemon.assembly import session as sessions_module
 from capd.daemon.assembly import tls
 from capd.daemon.assembly.snapshot import pack, unpack
-from capd.daemon.assembly.tls import begins_client_hello, begins_record, server_name
+from capd.daemon.assembly.tls import begins_client_hello, begins_record, may_begin_client_hello, server_name
 from capd.daemon.assembly.wire import Framing
 from capd.probes.layouts import Absence, Library, Role, Tie
 from capd.recording.journal import Block
@@ -286,17 +287,48 @@ def test_a_tls_conversation_survives_a_restart_of_the_capture(killed: bool) -> N
 def test_no_bytes_break_the_look_at_a_hello(data: bytes) -> None:
     """Whatever an agent sends, looking for TLS in it gives an answer and no exception."""
     for payload in (data, HELLO[: len(data)] + data, b"\x16\x03\x01" + data):
-        begins_client_hello(payload, first=True)
-        begins_client_hello(payload, first=False)
+        assert not (begins_client_hello(payload) and may_begin_client_hello(payload))
         begins_record(payload)
         server_name(payload)
 
 
 @given(st.integers(0, len(HELLO)))
 def test_a_cut_hello_is_recognised_and_never_misnamed(size: int) -> None:
-    """Any first part of a ClientHello is one; its name is whole or not given."""
-    assert (size > 0) == begins_client_hello(HELLO[:size], first=True)
+    """Any first part of a ClientHello is one, or may be one; its name is whole or not given."""
+    assert [0 < size < 6, size >= 6] == [may_begin_client_hello(HELLO[:size]), begins_client_hello(HELLO[:size])]
     assert server_name(HELLO[:size]) in (None, "api.example.org")
+
+
+@given(st.integers(0, len(HELLO)), st.binary(max_size=40), st.lists(st.integers(0, 300), max_size=4))
+def test_it_makes_no_difference_how_a_hello_is_cut(size: int, tail: bytes, cuts: list[int]) -> None:
+    """What begins like a ClientHello is the same TLS, or the same clear text, in one call and in several."""
+    whole = (HELLO[:size] + tail)[: len(HELLO)]  # what may come behind a record has its own tests
+    assume(whole)
+    told = []
+    for edges in ([0, len(whole)], sorted({0, len(whole), *(at % len(whole) for at in cuts)})):
+        daemon = Daemon()
+        story = [*begin(daemon), daemon.cycle(2_000, control=[opened(1_000, 9)])]
+        for at, (start, end) in enumerate(pairwise(edges)):
+            story.append(daemon.cycle(4_000 + at, data=[moved(3_000 + at, 9, REQUEST, start, whole[start:end])]))
+        story.append(daemon.cycle(20 * MS, control=[closed(9 * MS, 9, len(whole), 0)]))
+        records = assemble(story)
+        assert [] == gaps(records)
+        told.append((stream(records, REQUEST), stream(records, REQUEST, "wire")))
+    assert told[0] == told[1]
+    assert whole in told[0]
+
+
+def test_the_beginning_of_a_hello_waits_over_a_restart_of_the_recorder() -> None:
+    """Bytes that may begin TLS are in the snapshot, and are what the bytes behind them make of them."""
+    for rest, layer in ((HELLO[3:], "wire"), (b"clear", "application")):
+        daemon = Daemon()
+        first = assembler()
+        story = [*begin(daemon), daemon.cycle(2_000, control=[opened(1_000, 9)], data=[moved(1_500, 9, REQUEST, 0, HELLO[:3])])]
+        records = assemble(story, into=first)
+        assert b"" == stream(records, REQUEST) + stream(records, REQUEST, "wire")
+        second = assembler(unpack(pack(first.snapshot())))
+        again = [daemon.cycle(4_000, data=[moved(3_000, 9, REQUEST, 3, rest)])]
+        assert HELLO[:3] + rest == stream(assemble(again, into=second), REQUEST, layer)
 
 
 @pytest.mark.parametrize(
@@ -304,7 +336,8 @@ def test_a_cut_hello_is_recognised_and_never_misnamed(size: int) -> None:
 )
 def test_what_is_no_hello_is_none(text: bytes) -> None:
     """Protocols in clear are not taken for TLS."""
-    assert not begins_client_hello(text, first=True)
+    assert not begins_client_hello(text)
+    assert not may_begin_client_hello(text[:5])
 
 
 def story_of(data: list[bytes], *, notes: Iterable[list[Block]] = (), control: Iterable[bytes] = ()) -> list[Record]:
@@ -379,33 +412,15 @@ def test_ciphertext_that_came_without_any_plaintext_is_a_gap() -> None:
         assert expected == gaps(story_of([*heard, late]))
 
 
-def test_clear_text_beside_tls_is_kept_and_told() -> None:
-    """After the farewell, or after exec, a program may speak in clear on the same socket: not complete, and all of it kept."""
-    clear = b"in clear from now on"
-    farewell = b"\x15\x03\x03\x00\x02\x01\x00"
-    at = len(HELLO)
-    records = story_of(
-        [
-            sent(3_000, at, 40),
-            said(4_000, 77, REQUEST, 0, REQUESTED),
-            moved(5_000, 9, REQUEST, at + 40, farewell),
-            moved(6_000, 9, REQUEST, at + 40 + len(farewell), clear),
-        ]
-    )
-    assert REQUESTED == stream(records, REQUEST)
-    assert stream(records, REQUEST, "wire").endswith(farewell + clear)
-    assert [("partial", ["bytes outside TLS records"])] == verdicts(records)
-
-
 @given(st.lists(st.binary(max_size=300), max_size=6), st.lists(st.integers(1, 40), max_size=20))
 def test_records_are_followed_however_they_are_cut(bodies: list[bytes], cuts: list[int]) -> None:
     """TLS records in any pieces are TLS records; clear text behind them never is."""
     whole = b"".join(b"\x17\x03\x03" + len(body).to_bytes(2, "big") + body for body in bodies)
     framing, at = Framing(), 0
     for cut in [*cuts, len(whole)]:
-        assert framing.take(whole[at : at + cut])
+        assert len(whole[at : at + cut]) == framing.take(whole[at : at + cut])
         at += cut
-    assert not framing.take(b"GET / HTTP/1.1")
+    assert 0 == framing.take(b"GET / HTTP/1.1")
 
 
 @pytest.mark.parametrize(
