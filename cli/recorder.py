@@ -19,6 +19,16 @@ Examples:
   systemctl start capd-recorder        the same as a service
 """
 
+NEEDED: Final = (
+    "sqlite_utils",
+    "cryptography.exceptions",
+    "cryptography.hazmat.primitives.asymmetric.ed25519",
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.serialization",
+    "capd.cli.line",
+)
+NEEDED_FOR_RECIPIENTS: Final = ("pyrage",)
+
 
 @click.command(epilog=EXAMPLES)
 @click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
@@ -32,5 +42,6 @@ def command(config: str | None) -> None:
     if os.geteuid() == 0:
         state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
     # Imported late for the sake of readers; but without rights its files may be out of reach, such as below /root.
-    import_module("sqlite_utils")
+    for name in (*NEEDED, *(NEEDED_FOR_RECIPIENTS if settings.encryption.recipients else ())):
+        import_module(name)
     recorder.run_recorder(settings)
