@@ -1,0 +1,254 @@
+"""The cases: what happens to a host, decided by one number.
+
+What lives here: kinds of cases, and running one. What must not: how a role is run (host.py), what is promised (judgement.py).
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from tests.soak.crashes.host import RELEASE, Host
+from tests.soak.crashes.judgement import (
+    expected,
+    judge_bucket,
+    judge_evidence,
+    judge_no_repetition,
+    judge_records,
+    judge_sealed,
+    named,
+    recorded,
+    said,
+)
+from tests.soak.crashes.seam import DEADLY, NONE, Action, Fault
+
+CALLS: Final = {"daemon": 60, "recorder": 400, "shipper": 250}
+"""About how many calls a role makes in a case: a fault comes at one of them, early ones more often."""
+DAY_NS: Final = 86_400 * 10**9
+TRIES: Final = 6
+
+
+def fault(chance: random.Random, role: str, actions: tuple[Action, ...] = tuple(sorted(DEADLY))) -> Fault:
+    """Choose what happens to a role."""
+    call = int(math.exp(chance.uniform(0, math.log(CALLS[role]))))
+    return Fault(action=chance.choice(actions), call=call, calls=chance.choice([1, 2, 5, 30]))
+
+
+def write_all(host: Host, actions: tuple[Action, ...] = ()) -> None:
+    """Let daemons write until all that was said is in the journal."""
+    while host.written < len(host.blocks):
+        hit = fault(host.chance, "daemon", actions) if actions and host.chance.random() < 0.5 else NONE
+        _, lines = host.daemon(hit).end()
+        host.took(lines)
+
+
+def record(host: Host, hit: Fault = NONE) -> None:
+    """Let a recorder work."""
+    _, lines = host.recorder(hit).end()
+    host.recorded(lines)
+
+
+def finish(host: Host) -> None:
+    """Let every role do its work in peace."""
+    write_all(host)
+    record(host)
+    host.shipper().end()
+
+
+def judge(host: Host, *, exact: bool = True) -> None:
+    """Hold a host against all promises."""
+    judge_evidence(host)
+    judge_bucket(host)
+    if host.limits.age_ns_max is None:
+        judge_records(host, exact=exact)
+
+
+def rounds(host: Host, actions: tuple[Action, ...]) -> None:
+    """Let agents talk and roles fail, in turns."""
+    chance = host.chance
+    for _ in range(chance.randint(1, 4)):
+        host.chapter()
+        write_all(host, actions)
+        for _ in range(chance.randint(0, 3)):
+            record(host, fault(chance, "recorder", actions))
+        for _ in range(chance.randint(0, 2)):
+            host.shipper(fault(chance, "shipper", actions)).end()
+
+
+def killed(host: Host) -> None:
+    """Roles are killed at any of their calls."""
+    if host.chance.random() < 0.2:
+        host.limits = RELEASE
+    rounds(host, tuple(sorted(DEADLY)))
+    finish(host)
+    judge(host)
+
+
+def full(host: Host) -> None:
+    """The disk is full, or fails, for some calls, and roles are killed."""
+    rounds(host, (Action.NO_SPACE, Action.IO_ERROR, Action.NO_SPACE, Action.KILL_AFTER))
+    finish(host)
+    judge(host)
+
+
+def clock(host: Host) -> None:
+    """The wall clock jumps, by days and back, and roles are killed."""
+    for _ in range(host.chance.randint(2, 4)):
+        host.jump_ns = host.chance.choice([-40, -1, 0, 1, 3, 400]) * DAY_NS + host.chance.randint(-DAY_NS, DAY_NS)
+        host.chapter()
+        write_all(host)
+        record(host, fault(host.chance, "recorder"))
+        record(host)
+        host.shipper(fault(host.chance, "shipper")).end()
+    finish(host)
+    judge(host)
+
+
+def together(host: Host) -> None:
+    """All roles work at the same time, two shippers among them, and are killed at any of their calls."""
+    chance = host.chance
+    for _ in range(chance.randint(1, 3)):
+        host.chapter()
+        host.chapter()
+        for part in (0.4, 0.5, 1.0):
+            daemon = host.daemon(fault(chance, "daemon") if chance.random() < 0.3 else NONE, part=part)
+            recorder = host.recorder(fault(chance, "recorder") if chance.random() < 0.6 else NONE)
+            shippers = [
+                host.shipper(fault(chance, "shipper") if chance.random() < 0.6 else NONE, name=name)
+                for name in ("shipped.json", "other.json")
+            ]
+            for child in shippers:
+                child.end()
+            host.recorded(recorder.end()[1])
+            host.took(daemon.end()[1])
+    finish(host)
+    host.shipper(name="other.json").end()
+    judge(host, exact=False)
+
+
+def power(host: Host) -> None:
+    """The power is cut at any call of any role; what was not synced is lost as file systems lose it."""
+    chance = host.chance
+    for _ in range(chance.randint(1, 2)):
+        rounds(host, tuple(sorted(DEADLY)))
+        host.chapter()
+        write_all(host)
+        last = chance.choice(["recorder", "recorder", "shipper", "nothing"])
+        if last == "recorder":
+            record(host, fault(chance, "recorder"))
+        elif last == "shipper":
+            host.shipper(fault(chance, "shipper")).end()
+        host.cut_power()
+    after = host.written
+    host.chapter()
+    finish(host)
+    judge_evidence(host)
+    judge_bucket(host)
+    found = recorded(host)
+    judge_no_repetition(found)
+    for session, records in expected(host, host.blocks[after:]).items():
+        if any(record.body.get("socket") for record in records):
+            assert said(records) == said(found.get(session, [])), f"session {session} after the cut was recorded otherwise"
+
+
+VICTIMS: Final = {
+    "memory of the shipper": "state/shipper/shipped.json",
+    "position": "state/recorder/position",
+    "snapshot": "state/recorder/state",
+    "index": "state/index/capd.db",
+    "open segment": "state/segments/*.open",
+}
+"""What can be made again from what else there is: whatever happens to these, nothing is lost and nothing is there twice."""
+
+
+def spoil(chance: random.Random, path: Path) -> str:
+    """Flip bits of a file, cut it, make it longer or empty."""
+    data = bytearray(path.read_bytes())
+    how = chance.choice(["flipped", "flipped", "flipped", "cut", "longer", "empty"]) if data else "longer"
+    match how:
+        case "flipped":
+            for _ in range(chance.choice([1, 1, 3])):
+                data[chance.randrange(len(data))] ^= 1 << chance.randrange(8)
+        case "cut":
+            del data[chance.randrange(len(data)) :]
+        case "longer":
+            data += chance.randbytes(chance.randint(1, 100))
+        case "empty":
+            data.clear()
+    path.write_bytes(data)
+    return how
+
+
+def healed(host: Host) -> None:
+    """Files that can be made again are spoiled."""
+    chance = host.chance
+    for _ in range(chance.randint(1, 3)):
+        host.chapter()
+        write_all(host)
+        record(host, fault(chance, "recorder") if chance.random() < 0.7 else NONE)
+        host.shipper(fault(chance, "shipper") if chance.random() < 0.5 else NONE).end()
+        for name in chance.sample(sorted(VICTIMS), chance.randint(1, 2)):
+            for path in host.root.glob(VICTIMS[name]):
+                spoil(chance, path)
+    finish(host)
+    judge(host)
+
+
+def told(host: Host) -> None:
+    """Sealed segments are spoiled: verification names them and no others, and nobody else is held up."""
+    chance = host.chance
+    tampered: set[int] = set()
+    for _ in range(chance.randint(1, 3)):
+        host.chapter()
+        write_all(host)
+        record(host)
+        segments = sorted(host.settings.segments_dir.glob("*.seg"))
+        if chance.random() < 0.7:
+            victim = chance.choice(segments)
+            before = victim.read_bytes()
+            spoil(chance, victim)
+            if victim.read_bytes() != before:
+                tampered.add(int(victim.stem))
+        host.shipper(fault(chance, "shipper") if chance.random() < 0.3 else NONE).end()
+    after = len(host.blocks)
+    host.chapter()
+    finish(host)
+    found = named(host.state)
+    assert tampered <= found, f"{tampered} were spoiled, verification names {found}"
+    assert found <= tampered | {number + 1 for number in tampered}
+    judge_sealed(host, tampered)
+    survivors = recorded(host, without=tampered)
+    start = host.blocks[:2]
+    for session, records in expected(host, [*start, *host.blocks[after:]]).items():
+        if any(record.body.get("socket") for record in records):
+            assert said(records) == said(survivors.get(session, []))
+
+
+KINDS: Final[dict[str, Callable[[Host], None]]] = {
+    "killed": killed,
+    "clock": clock,
+    "together": together,
+    "told": told,
+}
+
+
+def run(seed: int, directory: Path) -> str:
+    """Run one case; give its kind.
+
+    Raises:
+        AssertionError: a promise was broken.
+    """
+    chance = random.Random(seed)
+    kind = sorted(KINDS)[seed % len(KINDS)]
+    host = Host(directory, chance, encrypted=chance.random() < 0.2, traced=kind == "power")
+    try:
+        KINDS[kind](host)
+    except BaseException as error:
+        error.add_note(f"seed {seed}, kind {kind}")
+        raise
+    finally:
+        host.close()
+    return kind
