@@ -139,6 +139,8 @@ class Attendant:
         self._stopping.set()
         os.eventfd_write(self._wake_fd, 1)
         self._thread.join()
+        if self.error is None:
+            self._keeper.end_empty()  # nobody else would for as long as no daemon runs
         if self._server is not None:
             self._server.close()
         self._selector.close()

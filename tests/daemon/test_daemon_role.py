@@ -383,13 +383,15 @@ def test_what_a_selector_finds_waits_for_better_times(daemons: Make, slice_: Pat
     directory.touch()
     (slice_ / "late.service").mkdir()
     late = enter(slice_ / "late.service", "/bin/sleep", "31")
-    wait_until(lambda: daemon.status()["unselected"], "told")
-    assert "1 cgroups that a selector names are not recorded" in call("status", "--config", daemon.config).stdout
-    directory.unlink()
-    directory.mkdir()
-    wait_until(lambda: run_names(daemon) == {"late.service"}, "a run after all")
-    assert [] == daemon.status()["unselected"]
-    end(late)
+    try:
+        wait_until(lambda: daemon.status()["unselected"], "told")
+        assert "1 cgroups that a selector names are not recorded" in call("status", "--config", daemon.config).stdout
+        directory.unlink()
+        directory.mkdir()
+        wait_until(lambda: run_names(daemon) == {"late.service"}, "a run after all")
+        assert [] == daemon.status()["unselected"]
+    finally:
+        end(late)
 
 
 def test_others_see_only_that_there_are_runs(daemon: Daemon) -> None:
