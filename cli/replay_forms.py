@@ -25,7 +25,7 @@ from capd.cli.safe_text import visible
 from capd.cli.screen import Screen, standard_output
 from capd.cli.summary import session_head, to_json, verdict_lines
 from capd.cli.transcript import Block, Transcript
-from capd.recording.errors import CapdError, ExitStatus
+from capd.recording.errors import CapdError, EncryptedError, ExitStatus
 from capd.recording.record import Direction, Kind, Record
 
 if TYPE_CHECKING:
@@ -116,6 +116,9 @@ def _play(records: Records, row: SessionRow, request: Request, *, screen: Screen
     try:
         for record in records(idle):
             show(transcript.feed(record))
+    except EncryptedError:  # nothing is wrong with it
+        idle()
+        raise
     except CapdError as error:
         idle()
         screen.write([line(f"! the recording is damaged from here on: {error}", Style.BAD)])

@@ -32,7 +32,7 @@ from capd.daemon.masking.stage import Stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
-from capd.daemon.recorder_sealing import KeyRing, Seals
+from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
 from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
@@ -106,6 +106,7 @@ class Recorder:
         recovery = recover(
             configuration.segments_dir, clock=time.time_ns, signer=signer, quarantine=configuration.quarantine_dir
         )
+        recovery = after_heads(recovery, configuration.segments_dir)
         self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
         self._projection = self._new_projection()
         self._stage = Stage(configuration.masking.rules(), configuration.recording.levels())

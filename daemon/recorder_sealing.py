@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from uuid import UUID
@@ -20,7 +21,7 @@ from uuid import UUID
 from capd.recording.age import NoKeys
 from capd.recording.durable import replace_content
 from capd.recording.errors import on_disk
-from capd.recording.heads import HeadLog
+from capd.recording.heads import HeadLog, newest_head
 from capd.recording.segment import Recovery, Sealing
 from capd.recording.segment.cipher import DATA_KEY_BYTES
 from capd.recording.segment.layout import FileHeader
@@ -79,6 +80,20 @@ class KeyRing:
 
     def _path(self, sequence: int) -> Path:
         return self._directory / f"{sequence:012d}{SUFFIX}"
+
+
+def after_heads(recovery: Recovery, directory: Path) -> Recovery:
+    """Give what recovery found, unless a head knows of a later segment: its number must never be used again.
+
+    The newest sealed segment stays on the host, so this matters only when somebody removed it.
+
+    Raises:
+        StateDirectoryError: the segments' directory cannot be read.
+    """
+    head = newest_head(directory)
+    if head is None or head.sequence < recovery.next_sequence:
+        return recovery
+    return replace(recovery, newest=head.sequence, next_sequence=head.sequence + 1, previous=head.digest)
 
 
 class Seals:

@@ -125,6 +125,8 @@ def to_release(
 ) -> Iterator[Copy]:
     """Choose the copies to remove: the oldest first, without a hole, and none that the bucket may not have.
 
+    The newest stays whatever the limits say: its number and hash are what the recorder goes on from.
+
     Args:
         copies: all sealed segments of this host, by number.
         limits: how long they stay.
@@ -134,7 +136,7 @@ def to_release(
         hot_ns: how old the copy of a segment gets by its retention class; None: as the limits say.
     """
     total = sum(copy.size for copy in copies)
-    for copy in copies:
+    for copy in copies[:-1]:
         hot = hot_ns(copy.sequence)
         age_ns_max = limits.age_ns_max if hot is None else hot
         old = age_ns_max is not None and now_ns - copy.sealed_ns > age_ns_max

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-from capd.recording.durable import replace_content
+from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import on_disk
 from capd.recording.segment.trailer import Signer
 
@@ -139,10 +139,8 @@ class HeadLog:
         self._host = host
         self._signer = signer
         self._fresh = True
-        with on_disk("read", directory):
-            numbers = sorted(number for path in directory.iterdir() if (number := number_of(path.name)) is not None)
-        self._numbers = numbers
-        self.newest = self._read(numbers[-1]) if numbers else None
+        self._numbers = numbers = numbers_in(directory)
+        self.newest = newest_head(directory)
         self._next = numbers[-1] + 1 if numbers else FIRST_NUMBER
 
     def due(self, now_ns: int, sequence: int) -> bool:
@@ -187,15 +185,33 @@ class HeadLog:
             with on_disk("remove", path):
                 path.unlink(missing_ok=True)
 
-    def _read(self, number: int) -> Head | None:
-        """Give a head; None for one that is damaged: the next says so by naming no head before it."""
-        path = self._directory / head_name(number)
-        with on_disk("read", path):
-            data = path.read_bytes()
-        try:
-            return Head.parse(data)
-        except MalformedHeadError:
-            return None
+
+def numbers_in(directory: Path) -> list[int]:
+    """Give the numbers of the heads in a directory, in order.
+
+    Raises:
+        StateDirectoryError: it cannot be read.
+    """
+    with on_disk("read", directory):
+        return sorted(number for path in directory.iterdir() if (number := number_of(path.name)) is not None)
+
+
+def newest_head(directory: Path) -> Head | None:
+    """Give the newest head in a directory; None for one that is damaged: the next says so by naming no head before it.
+
+    Raises:
+        StateDirectoryError: it cannot be read.
+    """
+    numbers = numbers_in(directory)
+    if not numbers:
+        return None
+    path = directory / head_name(numbers[-1])
+    with on_disk("read", path):
+        data = read_regular(path, HEAD.size)
+    try:
+        return Head.parse(data)
+    except MalformedHeadError:
+        return None
 
 
 def head_name(number: int) -> str:

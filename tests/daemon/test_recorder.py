@@ -276,6 +276,27 @@ def test_the_journal_may_be_freed_behind_sealed_segments(settings: Configuration
         assert said(records) == said(found[session])
 
 
+def test_a_number_is_never_used_again(settings: Configuration, start: Start) -> None:
+    """When all segments were taken away the numbers go on, chained to what the newest head names."""
+    journal = Journal(settings)
+    for blocks in story()[:4]:
+        journal.put(blocks)
+    end(settings, start())
+    before = proven(settings)
+    assert before.head is not None
+    for path in settings.segments_dir.glob("*.seg"):
+        path.unlink()
+    for blocks in story()[4:]:
+        journal.put(blocks)
+    end(settings, start())
+    paths = sorted(settings.segments_dir.glob("*.seg"))
+    assert before.head.sequence + 1 == int(paths[0].stem)
+    with SegmentReader(paths[0]) as reader:
+        assert reader.footer is not None
+        assert before.head.digest == reader.footer.previous
+    proven(settings)
+
+
 def test_a_second_recorder_in_the_same_place_is_refused(settings: Configuration, start: Start) -> None:
     """Two roles never write one recording: the second ends with the status for that."""
     first = start()

@@ -134,7 +134,7 @@ def test_something_else_under_a_key_is_an_alarm_and_stays(desk: Desk) -> None:
     assert shipping.turn(), "after an hour the other one looks again"
     desk.now += RELEASE_SECONDS
     assert not shipping.turn()
-    assert ({}, [False] * 4) == (shipping.progress.conflicts, [path.exists() for path in made])
+    assert ({}, [False] * 3 + [True]) == (shipping.progress.conflicts, [path.exists() for path in made])
 
 
 def test_files_that_are_no_segments_stop_nothing(desk: Desk) -> None:
@@ -176,14 +176,15 @@ def test_a_file_that_cannot_be_read_holds_up_nothing(desk: Desk, monkeypatch: py
 
 
 def test_local_copies_go_when_the_bucket_is_seen_to_have_them(desk: Desk) -> None:
-    """With no time to stay, every copy goes after it was shipped; the object is looked for once more before."""
+    """With no time to stay, every copy but the newest goes after it was shipped; the object is looked for once more before."""
     made = desk.seal(count=3)
     contents = {key(number): path.read_bytes() for number, path in enumerate(made, 1)}
     shipping = desk.shipping(Limits(age_ns_max=0, bytes_max=None, free_bytes_min=0))
     shipping.turn()
-    assert [] == [path for path in made if path.exists()]
+    assert made[-1:] == [path for path in made if path.exists()]
     assert contents == desk.shipped()
-    assert (3, sum(map(len, contents.values()))) == (shipping._memory.released, shipping._memory.released_bytes)
+    gone = sum(len(content) for name, content in contents.items() if name != key(3))
+    assert (2, gone) == (shipping._memory.released, shipping._memory.released_bytes)
 
 
 def test_a_memory_that_is_wrong_loses_nothing(desk: Desk) -> None:
@@ -198,7 +199,7 @@ def test_a_memory_that_is_wrong_loses_nothing(desk: Desk) -> None:
     shipping.turn()
     desk.now += RELEASE_SECONDS
     shipping.turn()
-    assert [] == [path for path in made if path.exists()]
+    assert made[-1:] == [path for path in made if path.exists()]
     assert contents == desk.shipped()
 
 
@@ -210,7 +211,7 @@ def test_another_bucket_starts_from_nothing(desk: Desk, tmp_path: Path) -> None:
     desk.url = str(tmp_path / "second")
     desk.shipping(Limits(age_ns_max=0, bytes_max=0, free_bytes_min=0)).turn()
     assert 2 == len(desk.shipped())
-    assert [] == [path for path in made if path.exists()]
+    assert made[-1:] == [path for path in made if path.exists()]
 
 
 def test_a_limit_on_bytes_holds(desk: Desk) -> None:
@@ -275,10 +276,11 @@ ANY: Callable[[int], bool] = lambda _sequence: True  # noqa: E731 - a table's va
         (Limits(age_ns_max=None, bytes_max=None, free_bytes_min=120), ANY, 105, [1, 2]),
         (Limits(age_ns_max=0, bytes_max=0, free_bytes_min=10**9), lambda sequence: sequence != 3, 0, [1, 2]),
         (Limits(age_ns_max=0, bytes_max=0, free_bytes_min=10**9), lambda _sequence: False, 0, []),
+        (Limits(age_ns_max=0, bytes_max=0, free_bytes_min=10**9), ANY, 0, [1, 2, 3, 4]),
     ],
 )
 def test_copies_to_release(limits: Limits, shipped: Callable[[int], bool], free: int, expected: list[int]) -> None:
-    """The oldest go first, as many as the limits ask for, up to the first that is not in the bucket."""
+    """The oldest go first, as many as the limits ask for, up to the first that is not in the bucket; never the newest."""
     found = to_release(COPIES, limits, shipped=shipped, now_ns=1000, free_bytes=free)
     assert expected == [copy.sequence for copy in found]
 
