@@ -66,7 +66,6 @@ def command(
     Gives the messages that hold all the words, the latest first, each with the command that shows it in its context. Words in
     double quotes must follow each other; `word*` finds all that begins so. Exit status 1 when nothing was found.
     """
-    from capd.recording.index import Index  # noqa: PLC0415 - `--help` must not pay for it
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
 
     with reader_may_leave(), open_recording(place, searched=True) as archive:
@@ -91,7 +90,7 @@ def command(
             screen.write(hit_lines(hits, sessions))
             if not hits:
                 click.echo("capd: nothing found; `capd sessions` lists what was recorded", err=True)
-        if isinstance(index, Index) and index.withholds:
+        if index.withholds:
             click.echo(WITHHELD, err=True)
     return ExitStatus.OK if hits else ExitStatus.NEGATIVE
 

@@ -19,6 +19,11 @@ LISTED_DEFAULT = 100
 class Finder(Protocol):
     """Finds runs, sessions and messages. The methods are described where they are built: index.py, catalogue/fleet.py."""
 
+    @property
+    def withholds(self) -> bool:
+        """Whether there is less to be searched here than was recorded, because it is encrypted."""
+        ...
+
     def sessions(self, where: SessionFilter | None = None, *, limit: int | None = LISTED_DEFAULT) -> list[SessionRow]:
         """Give the sessions that pass a filter, latest start first."""
         ...

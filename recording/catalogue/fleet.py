@@ -50,6 +50,7 @@ class Fleet:
         self._bucket = bucket
         self._clock = clock
         self._sizes: dict[str, int] = {}
+        self._searched: tuple[date, date] | None = None
         self._listed: dict[tuple[str, tuple[date, date] | None], list[Part]] = {}
         self._filesystem = BucketFilesystem(bucket.read, self._sizes)
         self._connection = duckdb.connect(
@@ -61,6 +62,13 @@ class Fleet:
             }
         )
         self._connection.register_filesystem(self._filesystem)
+
+    @property
+    def withholds(self) -> bool:
+        """Whether the days of the last search have segments whose text is not in the catalogue, because they are encrypted."""
+        self._prepare("segment_parts", "segments", self._searched)
+        ((count,),) = self._ask("SELECT count(*) FROM segment_parts WHERE NOT readable", [])
+        return bool(count)
 
     def sessions(self, where: SessionFilter | None = None, *, limit: int | None = LISTED_DEFAULT) -> list[SessionRow]:
         """Give the sessions that pass a filter, latest start first; None for no limit."""
@@ -125,7 +133,7 @@ class Fleet:
         terms = terms_of(text)
         if not terms:
             return []
-        days = self._days(where.from_ns, where.until_ns)
+        days = self._searched = self._days(where.from_ns, where.until_ns)
         self._prepare("message_parts", "messages", days)
         conditions = [f"regexp_matches({SEARCHED}, ?)"] * len(terms)
         values: list[object] = [term.pattern for term in terms]

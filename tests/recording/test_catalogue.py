@@ -9,6 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pyrage import x25519
 
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.layout import SegmentKey, day_folder
@@ -19,6 +20,7 @@ from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.segment import SegmentReader, SegmentWriter
 from capd.recording.segment.layout import sealed_path
+from capd.recording.segment.writer import Sealing
 
 pytest.importorskip("pyarrow", reason="the fleet extra is not installed")
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")
@@ -208,6 +210,25 @@ def test_what_cannot_be_read_keeps_its_session(tmp_path: Path, bucket: Bucket, c
     assert [row["session"] for row in tables["sessions"]] == [str(expected.session)]
     assert tables["segments"][0]["readable"] is False
     assert not tables["messages"]
+
+
+def test_a_search_knows_what_it_could_not_search(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
+    """Encrypted segments have no text in the catalogue, and a search over their days says that it was without them."""
+    recipient = str(x25519.Identity.generate().to_public())
+    for directory, recipients in (("open", ()), ("closed", (recipient,))):
+        writer = SegmentWriter(tmp_path / directory, host=HOST, clock=lambda: START_NS, sealing=Sealing(recipients=recipients))
+        writer.append(conversation(1))
+        writer.flush(Position(1, 0))
+        writer.seal({})
+        writer.close()
+        assert not Fleet(bucket).withholds
+        bucket.create(
+            f"host={HOST}/date={TODAY}/{len(bucket.list('host=')) + 1:012d}.seg", sealed_path(tmp_path / directory, 1)
+        )
+        cataloguer(bucket).extend(NEVER)
+    fleet = Fleet(bucket)
+    assert fleet.search("message")
+    assert fleet.withholds
 
 
 def test_hostile_text_becomes_valid(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
