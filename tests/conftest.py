@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.e2e.certificates import make
 from tests.requirements import in_ci
+from tests.servers import azurite as azure
 from tests.servers.ceph import Ceph, server
 
 # One slow machine is no reason to fail; a decoder that is slow on one input is found by the soak test, which measures growth.
@@ -34,4 +35,11 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
     directory = tmp_path_factory.mktemp("ceph")
     (directory / "tls").mkdir()
     with server(directory / "data", make(directory / "tls")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def azurite(tmp_path_factory: pytest.TempPathFactory) -> Iterator[azure.Azurite]:
+    """Run one Azure server for all tests of the session that ask for it."""
+    with azure.server(tmp_path_factory.mktemp("azurite")) as running:
         yield running

@@ -200,10 +200,11 @@ class Bucket:
         """
         digest, offset = hashlib.sha256(), 0
         while offset <= size:  # one byte is asked for behind the end: it must not be there
-            part = self.read(key, offset, min(READ_BYTES, size + 1 - offset))
+            wanted = min(READ_BYTES, size + 1 - offset)
+            part = self.read(key, offset, wanted)
             digest.update(part)
             offset += len(part)
-            if not part:
+            if len(part) < wanted:
                 break
         return offset == size and digest.digest() == sha256
 
