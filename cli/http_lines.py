@@ -13,7 +13,7 @@ from capd.cli.http_body import Body
 from capd.cli.line import Line, Span, Style
 from capd.cli.payload import Limits, preview, unpack
 from capd.cli.safe_text import cut, visible
-from capd.cli.veil import HEADERS_VEILED, pair_of, veiled
+from capd.cli.veil import pair_of, veiled
 from capd.recording.record import Direction
 
 # What a person looks for in an exchange; the rest is counted and shown by --full.
@@ -74,7 +74,7 @@ class HttpLines:
             if not (self._limits.everything or name.lower() in HEADERS_SHOWN):
                 hidden += 1
                 continue
-            shown = veiled(name, value) if name.lower() in HEADERS_VEILED else cut(visible(value), self._limits.line_columns)
+            shown = cut(visible(veiled(name, value)), self._limits.line_columns)
             lines.append((Span(f"{name}: ", Style.FAINT), Span(shown)))
         if hidden:
             lines.append((Span(f"… {hidden} more header{'s' if hidden > 1 else ''}", Style.FAINT),))

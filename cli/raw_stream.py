@@ -35,6 +35,8 @@ class RawStream:
         self._direction = direction
         self._expected: int | None = 0 if from_start else None
         self._judges_start = from_start
+        self.masked = 0
+        """Bytes that were hidden before they were stored."""
 
     def feed(self, record: Record) -> list[bytes | Hole]:
         """Take the next record; give what it adds to the stream."""
@@ -46,6 +48,10 @@ class RawStream:
             return []
         if record.kind is Kind.GAP:
             return [self._gap(record)]
+        if record.kind is Kind.MASKED:
+            spans = [facts.sequence_of(place) for place in facts.sequence(record.body, "places")]
+            self.masked += sum(span[-1] for span in spans if span and isinstance(span[-1], int))
+            return []
         return self._data(record) if record.kind is Kind.DATA and record.direction is self._direction else []
 
     def _gap(self, record: Record) -> Hole:
@@ -58,6 +64,10 @@ class RawStream:
     def _data(self, record: Record) -> list[bytes | Hole]:
         payload = facts.payload(record.body, "payload")
         position = facts.number(record.body, "position")
+        left_out = facts.number(record.body, "length")
+        if left_out and not payload:
+            self._expected = None if position is None else position + left_out
+            return [Hole(words=f"{left_out:,} bytes not recorded: recording level metadata")]
         expected = self._expected
         if position is None or expected is None or position == expected:
             start = expected if position is None else position

@@ -192,6 +192,9 @@ def write_raw(archive: Readable, row: SessionRow, request: Request) -> int:
         if not request.follow:
             raise
     output.flush()
+    if stream.masked:
+        words = f"{stream.masked:,} byte{'' if stream.masked == 1 else 's'} masked before they were stored, written as *"
+        click.echo(f"capd: not exact: {words}", err=True)
     if row.verdict == "opaque":
         reasons = "; ".join(row.reasons) or "what was said could not be read"
         click.echo(visible(f"capd: not whole: {reasons}"), err=True)

@@ -87,6 +87,7 @@ def verdict(session: Facts) -> Span:
     about = mapping(session, "completeness")
     word = text(about, "verdict") or "unknown"
     reasons = [text_of(reason) for reason in sequence(about, "reasons")]
+    reasons += [text_of(words).partition(":")[0] for words in sequence(about, "policy")]
     return Span(f"{word}: {'; '.join(reasons)}" if reasons else word, VERDICT_STYLES.get(word, Style.DOUBTFUL))
 
 
@@ -96,12 +97,15 @@ def verdict_lines(session: Facts) -> list[Line]:
     word = text(about, "verdict") or "unknown"
     style = VERDICT_STYLES.get(word, Style.DOUBTFUL)
     reasons = [text_of(reason) for reason in sequence(about, "reasons")]
+    policy: list[Line] = [(Span(f"  - by policy: {text_of(words)}", Style.DOUBTFUL),) for words in sequence(about, "policy")]
     if word == "complete":
-        return [(Span("COMPLETE  every byte that was exchanged is here", style),)]
+        meaning = "COMPLETE  nothing was lost" if policy else "COMPLETE  every byte that was exchanged is here"
+        return [(Span(meaning, style),), *policy]
     if word == "partial" and reasons == [STILL_OPEN]:
-        return [(Span("STILL OPEN  nothing is missing so far", Style.DOUBTFUL),)]
+        return [(Span("STILL OPEN  nothing is missing so far", Style.DOUBTFUL),), *policy]
     meaning = VERDICTS.get(word, f"COMPLETENESS {word}")
-    return [(Span(meaning, style),), *((Span("  - " + reason, style),) for reason in reasons or ["no reason recorded"])]
+    lost: list[Line] = [(Span("  - " + reason, style),) for reason in reasons or ["no reason recorded"]]
+    return [(Span(meaning, style),), *lost, *policy]
 
 
 def session_head(session: Facts) -> list[Line]:

@@ -13,16 +13,17 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from capd.cli import facts
+from capd.enforcer.masking.header import header_places
+from capd.enforcer.masking.names import HEADERS
+from capd.enforcer.masking.place import FILLER
 from capd.recording.record import Kind, Record, Value
 
-HEADERS_VEILED: Final = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key", "api-key"})
-HEADERS_OF_COOKIES: Final = frozenset({"cookie", "set-cookie"})
-SCHEMES: Final = frozenset({"basic", "bearer", "digest", "negotiate", "ntlm", "token", "aws4-hmac-sha256"})
+HEADERS_VEILED: Final = frozenset(HEADERS)
+"""The same as the recorder masks by default (capd.enforcer.masking): at `full` they are recorded, and still not shown."""
 PASSWORDS: Final = frozenset({"PasswordMessage", "SASLInitialResponse", "SASLResponse", "GSSResponse"})
 """PostgreSQL's messages that carry a password or the proof of one; replay shows nothing of them either."""
 PASSWORD_HEAD_BYTES: Final = 5
 """Type byte and length before what such a message carries."""
-FILLER: Final = b"*"
 _NAMES: Final = tuple(name.encode() + b":" for name in HEADERS_VEILED)
 _NAME_BYTES_MAX: Final = max(len(name) for name in _NAMES) + 8
 """A few more for blanks before the colon, which no server takes but a client may send."""
@@ -33,15 +34,15 @@ _AFTER_HOLE_BYTES_MAX: Final = 16 * 1024
 
 def veiled(name: str, value: str) -> str:
     """Give what may be shown of a header's value."""
-    if name.lower() not in HEADERS_VEILED:
-        return value
-    if name.lower() in HEADERS_OF_COOKIES and "=" in value:
-        key, _, secret = value.partition("=")
-        return f"{key}=… ({len(secret)} characters not shown)"
-    scheme, _, secret = value.partition(" ")
-    if scheme.lower() in SCHEMES and secret:
-        return f"{scheme} … ({len(secret)} characters not shown)"
-    return f"… ({len(value)} characters not shown)"
+    data = value.encode("utf-8", "surrogatepass")
+    shown: list[str] = []
+    at = 0
+    for place in header_places(HEADERS_VEILED, (), name, data):
+        secret = data[place.start : place.end]
+        if secret.strip(FILLER):
+            shown += [data[at : place.start].decode("utf-8", "replace"), f"… ({len(secret)} characters not shown)"]
+            at = place.end
+    return "".join([*shown, data[at:].decode("utf-8", "replace")]) if shown else value
 
 
 def pair_of(pair: Value) -> tuple[str, str]:

@@ -228,7 +228,9 @@ class MaskedSession:
         if self.protocol == POSTGRESQL and kind in AUTHENTICATED:
             self.authenticated = True
         begun = side.judged > start
-        parts = side.parts(max(start, side.judged), end)
+        # Framing of a body may have been let go before it was told of; what comes behind it cannot be read without it.
+        framed = self.protocol == HTTP and kind == "body"
+        parts = side.parts(start if framed else max(start, side.judged), end)
         whole = not begun and len(parts) <= 1 and sum(len(raw) for _, raw in parts) == end - start
         if not begun:
             side.stop_scanning()
@@ -345,7 +347,8 @@ class MaskedSession:
         for sides in (self.sides, self.wire):
             for direction, side in enumerate(sides):
                 if not self.queue:
-                    side.forget(side.judged)
+                    framed = sides is self.sides and self.protocol == HTTP and not side.raw
+                    side.forget(min(side.judged, side.covered) if framed else side.judged)
                 elif side.kept > KEPT_BYTES_MAX:
                     needed = (_begin(waiting.record) for waiting in self.queue if waiting.record.direction == direction)
                     side.forget(min(needed, default=side.judged))

@@ -90,7 +90,11 @@ class Side:
             self.judged = max(self.judged, end)
             return
         if end < self._scanned:
-            return  # bytes are missing behind it, and it was judged when that was known
+            # What is behind it was looked at already, or is missing: all of it is judged now, with what is known.
+            if self._scanner.waiting:
+                self.mask(self._scanner.cut())
+            self.judged = max(self.judged, self._scanner.decided)
+            return
         if final:
             self.mask(self._scanner.feed(b"", final=True))
             self._scanner = None

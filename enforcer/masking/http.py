@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from capd.enforcer.masking import packed
+from capd.enforcer.masking.header import header_places
 from capd.enforcer.masking.json_path import JsonScanner
 from capd.enforcer.masking.packed import Packed
 from capd.enforcer.masking.place import Place
 from capd.enforcer.masking.rules import Rules
 from capd.enforcer.masking.scanner import Scanner
-from capd.enforcer.masking.values import header_places
 
 _FIELD: Final = re.compile(rb"(?m)^([!-9;-~]+)[ \t]*:[ \t]*([^\r\n]*)")
 _FRAMING: Final = re.compile(rb"(?:\r\n)?([0-9A-Fa-f]{1,16})[^\r\n]{0,4096}\r\n")
@@ -178,7 +178,7 @@ class HttpMask:
         places: list[Place] = []
         at = 0
         for line in _FIELD.finditer(raw):
-            found = header_places(self._rules, line[1].decode("latin-1"), line[2])
+            found = header_places(self._rules.headers, self._rules.cookies, line[1].decode("latin-1"), line[2])
             if found:
                 places += self._text(raw[at : line.start()], start + at)
                 places += [place.moved(start + line.start(2)) for place in found]

@@ -10,8 +10,8 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from capd.enforcer.masking.names import COOKIE_HEADERS, SCHEMES
-from capd.enforcer.masking.place import FILLER_TEXT, Place, filled, joined
+from capd.enforcer.masking.header import header_places
+from capd.enforcer.masking.place import FILLER_TEXT, filled, joined
 from capd.enforcer.masking.rules import Rules, plain_key
 from capd.enforcer.masking.scanner import Scanner
 
@@ -21,45 +21,10 @@ DEPTH_MAX: Final = 64
 CACHED_MAX: Final = 512
 """Texts that were found to hold something are remembered: a prepared statement is told with every execution."""
 CACHED_CHARS_MAX: Final = 16_384
-_SCHEME: Final = re.compile(rb"[ \t]*(?:(?:%s)[ \t]+)?" % b"|".join(scheme.encode() for scheme in SCHEMES), re.IGNORECASE)
-_COOKIE: Final = re.compile(rb"[ \t]*([^=;]*)=([^;]*);?|[^;]*;?")
 _SECRET_FLAG: Final = re.compile(
     r"--?(?:[a-z0-9]+-){0,3}(?:password|passwd|pass|passphrase|secret|token|api-?key|secret-key|access-key)", re.IGNORECASE
 )
 _USER_FLAGS: Final = frozenset({"-u", "--user", "-U", "--proxy-user"})
-
-
-def header_places(rules: Rules, name: str, value: bytes) -> list[Place]:
-    """Give what is masked of a header field's value because of its name; offsets in the value."""
-    lower = name.lower()
-    if lower not in rules.headers:
-        return []
-    rule = f"header {lower}"
-    if lower in COOKIE_HEADERS:
-        return _cookies(rules, value, rule, only_first=lower == "set-cookie")
-    start = _SCHEME.match(value).end()  # type: ignore[union-attr]  # it always matches
-    end = len(value.rstrip(b" \t"))
-    return [Place(start, end, "credential", rule)] if end > start else []
-
-
-def _cookies(rules: Rules, value: bytes, rule: str, *, only_first: bool) -> list[Place]:
-    places: list[Place] = []
-    at = 0
-    while at < len(value):
-        pair = _COOKIE.match(value, at)
-        if pair is None or pair.end() == at:
-            break
-        at = pair.end()
-        if pair[2] is None:
-            start, end = pair.start(), pair.end() - pair[0].endswith(b";")
-            wanted = not rules.cookies
-        else:
-            (start, end), wanted = pair.span(2), not rules.cookies or pair[1].decode("latin-1") in rules.cookies
-        if wanted and end > start:
-            places.append(Place(start, end, "cookie", rule))
-        if only_first:
-            break
-    return places
 
 
 class Values:
@@ -93,7 +58,7 @@ class Values:
     def header(self, name: str, value: str) -> str:
         """Give a header field's value as it may be shown."""
         data = value.encode("utf-8", "surrogatepass")
-        places = header_places(self._rules, name, data)
+        places = header_places(self._rules.headers, self._rules.cookies, name, data)
         if not places:
             return self.text(value)
         return filled(data, places).decode("utf-8", "replace")

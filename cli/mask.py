@@ -1,0 +1,100 @@
+"""`capd mask`: what a recording would hide, by the rules of a configuration.
+
+What lives here: the two verbs and their screens. What must not: masking (enforcer/masking). A value is never printed, not even
+to whom has it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+import click
+
+from capd.cli.line import EMPTY, Line, Span, Style
+from capd.cli.options import as_json as json_option
+from capd.cli.screen import reader_may_leave, standard_output
+from capd.cli.summary import to_json
+from capd.daemon import configuration
+from capd.daemon.masking.trial import trial
+from capd.enforcer.masking.place import Place, joined
+from capd.recording.record import Direction
+
+EXAMPLES: Final = """\b
+Examples:
+  capd mask rules
+  capd mask test request.txt
+  capd mask test answer.bin --protocol postgresql --direction response
+  printf 'password=hunter2\\n' | capd mask test -
+"""
+INPUT_BYTES_MAX: Final = 1 << 30
+_config = click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+
+
+@click.group(name="mask", epilog=EXAMPLES)
+def command() -> None:
+    """Say what a recording would hide."""
+
+
+@command.command(epilog=EXAMPLES)
+@click.argument("file", type=click.File("rb"))
+@click.option("--protocol", type=click.Choice(["http1", "postgresql", "unknown"]), help="What it is; else it is found out.")
+@click.option(
+    "--direction", type=click.Choice(["request", "response"]), default="request", show_default=True, help="Who says it."
+)
+@_config
+@json_option
+def test(file: BinaryIO, protocol: str | None, direction: str, config: str | None, as_json: bool) -> int:
+    """Show what would be masked in FILE, which is one direction of a conversation; `-` is standard input.
+
+    Tells where, how long, of which kind, by which rule; never the value. Exit status: 0 something would be, 1 nothing.
+    """
+    rules = configuration.load(config).masking.rules()
+    data = file.read(INPUT_BYTES_MAX)
+    known, found = trial(data, rules=rules, direction=Direction[direction.upper()], protocol=protocol)
+    places = joined(found)
+    with reader_may_leave():
+        screen = standard_output()
+        if as_json:
+            told = [
+                {"position": place.start, "length": place.end - place.start, "kind": place.kind, "rule": place.rule}
+                for place in places
+            ]
+            masked = sum(place.end - place.start for place in places)
+            found_json = {"protocol": known, "direction": direction, "bytes": len(data), "masked_bytes": masked}
+            screen.write_json(to_json({**found_json, "places": told}, indent=2))
+        else:
+            screen.write(_report(known, len(data), places))
+    return int(not places)
+
+
+def _report(protocol: str, size: int, places: list[Place]) -> Iterator[Line]:
+    yield (Span(f"{size:,} bytes, protocol {protocol}", Style.FAINT),)
+    for place in places:
+        where = f"{place.start:>10,} +{place.end - place.start:<7,}"
+        yield (Span(where, Style.FAINT), Span(f" {place.kind:<11}", Style.STRONG), Span(place.rule))
+    yield EMPTY
+    counted = Counter(place.kind for place in places)
+    words = ", ".join(f"{kind} {count} times" for kind, count in sorted(counted.items()))
+    masked = sum(place.end - place.start for place in places)
+    yield (Span(f"{masked:,} bytes would be masked: {words}" if places else "nothing would be masked", Style.STRONG),)
+
+
+@command.command(epilog=EXAMPLES)
+@_config
+@json_option
+def rules(config: str | None, as_json: bool) -> int:
+    """List every rule that holds, and the recording level."""
+    settings = configuration.load(config)
+    listing = settings.masking.rules().listing()
+    with reader_may_leave():
+        screen = standard_output()
+        if as_json:
+            screen.write_json(to_json([{"kind": kind, "name": name} for kind, name in listing], indent=2))
+            return 0
+        screen.write([(Span("recording level ", Style.FAINT), Span(settings.recording.level, Style.STRONG))])
+        scopes = [section.model_dump(exclude_none=True) for section in settings.recording.scope]
+        screen.write((Span("scope           ", Style.FAINT), Span(str(scope))) for scope in scopes)
+        screen.write((Span(f"{kind:<11} ", Style.FAINT), Span(name)) for kind, name in listing)
+    return 0
