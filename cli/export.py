@@ -52,7 +52,7 @@ class ExportTargetError(CapdError):
     "form",
     type=click.Choice(list(SUFFIXES)),
     required=True,
-    help="har: HTTP. sql: statements. cast: a terminal. pcap: packets made of it.",
+    help="har: HTTP. sql: statements. cast: a terminal. pcap: packets made of it. page: HTML that replays it.",
 )
 @click.option("-o", "--output", metavar="FILE", help="Where to; - is standard output.  [default: named after ID, here]")
 @click.option("--full", is_flag=True, help="Cut nothing: all rows, and bodies up to 8 MiB.")
@@ -67,7 +67,7 @@ def command(*, wanted: str, form: str, output: str | None, full: bool, place: Pl
         raise CorrectedUsageError("packets do not belong on a terminal", f"capd export {wanted} --format {form} -o FILE")
     with open_recording(place) as archive:
         sessions = sessions_of(archive, wanted)
-        parts = pieces(form, sessions, FULL if full else BRIEF)
+        parts = pieces(form, sessions, FULL if full else BRIEF, title=f"capd: {wanted}")
         name = Path(output or f"capd-{sessions[0].row.session if len(sessions) == 1 else wanted}{SUFFIXES[form]}")
         if output == STANDARD_OUTPUT:
             for part in parts:

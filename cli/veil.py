@@ -16,7 +16,7 @@ from capd.cli import facts
 from capd.enforcer.masking.header import header_places
 from capd.enforcer.masking.names import HEADERS
 from capd.enforcer.masking.place import FILLER
-from capd.recording.record import Kind, Record, Value
+from capd.recording.record import Direction, Kind, Record, Value
 
 HEADERS_VEILED: Final = frozenset(HEADERS)
 """The same as the recorder masks by default (capd.enforcer.masking): at `full` they are recorded, and still not shown."""
@@ -67,6 +67,21 @@ def veiled_record(record: Record) -> Record:
     return Record(record.kind, record.session, record.time_ns, record.direction, {**body, "fields": {**fields, **changed}})
 
 
+def veiled_records(records: Iterator[Record]) -> Iterator[Record]:
+    """Give the records of a session of HTTP with what may be shown: heads, and lines of bytes that no decoder understood."""
+    veils = {direction: StreamVeil(http=True) for direction in Direction}
+    for record in records:
+        payload, direction = record.body.get("payload"), record.direction
+        if record.kind is Kind.GAP:
+            for veil in veils.values():
+                veil.hole(hides=False)
+        if record.kind is Kind.DATA and direction is not None and isinstance(payload, bytes):
+            body = {**record.body, "payload": veils[direction].filled(payload, 0)}
+            yield Record(record.kind, record.session, record.time_ns, direction, body)
+        else:
+            yield veiled_record(record)
+
+
 def password_spans(records: Iterator[Record]) -> list[tuple[int, int]]:
     """Give where in the agent's stream passwords of PostgreSQL stand: start and end."""
     found = []
@@ -101,9 +116,9 @@ class StreamVeil:
         self._hidden_after_hole = 0
         self._was_hidden = False
 
-    def hole(self) -> None:
-        """Bytes are missing before what comes next."""
-        self._hides = self._http
+    def hole(self, *, hides: bool = True) -> None:
+        """Bytes are missing before what comes next; `hides`: whether the rest of the line is filled."""
+        self._hides = self._http and hides
         self._hidden_after_hole = _AFTER_HOLE_BYTES_MAX
         self._line.clear()
 
