@@ -154,6 +154,7 @@ class _HostCheck:
                 self._take(seal)
         self._choose_keys(public, None, heads)
         self._judge_heads(heads)
+        self._tell_expired_end()
         self._judge_pin()
         if report.signed_from is None and report.unsigned:
             self._find(Fault.UNSIGNED, "no segment is signed")
@@ -254,6 +255,14 @@ class _HostCheck:
         for gone, numbers in groupby(range(1, first), lambda number: number in self._deleted):
             if gone and (together := list(numbers)):
                 self._expire(together[0], together[-1])
+
+    def _tell_expired_end(self) -> None:
+        """Tell which segments a policy let go that nothing else asked for: after the last one here and the newest head."""
+        told = {number for first, last in self.report.expired for number in range(first, last + 1)}
+        rest = sorted(self._deleted.keys() - told - self._digests.keys())
+        for _, numbers in groupby(enumerate(rest), lambda pair: pair[1] - pair[0]):
+            together = [number for _, number in numbers]
+            self._expire(together[0], together[-1])
 
     def _expire(self, first: int, last: int) -> None:
         self.report.expired.append((first, last))

@@ -127,14 +127,15 @@ def test_what_is_over_goes_and_the_bucket_proves_it(desk: Desk) -> None:
     desk.after(9)
     assert [1, 2, 3, 4, 5, 6, 7, 8] == desk.there()
     first = desk.after(11)
+    # 8 is the last one, and no head names it: that it was there is known from the record alone.
     assert (4, [3, 5, 6, 7], [3, 5, 6, 7]) == (first.expired.segments, desk.there(), desk.local())
     report = desk.verified()
-    assert (set(), [], [(1, 2), (4, 4)]) == (report.faults, report.missing, report.expired)
+    assert (set(), [], [(1, 2), (4, 4), (8, 8)]) == (report.faults, report.missing, report.expired)
     assert desk.after(11).expired.segments == 0
     desk.after(101)
     assert [5, 6, 7] == desk.there()
     report = desk.verified()
-    assert (set(), [], [(1, 4)]) == (report.faults, report.missing, report.expired)
+    assert (set(), [], [(1, 4), (8, 8)]) == (report.faults, report.missing, report.expired)
     assert {Fault.EXPIRED} == {finding.fault for finding in report.findings if finding.segment}
 
 

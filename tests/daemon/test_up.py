@@ -15,7 +15,9 @@ import pytest
 
 from capd.daemon import status
 from capd.daemon.configuration import parse
-from tests.daemon.conftest import Daemon, call, open_directory, wait_until
+from capd.recording.evidence.hosts import Trust, verify_shelf
+from capd.recording.evidence.shelf import DirectoryShelf
+from tests.daemon.conftest import ENVIRONMENT, Daemon, call, open_directory, wait_until
 from tests.requirements import require_probes
 from tests.servers.lossy import lossy
 
@@ -117,9 +119,11 @@ def test_ctrl_c_ends_all_in_order(up: Daemon) -> None:
     assert "Traceback" not in up.said()
 
 
-def test_a_bucket_that_never_answers_does_not_touch_capture() -> None:
+def test_a_bucket_that_never_answers_does_not_touch_capture(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a bucket that accepts and hangs, runs are recorded, the recorder keeps up, and status says what waits and why."""
     require_probes()
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setitem(ENVIRONMENT, name, "agent")
     with open_directory() as directory, lossy(1) as way:
         way.become(swallow=True)
         url = f'bucket_url = "s3://nowhere"\n[bucket]\nendpoint = "https://127.0.0.1:{way.port}"\ntimeout_seconds = 3\n'
@@ -139,6 +143,37 @@ def test_a_bucket_that_never_answers_does_not_touch_capture() -> None:
             assert "AWS_SECRET" not in Path(f"/proc/{pid(made, 'recorder')}/environ").read_text(encoding="utf-8")
         finally:
             assert 0 == made.stop()
+
+
+def test_a_whole_tree_ships_and_lets_go_what_is_over() -> None:
+    """Into a directory it ships keys, segments and heads; a class of no days lets them go; `verify` finds nothing wrong."""
+    require_probes()
+    with open_directory() as directory:
+        bucket = directory / "bucket"
+        bucket.mkdir()
+        bucket.chmod(0o777)
+        rule = '[[retention]]\nname = "all"\nhot_days = 0\narchive_days = 0\n'
+        made = Daemon(directory, f'bucket_url = "{bucket}"\n[catalogue]\nenabled = false\n{rule}', verb="up")
+        made.start()
+        try:
+            assert 0 == made.run("sh", "-c", "exit 0").returncode
+            report = directory / "run/shipper/shipper.status.json"
+            wait_until(lambda: list(bucket.glob("host=*/date=*/*.seg")), "segments are shipped")
+            wait_until(lambda: list(bucket.glob("host=*/date=*/*.head")), "heads are shipped")
+            before = json.loads(report.read_bytes())
+            os.kill(before["pid"], signal.SIGKILL)
+            wait_until(lambda: json.loads(report.read_bytes())["pid"] != before["pid"], "another shipper")
+            wait_until(
+                lambda: list(bucket.glob("host=*/deletions/*.deletion")), f"a deletion; {report.read_text()}; {made.said()}"
+            )
+            wait_until(lambda: json.loads(report.read_bytes())["retention"]["segments"], "it lets go")
+            assert None is json.loads(report.read_bytes())["retention"]["error"]
+        finally:
+            assert 0 == made.stop()
+        (host,) = verify_shelf(DirectoryShelf(bucket), Trust(), workers=2)
+        assert (set(), []) == (host.faults, host.missing)
+        assert host.expired
+        assert host.root is not None
 
 
 def test_killed_tree_leaves_nothing(daemons: Callable[..., Daemon]) -> None:
