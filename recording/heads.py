@@ -108,11 +108,15 @@ class Head:
         """
         if len(data) != HEAD.size:
             raise MalformedHeadError(f"a head has {HEAD.size} bytes, not {len(data)}")
-        magic, version, flags, _, host, number, written_ns, sequence, digest, previous, key_id, signature = HEAD.unpack(data)
+        magic, version, flags, reserved, host, number, written_ns, sequence, digest, previous, key_id, signature = HEAD.unpack(
+            data
+        )
         if magic != MAGIC:
             raise MalformedHeadError("this is no head")
         if version > VERSION:
             raise MalformedHeadError(f"a head of version {version}; this capd reads versions up to {VERSION}")
+        if reserved or flags & ~FLAG_FINAL:
+            raise MalformedHeadError("flags or reserved bytes are not as they must be")
         return cls(
             host=UUID(bytes=host),
             number=number,

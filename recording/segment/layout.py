@@ -130,7 +130,7 @@ class FileHeader:
         """
         if len(data) < FILE_HEADER.size:
             raise CutHeaderError(f"the file header is cut after {len(data)} bytes")
-        magic, version, flags, length, host, sequence, created_ns, key_crc, _, crc = FILE_HEADER.unpack_from(data)
+        magic, version, flags, length, host, sequence, created_ns, key_crc, reserved, crc = FILE_HEADER.unpack_from(data)
         if magic != FILE_MAGIC:
             raise MalformedSegmentError("this is not a segment")
         if zlib.crc32(data[: FILE_HEADER.size - _CRC.size]) != crc:
@@ -139,6 +139,8 @@ class FileHeader:
             raise NewerSegmentError(version)
         if version == UNSIGNED_VERSION:
             length = flags = 0
+        elif any(reserved):
+            raise MalformedSegmentError("reserved bytes of the file header are not 0")
         if flags & ~FILE_FLAG_ENCRYPTED or bool(flags) != bool(length) or length > KEY_BLOCK_BYTES_MAX:
             raise MalformedSegmentError(f"flags {flags} with a key block of {length} bytes are not possible")
         key_block = bytes(data[FILE_HEADER.size : FILE_HEADER.size + length])

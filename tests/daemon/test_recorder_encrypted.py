@@ -6,6 +6,7 @@ import base64
 import os
 import random
 import shutil
+import signal
 import time
 from pathlib import Path
 from uuid import UUID
@@ -15,6 +16,7 @@ from pyrage import x25519
 
 from capd.daemon.configuration import Configuration, EncryptionSection, parse
 from capd.daemon.errors import ConfigurationError
+from capd.daemon.recorder_memory import ENCRYPTED
 from capd.recording.age import Identities
 from capd.recording.errors import EncryptedError
 from capd.recording.index import Index
@@ -115,6 +117,7 @@ def test_kill_9_costs_nothing_and_nothing_is_in_the_clear(
     """Killed at random moments, the role records what an undisturbed one does, and the disk never says what was said."""
     settings = closed_settings
     assert [] == on_disk(settings)
+    assert (settings.recorder_dir / "state").read_bytes().startswith(ENCRYPTED)
     proven(settings)
     with pytest.raises(EncryptedError):
         recorded(settings)
@@ -131,6 +134,32 @@ def test_kill_9_costs_nothing_and_nothing_is_in_the_clear(
         assert ([], True) == (index.search("hello"), index.withholds)
         assert {row.session for row in index.sessions(limit=None)} <= set(found)
         assert all(row.messages for row in index.sessions(limit=None) if row.protocol == "http1")
+
+
+def test_a_session_goes_on_over_a_death(closed_settings: Configuration, start: Start, key: JournalKey, identity: Path) -> None:
+    """What a session said before a kill -9 is read again with a key from memory: its messages go on, nothing is skipped."""
+    settings = closed_settings
+    journal = ClosedJournal(settings, key)
+    for blocks in story()[:4]:
+        journal.put(blocks)
+    daemon = Daemon()
+    events, ends = http_events(80 * MS, 1_000)
+    journal.put(daemon.cycle(81 * MS, control=[opened(80 * MS, 1_000)], data=events[:5]))
+    process = start()
+    wait_until(lambda: status(settings).get("sessions_open"), "the session is open")
+    process.send_signal(signal.SIGUSR1)
+    wait_until(settings.position_file.exists, "it is sealed")
+    wait_until((settings.recorder_dir / "state").exists, "there is a snapshot")
+    process.kill()
+    process.wait()
+    process = start()
+    journal.put(daemon.cycle(82 * MS, data=events[5:]))
+    journal.put(daemon.cycle(83 * MS, control=[closed(83 * MS, 1_000, *ends)]))
+    end(settings, process)
+    found = recorded(settings, Identities.load(identity))
+    names = {record.body.get("name") for records in found.values() for record in records}
+    assert "resumed" not in names
+    assert any(record.body.get("state") == "closed" for records in found.values() for record in records)
 
 
 def test_keys_of_segments_go_when_nothing_needs_them(closed_settings: Configuration, start: Start, key: JournalKey) -> None:
