@@ -16,7 +16,7 @@ from typing import Final
 ATTACHMENTS_MAX: Final = 512
 """Files with probes, the installed ones included; no host that is known has a tenth of that."""
 PER_OWNER_MAX: Final = 128
-"""Of one owner's runs together, while as many again are free: so a second, a third and a tenth owner still gets some."""
+"""Of one owner's runs together, while as many again stay free: so a second, a third and a tenth owner still gets some."""
 PER_RUN_MAX: Final = 64
 """Of one run, while as many again are left of its owner's share. A run with ten virtual environments has a third of it."""
 assert PER_RUN_MAX * 2 <= PER_OWNER_MAX
@@ -51,7 +51,7 @@ def refusal(claims: Iterable[Claim | None], wanted: Claim | None) -> str | None:
         return None
     held = Counter(claim.owner for claim in known if claim is not None)[wanted.owner]
     owners = min(PER_OWNER_MAX, held + free) - held
-    if owners <= 0 or held >= free:
+    if owners <= 0 or held + 1 >= free:  # with this one too, as many as he holds are left for the others
         return f"{held} files of {wanted.owner} have probes already, and others get what is left"
     of_run = sum(claim is not None and claim.run == wanted.run for claim in known)
     if of_run >= PER_RUN_MAX or of_run >= owners:
