@@ -12,7 +12,7 @@ from typing import Final
 import click
 
 from capd.cli.place import FleetExtraMissingError
-from capd.daemon import cataloguer, configuration, recorder_user, state_directory
+from capd.daemon import catalogue_status, cataloguer, recorder_user, settled, state_directory
 from capd.daemon.errors import NoBucketError
 
 EXAMPLES: Final = """\b
@@ -30,13 +30,13 @@ def command(config: str | None) -> None:
     Puts what was shipped into Parquet files beside the segments. `capd up` does it by itself. Started as root, it first becomes
     the recorder's user and gives up root, exec, and writing anywhere but to the bucket.
     """
-    settings = configuration.load(config)
+    settings = settled.load(config)
     if settings.bucket_url is None:
         raise NoBucketError("no `bucket_url` is configured")
     if os.geteuid() == 0:
         state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
     # Without rights its files may be out of reach, such as below /root.
-    for name in ("obstore.store", *cataloguer.NEEDED, "capd.recording.catalogue.writing"):
+    for name in ("obstore.store", *catalogue_status.NEEDED, "capd.recording.catalogue.writing"):
         try:
             import_module(name)
         except ModuleNotFoundError as error:

@@ -10,7 +10,7 @@ from typing import Final
 
 import click
 
-from capd.daemon import configuration
+from capd.daemon import settled
 from capd.daemon.errors import NotRootError
 
 EXAMPLES: Final = """\b
@@ -29,7 +29,7 @@ def command(config: str | None) -> None:
     """
     if os.geteuid() != 0:
         raise NotRootError("the daemon loads programs into the kernel, which only root may")
-    settings = configuration.load(config)
+    settings = settled.load(config)
     from capd.daemon import capture_role  # noqa: PLC0415 - its imports take longer than refusing to start
 
     capture_role.run(settings, lambda line: click.echo(line, err=True))

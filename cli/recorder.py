@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from capd.daemon import configuration, recorder, recorder_user, state_directory
+from capd.daemon import recorder, recorder_user, settled, state_directory
 
 EXAMPLES: Final = """\b
 Examples:
@@ -38,7 +38,7 @@ def command(config: str | None) -> None:
     Reads the journal, writes segments and the index. Started as root, it first becomes the recorder's user and gives up root,
     capabilities, network and exec for ever.
     """
-    settings = configuration.load(config)
+    settings = settled.load(config)
     if os.geteuid() == 0:
         state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
     # Imported late for the sake of readers; but without rights its files may be out of reach, such as below /root.

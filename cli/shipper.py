@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from capd.daemon import configuration, recorder_user, shipper, state_directory
+from capd.daemon import recorder_user, settled, shipper, state_directory
 from capd.daemon.errors import NoBucketError
 
 EXAMPLES: Final = """\b
@@ -29,7 +29,7 @@ def command(config: str | None) -> None:
     Sends each segment once, keeps the local copy until the bucket is seen to hold the same bytes, and tries for ever. Started
     as root, it first becomes the recorder's user and gives up root, exec, and writing anywhere but in its own directory.
     """
-    settings = configuration.load(config)
+    settings = settled.load(config)
     if settings.bucket_url is None:
         raise NoBucketError("no `bucket_url` is configured")
     if os.geteuid() == 0:

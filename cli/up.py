@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from capd.daemon import cataloguer, configuration, recorder_user
+from capd.daemon import catalogue_status, recorder_user, settled
 from capd.daemon.errors import NotRootError
 from capd.daemon.supervision import Errand, Supervisor
 
@@ -32,7 +32,7 @@ def command(config: str | None) -> int:
     """
     if os.geteuid() != 0:
         raise NotRootError("capd up loads programs into the kernel, which only root may")
-    settings = configuration.load(config)
+    settings = settled.load(config)
     user = recorder_user.choose(settings.recorder.user, settings.segments_dir)
 
     def ready(status: dict[str, object]) -> None:
@@ -54,10 +54,10 @@ def command(config: str | None) -> int:
 
     def uncatalogued() -> bool:
         shipped, catalogued = settings.shipper_status_file, settings.catalogue_status_file
-        return cataloguer.wanted(cataloguer.read_status(shipped), cataloguer.read_status(catalogued))
+        return catalogue_status.wanted(catalogue_status.read_status(shipped), catalogue_status.read_status(catalogued))
 
     ship = settings.bucket_url is not None
     errands = []
-    if ship and settings.catalogue.enabled and cataloguer.possible():
+    if ship and settings.catalogue.enabled and catalogue_status.possible():
         errands = [Errand(name="catalogue", wanted=uncatalogued, every=settings.catalogue.delay_seconds)]
     return Supervisor(arguments, settings.control_socket, say, ship=ship, errands=errands).run(ready)

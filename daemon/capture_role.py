@@ -14,14 +14,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from capd.daemon import drain as draining
 from capd.daemon import mounts, notes, processes, recorder_user, state_directory, version
 from capd.daemon.attendant import Attendant
 from capd.daemon.cgroups import Hierarchy, shape
-from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer
 from capd.daemon.drain import Drain, PendingNote
 from capd.daemon.errors import CgroupError, NotRootError
@@ -38,6 +37,9 @@ from capd.probes.capture import Capture, CaptureSettings
 from capd.recording import keys
 from capd.recording.durable import replace_content
 from capd.recording.journal.cipher import renew
+
+if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.configuration import Configuration
 
 BATCH_SECONDS: Final = 0.005
 """How long data may gather in the ring before the next block, so that a trickle does not become a block for each event."""

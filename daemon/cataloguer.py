@@ -1,7 +1,7 @@
 """The errand that brings a bucket's catalogue up to date with what was shipped, and ends.
 
 What lives here: what it may do, and the status it leaves. What must not: the catalogue (recording/catalogue/), when it is run
-(supervision.py, a timer).
+(catalogue_status.py, supervision.py, a timer).
 
 It is no role that stays: what writes Parquet takes a hundred megabytes of memory, for a second in a minute.
 """
@@ -14,54 +14,28 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import date
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.daemon import recorder_user
+from capd.daemon.catalogue_status import read_status
 from capd.daemon.confinement import INTERNET, confine
 from capd.daemon.errors import NothingToCatalogueError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, KEEP_TREE, restrict
 from capd.daemon.shipper import open_bucket
 from capd.daemon.state_directory import read_host
 from capd.recording.bucket import Bucket, Kind
-from capd.recording.durable import read_regular, replace_content
+from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError
 from capd.recording.index import Index
 from capd.recording.segment.layout import sealed_path
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from capd.daemon.configuration import Configuration
     from capd.recording.catalogue.writing import Extent, FindRun, FindSession
 
-NEEDED: Final = ("pyarrow", "pyarrow.parquet")
 RETRIES: Final = 3
 """How often a request that only reads is repeated; what still fails is tried again by the next errand."""
-STATUS_BYTES_MAX: Final = 64 << 10
-
-
-def possible() -> bool:
-    """Tell whether what it needs is installed: capd's `fleet` extra."""
-    return find_spec(NEEDED[0]) is not None
-
-
-def wanted(shipper: Mapping[str, object], catalogue: Mapping[str, object]) -> bool:
-    """Tell from the two statuses whether there is something to catalogue."""
-    shipped, through, waiting = shipper.get("through"), catalogue.get("through"), catalogue.get("waiting")
-    if not isinstance(shipped, int) or not shipped:
-        return False
-    return not isinstance(through, int) or shipped > through or bool(waiting)
-
-
-def read_status(path: Path) -> dict[str, object]:
-    """Read a status; empty when there is none."""
-    try:
-        found = json.loads(read_regular(path, STATUS_BYTES_MAX))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def run_cataloguer(configuration: Configuration) -> Extent:

@@ -11,15 +11,15 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from capd.daemon import locations
+from capd.daemon import locations, units
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
 from capd.recording.bucket.location import parse as parse_url
 
-KIB: Final = 1024
-MIB: Final = 1024 * KIB
-GIB: Final = 1024 * MIB
+KIB: Final = units.KIB
+MIB: Final = units.MIB
+GIB: Final = units.GIB
 
 RING_BYTES_MIN: Final = 64 * KIB
 """The kernel wants whole pages; below this a single TLS record of 16 KiB fills a quarter of the ring."""

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from capd.daemon import notes
-from capd.daemon.configuration import MIB
 from capd.daemon.losses import LossBook
 from capd.daemon.spool import Spool
+from capd.daemon.units import MIB
 from capd.probes import layouts
 from capd.probes.layouts import EventKind
 from capd.recording.journal import Source

@@ -19,15 +19,15 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.daemon import recorder_user
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import Origin
-from capd.daemon.configuration import Configuration
 from capd.daemon.confinement import confine
 from capd.daemon.lock import InstanceLock
+from capd.daemon.masking import policy
 from capd.daemon.masking.stage import Stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
@@ -49,6 +49,9 @@ from capd.recording.rows import STATE_OPEN, SegmentRow
 from capd.recording.segment import SegmentReader, SegmentWriter, recover
 from capd.recording.segment.layout import sealed_path
 from capd.recording.segment.trailer import Signer
+
+if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.configuration import Configuration
 
 POLL_SECONDS: Final = 0.03
 """How often the journal is looked at while it grows: what a follower waits at most."""
@@ -109,7 +112,7 @@ class Recorder:
         recovery = after_heads(recovery, configuration.segments_dir)
         self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
         self._projection = self._new_projection()
-        self._stage = Stage(configuration.masking.rules(), configuration.recording.levels())
+        self._stage = Stage(policy.rules(configuration.masking), policy.levels(configuration.recording))
         remembered = self._memory.load()
         if remembered is not None and not self._stage.restore(remembered.masking):
             remembered = None

@@ -1,6 +1,6 @@
 """`[recording]` and `[masking]`: how much is recorded of whom, and what is hidden in it.
 
-What lives here: the pydantic model of the two sections, and the rules and levels that follow from it. What must not: any rule.
+What lives here: the pydantic model of the two sections. What must not: any rule, what follows (masking/policy.py).
 """
 
 from __future__ import annotations
@@ -9,11 +9,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from capd.daemon.masking.levels import Level, Levels, Scope
 from capd.enforcer.masking.identifiers import DEFAULT, NAMES
 from capd.enforcer.masking.json_path import JsonPath
 from capd.enforcer.masking.patterns import check
-from capd.enforcer.masking.rules import Choice, Rules
 
 LevelWord = Literal["full", "masked", "metadata", "off"]
 NAME_CHARS_MAX: Final = 64
@@ -77,22 +75,6 @@ class MaskingSection(_Section):
         default=(), description="secrets of your own, by their form"
     )
 
-    def rules(self) -> Rules:
-        """Give the rules, ready to be used."""
-        return Rules(
-            Choice(
-                builtin=self.builtin,
-                headers=self.headers,
-                cookies=self.cookies,
-                keys=self.keys,
-                json_paths=self.json_paths,
-                columns=self.columns,
-                identifiers=self.identifiers,
-                patterns={section.name: section.pattern for section in self.pattern},
-                unreadable=self.unreadable == "mask",
-            )
-        )
-
 
 class ScopeSection(_Section):
     """`[[recording.scope]]`: sessions with a level of their own. The first scope of which all conditions hold decides."""
@@ -111,11 +93,6 @@ class ScopeSection(_Section):
             raise ValueError("a scope needs a condition; the level for everything else is recording.level")
         return self
 
-    def scope(self) -> Scope:
-        """Give it as it is matched."""
-        conditions = self.model_dump(exclude={"level"})
-        return Scope(level=Level[self.level.upper()], **conditions)
-
 
 class RecordingSection(_Section):
     """`[recording]`: how much is recorded."""
@@ -124,7 +101,3 @@ class RecordingSection(_Section):
     scope: Annotated[tuple[ScopeSection, ...], Field(max_length=RULES_MAX)] = Field(
         default=(), description="levels of some sessions"
     )
-
-    def levels(self) -> Levels:
-        """Give the levels, ready to be asked."""
-        return Levels(default=Level[self.level.upper()], scopes=[section.scope() for section in self.scope])

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from capd.daemon import notes, processes, runs
 from capd.daemon.cgroups import Hierarchy, RunCgroup, slice_path
-from capd.daemon.configuration import SelectionSection
 from capd.daemon.control import Peer
 from capd.daemon.drain import PendingNote
 from capd.daemon.errors import NotRecordingError, RequestRefusedError
@@ -26,6 +25,7 @@ from capd.recording.errors import CapdError
 from capd.recording.identity import uuid7_from
 
 if TYPE_CHECKING:  # pragma: no cover
+    from capd.daemon.configuration import SelectionSection
     from capd.probes.capture import Capture
 
 NOTE_SECONDS_MAX: Final = 2.0

@@ -18,12 +18,11 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.daemon import recorder_user
 from capd.daemon.companions import Companions
-from capd.daemon.configuration import Configuration
 from capd.daemon.confinement import INTERNET, confine
 from capd.daemon.errors import SandboxError
 from capd.daemon.expiry import Expiry
@@ -42,6 +41,9 @@ from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError
 from capd.recording.index import Index
 from capd.recording.keys import HostKey
+
+if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.configuration import Configuration
 
 POLL_SECONDS: Final = 1.0
 STATUS_SECONDS: Final = 1.0

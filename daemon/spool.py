@@ -10,13 +10,16 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgpack
 
-from capd.daemon.configuration import MIB, JournalSection
+from capd.daemon.units import MIB
 from capd.recording.errors import StateDirectoryError, StorageFullError
 from capd.recording.journal import JournalKey, JournalWriter, Position, Source
+
+if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.configuration import JournalSection
 
 POSITION_BYTES_MAX: Final = 4096
 """Two numbers; root reads no more of a file that an unprivileged process wrote."""

@@ -11,14 +11,17 @@ import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
-from capd.daemon.configuration import MIB, Configuration
 from capd.daemon.errors import HostIdError, StateDirectoryFullError
 from capd.daemon.recorder_user import RecorderUser
+from capd.daemon.units import MIB
 from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import on_disk
+
+if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.configuration import Configuration
 
 BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 HOST_FILE_BYTES_MAX: Final = 64

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, cast
 
-from capd.daemon import cataloguer, control_client, health, lock
+from capd.daemon import catalogue_status, control_client, health, lock
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
 from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
@@ -65,7 +65,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
 
 def _catalogue(configuration: Configuration) -> Json:
     """Give how far the bucket's catalogue goes, as the last errand said."""
-    return {"possible": cataloguer.possible(), **cataloguer.read_status(configuration.catalogue_status_file)}
+    return {"possible": catalogue_status.possible(), **catalogue_status.read_status(configuration.catalogue_status_file)}
 
 
 def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:

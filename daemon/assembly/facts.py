@@ -1,6 +1,6 @@
 """The type of small maps that go into records as they are.
 
-What lives here: that type, in the form that pydantic can follow when a snapshot is read. What must not: values.
+What lives here: that type, in the form that can be followed when a snapshot is read. What must not: values.
 """
 
 from __future__ import annotations
@@ -13,5 +13,5 @@ if TYPE_CHECKING:
     Facts = dict[str, Value]
     """A map of a record's body."""
 else:
-    # `Value` refers to itself, which pydantic cannot follow. Of a map from a snapshot only that it is a map is checked.
+    # `Value` refers to itself, which `typed.read` cannot follow. Of a map from a snapshot only that it is a map is checked.
     Facts = dict

@@ -8,12 +8,11 @@ read, and the recorder begins at the oldest journal file instead.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Final, cast
 from uuid import UUID
 
 import msgpack
-from pydantic import TypeAdapter, ValidationError
 
 from capd.daemon.assembly.losses import LossTable
 from capd.daemon.assembly.processes import Process, Run
@@ -21,6 +20,7 @@ from capd.daemon.assembly.session import History, Session
 from capd.daemon.assembly.sessions import Origin
 from capd.daemon.assembly.state import SessionState
 from capd.daemon.assembly.streams import Channel, Chunk
+from capd.daemon.assembly.typed import read
 from capd.daemon.assembly.waiting import Waiting
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
@@ -85,9 +85,6 @@ class Snapshot:
     unrecorded: str | None = None
 
 
-_ADAPTER: Final = TypeAdapter(Snapshot)
-
-
 def saved_session(session: Session) -> SavedSession:
     """Give what a snapshot keeps of a session."""
     pending: list[tuple[int, bytes | None, int | None, str]] = [
@@ -139,8 +136,7 @@ def saved_chunk(chunk: Chunk) -> SavedChunk:
 
 def pack(snapshot: Snapshot) -> bytes:
     """Give the bytes of a snapshot."""
-    fields = _ADAPTER.dump_python(snapshot)
-    return cast(bytes, msgpack.packb((VERSION, fields), default=_plain))
+    return cast(bytes, msgpack.packb((VERSION, snapshot), default=_plain))
 
 
 def unpack(data: bytes) -> Snapshot:
@@ -150,11 +146,11 @@ def unpack(data: bytes) -> Snapshot:
         UnreadableSnapshotError: it is damaged, or of another version.
     """
     try:
-        version, fields = msgpack.unpackb(data, strict_map_key=False, use_list=False)
+        version, values = msgpack.unpackb(data, strict_map_key=False, use_list=False)
         if version != VERSION:
             raise UnreadableSnapshotError(f"a snapshot of version {version}")
-        return _ADAPTER.validate_python(fields)
-    except (ValueError, TypeError, msgpack.UnpackException, ValidationError) as error:
+        return cast(Snapshot, read(Snapshot, values))
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise UnreadableSnapshotError(f"not a snapshot: {error}") from error
 
 
@@ -163,4 +159,6 @@ def _plain(value: object) -> object:
         return value.bytes
     if isinstance(value, set | frozenset):
         return list(value)
+    if is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in fields(value)}
     raise TypeError(f"a snapshot cannot hold a {type(value).__name__}")

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import pytest
 
-from capd.daemon.cataloguer import wanted
+from capd.daemon.catalogue_status import wanted
 from capd.daemon.supervision import ERRAND_PAUSE_SECONDS_MAX, ERRAND_SECONDS_MAX, Errand
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.layout import SegmentKey
