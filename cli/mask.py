@@ -17,6 +17,7 @@ from capd.cli.options import as_json as json_option
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.summary import to_json
 from capd.daemon import configuration
+from capd.daemon.masking import policy
 from capd.daemon.masking.trial import trial
 from capd.enforcer.masking.place import Place, joined
 from capd.recording.record import Direction
@@ -50,7 +51,7 @@ def test(file: BinaryIO, protocol: str | None, direction: str, config: str | Non
 
     Tells where, how long, of which kind, by which rule; never the value. Exit status: 0 something would be, 1 nothing.
     """
-    rules = configuration.load(config).masking.rules()
+    rules = policy.rules(configuration.load(config).masking)
     data = file.read(INPUT_BYTES_MAX)
     known, found = trial(data, rules=rules, direction=Direction[direction.upper()], protocol=protocol)
     places = joined(found)
@@ -87,7 +88,7 @@ def _report(protocol: str, size: int, places: list[Place]) -> Iterator[Line]:
 def rules(config: str | None, as_json: bool) -> int:
     """List every rule that holds, and the recording level."""
     settings = configuration.load(config)
-    listing = settings.masking.rules().listing()
+    listing = policy.rules(settings.masking).listing()
     with reader_may_leave():
         screen = standard_output()
         if as_json:

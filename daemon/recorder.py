@@ -27,8 +27,7 @@ from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import Origin
 from capd.daemon.confinement import confine
 from capd.daemon.lock import InstanceLock
-from capd.daemon.masking import policy
-from capd.daemon.masking.stage import Stage
+from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
@@ -112,7 +111,7 @@ class Recorder:
         recovery = after_heads(recovery, configuration.segments_dir)
         self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
         self._projection = self._new_projection()
-        self._stage = Stage(policy.rules(configuration.masking), policy.levels(configuration.recording))
+        self._stage = stage(configuration.masking, configuration.recording)
         remembered = self._memory.load()
         if remembered is not None and not self._stage.restore(remembered.masking):
             remembered = None

@@ -8,10 +8,16 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from capd.daemon.masking.levels import Level, Levels, Scope
+from capd.daemon.masking.stage import Stage
 from capd.enforcer.masking.rules import Choice, Rules
 
 if TYPE_CHECKING:  # the models' library is to stay out of a role (settled.py)
     from capd.daemon.recording_policy import MaskingSection, RecordingSection
+
+
+def stage(masking: MaskingSection, recording: RecordingSection) -> Stage:
+    """Give the stage that all records pass."""
+    return Stage(rules(masking), levels(recording))
 
 
 def rules(masking: MaskingSection) -> Rules:
