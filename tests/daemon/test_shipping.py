@@ -141,6 +141,21 @@ def test_something_else_under_a_key_is_an_alarm_and_stays(desk: Desk) -> None:
     assert ({}, [False] * 3 + [True]) == (shipping.progress.conflicts, [path.exists() for path in made])
 
 
+def test_what_came_after_the_list_is_compared_too(desk: Desk) -> None:
+    """Something else that takes a segment's key after the day was listed is an alarm as well; the same content is not."""
+    desk.seal(count=3)
+    shipping = desk.shipping()
+    shipping.turn()
+    made = desk.seal(first=4, count=2)
+    bucket = Bucket.open(desk.url)
+    bucket.create(key(4), b"something else")
+    bucket.create(key(5), made[1])
+    shipping.turn()
+    assert ({4: key(4)}, 1) == (shipping.progress.conflicts, shipping.progress.found)
+    assert [False, True] == [shipping._memory.has(number) for number in (4, 5)]
+    assert b"something else" == bucket.read(key(4))
+
+
 def test_files_that_are_no_segments_stop_nothing(desk: Desk) -> None:
     """A file with a segment's name and another content, and one with another number, are told; the others are shipped."""
     made = desk.seal(count=4)
