@@ -113,8 +113,8 @@ class Head:
         )
         if magic != MAGIC:
             raise MalformedHeadError("this is no head")
-        if version > VERSION:
-            raise MalformedHeadError(f"a head of version {version}; this capd reads versions up to {VERSION}")
+        if version != VERSION:
+            raise MalformedHeadError(f"a head of version {version}; this capd reads version {VERSION}")
         if reserved or flags & ~FLAG_FINAL:
             raise MalformedHeadError("flags or reserved bytes are not as they must be")
         return cls(
