@@ -89,6 +89,7 @@ class MaskedSession:
         """Bytes were missing before it was known which protocol it is: it may be one that has columns."""
         self.tally = Tally()
         self.closed = False
+        self.failed = False
 
     # -- over the recorder's end
 
@@ -131,7 +132,9 @@ class MaskedSession:
         elif kind is Kind.MARKER:
             self._marker(record)
         elif kind is Kind.CLOSE:
-            self._close()
+            self.certain = self.closed = True
+            if not self.failed:
+                self._close()
         if self.level is not Level.MASKED and self.certain:
             return
         if kind is Kind.DATA:
@@ -147,6 +150,8 @@ class MaskedSession:
         self._choose()
 
     def _choose(self) -> None:
+        if self.failed:
+            return
         self.level, self.certain = self._levels.of(self.facts, self.protocol)
 
     def _marker(self, record: Record) -> None:
@@ -273,7 +278,7 @@ class MaskedSession:
 
     def settle(self) -> None:
         """Nothing more comes for now: judge what does not need what comes later."""
-        if self.level is not Level.MASKED and self.certain:
+        if self.failed or (self.level is not Level.MASKED and self.certain):
             return
         for direction in DIRECTIONS:
             side = self.sides[direction]
@@ -326,6 +331,18 @@ class MaskedSession:
         for side in self.wire:
             side.cut()
 
+    def fail(self, error: Exception) -> Iterator[Record]:
+        """Masking itself failed here, which is a defect of capd: nothing that was said is stored of this session any more.
+
+        Gives what says so; the records themselves are given by `release`.
+        """
+        self.failed = True
+        self.level, self.certain, self.told = Level.METADATA, True, Level.METADATA
+        self.tally.failed = True
+        last = self.queue[-1].record if self.queue else None
+        body: dict[str, Value] = {"name": "masking", "error": type(error).__name__}
+        yield Record(Kind.MARKER, self.id, 0 if last is None else last.time_ns, None, body)
+
     # -- records out -----------------------------------------------------------------------------------------------------------
 
     def release(self, *, all_of_them: bool = False) -> Iterator[Record]:
@@ -337,8 +354,8 @@ class MaskedSession:
             held = kind in (Kind.DATA, Kind.MESSAGE, Kind.GAP, Kind.MARKER) and not (self.certain or all_of_them)
             if held or not self._ready(waiting.record):
                 break
-            queue.popleft()
             yield from self._out(waiting)
+            queue.popleft()
         if self.level is Level.MASKED or not self.certain:
             self._forget()
 

@@ -31,7 +31,8 @@ class Side:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._parts: list[tuple[int, bytearray]] = []
+        self._parts: list[tuple[int, bytes | bytearray]] = []
+        """Bytes that follow each other are one part; the first ones are not copied until more come."""
         self._scanner: Scanner | None = None
         self._scanned = 0
         self._sorted = True
@@ -51,18 +52,25 @@ class Side:
         if not self._parts or position != self._parts[-1][0] + len(self._parts[-1][1]):
             if not self._parts and not self.waiting:
                 self.judged = max(self.judged, position)
-            self._parts.append((position, bytearray(payload)))
+            self._parts.append((position, payload))
         else:
-            self._parts[-1][1].extend(payload)
+            begin, data = self._parts[-1]
+            if not isinstance(data, bytearray):
+                data = bytearray(data)
+                self._parts[-1] = (begin, data)
+            data += payload
         self.end = position + len(payload)
 
     def parts(self, start: int, end: int) -> list[tuple[int, bytes]]:
         """Give what is there of a span: positions and bytes."""
-        found = []
+        found: list[tuple[int, bytes]] = []
         for position, data in self._parts:
             begin, until = max(start - position, 0), min(end - position, len(data))
             if begin < until:
-                found.append((position + begin, bytes(memoryview(data)[begin:until])))
+                if begin == 0 and until == len(data) and isinstance(data, bytes):
+                    found.append((position, data))
+                else:
+                    found.append((position + begin, bytes(memoryview(data)[begin:until])))
         return found
 
     def mask(self, places: Iterable[Place]) -> None:
@@ -163,7 +171,6 @@ class Side:
         """Let go of everything before a position that is judged."""
         position = min(position, self.judged)
         if self._parts and self._parts[0][0] < position:
-            kept = self.parts(position, self.end)
-            self._parts = [(begin, bytearray(data)) for begin, data in kept]
+            self._parts = [*self.parts(position, self.end)]
         if self.places:
             self.places = [place for place in self.places if place.end > position]

@@ -57,12 +57,11 @@ class Stage:
                         out.append(self._other(record))
                         continue
                     session = self._sessions[identity] = self._begin(identity)
-                session.take(record)
+                self._guarded(session, record, out)
             if session is not None:
                 touched[identity] = session
         for identity, session in touched.items():
-            session.settle()
-            out += session.release()
+            self._guarded(session, None, out)
             if session.queue:
                 self._waiting[identity] = session
             else:
@@ -72,6 +71,21 @@ class Stage:
         if self._waiting:
             self._bound(out)
         return out
+
+    @staticmethod
+    def _guarded(session: MaskedSession, record: Record | None, out: list[Record]) -> None:
+        """Let a session take a record; or, without one, give what it can."""
+        try:
+            if record is not None:
+                session.take(record)
+                return
+            if not session.failed:
+                session.settle()
+            out.extend(session.release())
+        except Exception as error:  # noqa: BLE001  # a defect in masking must neither store what it should hide nor stop the rest
+            out.extend(session.fail(error))
+            if record is None:
+                out.extend(session.release())
 
     def _begin(self, identity: UUID) -> MaskedSession:
         return MaskedSession(identity, (self._rules, self._undecoded), self._levels, self._shown)

@@ -28,10 +28,12 @@ class Tally:
     Attributes:
         masked: places and bytes by kind.
         levels: levels that were in force, except the usual one.
+        failed: whether masking failed, so that nothing that was said was stored from then on.
     """
 
     masked: dict[str, list[int]] = field(default_factory=dict)
     levels: list[Level] = field(default_factory=list)
+    failed: bool = False
 
     def level(self, level: Level) -> None:
         """Note the level that is in force now."""
@@ -54,6 +56,8 @@ class Tally:
     def words(self) -> list[str]:
         """What policy kept out of the record, in words."""
         found = [WORDS[level] for level in self.levels]
+        if self.failed:
+            found.append("payload not recorded: masking failed, a defect of capd")
         if self.masked:
             found.append(f"masked: {', '.join(_counted(kind, *count) for kind, count in sorted(self.masked.items()))}")
         return found

@@ -87,7 +87,8 @@ class PostgresqlMask:
         elif kind in ("CopyDone", "CopyFail", "CommandComplete", "ReadyForQuery"):
             self._copy = None
         elif kind in ("ErrorResponse", "NoticeResponse") and self._rules.columns:
-            places += self._report(raw, start)
+            rule = "column in an error"
+            places += self._report(raw, start) if whole else [Place(start, start + len(raw), "column", rule)]
         elif kind == "StartupMessage":
             places += self._parameters(raw, start)
         return places

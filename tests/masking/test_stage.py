@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.masking.levels import Level, Levels, Scope
+from capd.daemon.masking.session import MaskedSession
 from capd.daemon.masking.stage import Stage
 from capd.enforcer.masking.rules import Choice, Rules
 from capd.probes.layouts import Absence
@@ -323,3 +324,22 @@ def test_scopes() -> None:
     )
     for scope, expected in cases:
         assert (expected, True) == levels(scope, Scope(level=Level.OFF, run="other")).of(facts, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("broken", ["_data", "_message", "settle", "_masked_message"])
+def test_a_defect_stores_nothing_that_was_said(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """When masking itself fails in a session, sizes and types are recorded and nothing else, and the session says why."""
+
+    def fail(*_arguments: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(MaskedSession, broken, fail)
+    shown = passed(Stage(RULES, Levels()), cycles(http_talk(), 80, 100_000, 100))
+    kept = stored(shown)
+    assert [] == [secret for secret in SECRETS if secret in kept]
+    assert ["ZeroDivisionError"] == [
+        record.body["error"] for record in of_kind(shown, Kind.MARKER) if record.body["name"] == "masking"
+    ]
+    (end,) = of_kind(shown, Kind.CLOSE)
+    completeness = cast("dict[str, list[str]]", end.body["completeness"])
+    assert "payload not recorded: masking failed, a defect of capd" in completeness["policy"]
