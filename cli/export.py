@@ -1,4 +1,4 @@
-"""`capd export`: a session or a run as a file for other tools.
+"""`capd export`: a session or a run as a bundle with its proof, or as a file for other tools.
 
 What lives here: the verb, its options, where it writes. What must not: the forms (capd.cli.forms).
 """
@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import IO, TYPE_CHECKING, Final
+from uuid import UUID
 
 import click
 
+from capd.cli.bundle import Wanted, bundle, told
 from capd.cli.forms.spoken import Spoken
 from capd.cli.forms.writing import BINARY, SUFFIXES, pieces
 from capd.cli.options import CorrectedUsageError, Verb
-from capd.cli.payload import BRIEF, FULL
+from capd.cli.payload import BRIEF, FULL, Limits
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.safe_text import visible
 from capd.recording.errors import CapdError, ExitStatus, UnknownSessionError
@@ -41,6 +45,7 @@ class ExportTargetError(CapdError):
 @click.command(
     cls=Verb,
     examples=(
+        "capd export 0197f3a4-b5c6",
         "capd export 0197f3a4-b5c6 --format har -o said.har",
         "capd export nightly-import --format sql",
         "capd export 0197f3a4-b5c6 --format pcap -o - | tcpdump -nr -",
@@ -50,11 +55,13 @@ class ExportTargetError(CapdError):
 @click.option(
     "--format",
     "form",
-    type=click.Choice(list(SUFFIXES)),
-    required=True,
-    help="har: HTTP. sql: statements. cast: a terminal. pcap: packets made of it. page: HTML that replays it.",
+    type=click.Choice(["bundle", *SUFFIXES]),
+    default="bundle",
+    show_default=True,
+    help="bundle: a directory with all of it and its proof. har: HTTP. sql: statements. cast: a terminal. "
+    "pcap: packets made of it. page: HTML that replays it.",
 )
-@click.option("-o", "--output", metavar="FILE", help="Where to; - is standard output.  [default: named after ID, here]")
+@click.option("-o", "--output", metavar="DIR|FILE", help="Where to; - is standard output.  [default: named after ID, here]")
 @click.option("--full", is_flag=True, help="Cut nothing: all rows, and bodies up to 8 MiB.")
 @reads_recording
 def command(*, wanted: str, form: str, output: str | None, full: bool, place: Place) -> None:
@@ -65,10 +72,14 @@ def command(*, wanted: str, form: str, output: str | None, full: bool, place: Pl
     """
     if form in BINARY and output == STANDARD_OUTPUT and sys.stdout.isatty():
         raise CorrectedUsageError("packets do not belong on a terminal", f"capd export {wanted} --format {form} -o FILE")
+    limits = FULL if full else BRIEF
     with open_recording(place) as archive:
-        sessions = sessions_of(archive, wanted)
-        parts = pieces(form, sessions, FULL if full else BRIEF, title=f"capd: {wanted}")
-        name = Path(output or f"capd-{sessions[0].row.session if len(sessions) == 1 else wanted}{SUFFIXES[form]}")
+        runs, sessions = found(archive, wanted)
+        if form == "bundle":
+            _bundle(archive, place, Wanted(title=wanted, runs=runs, sessions=sessions), output, limits)
+            return
+        parts = pieces(form, sessions, limits, title=f"capd: {wanted}")
+        name = Path(output or f"{name_for(runs, sessions)}{SUFFIXES[form]}")
         if output == STANDARD_OUTPUT:
             for part in parts:
                 sys.stdout.buffer.write(part)
@@ -80,14 +91,30 @@ def command(*, wanted: str, form: str, output: str | None, full: bool, place: Pl
     click.echo(f"written: {visible(str(name))}")
 
 
-def sessions_of(archive: Readable, wanted: str) -> list[Spoken]:
-    """Give the session, or those of the run, the earliest first.
+def name_for(runs: Sequence[UUID], sessions: Sequence[Spoken]) -> str:
+    """Give what a file or directory is called that was not named."""
+    return f"capd-{runs[0] if runs else sessions[0].row.session}"
+
+
+def _bundle(archive: Readable, place: Place, wanted: Wanted, output: str | None, limits: Limits) -> None:
+    if output == STANDARD_OUTPUT:
+        raise CorrectedUsageError("a bundle is a directory", f"capd export {wanted.title} -o DIR")
+    target = Path(output or name_for(wanted.runs, wanted.sessions))
+    with created_directory(target) as directory:
+        done = bundle(directory, archive, place.keys(), wanted, limits)
+    for line in told(done, str(target)):
+        click.echo(visible(line), err=not line.startswith("written"))
+
+
+def found(archive: Readable, wanted: str) -> tuple[list[UUID], list[Spoken]]:
+    """Give the run, if it is one, and the session, or those of the run, the earliest first.
 
     Raises:
         UnknownSessionError: there is neither.
     """
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - `--help` must not pay for it
 
+    runs: list[UUID] = []
     try:
         rows = [archive.index.session(wanted)]
     except UnknownSessionError:
@@ -95,8 +122,29 @@ def sessions_of(archive: Readable, wanted: str) -> list[Spoken]:
             run = archive.index.run(wanted)
         except UnknownSessionError:
             raise UnknownSessionError(wanted, "session or run") from None
+        runs = [run.run]
         rows = archive.index.sessions(SessionFilter(run=run.run), limit=None)[::-1]
-    return [Spoken(row=row, records=partial(archive.records, row.session)) for row in rows]
+    return runs, [Spoken(row=row, records=partial(archive.records, row.session)) for row in rows]
+
+
+@contextmanager
+def created_directory(path: Path) -> Iterator[Path]:
+    """Give a new directory, which appears under its name when it is whole, and not at all when it is not.
+
+    Raises:
+        ExportTargetError: there is something of that name, or it cannot be written.
+    """
+    try:
+        if path.exists() or path.is_symlink():
+            raise ExportTargetError(f"{path} exists")
+        temporary = Path(mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            yield temporary
+            temporary.rename(path)
+        finally:
+            rmtree(temporary, ignore_errors=True)
+    except OSError as error:
+        raise ExportTargetError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 @contextmanager

@@ -68,9 +68,9 @@ def command(
     """Check that the record is whole.
 
     Needs nothing but public keys: hashes of all bytes, signatures, the chain from segment to segment, the host's signed heads,
-    and what this command saw of the host before, which it remembers. PATH is a segment, a directory of segments, a copied
-    state directory or a bucket's directory; ID is a session or a run, of which the segments that hold it are checked record by
-    record. Without either, everything is checked.
+    and what this command saw of the host before, which it remembers. PATH is a segment, a directory of segments, a bundle that
+    was exported, a copied state directory or a bucket's directory; ID is a session or a run, of which the segments that hold
+    it are checked record by record. Without either, everything is checked.
 
     Exit status: 0 whole, 1 altered, unsigned or something missing, 6 unreadable for this version of capd.
     """
@@ -99,7 +99,9 @@ def _checked(
     place: Place,
 ) -> Iterator[Told]:
     """Check what was asked for, put it into the report, and give each thing that has something to be told."""
-    from capd.recording.verify import verify_files  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.cli.verify_bundle import check_bundle  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.recording.bundle import read_manifest  # noqa: PLC0415 - as above
+    from capd.recording.verify import verify_files  # noqa: PLC0415 - as above
 
     if what is not None and not (Path(what).exists() or "/" in what or what.endswith(".seg")):
         with open_archive(place) as archive:
@@ -109,12 +111,20 @@ def _checked(
     if place.bucket is not None:
         yield from _evidence(_bucket(place.bucket, what, records=records), report, keys, pins)
         return
-    shelf = _shelf(state_directory(place) if what is None else Path(what))
-    yield from _evidence(shelf, report, keys, pins, one=shelf.one)
+    directory = state_directory(place) if what is None else Path(what)
+    manifest = read_manifest(directory)
+    shelf = _shelf(directory)
+    only = None if manifest is None else frozenset(manifest.segments)
+    yield from _evidence(shelf, report, keys, pins, only=frozenset() if shelf.one else only)
+    if manifest is not None:
+        report.excerpt = check_bundle(directory, manifest, place.keys())
+        report.missing += report.excerpt.problems
     if records:
         paths = [shelf.directory / one.key for host in report.hosts for one in host.segments]
-        for checked in verify_files(paths, place.keys()):
-            yield report.take_content(checked)
+        # Of an excerpt each segment stands for itself: what goes on from one to the next need not be in it.
+        for together in [paths] if manifest is None else [[path] for path in paths]:
+            for checked in verify_files(together, place.keys()):
+                yield report.take_content(checked)
 
 
 def _bucket(url: str, what: str | None, *, records: bool) -> Shelf:
@@ -152,8 +162,10 @@ def _shelf(place: Path) -> DirectoryShelf:
     return shelf
 
 
-def _evidence(shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | None, *, one: bool = False) -> Iterator[Told]:
-    """Check what is on a shelf; `one` says that it is one segment of many, so that others may be missing."""
+def _evidence(
+    shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | None, *, only: frozenset[int] | None = None
+) -> Iterator[Told]:
+    """Check what is on a shelf; `only`: numbers of the segments that are asked for, where others may be missing."""
     from capd.recording.evidence import pins as memory  # noqa: PLC0415 - see above
     from capd.recording.evidence.hosts import Trust, verify_shelf  # noqa: PLC0415 - see above
     from capd.recording.keys import read_public  # noqa: PLC0415 - see above
@@ -163,12 +175,12 @@ def _evidence(shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | N
     now_ns = time.time_ns()
     trust = Trust(pins=seen, keys=[read_public(key) for key in keys], now_ns=now_ns)
     learned = dict(seen)
-    for host in verify_shelf(shelf, _without_newest(trust) if one else trust):
+    for host in verify_shelf(shelf, trust if only is None else _excerpt(trust, only)):
         report.hosts.append(host)
         yield told_of_host(host)
         yield from (Told(name=Path(one.key).name, findings=one.findings) for one in host.segments)
         pin = host.next_pin(now_ns)
-        if host.host is not None and pin is not None and not one:
+        if host.host is not None and pin is not None and only is None:
             learned[host.host] = pin
     if learned != seen:
         try:
@@ -177,11 +189,11 @@ def _evidence(shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | N
             click.echo(f"capd: what was seen is not remembered: {error}", err=True)
 
 
-def _without_newest(trust: Trust) -> Trust:
-    """Give what is trusted for one file of many: the keys, not how far the host had come."""
+def _excerpt(trust: Trust, only: frozenset[int]) -> Trust:
+    """Give what is trusted for some segments of many: the keys, not how far the host had come."""
     from dataclasses import replace  # noqa: PLC0415 - a rare case
 
-    return replace(trust, pins={host: replace(pin, sequence=0, head=0) for host, pin in trust.pins.items()})
+    return replace(trust, only=only, pins={host: replace(pin, sequence=0, head=0) for host, pin in trust.pins.items()})
 
 
 def _pins_file() -> Path:
@@ -239,6 +251,9 @@ def _conclude(screen: Screen, report: Report) -> None:
     if report.first_ns is not None and report.last_ns is not None:
         period = f", {moments.to_second(report.first_ns)} to {moments.to_second(report.last_ns)} UTC"
     screen.write(line(words) for words in report.host_words(time.time_ns()))
+    if report.excerpt is not None:
+        screen.write(line(f"note: {words}", Style.DOUBTFUL) for words in report.excerpt.notes)
+        screen.write([line(report.excerpt.words(), Style.DOUBTFUL)])
     screen.write([line(f"{describe(report)}, {report.records:,} records, {size(report.file_bytes)}{period}")])
     if report.exit_status == ExitStatus.OK:
         screen.write([line("WHOLE  nothing was altered, nothing is missing", Style.GOOD)])

@@ -17,6 +17,7 @@ from capd.recording.errors import ExitStatus
 from capd.recording.record import Direction, Kind, Record
 
 if TYPE_CHECKING:
+    from capd.cli.verify_bundle import Excerpt
     from capd.recording.evidence.hosts import HostReport
     from capd.recording.evidence.seals import Finding as Seen
     from capd.recording.evidence.seals import SegmentSeal
@@ -46,11 +47,13 @@ class Report:
         hosts: what was found out from bytes and keys.
         files: what was found out about the content of segments that were read record by record.
         missing: what is not there of a session or run, in words.
+        excerpt: of a bundle: what it is of, and how its sessions and files are.
     """
 
     hosts: list[HostReport] = field(default_factory=list)
     files: list[FileReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    excerpt: Excerpt | None = None
 
     def take_content(self, checked: FileReport) -> Told:
         """Add a segment that was read, and give what is to be told of it that is not known yet."""
@@ -118,6 +121,7 @@ class Report:
             "verdict": self.verdict,
             "damaged": self.damaged,
             "missing": list(self.missing),
+            "excerpt": None if self.excerpt is None else self.excerpt.as_json(),
             "records": self.records,
             "bytes": self.file_bytes,
             "first": None if self.first_ns is None else moments.rfc3339(self.first_ns),

@@ -7,11 +7,11 @@ presentation.
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from capd.recording.age import NoKeys
@@ -21,6 +21,9 @@ from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import FILE_HEADER, OPEN_SUFFIX, open_path, sealed_path, sequence_of
+
+if TYPE_CHECKING:
+    from capd.recording.excerpt import Excerpt
 
 SEGMENTS: Final = "segments"
 INDEX: Final = Path("index") / "capd.db"
@@ -126,6 +129,17 @@ class Archive:
                 sequence = later
             elif not follow or cursor.closed or not poll():
                 return
+
+    def excerpt(self, identities: Sequence[UUID]) -> Excerpt:
+        """Give the evidence for some sessions and runs, as far as it is sealed.
+
+        Raises:
+            StateDirectoryError: it cannot be read.
+        """
+        from capd.recording.excerpt import from_directory  # noqa: PLC0415 - only an export needs it
+
+        numbers = {sequence for identity in identities for sequence in self.index.segments_of(identity)}
+        return from_directory(self.directory, sorted(numbers))
 
     def stream(
         self,

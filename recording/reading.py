@@ -5,13 +5,16 @@ What lives here: the interfaces that a host's archive and a fleet's have in comm
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 from uuid import UUID
 
 from capd.recording.index_search import SessionFilter
 from capd.recording.record import Record
 from capd.recording.rows import Hit, ProcessRow, RunRow, SessionRow
+
+if TYPE_CHECKING:
+    from capd.recording.excerpt import Excerpt
 
 LISTED_DEFAULT = 100
 
@@ -75,4 +78,8 @@ class Readable(Protocol):
         until_ns: int | None = None,
     ) -> Iterator[Record]:
         """Give the records of a session, or of a run, in recorded order, each once."""
+        ...
+
+    def excerpt(self, identities: Sequence[UUID]) -> Excerpt:
+        """Give the evidence for some sessions and runs."""
         ...

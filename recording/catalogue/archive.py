@@ -5,7 +5,7 @@ What lives here: a session's records over its segments, by ranges. What must not
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from capd.recording.bucket.errors import ObjectMissingError
 from capd.recording.bucket.layout import SegmentKey
 from capd.recording.catalogue.fleet import Fleet
 from capd.recording.errors import CapdError, ExitStatus
+from capd.recording.excerpt import Excerpt, from_bucket
 from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
@@ -85,6 +86,17 @@ class FleetArchive:
             except ObjectMissingError:
                 body: dict[str, Value] = {"position": 0, "length": None, "reason": f"segment {sequence} is missing"}
                 yield Record(Kind.GAP, session, last_ns, None, body)
+
+    def excerpt(self, identities: Sequence[UUID]) -> Excerpt:
+        """Give the evidence for some sessions and runs.
+
+        Raises:
+            BucketError: the bucket cannot be read.
+        """
+        found = {place for identity in identities for place in self._fleet.segments_of(identity)}
+        return from_bucket(
+            self._bucket, [str(SegmentKey(host=host, day=day, sequence=sequence)) for host, day, sequence in sorted(found)]
+        )
 
     def close(self) -> None:
         """End the reading."""

@@ -12,14 +12,17 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from uuid import UUID
 
-from capd.recording.catalogue.schema import Row
 from capd.recording.index_columns import clean, integer
 from capd.recording.projection import Projection, message_row
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import MessageRow, ProcessRow, RunRow, SessionRow
 from capd.recording.segment import Footer
+
+if TYPE_CHECKING:
+    from capd.recording.catalogue.schema import Row
 
 VERDICT_KINDS = frozenset({Kind.VERDICT, Kind.APPROVAL, Kind.MASKED})
 PORT_MAX = 65_535

@@ -99,11 +99,13 @@ class Trust:
         pins: what was seen before, by host.
         keys: public keys that were given by hand: they are trusted for themselves, and nothing else is.
         now_ns: wall time, to say how old a head is; None does not ask.
+        only: numbers of the segments that are asked for, of a host that has more; None: all there are.
     """
 
     pins: Mapping[UUID, Pin] = field(default_factory=dict)
     keys: Sequence[PublicKey] = ()
     now_ns: int | None = None
+    only: frozenset[int] | None = None
 
 
 def verify_shelf(shelf: Shelf, trust: Trust, *, workers: int | None = None) -> Iterator[HostReport]:
@@ -243,11 +245,12 @@ class _HostCheck:
 
     def _miss(self, first: int, last: int, reason: str = "") -> None:
         """Tell what is not there: segments that a policy let go apart from those that nobody accounts for."""
+        only = self._trust.only
         for gone, numbers in groupby(range(first, last + 1), lambda number: number in self._deleted):
-            together = list(numbers)
-            if gone:
+            together = [number for number in numbers if only is None or number in only]
+            if gone and together:
                 self._expire(together[0], together[-1])
-            else:
+            elif together:
                 self._miss_unaccounted(together[0], together[-1], reason)
 
     def _tell_expired_start(self, first: int) -> None:
@@ -359,9 +362,9 @@ class _HostCheck:
             if problem is not None:
                 self._find(problem[0], f"head {head.number}: {problem[1]}")
                 continue
-            if before is not None and head.number > before.number + 1:
+            if before is not None and head.number > before.number + 1 and self._trust.only is None:
                 self._find(Fault.MISSING, f"heads {before.number + 1} to {head.number - 1} are missing")
-            elif before is not None and head.previous != before.own_digest:
+            elif before is not None and head.number == before.number + 1 and head.previous != before.own_digest:
                 self._find(Fault.ORDER, f"head {head.number} does not follow head {before.number} as that is here")
             digest = self._digests.get(head.sequence, self._deleted.get(head.sequence))
             if digest is not None and digest != head.digest:
