@@ -1,7 +1,7 @@
 """The evidence for some sessions: the segments that hold them, the keys that signed, and heads that name what came after.
 
-What lives here: choosing it from a state directory and from a bucket, under the names of a state directory. What must
-not: where it goes.
+What lives here: choosing it from a state directory and from a bucket, named as in a state directory.
+What must not: where it goes.
 """
 
 from __future__ import annotations

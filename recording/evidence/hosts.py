@@ -362,9 +362,10 @@ class _HostCheck:
             if problem is not None:
                 self._find(problem[0], f"head {head.number}: {problem[1]}")
                 continue
-            if before is not None and head.number > before.number + 1 and self._trust.only is None:
-                self._find(Fault.MISSING, f"heads {before.number + 1} to {head.number - 1} are missing")
-            elif before is not None and head.number == before.number + 1 and head.previous != before.own_digest:
+            if before is not None and head.number > before.number + 1:
+                if self._trust.only is None:
+                    self._find(Fault.MISSING, f"heads {before.number + 1} to {head.number - 1} are missing")
+            elif before is not None and head.previous != before.own_digest:
                 self._find(Fault.ORDER, f"head {head.number} does not follow head {before.number} as that is here")
             digest = self._digests.get(head.sequence, self._deleted.get(head.sequence))
             if digest is not None and digest != head.digest:
