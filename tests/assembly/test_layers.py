@@ -173,12 +173,13 @@ def test_a_second_start_of_tls_behind_clear_text() -> None:
         moved(6_100, 9, RESPONSE, 0, b"220 go ahead"),
         moved(7_000, 9, REQUEST, again, HELLO[:5]),
         moved(7_100, 9, REQUEST, again + 5, HELLO[5:]),
-        ciphertext(8_000, REQUEST, again + AT, 50),
+        moved(7_200, 9, REQUEST, again + AT, FAREWELL),
+        ciphertext(8_000, REQUEST, again + AT + len(FAREWELL), 50),
         said(8_100, REQUEST, 0, b"secret again", stream=78),
     ]
     records = told(data, control=[tls_closed(5_500, 77, 9, len(REQUESTED), 0)])
     assert REQUESTED + CLEAR + b"secret again" == stream(records, REQUEST)
-    assert HELLO + FAREWELL + HELLO == stream(records, REQUEST, "wire")
+    assert HELLO + FAREWELL + HELLO + FAREWELL == stream(records, REQUEST, "wire")
 
 
 def test_a_direction_stays_clear_over_a_restart_of_the_recorder() -> None:

@@ -4,6 +4,7 @@ sockets.py udp PORT TEXT...         datagrams from one unconnected socket to 127
 sockets.py unix PATH TEXT...        one unix stream
 sockets.py tcp6 PORT TEXT...        one IPv6 connection, by writev and readv
 sockets.py plain PORT FILE          one IPv4 connection, the file in sends of 1 MiB
+sockets.py slowly PORT FILE         the same in sends of 16 KiB, and a rest after each
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,18 +47,24 @@ def tcp6(port: str, *texts: str) -> None:
             total -= os.readv(connection.fileno(), [bytearray(3), bytearray(total)])
 
 
-def plain(port: str, name: str) -> None:
+def slowly(port: str, name: str) -> None:
+    """Send a file so that a small ring can be drained meanwhile."""
+    plain(port, name, SEND_BYTES // 64, 0.01)
+
+
+def plain(port: str, name: str, size: int = SEND_BYTES, seconds: float = 0) -> None:
     """Send a file and read to the end."""
     with socket.create_connection(("127.0.0.1", int(port))) as connection:
         content = memoryview(Path(name).read_bytes())
-        for start in range(0, len(content), SEND_BYTES):
-            connection.sendall(content[start : start + SEND_BYTES])
+        for start in range(0, len(content), size):
+            connection.sendall(content[start : start + size])
+            time.sleep(seconds)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(65536):
             pass
 
 
-SORTS: dict[str, Callable[..., None]] = {"udp": udp, "unix": unix, "tcp6": tcp6, "plain": plain}
+SORTS: dict[str, Callable[..., None]] = {"udp": udp, "unix": unix, "tcp6": tcp6, "plain": plain, "slowly": slowly}
 
 if __name__ == "__main__":
     SORTS[sys.argv[1]](*sys.argv[2:])
