@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-START_SECONDS_MAX = 60
+START_SECONDS_MAX = 240
 JOURNAL_BYTES_MAX = 40 << 30
 """A minute at full speed may leave more than the default of the product, and here nobody reads it away."""
 

@@ -28,7 +28,7 @@ from tests.requirements import require_command, require_probes, require_root
 PYTHON = sys.executable
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "NO_COLOR": "1"}
-READY_SECONDS = 60.0
+READY_SECONDS = 180.0
 
 
 def capd(*arguments: str | Path) -> list[str]:

@@ -223,7 +223,7 @@ def test_what_is_selected_becomes_runs(daemons: Make, slice_: Path) -> None:
     early_cgroup, late_cgroup, single = slice_ / "early.service", slice_ / "late.service", slice_.parent / "capd-test-single"
     early_cgroup.mkdir()
     single.mkdir()
-    early = enter(early_cgroup, "/bin/sleep", "30")
+    early = enter(early_cgroup, "/bin/sleep", "600")
     daemon = daemons('[selection]\nslices = ["/capd-test-slice"]\ncgroups = ["capd-test-single"]\n')
     daemon.start()
     wait_until(lambda: run_names(daemon) == {"early.service"}, "the early one is a run")
