@@ -148,3 +148,24 @@ def test_a_bucket_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 def test_an_empty_bucket_has_no_sessions(tmp_path: Path) -> None:
     """Before anything was shipped the lists are empty."""
     assert from_bucket(Bucket.open(str(tmp_path)), "sessions", "--json").stdout.strip() == "[]"
+
+
+def test_a_bundle_is_the_same_from_the_bucket(capd: Capd, bucket: Bucket, recorded: Recording, tmp_path: Path) -> None:
+    """Evidence, page, forms and rows of a run come out of the bucket as out of the directory, and verify as whole."""
+    key = next((recorded.state_dir / "keys").glob("*.pub"))
+    header = next(entry.key for entry in bucket.list("host=")).split("/")[0]
+    bucket.create(f"{header}/keys/{key.name}", key)
+    places = [tmp_path / "from bucket", tmp_path / "from directory"]
+    assert from_bucket(bucket, "export", "nightly", "-o", str(places[0])).exception is None
+    assert capd("export", "nightly", "-o", str(places[1])).exception is None
+    contents = [
+        {path.relative_to(place).as_posix(): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        for place in places
+    ]
+    for content in contents:
+        assert content.pop("manifest.json")
+    assert contents[0].keys() == contents[1].keys()
+    assert [] == [name for name in contents[0] if contents[0][name] != contents[1][name] and not name.endswith(".parquet")]
+    assert json.loads(capd("verify", str(places[0]), "--json").stdout)["verdict"] == "whole"
+    bucket.delete(next(entry.key for entry in bucket.list("host=") if entry.key.endswith("000000000002.seg")))
+    assert "segments 2 are not where" in from_bucket(bucket, "export", "nightly", "-o", str(tmp_path / "less")).stderr

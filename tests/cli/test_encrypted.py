@@ -122,3 +122,24 @@ def test_verify_needs_no_identity(capd: Capd, recorded: Recording, identity: tup
     data[len(data) // 3] ^= 1
     path.write_bytes(data)
     assert 1 == capd("verify").return_value
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_a_bundle_of_an_encrypted_recording(
+    capd: Capd, recorded: Recording, identity: tuple[Path, str], tmp_path: Path, opened: bool
+) -> None:
+    """The segments are as they are; page, forms and messages are there with the identity, and else told of; both verify."""
+    target = tmp_path / "bundle"
+    key = ["--identity", str(identity[0])] if opened else []
+    session = str(over_http().id)
+    done = capd("export", session, "-o", str(target), *key)
+    assert done.exception is None
+    assert opened == (target / "replay.html").exists() == (target / "sessions" / f"{session}.har").exists()
+    assert opened == bool(json.loads((target / "catalogue" / "messages.json").read_text()))
+    assert opened == ("--identity FILE opens it" not in done.stderr)
+    for arguments in ([], ["--identity", str(identity[0])]):
+        told = json.loads(capd("verify", str(target), "--json", *arguments).stdout)
+        assert "whole" == told["verdict"]
+        assert bool(arguments) == (told["excerpt"]["notes"] == [])
+    assert isinstance(capd("export", session, "--format", "har", "-o", str(tmp_path / "x")).exception, EncryptedError)
+    assert not (tmp_path / "x").exists()
