@@ -30,7 +30,8 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
-from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, Steps, steps_since
+from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, steps_since
+from capd.daemon.recorder_resumption import go_again
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
 from capd.daemon.state_directory import boot_id, read_host
@@ -111,21 +112,12 @@ class Recorder:
         recovery = after_heads(recovery, configuration.segments_dir)
         self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
         self._projection = self._new_projection()
-        self._stage = stage(configuration.masking, configuration.recording)
-        remembered = self._memory.load()
-        if remembered is not None and not self._stage.restore(remembered.masking):
-            remembered = None
+        recorded = recovery.position or Position(0, 0)
+        remembered = self._begin_at(self._memory.load())
         start = remembered.position if remembered else None
-        self._assembler = Assembler(
-            origin=Origin(host=host, boot=boot_id()),
-            history=self._history,
-            user_name=user_name,
-            snapshot=remembered.snapshot if remembered else None,
-        )
-        self._reader = JournalReader(configuration.journal_dir, start, keys)
-        self._cycles = Cycles(self._reader)
-        reached = self._resume(remembered.sequence if remembered else 0, recovery.position or Position(0, 0))
-        self._position = max(reached, recovery.position or Position(0, 0))
+        lost = remembered is None and self._memory.released and self._reader.freed
+        reached = None if lost else self._resume(remembered.sequence if remembered else 0, recorded)
+        self._position = self._begin_anew(recorded) if reached is None else reached
         self._writer = SegmentWriter(
             configuration.segments_dir,
             host=host,
@@ -147,40 +139,34 @@ class Recorder:
 
     # -- start -----------------------------------------------------------------------------------------------------------------
 
-    def _resume(self, sequence: int, recorded: Position) -> Position:
-        """Go again the way from the snapshot to the end of the recording; its records are there already.
+    def _begin_at(self, remembered: Remembered | None, position: Position | None = None) -> Remembered | None:
+        """Be as it was remembered, or know nothing and read from a position; give what was of use."""
+        configuration = self._configuration
+        self._stage = stage(configuration.masking, configuration.recording)
+        if remembered is not None and not self._stage.restore(remembered.masking):
+            remembered = None
+        self._assembler = Assembler(
+            origin=Origin(host=self._host, boot=boot_id()),
+            history=self._history,
+            user_name=user_name,
+            snapshot=remembered.snapshot if remembered else None,
+        )
+        start = remembered.position if remembered else position
+        self._reader = JournalReader(configuration.journal_dir, start, JournalKeys(configuration.journal_key_file))
+        self._cycles = Cycles(self._reader)
+        return remembered
 
-        Args:
-            sequence: number of the first segment after the snapshot.
-            recorded: everything that the journal holds before it is in segments.
+    def _begin_anew(self, recorded: Position) -> Position:
+        """Go on behind what is recorded without knowing how it came there: to go the way again would tell it otherwise."""
+        self._errors.append("what was known of open sessions is lost: they are recorded as new ones")
+        self._reader.close()
+        self._begin_at(None, recorded)
+        return recorded
 
-        Returns:
-            How far it came: `recorded`, unless the journal is not there any more.
-        """
+    def _resume(self, sequence: int, recorded: Position) -> Position | None:
+        """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""
         steps = steps_since(self._configuration.segments_dir, sequence, self._host, self._seals.ring)
-        if self._reader.position in steps.settled:
-            self._stage.take(self._assembler.settle().records)
-        self._cycles.cut = frozenset(steps.cuts | {recorded})
-        at = self._reader.position or Position(0, 0)
-        while at < recorded:
-            cycle = self._cycles.next() or self._cycles.rest()
-            if not cycle:
-                break
-            at = self._again(cycle, steps)
-        self._cycles.cut = frozenset()
-        return at
-
-    def _again(self, cycle: Cycle, steps: Steps) -> Position:
-        if isinstance(cycle, JournalDamage):
-            self._stage.take(self._assembler.damaged().records)
-            end = cycle.next
-        else:
-            for batch in self._assembler.process(cycle):
-                self._stage.take(batch.records)
-            end = cycle[-1].next
-        if end in steps.settled:
-            self._stage.take(self._assembler.settle().records)
-        return end
+        return go_again(self._cycles, self._assembler, self._stage, steps, start=self._reader.position, recorded=recorded)
 
     def _abandon_unknown(self) -> None:
         """End the sessions that the index calls open and nobody knows any more, as when the snapshot was lost."""

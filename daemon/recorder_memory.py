@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from capd.daemon.assembly import snapshot as snapshots
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
 from capd.recording.durable import open_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
-from capd.recording.journal import JournalKeys, Position
+from capd.recording.journal import JournalDamage, JournalKeys, Position
 from capd.recording.journal.cipher import AlteredError, UnknownKeyError
 from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
@@ -33,6 +34,8 @@ from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
 ENCRYPTED: Final = b"CAPS"
 """How an encrypted snapshot starts; msgpack of an array of three never does."""
+PLAIN: Final = b"CAPP"
+"""How one starts that is not; its CRC-32 follows."""
 _KEY_ID: Final = struct.Struct("<I")
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
@@ -49,6 +52,10 @@ class Steps:
 
     cuts: frozenset[Position]
     settled: frozenset[Position]
+
+    def contradict(self, damage: JournalDamage) -> bool:
+        """Tell whether something was recorded from within what cannot be read now: the damage is newer than the recording."""
+        return any(damage.position < cut < damage.next for cut in self.cuts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +84,11 @@ class Memory:
         self._state_file = directory / "state"
         self._position_file = position_file
 
+    @property
+    def released(self) -> bool:
+        """Whether journal was ever let go."""
+        return self._position_file.exists()
+
     def load(self) -> Remembered | None:
         """Give what was remembered last; None when there is nothing that can be read.
 
@@ -101,8 +113,15 @@ class Memory:
             return None
 
     def _opened(self, data: bytes) -> bytes:
+        if data.startswith(PLAIN):
+            start = len(PLAIN) + _KEY_ID.size
+            if data[len(PLAIN) : start] != _KEY_ID.pack(zlib.crc32(data[start:])):
+                raise AlteredError
+            return data[start:]
         if not data.startswith(ENCRYPTED):
-            return data
+            return data  # as an earlier capd wrote it
+        if len(data) < len(ENCRYPTED) + _KEY_ID.size:
+            raise AlteredError
         (identity,) = _KEY_ID.unpack_from(data, len(ENCRYPTED))
         start = len(ENCRYPTED) + _KEY_ID.size
         return self._keys.key(identity).decrypt(memoryview(data)[start:], data[:start])
@@ -110,7 +129,7 @@ class Memory:
     def _closed(self, data: bytes) -> bytes:
         key = self._keys.newest()
         if key is None:
-            return data
+            return PLAIN + _KEY_ID.pack(zlib.crc32(data)) + data
         start = ENCRYPTED + _KEY_ID.pack(key.id)
         return start + key.encrypt(data, start)
 
@@ -120,12 +139,12 @@ class Memory:
         Raises:
             StateDirectoryError: it cannot be written; what was remembered before still is.
         """
-        position = remembered.position.to_fields()
+        position = remembered.position
         with on_disk("write", self._state_file):
-            fields = (remembered.sequence, position, snapshots.pack(remembered.snapshot), remembered.masking)
+            fields = (remembered.sequence, position.to_fields(), snapshots.pack(remembered.snapshot), remembered.masking)
             replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
-            replace_content(self._position_file, msgpack.packb(position), mode=0o644)
+            replace_content(self._position_file, position.to_bytes(), mode=0o644)
 
 
 def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:

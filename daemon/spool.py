@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import msgpack
-
 from capd.daemon.units import MIB
 from capd.recording.errors import StateDirectoryError, StorageFullError
 from capd.recording.journal import JournalKey, JournalWriter, Position, Source
+from capd.recording.journal.numbering import NUMBERS_MAX
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import JournalSection
@@ -70,10 +69,12 @@ class Spool:
         self._position_file = position_file
         self._section = section
         self._disk = disk
+        sealed = read_position(position_file)
         self._writer = JournalWriter(
             directory,
             group=group,
             key=key,
+            number_min=sealed.file + 1 if sealed and sealed.file < NUMBERS_MAX else 0,
             file_bytes_max=min(FILE_BYTES_MAX, section.bytes_max // FILES_PER_JOURNAL),
             **({} if section.compression == "zstd" else {"level": None}),
         )
@@ -159,9 +160,8 @@ def read_position(path: Path) -> Position | None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             return None
         content = os.read(descriptor, POSITION_BYTES_MAX)
-        values = msgpack.unpackb(content)
-        return Position.from_fields(values["journal"] if isinstance(values, dict) else values)
-    except (OSError, ValueError, KeyError, msgpack.UnpackException):
+        return Position.from_bytes(content)
+    except (OSError, ValueError):
         return None
     finally:
         os.close(descriptor)

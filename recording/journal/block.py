@@ -13,6 +13,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
+import msgpack
 import zstandard
 
 from capd.recording.journal.cipher import OVERHEAD_BYTES, AlteredError, JournalKeys, UnknownKeyError
@@ -92,6 +93,27 @@ class Position:
             case [int(file), int(offset)] if file >= 0 and offset >= 0:
                 return cls(file, offset)
         raise ValueError(f"{fields!r} is not a journal position")
+
+    def to_bytes(self) -> bytes:
+        """Give the content of a file that holds it: its two numbers and a checksum, for a wrong one would let journal go."""
+        fields = self.to_fields()
+        return bytes(msgpack.packb([*fields, zlib.crc32(msgpack.packb(fields))]))
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Position:
+        """Read such a file; one of an earlier capd has no checksum.
+
+        Raises:
+            ValueError: it holds something else.
+        """
+        try:
+            fields = msgpack.unpackb(data)
+        except msgpack.UnpackException as error:
+            raise ValueError("it is no position") from error
+        match fields:
+            case [file, offset, check] if check == zlib.crc32(msgpack.packb([file, offset])):
+                return cls.from_fields([file, offset])
+        return cls.from_fields(fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,7 @@ from capd.recording.journal.block import (
     payload_of,
 )
 from capd.recording.journal.cipher import JournalKeys
+from capd.recording.journal.numbering import reserved
 
 
 class JournalReader:
@@ -57,6 +58,11 @@ class JournalReader:
     def position(self) -> Position | None:
         """Where the next block is, or will be; None when nothing was found yet."""
         return self._position
+
+    @property
+    def freed(self) -> bool:
+        """Whether the oldest files of this journal are not there any more."""
+        return self._numbers()[:1] > [0]
 
     def read(self) -> Block | JournalDamage | None:
         """Give the next block, the damage in its place, or None when there is nothing whole yet.
@@ -142,7 +148,10 @@ class JournalReader:
                 numbers = self._numbers()
             except OSError as error:
                 raise state_error("read", path, error) from error
-        later = [number for number in numbers if number > wanted.file] or numbers
+        later = [number for number in numbers if number > wanted.file]
+        if not later and reserved(self._directory) > wanted.file:
+            return None  # what is here was read, what is wanted was lost with the power, and higher numbers will come
+        later = later or numbers
         if not later:
             return None
         self._position = Position(later[0], 0)

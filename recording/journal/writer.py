@@ -23,6 +23,7 @@ from capd.recording.journal.block import (
 )
 from capd.recording.journal.cipher import OVERHEAD_BYTES, JournalKey
 from capd.recording.journal.compression import LEVEL, Compression
+from capd.recording.journal.numbering import reserve
 
 FILE_BYTES_MAX: Final = 64 << 20
 """A file is closed before it would grow beyond this, so that removal of what is sealed frees space in steps of this size."""
@@ -46,6 +47,7 @@ class JournalWriter:
         file_bytes_max: int = FILE_BYTES_MAX,
         level: int | None = LEVEL,
         key: JournalKey | None = None,
+        number_min: int | None = None,
     ) -> None:
         """Prepare to write.
 
@@ -55,6 +57,8 @@ class JournalWriter:
             file_bytes_max: when a file is rotated; one block may be larger and then has a file of its own.
             level: zstd level; None never compresses.
             key: what payloads are encrypted with; None leaves them as they are.
+            number_min: the first file's number is at least this, and higher than any that was ever reserved, whatever a power
+                cut took; None: one more than the highest that is there.
 
         Raises:
             StateDirectoryError: the directory cannot be used.
@@ -73,6 +77,8 @@ class JournalWriter:
                 os.chown(directory, -1, group)
             self._sizes = _sizes(directory)
         self._number = max(self._sizes, default=-1)
+        if number_min is not None:
+            self._number = reserve(directory, max(self._number + 1, number_min), group=group) - 1
         self._start_file()
 
     @property

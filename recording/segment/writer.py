@@ -288,13 +288,14 @@ class SegmentWriter:
 
     def _begin_file(self) -> FileHeader:
         """Fix the file header: frames are bound to it."""
-        self._header = FileHeader(host=self._host, sequence=self._sequence, created_ns=self._clock())
+        header = FileHeader(host=self._host, sequence=self._sequence, created_ns=self._clock())
         if self._sealing.recipients:
             data_key = new_data_key()
-            self._header = replace(self._header, key_block=wrap(data_key, self._sealing.recipients))
-            self._sealing.keep(self._header, data_key)
-            self._cipher = FrameCipher(data_key, self._header.digest)
-        return self._header
+            header = replace(header, key_block=wrap(data_key, self._sealing.recipients))
+            self._sealing.keep(header, data_key)  # may fail: then nothing is fixed yet, and nothing can be written in clear
+            self._cipher = FrameCipher(data_key, header.digest)
+        self._header = header
+        return header
 
     def _end_frame(self, position: Position, *, continued: bool) -> None:
         """Compress what is buffered into a frame that waits to be written."""

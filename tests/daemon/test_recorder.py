@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from uuid import UUID
 
-import msgpack
 import pytest
 
 from capd.daemon import recorder_user, state_directory
@@ -259,7 +258,7 @@ def test_the_journal_may_be_freed_behind_sealed_segments(settings: Configuration
     wait_until(settings.position_file.exists, "the role has sealed")
     process.kill()
     process.wait()
-    position = Position.from_fields(msgpack.unpackb(settings.position_file.read_bytes()))
+    position = Position.from_bytes(settings.position_file.read_bytes())
     freed = [path for path in settings.journal_dir.glob("*.journal") if int(path.stem) < position.file]
     assert freed
     for path in freed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import shutil
 from collections.abc import Callable
 from itertools import count
@@ -14,7 +15,14 @@ from pyrage import decrypt, x25519
 
 from capd.recording.age import Identities, check_recipient, recipients_of, wrap
 from capd.recording.archive import Archive
-from capd.recording.errors import CorruptSegmentError, EncryptedError, IdentityFileError, RecipientError, WrongIdentityError
+from capd.recording.errors import (
+    CorruptSegmentError,
+    EncryptedError,
+    IdentityFileError,
+    RecipientError,
+    StorageFullError,
+    WrongIdentityError,
+)
 from capd.recording.index import Index
 from capd.recording.journal import Position
 from capd.recording.record import Kind, Record
@@ -109,6 +117,29 @@ def test_nothing_that_was_said_is_in_the_file(
     said = (SECRET, base64.b64encode(SECRET)[:-4], SECRET.hex().encode(), b"nightly", b"api.example.org", b"agent.py")
     found = [word for word in said if word in data]
     assert ([] if recipients else [SECRET, b"nightly", b"api.example.org", b"agent.py"]) == found
+
+
+def test_a_key_that_cannot_be_kept_leaves_nothing_in_clear(tmp_path: Path, reader: Reader, conversation: Conversation) -> None:
+    """Where the recorder's copy of a segment's key finds no room, nothing is written; when it does, all of it is encrypted."""
+    refusals = [StorageFullError("write", tmp_path, OSError(errno.ENOSPC, "no room"))]
+
+    def keep(_header: FileHeader, _key: bytes) -> None:
+        if refusals:
+            raise refusals.pop()
+
+    sealing = Sealing(recipients=[reader.recipient], keep=keep)
+    made = SegmentWriter(tmp_path, host=UUID(int=1), clock=lambda: 1, sealing=sealing)
+    records = secrets(conversation, 1)
+    made.append(records)
+    with pytest.raises(StorageFullError):
+        made.flush(Position(0, 1))
+    assert not list(tmp_path.glob("*.open"))
+    made.flush(Position(0, 1))
+    path = made.seal({})
+    assert path is not None
+    assert SECRET not in path.read_bytes()
+    with SegmentReader(path, keys=reader.keys) as opened:
+        assert records == list(opened.records())
 
 
 def test_recipients_change_with_the_next_segment(tmp_path: Path, reader: Reader, conversation: Conversation) -> None:

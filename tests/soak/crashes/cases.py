@@ -184,7 +184,7 @@ def spoil(chance: random.Random, path: Path) -> str:
 
 def healed(host: Host) -> None:
     """Files that can be made again are spoiled."""
-    chance = host.chance
+    chance, exact = host.chance, True
     for _ in range(chance.randint(1, 3)):
         host.chapter()
         write_all(host)
@@ -193,8 +193,9 @@ def healed(host: Host) -> None:
         for name in chance.sample(sorted(VICTIMS), chance.randint(1, 2)):
             for path in host.root.glob(VICTIMS[name]):
                 spoil(chance, path)
+                exact = exact and name != "snapshot"  # who knows nothing of a run cannot say so of its processes
     finish(host)
-    judge(host)
+    judge(host, exact=exact)
 
 
 def told(host: Host) -> None:
@@ -229,6 +230,9 @@ def told(host: Host) -> None:
 
 KINDS: Final[dict[str, Callable[[Host], None]]] = {
     "killed": killed,
+    "full": full,
+    "power": power,
+    "healed": healed,
     "clock": clock,
     "together": together,
     "told": told,

@@ -249,7 +249,7 @@ class Host:
         self.written = there
 
     def _shadow_all(self) -> None:
-        for path in self.settings.journal_dir.iterdir():
+        for path in self.settings.journal_dir.glob("*.journal"):
             self._shadow(int(path.stem))
 
     def recorder(self, fault: Fault = NONE) -> Child:

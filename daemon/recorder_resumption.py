@@ -1,0 +1,52 @@
+"""Going again the way from a snapshot to the end of the recording, after the recorder's death.
+
+What lives here: the way, and finding that it cannot be gone any more. What must not: what is remembered (recorder_memory.py).
+"""
+
+from __future__ import annotations
+
+from capd.daemon.assembly.assembler import Assembler
+from capd.daemon.masking.stage import Stage
+from capd.daemon.recorder_cycles import Cycle, Cycles
+from capd.daemon.recorder_memory import Steps
+from capd.recording.journal import JournalDamage, Position
+
+
+def go_again(
+    cycles: Cycles, assembler: Assembler, stage: Stage, steps: Steps, *, start: Position | None, recorded: Position
+) -> Position | None:
+    """Bring an assembler from where a snapshot left it to where the recording ends; its records are there already.
+
+    Args:
+        cycles: of the journal, from the snapshot on.
+        assembler: made from the snapshot.
+        stage: what its records went through.
+        steps: how the recorder went then.
+        start: where the snapshot was taken; None: at the journal's beginning.
+        recorded: everything that the journal holds before it is in segments.
+
+    Returns:
+        Where it stands; None when it could not go the same way, because a power cut took some of the journal.
+    """
+    if start in steps.settled:
+        stage.take(assembler.settle().records)
+    cycles.cut = frozenset(steps.cuts | {recorded})
+    first = at = start or Position(0, 0)
+    while at < recorded:
+        cycle = cycles.next() or cycles.rest()
+        if not cycle or (isinstance(cycle, JournalDamage) and steps.contradict(cycle)):
+            return None
+        at = _step(cycle, assembler, stage)
+        if at in steps.settled:
+            stage.take(assembler.settle().records)
+    cycles.cut = frozenset()
+    return at if at in {recorded, first} else None
+
+
+def _step(cycle: Cycle, assembler: Assembler, stage: Stage) -> Position:
+    if isinstance(cycle, JournalDamage):
+        stage.take(assembler.damaged().records)
+        return cycle.next
+    for batch in assembler.process(cycle):
+        stage.take(batch.records)
+    return cycle[-1].next
