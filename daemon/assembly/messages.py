@@ -141,7 +141,8 @@ class MessageWriter:
         first = together.first
         if self._columns_of != first.exchange:
             self._rows_told = self._rows_told if self._columns_of is None else 0
-            self._columns_of = first.exchange
+            # Columns of another statement would name, and have masked, the wrong values.
+            self._columns, self._columns_of = (), first.exchange
         own = first.fields.get(COLUMNS)
         columns = own if isinstance(own, Sequence) and not isinstance(own, str) else self._columns
         fields: dict[str, Value] = {COLUMNS: columns, "rows": together.rows, "first_row": self._rows_told}

@@ -115,6 +115,30 @@ def test_rows_are_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "shop" == target["name"]
 
 
+def test_rows_never_have_the_columns_of_another_statement() -> None:
+    """Where a statement's RowDescription was lost its rows have no columns: those of the one before would name them wrongly."""
+    startup = b"\0\3\0\0user\0ann\0\0"
+    column = b"id\0" + bytes(6) + (23).to_bytes(4, "big") + (4).to_bytes(2, "big") + b"\xff\xff\xff\xff" + bytes(2)
+    row = postgresql(b"D", b"\0\1\0\0\0\0017") + postgresql(b"C", b"SELECT 1\0") + postgresql(b"Z", b"I")
+    described = postgresql(b"T", b"\0\1" + column)
+    daemon = Daemon()
+    asked = [(len(startup) + 4).to_bytes(4, "big") + startup, *[postgresql(b"Q", b"SELECT id FROM t\0")] * 2]
+    answers = [postgresql(b"R", bytes(4)) + postgresql(b"Z", b"I"), described + row, described + row]
+    events: list[bytes] = []
+    positions = [0, 0]
+    for number, pair in enumerate(zip(asked, answers, strict=True)):
+        for direction, payload in zip((REQUEST, RESPONSE), pair, strict=True):
+            lost = len(described) if (number, direction) == (2, RESPONSE) else 0
+            events.append(moved(10_000 + len(events), 9, direction, positions[direction] + lost, payload[lost:]))
+            positions[direction] += len(payload)
+    story = [daemon.started(), daemon.run_started(), daemon.cycle(5_000, control=[opened(4_000, 9, peer=("192.0.2.7", 5432))])]
+    story.append(daemon.cycle(MS, data=events))
+    messages = [record.body for record in of_kind(assemble(story), Kind.MESSAGE) if record.body["type"] == "rows"]
+    columns = [body["fields"]["columns"] for body in messages]  # type: ignore[call-overload, index]
+    assert columns[0]
+    assert [()] * len(columns[1:]) == [tuple(found) for found in columns[1:]]  # type: ignore[arg-type]
+
+
 def test_a_broken_protocol_is_a_marker_and_loses_nothing() -> None:
     """Bytes that break the protocol are recorded whole; a marker says where decoding ended and what was passed over."""
     broken = b"HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"
