@@ -79,7 +79,7 @@ class Projection:
             is_run = identity in self._runs
             session = self._sessions.get(identity)
             for record in together:
-                if is_run or (record.kind is Kind.MARKER and record.body.get("name") in RUN_MARKERS):
+                if is_run or (record.kind is Kind.MARKER and _text(record.body.get("name")) in RUN_MARKERS):
                     self._receive_run(record)
                     is_run = True
                     continue

@@ -24,7 +24,7 @@ from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter, match_expression, unmark
 from capd.recording.journal import Position
 from capd.recording.projection import Projection
-from capd.recording.record import Direction, Kind, Record
+from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import Endpoint, MessageRow, RunRow, SegmentRow, SessionProcess, SessionRow
 from capd.recording.segment import SegmentReader, SegmentWriter
 
@@ -185,6 +185,14 @@ def test_runs_and_processes_come_from_markers(index: Index, conversation: Conver
     assert [] == index.sessions()
     take(index, [replace(conversation(1)[0], body={"run": run.bytes})])
     assert 1 == index.run(run).sessions
+
+
+@pytest.mark.parametrize("name", [None, 7, [], {"a": [1]}, b"run"])
+def test_a_marker_without_a_name_makes_nothing(index: Index, name: Value) -> None:
+    """A marker of a hostile segment, whose name is anything, is passed over."""
+    take(index, [Record(Kind.MARKER, UUID(int=5), 1, None, {"name": name})])
+    assert [] == index.sessions()
+    assert [] == index.runs()
 
 
 def test_markers_of_the_host_make_no_session(index: Index) -> None:
