@@ -122,6 +122,7 @@ def _play(records: Records, row: SessionRow, request: Request, *, screen: Screen
     except CapdError as error:
         idle()
         screen.write([line(f"! the recording is damaged from here on: {error}", Style.BAD)])
+        screen.write([line("  the verdict above was drawn when it was recorded, and does not hold", Style.BAD)])
         screen.flush()
         raise
     except KeyboardInterrupt:

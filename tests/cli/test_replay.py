@@ -205,6 +205,7 @@ def test_a_damaged_segment_stops_the_replay_visibly(capd: Capd, recording: Recor
     assert isinstance(result.exception, CorruptSegmentError)
     assert "GET / HTTP/1.1" in result.output
     assert "! the recording is damaged from here on" in result.output
+    assert "does not hold" in result.output.splitlines()[-1]
 
 
 def test_undecoded_bytes_are_shown_safely(capd: Capd, recording: Recording) -> None:
