@@ -30,7 +30,7 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
-from capd.daemon.recorder_memory import SETTLED, Memory, Remembered, steps_since
+from capd.daemon.recorder_memory import LET_GO, SETTLED, Memory, Remembered, steps_since
 from capd.daemon.recorder_resumption import go_again
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
@@ -295,7 +295,8 @@ class Recorder:
         if self._assembler.unsettled:
             self._append(self._assembler.settle().records)
             self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
-        self._store(self._stage.cut())
+        if held := self._stage.cut():
+            self._store([*held, Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": LET_GO})])
         self._flush()
         self._seal()
         self._say_head(final=True)

@@ -37,6 +37,8 @@ ENCRYPTED: Final = b"CAPS"
 PLAIN: Final = b"CAPP"
 """How one starts that is not; its CRC-32 follows."""
 _KEY_ID: Final = struct.Struct("<I")
+LET_GO: Final = "let_go"
+"""Name of the marker that says: here the recorder was ended, and what masking had held back was stored as it was."""
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
 
@@ -48,10 +50,12 @@ class Steps:
     Attributes:
         cuts: positions at which records were stored.
         settled: those of them at which waiting had been ended before.
+        let_go: those of them at which masking had let go of what it held.
     """
 
     cuts: frozenset[Position]
     settled: frozenset[Position]
+    let_go: frozenset[Position]
 
     def contradict(self, damage: JournalDamage) -> bool:
         """Tell whether something was recorded from within what cannot be read now: the damage is newer than the recording."""
@@ -150,7 +154,7 @@ class Memory:
 def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     """Find the steps that the recorder took in the segments from a number on. Damaged segments are passed over."""
     cuts: set[Position] = set()
-    settled: set[Position] = set()
+    marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
     with on_disk("read", segments):
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
     for path in paths:
@@ -160,12 +164,13 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     header, index = reader.index(number)
                     if not header.continued:
                         cuts.add(index.preamble.position)
-                    if host in index.sessions and _settled(reader.frame(number).records(host)):
-                        settled.add(index.preamble.position)
+                    if host in index.sessions:
+                        for name in marked.keys() & _markers(reader.frame(number).records(host)):
+                            marked[name].add(index.preamble.position)
         except (CorruptSegmentError, EncryptedError):
             continue
-    return Steps(cuts=frozenset(cuts), settled=frozenset(settled))
+    return Steps(cuts=frozenset(cuts), settled=frozenset(marked[SETTLED]), let_go=frozenset(marked[LET_GO]))
 
 
-def _settled(records: Iterable[Record]) -> bool:
-    return any(record.kind is Kind.MARKER and record.body.get("name") == SETTLED for record in records)
+def _markers(records: Iterable[Record]) -> set[str]:
+    return {str(record.body.get("name")) for record in records if record.kind is Kind.MARKER}

@@ -28,8 +28,8 @@ def go_again(
     Returns:
         Where it stands; None when it could not go the same way, because a power cut took some of the journal.
     """
-    if start in steps.settled:
-        stage.take(assembler.settle().records)
+    if start is not None:
+        _end_waiting(start, assembler, stage, steps)
     cycles.cut = frozenset(steps.cuts | {recorded})
     first = at = start or Position(0, 0)
     while at < recorded:
@@ -37,10 +37,17 @@ def go_again(
         if not cycle or (isinstance(cycle, JournalDamage) and steps.contradict(cycle)):
             return None
         at = _step(cycle, assembler, stage)
-        if at in steps.settled:
-            stage.take(assembler.settle().records)
+        _end_waiting(at, assembler, stage, steps)
     cycles.cut = frozenset()
     return at if at in {recorded, first} else None
+
+
+def _end_waiting(at: Position, assembler: Assembler, stage: Stage, steps: Steps) -> None:
+    """Do what was done at a position besides taking blocks."""
+    if at in steps.settled:
+        stage.take(assembler.settle().records)
+    if at in steps.let_go:
+        stage.cut()
 
 
 def _step(cycle: Cycle, assembler: Assembler, stage: Stage) -> Position:

@@ -113,7 +113,7 @@ def recorded(settings: Configuration, opener: Keys | None = None) -> dict[UUID, 
     for path in sorted(settings.segments_dir.glob("*.seg")):
         with SegmentReader(path, keys=opener or NoKeys()) as reader:
             for record in reader.records():
-                if record.body.get("name") != "settled":
+                if record.body.get("name") not in {"settled", "let_go"}:
                     found.setdefault(record.session, []).append(record)
     return found
 
