@@ -22,7 +22,7 @@ demo: env ## record an agent against a real HTTPS server and a real PostgreSQL, 
 	@$(SUDO) ./demo/run
 
 test: check env-test ## check, then every test; those that need root or a kernel feature say so when they skip
-	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(PYTEST)
+	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable packaging/alongside $(PY) -m pytest $(PYTEST)
 
 check: env-dev ## ruff, mypy --strict, import-linter
 	@$(RUN)/ruff check --quiet .

@@ -218,7 +218,7 @@ def test_a_disk_without_a_byte_left_damages_nothing(daemons: Make, small: Path, 
         wait_until(lambda: sessions(daemon, 3), "it talks")
         subprocess.run(["/bin/sh", "-c", f"cat /dev/zero >'{small}/fill'"], check=False, capture_output=True)
         wait_for(daemon, "out")
-        wait_until(lambda: not list((small / "segments").glob("*.open")), "what is open is sealed", 20)
+        wait_until(lambda: not list((small / "segments").glob("*.open")), "what is open is sealed", 60)
         fill(small, 0)
         wait_for(daemon, "ok")
         before = len(sessions(daemon, 3))
