@@ -36,6 +36,8 @@ critical_bytes = {20 * MIB}
 critical_inodes = 0
 reserve_bytes = {4 * MIB}
 action = "{{}}"
+[recording]
+level = "full"
 """
 AGENT = """
 import socket, sys

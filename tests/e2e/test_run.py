@@ -46,7 +46,11 @@ def test_signals(capd: Instance, directory: Path, number: signal.Signals) -> Non
     """A signal to `capd run` reaches the command, which decides what to do."""
     ready = directory / "ready"
     script = f"trap 'exit 42' {number.name.removeprefix('SIG')}; touch '{ready}'; while :; do sleep 0.05; done"
+    # Below nohup the tests' own SIGHUP is ignored, and a shell cannot trap what was ignored when it began.
+    before = signal.signal(number, signal.SIG_DFL) if signal.getsignal(number) is signal.SIG_IGN else None
     running = subprocess.Popen(command(capd, "/bin/sh", "-c", script))
+    if before is not None:
+        signal.signal(number, before)
     try:
         wait_until(ready.exists, 10, "the command has set its trap")
         running.send_signal(number)
