@@ -12,6 +12,7 @@ from typing import Final
 import click
 
 from capd.daemon import recorder, recorder_user, settled, state_directory
+from capd.enforcer.masking import identifiers
 
 EXAMPLES: Final = """\b
 Examples:
@@ -44,4 +45,5 @@ def command(config: str | None) -> None:
     # Imported late for the sake of readers; but without rights its files may be out of reach, such as below /root.
     for name in (*NEEDED, *(NEEDED_FOR_RECIPIENTS if settings.encryption.recipients else ())):
         import_module(name)
+    identifiers.prepare()
     recorder.run_recorder(settings)

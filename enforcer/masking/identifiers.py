@@ -65,6 +65,31 @@ NAMES: Final = tuple(_FORMS)
 DEFAULT: Final = tuple(name for name, (_, _, strong) in _FORMS.items() if strong)
 
 
+EXAMPLES: Final = {
+    "card": "4111111111111111",
+    "iban": "GR1601101050000010547023795",
+    "it.codicefiscale": "RCCMNL83S18D969H",
+    "fi.hetu": "131052-308T",
+    "no.fodselsnummer": "15108695088",
+    "fr.nir": "295109912611193",
+    "cn.ric": "360426199101010071",
+    "be.nn": "85073003328",
+    "br.cpf": "39053344705",
+    "es.dni": "54362315K",
+    "se.personnummer": "8803200016",
+    "pl.pesel": "44051401359",
+    "nl.bsn": "111222333",
+    "us.ssn": "536904399",
+}
+"""A valid number of each kind, as its documentation gives it."""
+
+
+def prepare() -> None:
+    """Load all that checking needs, also the tables of python-stdnum: a role without rights may not reach them later."""
+    for name, number in EXAMPLES.items():
+        valid(name, number.encode("ascii"))
+
+
 def identifier(name: str) -> Opening:
     """Give how a number is recognised; `valid` has the last word."""
     form = _FORMS[name][0]
@@ -88,5 +113,5 @@ def valid(rule: str, found: bytes) -> bool:
 
 @lru_cache(maxsize=len(_FORMS))
 def _checker(name: str) -> Callable[[str], bool]:
-    # A module of python-stdnum is imported when its form is met for the first time: most recordings need none.
+    # A module of python-stdnum is imported when its form is met for the first time: `capd mask` and readers need few of them.
     return cast("Callable[[str], bool]", importlib.import_module(_FORMS[name][1]).is_valid)
