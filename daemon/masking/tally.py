@@ -17,6 +17,7 @@ WORDS: Final = {
     Level.METADATA: "payload not recorded: recording level metadata",
     Level.OFF: "not recorded: recording level off",
 }
+FAILED: Final = "payload not recorded: masking failed, a defect of capd"
 PLACES_MAX: Final = 4_096
 """Places in one record; a result of many thousands of masked values becomes several."""
 
@@ -56,19 +57,20 @@ class Tally:
     def words(self) -> list[str]:
         """What policy kept out of the record, in words."""
         found = [WORDS[level] for level in self.levels]
-        if self.failed:
-            found.append("payload not recorded: masking failed, a defect of capd")
         if self.masked:
             found.append(f"masked: {', '.join(_counted(kind, *count) for kind, count in sorted(self.masked.items()))}")
         return found
 
     def closed(self, record: Record) -> Record:
-        """Give a CLOSE that says so; it is no loss, and changes no verdict."""
+        """Give a CLOSE that says so: what policy kept out is no loss and changes no verdict, a defect does."""
         words = self.words
         completeness = record.body.get("completeness")
-        if not words or not isinstance(completeness, dict):
+        if not (words or self.failed) or not isinstance(completeness, dict):
             return record
-        body = {**record.body, "completeness": {**completeness, "policy": words}}
+        told: dict[str, Value] = {**completeness, **({"policy": words} if words else {})}
+        if self.failed:
+            told |= {"verdict": "partial", "reasons": [*completeness.get("reasons", ()), FAILED]}
+        body = {**record.body, "completeness": told}
         return Record(record.kind, record.session, record.time_ns, record.direction, body)
 
 

@@ -342,4 +342,5 @@ def test_a_defect_stores_nothing_that_was_said(monkeypatch: pytest.MonkeyPatch, 
     ]
     (end,) = of_kind(shown, Kind.CLOSE)
     completeness = cast("dict[str, list[str]]", end.body["completeness"])
-    assert "payload not recorded: masking failed, a defect of capd" in completeness["policy"]
+    assert "payload not recorded: masking failed, a defect of capd" in completeness["reasons"]
+    assert "partial" == end.body["completeness"]["verdict"]  # type: ignore[index, call-overload]
