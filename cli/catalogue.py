@@ -36,7 +36,7 @@ def command(config: str | None) -> None:
     if os.geteuid() == 0:
         state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
     # Without rights its files may be out of reach, such as below /root.
-    for name in ("obstore.store", *catalogue_status.NEEDED, "capd.recording.catalogue.writing"):
+    for name in ("capd.cli.line", "obstore.store", *catalogue_status.NEEDED, "capd.recording.catalogue.writing"):
         try:
             import_module(name)
         except ModuleNotFoundError as error:

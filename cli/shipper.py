@@ -36,4 +36,5 @@ def command(config: str | None) -> None:
         state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
     # Without rights its files may be out of reach, such as below /root.
     import_module("obstore.store")
+    import_module("capd.cli.line")
     shipper.run_shipper(settings)

@@ -13,7 +13,6 @@ from pyrage import x25519
 
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.layout import SegmentKey, day_folder
-from capd.recording.identity import uuid7_from
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Position
@@ -293,11 +292,6 @@ def test_the_second_direction_is_kept(recorded: tuple[Bucket, Index]) -> None:
     """Messages know their direction."""
     bucket, _ = recorded
     assert {hit.direction for hit in Fleet(bucket).search("message")} == set(Direction)
-
-
-def test_ids_tell_their_day() -> None:
-    """An id made at a time is looked for from that day on."""
-    assert uuid7_from(START_NS // 1_000_000, b"x").version == 7
 
 
 def test_every_column_is_documented() -> None:
