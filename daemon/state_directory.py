@@ -129,6 +129,8 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
         of_root(configuration.runs_dir, 0o700),
         of_recorder(configuration.recorder_runtime_dir, 0o755),
         of_recorder(configuration.shipper_runtime_dir, 0o755),
+        of_recorder(configuration.metrics_runtime_dir, 0o755),
+        of_recorder(configuration.alerts_dir, 0o755),
     ]
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from capd.daemon import health
 from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, StorageFacts, Verdict
-from capd.daemon.status import _recorder
+from capd.daemon.status import _reported
 
 DAEMON = DaemonFacts(
     stopped=None,
@@ -118,7 +118,7 @@ def test_a_pipe_for_a_status_does_not_block(tmp_path: Path) -> None:
     """A compromised recorder that puts a pipe where its status is expected is taken for one that does not report."""
     os.mkfifo(tmp_path / "status")
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(_recorder, tmp_path / "status")
+        asked = pool.submit(_reported, tmp_path / "status")
         try:
             assert ({}, None) == asked.result(5)
         finally:
@@ -129,5 +129,5 @@ def test_a_pipe_for_a_status_does_not_block(tmp_path: Path) -> None:
 def test_a_status_of_other_types_is_not_shown(tmp_path: Path, value: object) -> None:
     """What an untrusted recorder says in another type than ours is left out, so that no screen fails over it."""
     (tmp_path / "status").write_text(json.dumps({"pid": value, "lag_bytes": value, "state": [value], "x": 1}))
-    found, _age = _recorder(tmp_path / "status")
+    found, _age = _reported(tmp_path / "status")
     assert {"x": 1} == found
