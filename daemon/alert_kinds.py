@@ -18,9 +18,9 @@ class Severity(StrEnum):
     """How soon somebody must look."""
 
     CRITICAL = "critical"
-    """Something is not recorded, or will not be in a moment, or the evidence is in doubt."""
+    """Something is lost, or will be in a moment, or the evidence is in doubt."""
     WARNING = "warning"
-    """Nothing is lost yet."""
+    """Nothing that capd could read is lost yet."""
 
 
 class Alert(StrEnum):

@@ -1,10 +1,10 @@
 """When an alert begins and when it ends, from one judgement to the next.
 
-What lives here: the rule, as a function from what was known and what is judged now. What must not: judging (health.py), where it
-is told (alert_log.py), clocks: the time comes in.
+What lives here: the rule, as a function from what was known and what is judged now. What must not: judging (health.py), where
+it is told (alert_log.py, alert_files.py), clocks: the time comes in.
 
-What comes and goes is told once: a cause must have been there for `begin_seconds` without a break, and be gone for `end_seconds`
-without a break. While the daemon does not answer nobody knows of the other causes, so none of them ends.
+What comes and goes is told once: a cause must have been there for `begin_seconds` without a break, and be gone for
+`end_seconds` without a break. While the daemon does not answer nobody knows of the other causes, so none of them ends.
 """
 
 from __future__ import annotations

@@ -82,8 +82,8 @@ class CannotListenError(CapdError):
 
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = (
-        "see who has it (`ss -lxtp`), or set another `metrics.listen`; a unix socket needs a directory that the recorder's user "
-        "may write, such as `runtime_dir`/metrics"
+        "see who has it (`ss -lxtp`), or set another `metrics.listen`; a unix socket needs a directory that the recorder's "
+        "user may write, such as `runtime_dir`/metrics"
     )
 
 

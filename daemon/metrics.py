@@ -4,8 +4,8 @@ What lives here: the table of metrics, and the text form of a document. What mus
 (metrics_endpoint.py), judging.
 
 Two parts of the document, the recorder's and the shipper's, were written by processes without rights, so nothing in it is
-believed: what is no finite number gives no sample. Labels come from the lists here, never from the document, but for the version
-and tier of the daemon: nobody who is recorded can make a label, or as many as he likes.
+believed: what is no finite number gives no sample. Labels come from the lists here, never from the document, but for the
+version and tier of the daemon: nobody who is recorded can make a label, or as many as he likes.
 
 Source: prometheus.io/docs/practices/naming, prometheus.io/docs/instrumenting/exposition_formats (text format 0.0.4).
 """
