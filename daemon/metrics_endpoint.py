@@ -24,6 +24,7 @@ REQUEST_SECONDS_MAX: Final = 2.0
 """From connecting to the end of the header section, and again for taking the answer."""
 CONNECTIONS_MAX: Final = 16
 """At a time; who comes above is hung up on. On a loopback address any user of the host may fill them."""
+ACCEPT_AGAIN_SECONDS: Final = 0.2
 PATH: Final = "/metrics"
 ANSWERS: Final = {
     HTTPStatus.BAD_REQUEST: "this is no request of HTTP/1.1\n",
@@ -38,26 +39,35 @@ Page = Callable[[], bytes | None]
 
 
 class Endpoint:
-    """Serves a page at a listening socket, in threads of its own, as long as the process lives."""
+    """Serves a page at a listening socket, in threads of its own, until it is told to stop."""
 
     def __init__(self, listener: socket.socket, page: Page) -> None:
         """Take a socket that listens."""
         self._listener, self._page = listener, page
         self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._accept, name="capd-metrics", daemon=True)
         self._open = 0
         self.served = self.refused = 0
         """Answers with metrics, and all others."""
 
     def start(self) -> None:
         """Begin to answer."""
-        threading.Thread(target=self._accept, name="capd-metrics", daemon=True).start()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Listen no more; answers under way are given. To be called once, after `start`."""
+        self._stopping.set()
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._listener.close()
 
     def _accept(self) -> None:
-        while True:
+        while not self._stopping.is_set():
             try:
                 connection, _address = self._listener.accept()
             except OSError:  # such as no descriptor left, or a client that is gone already
-                time.sleep(REQUEST_SECONDS_MAX / 10)
+                self._stopping.wait(ACCEPT_AGAIN_SECONDS)
                 continue
             with self._lock:
                 crowded = self._open >= CONNECTIONS_MAX

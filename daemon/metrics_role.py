@@ -157,6 +157,8 @@ def run_metrics(configuration: Configuration) -> None:
         watch.check()
         watch.write_status("running")
         stopped.wait(CHECK_SECONDS)
+    if watch.endpoint is not None:
+        watch.endpoint.stop()
     watch.write_status("stopped")
     lock.release()
 
