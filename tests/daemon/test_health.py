@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from capd.daemon import health
+from capd.daemon.alert_kinds import Alert
 from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, StorageFacts, Verdict
 from capd.daemon.status import _reported
 
@@ -78,6 +79,8 @@ CASES = [
     (replace(GOOD, recorder_seconds=None), Verdict.DEGRADED, "has never reported"),
     (replace(GOOD, recorder_seconds=11.0), Verdict.DEGRADED, "for 11 s not reported"),
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
+    (replace(GOOD, metrics_running=True), Verdict.HEALTHY, ""),
+    (replace(GOOD, metrics_running=False), Verdict.DEGRADED, "nobody serves the metrics"),
     (with_shipper(), Verdict.HEALTHY, ""),
     (with_shipper(running=False), Verdict.DEGRADED, "the shipper does not run"),
     (with_shipper(seconds=11.0), Verdict.DEGRADED, "the shipper has not reported"),
@@ -106,6 +109,13 @@ def test_verdict(facts: Facts, verdict: Verdict, words: str) -> None:
     assert words in " ".join(reason.reason for reason in found.reasons)
     assert (verdict is Verdict.HEALTHY) == (found.reasons == ())
     assert all(reason.next_step for reason in found.reasons)
+
+
+def test_every_alert_has_its_cause() -> None:
+    """Each name stands for something in the table above, and none twice for one judgement."""
+    judged = [[reason.alert for reason in health.judge(facts).reasons] for facts, _, _ in CASES]
+    assert set(Alert) == {alert for alerts in judged for alert in alerts}
+    assert [] == [alerts for alerts in judged if len(alerts) != len(set(alerts))]
 
 
 def test_all_reasons_are_told() -> None:
