@@ -197,9 +197,12 @@ def _roles(document: Json) -> Iterator[Sample]:
 
 def _lost(document: Json) -> Iterator[Sample]:
     """Those counters that count losses: a document has only those that are not 0."""
-    if isinstance(_at(document, ("losses", "counters")), Mapping):
+    counters = _at(document, ("losses", "counters"))
+    if isinstance(counters, Mapping):
         for name in sorted(LOST):
-            yield (name,), _number(_at(document, ("losses", "counters", name))) or 0.0
+            number = _number(counters.get(name, 0))
+            if number is not None:
+                yield (name,), number
 
 
 def _gauge(name: str, meaning: str, read: Read, *labels: str) -> Figure:

@@ -167,6 +167,32 @@ def test_what_others_chose_is_in_no_line() -> None:
     assert "zq" not in text
 
 
+WORDS = {"capd_info", "capd_health", "capd_alert_active", "capd_role_up", "capd_storage_state"}
+"""Metrics of what is no number."""
+FLAGS = {"capd_journal_draining", "capd_shipper_failing", "capd_retention_failing"}
+KNOWN = {key for key in samples(STATUS) if key[0] != "capd_info"}
+COUNTERS = {figure.name for figure in FIGURES if figure.type is Type.COUNTER}
+
+
+def everywhere(value: object, document: object = STATUS) -> Any:  # noqa: ANN401 - JSON
+    """Put a value wherever there is one."""
+    return {key: everywhere(value, inner) for key, inner in document.items()} if isinstance(document, dict) else value
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, True, "1", None, [], {}, [1], {"a": 1}, HOSTILE])
+def test_what_is_no_finite_number_gives_no_figure(value: object) -> None:
+    """Where something else stands than a finite number there is no sample, but that a list is counted and null may mean 0."""
+    counted = {figure.name for figure in FIGURES if isinstance(value, list) and ("count" in figure.read.__qualname__)}
+    found = {key: number for key, number in samples(everywhere(value)).items() if key[0] not in WORDS | FLAGS | counted}
+    assert set() == {(key, number) for key, number in found.items() if number != 0}
+    assert names(found) <= {"capd_losses_total", "capd_shipper_oldest_unshipped_seconds"}
+
+
+def test_no_counter_is_below_zero() -> None:
+    """A report with negative numbers has no counters: they would have gone backwards."""
+    assert set() == names(samples(everywhere(-1))) & (COUNTERS - {"capd_losses_total"})
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from([10**400, -1, HOSTILE, "down"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text() | st.sampled_from(sorted(STATUS)), inner, max_size=3),
@@ -175,8 +201,6 @@ JSON = st.recursive(
 PLACES: list[tuple[str, ...]] = [(key,) for key in STATUS]
 PLACES += [("roles", role) for role in STATUS["roles"]]
 PLACES += [("roles", role, key) for role, report in STATUS["roles"].items() for key in report]
-KNOWN = {key for key in samples(STATUS) if key[0] != "capd_info"}
-COUNTERS = {figure.name for figure in FIGURES if figure.type is Type.COUNTER}
 
 
 @settings(max_examples=60, deadline=None)
