@@ -1,7 +1,7 @@
 """The line that tells that an alert begins or ends.
 
-What lives here: its words and fields, and where it goes: to journald if standard error does, else to standard error. What must
-not: when something is told (alerting.py).
+What lives here: its words and fields, and where it goes: to journald if standard error does, else to standard error.
+What must not: when something is told (alerting.py).
 
 A reason may quote what a bucket or a recorder said, and a log is read in terminals and by programs that go by lines: it is one
 line, of characters that can be seen.
