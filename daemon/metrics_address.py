@@ -23,8 +23,9 @@ UNIX: Final = "unix:"
 PATH_BYTES_MAX: Final = 107
 """sockaddr_un has 108 with the final zero (unix(7))."""
 PORTS: Final = range(1, 65536)
-SOCKET_MODE: Final = 0o666
-"""As the control socket's: everybody may know how much is recorded and lost; the directory may be closed to others."""
+SOCKET_UMASK: Final = 0o111
+"""Gives mode 0666, as the control socket has it: everybody may know how much is recorded and lost; the directory may be closed
+to others."""
 WAITING_MAX: Final = 16
 """Who asks for metrics comes every few seconds."""
 FORMS: Final = "`unix:/path`, `127.0.0.1:PORT` or `[::1]:PORT`"
@@ -68,7 +69,7 @@ def parse(text: str) -> UnixAddress | LoopbackAddress:
 
 
 def listen(address: UnixAddress | LoopbackAddress) -> socket.socket:
-    """Listen there. A socket that a dead process left is replaced, anything else is not.
+    """Listen there; to be called before there is a second thread. A socket that a dead process left is replaced, anything else is not.
 
     Raises:
         CannotListenError: it is taken, or may not be made.
@@ -120,14 +121,17 @@ def _listen_on(address: LoopbackAddress) -> socket.socket:
 
 def _listen_at(path: Path) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    # Not chmod afterwards: root would do it to whatever the directory's owner has put there by then.
+    umask = os.umask(SOCKET_UMASK)
     try:
         _remove_dead(path)
         listener.bind(str(path))
-        path.chmod(SOCKET_MODE)
         listener.listen(WAITING_MAX)
     except BaseException:
         listener.close()
         raise
+    finally:
+        os.umask(umask)
     return listener
 
 

@@ -59,6 +59,7 @@ def test_dead_socket_is_replaced_and_nothing_else(tmp_path: Path) -> None:
     """What a dead process left is replaced; a live listener's socket, a file and a link to a file stay."""
     address = UnixAddress(path=tmp_path / "s")
     first = metrics_address.listen(address)
+    assert 0o666 == address.path.stat().st_mode & 0o777
     with pytest.raises(CannotListenError, match="in use"):
         metrics_address.listen(address)
     first.close()
