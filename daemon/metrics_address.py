@@ -69,7 +69,9 @@ def parse(text: str) -> UnixAddress | LoopbackAddress:
 
 
 def listen(address: UnixAddress | LoopbackAddress) -> socket.socket:
-    """Listen there; to be called before there is a second thread. A socket that a dead process left is replaced, anything else is not.
+    """Listen there. A socket that a dead process left is replaced, anything else is not.
+
+    To be called before there is a second thread: the process's umask is another one meanwhile.
 
     Raises:
         CannotListenError: it is taken, or may not be made.
