@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from capd.daemon import catalogue_status, control_client, health, lock
+from capd.daemon.control_client import RefusedError
 from capd.daemon.errors import DaemonUnreachableError
 from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
 from capd.recording.durable import open_regular
@@ -160,7 +161,7 @@ def _storage(storage: Mapping[str, object], withheld: int) -> StorageFacts:
 def _ask(path: Path) -> tuple[Json | None, str]:
     try:
         return control_client.ask(path, "status"), ""
-    except DaemonUnreachableError as error:
+    except (DaemonUnreachableError, RefusedError) as error:  # one that cannot say how it is may as well not be there
         return None, str(error)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +15,10 @@ import pytest
 
 from capd.daemon import health
 from capd.daemon.alert_kinds import Alert
+from capd.daemon.configuration import Configuration
+from capd.daemon.control import ControlServer, Peer, Verb
 from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, StorageFacts, Verdict
-from capd.daemon.status import _reported
+from capd.daemon.status import _reported, gather
 
 DAEMON = DaemonFacts(
     stopped=None,
@@ -122,6 +126,24 @@ def test_all_reasons_are_told() -> None:
     """Several things that are wrong are all told."""
     bad = replace(with_daemon(stopped="x", attach_failures=1), recorder_running=False)
     assert 3 == len(health.judge(bad).reasons)
+
+
+def test_a_daemon_that_cannot_say_how_it_is_counts_as_none(tmp_path: Path) -> None:
+    """A daemon whose answer is that it failed makes the status `down`, with its words, instead of ending who asks."""
+    configuration = Configuration(state_dir=tmp_path / "state", runtime_dir=tmp_path)
+
+    def fail(_peer: Peer, _request: Mapping[str, object]) -> dict[str, object]:
+        raise KeyError("x")
+
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as pool:
+        server = ControlServer(configuration.control_socket, {"status": Verb(act=fail)}, selector)
+        asked = pool.submit(gather, configuration)
+        while not asked.done():
+            for key, _events in selector.select(0.02):
+                key.data()
+        server.close()
+    _document, judged = asked.result()
+    assert (Verdict.DOWN, "the daemon failed: KeyError: 'x'") == (judged.verdict, judged.reasons[0].reason)
 
 
 def test_a_pipe_for_a_status_does_not_block(tmp_path: Path) -> None:
