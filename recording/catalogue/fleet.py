@@ -22,8 +22,8 @@ from capd.recording.catalogue.schema import TABLES
 from capd.recording.catalogue.snippet import snippet
 from capd.recording.errors import AmbiguousSessionError, UnknownSessionError
 from capd.recording.identity import identities_from, unix_ms_of
-from capd.recording.index import MATCHES_SHOWN
 from capd.recording.index_columns import process_from, run_from, session_from
+from capd.recording.index_reading import MATCHES_SHOWN
 from capd.recording.index_schema import RUNS, SESSIONS
 from capd.recording.index_search import SessionFilter, session_conditions
 from capd.recording.reading import LISTED_DEFAULT
