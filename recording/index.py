@@ -152,7 +152,7 @@ class Index(IndexReading):
     def upsert_processes(self, rows: Iterable[ProcessRow], sequence: int = 0) -> None:
         """Write processes, over what was known of them."""
         with sqlite_errors(self.path):
-            self._connection.executemany(PROCESSES.upsert, [[*process_values(row), sequence] for row in rows])
+            self._connection.executemany(PROCESSES.upsert, [[*process_values(row), sequence, sequence] for row in rows])
 
     def upsert_segment(self, row: SegmentRow) -> None:
         """Write a sealed segment and which sessions it holds records of."""

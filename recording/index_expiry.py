@@ -150,10 +150,12 @@ class _Segment:
         return _remove_messages(self._connection, [cells[:3] for cells in found if cells[3] == self._sequence])
 
     def _ran(self, run: str, rows_max: int) -> int:
-        """Remove processes of a run of which nothing was heard later; one that is alive stays with its run."""
+        """Remove processes that ended, and in whose time the run has no other segment; one that is alive stays with its run."""
         sql = """DELETE FROM processes WHERE rowid IN (
-            SELECT rowid FROM processes WHERE run = ? AND sequence = ? AND ended IS NOT NULL LIMIT ?)"""
-        return self._connection.execute(sql, [run, self._sequence, rows_max]).rowcount
+            SELECT rowid FROM processes WHERE run = ?1 AND since <= ?3 AND sequence >= ?3 AND ended IS NOT NULL AND NOT EXISTS (
+                SELECT 1 FROM session_segments AS there WHERE there.session = ?1 AND there.host = ?2
+                AND there.sequence BETWEEN processes.since AND processes.sequence AND there.sequence <> ?3) LIMIT ?4)"""
+        return self._connection.execute(sql, [run, self._host, self._sequence, rows_max]).rowcount
 
     def _part(self, member: str) -> None:
         """Note that a session or run has lost what this segment had of it, or forget it if that was the last."""

@@ -25,6 +25,7 @@ CACHE_KIB: Final = 16_384
 WAL_PAGES_MAX: Final = 4_000
 """Pages in the write-ahead log before it is taken over: 16 MB, some seconds of full speed."""
 SEQUENCE: Final = "sequence"
+SINCE: Final = "since"
 TOKENIZER: Final = "unicode61 remove_diacritics 2"
 
 
@@ -38,6 +39,7 @@ class Table:
         key: what makes a row unique, apart from its row number.
         own_number: whether rows have a number of their own, `id`.
         located: whether it is noted of rows which segment had the last record of them, in `sequence`; 0: not known.
+        spanning: whether it is noted, too, which segment had the first record of them, in `since`.
         lasting: columns that stay when a later row does not know them.
         first: columns of which the lowest value counts.
     """
@@ -47,13 +49,15 @@ class Table:
     key: Sequence[str]
     own_number: bool = False
     located: bool = False
+    spanning: bool = False
     lasting: frozenset[str] = frozenset()
     first: frozenset[str] = frozenset()
 
     @property
     def all_columns(self) -> dict[str, type]:
         """The columns, with what is noted besides a row's facts."""
-        return {**self.columns, SEQUENCE: int} if self.located else self.columns
+        places = (SEQUENCE,) * self.located + (SINCE,) * self.spanning
+        return {**self.columns, **dict.fromkeys(places, int)}
 
     @property
     def upsert(self) -> str:
@@ -64,6 +68,8 @@ class Table:
         change = ", ".join(f"{column} = {self._later(column)}" for column in rest)
         if self.located:
             change += f", {SEQUENCE} = max({SEQUENCE}, excluded.{SEQUENCE})"
+        if self.spanning:
+            change += f", {SINCE} = min({SINCE}, excluded.{SINCE})"
         insert = f"INSERT INTO {self.name} ({names}) VALUES ({places})"  # noqa: S608 - names are of this module
         return f"{insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {change}"
 
@@ -169,6 +175,7 @@ PROCESSES: Final = Table(
     },
     key=("run", "pid", "start"),
     located=True,
+    spanning=True,
     lasting=frozenset({"exe", "argv", "uid", "ended", "status"}),
     first=frozenset({"seen"}),
 )
@@ -243,7 +250,7 @@ def create_schema(connection: sqlite3.Connection) -> None:
     database.table(SESSIONS.name).create_index(["started"])
     database.table(SESSIONS.name).create_index(["run"])
     database.table(RUNS.name).create_index(["name"])
-    database.table(PROCESSES.name).create_index(["run", SEQUENCE])
+    database.table(PROCESSES.name).create_index(["run", SINCE])
     database.table(SESSION_SEGMENTS.name).create_index(["host", "sequence"])
     database.execute(_INDEX_PRINCIPALS)
     database.execute(_CREATE_WORDS)
