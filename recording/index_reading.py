@@ -139,6 +139,13 @@ class IndexReading:
             sessions=sessions,
         )
 
+    def times_of(self, host: UUID, first: int, last: int) -> tuple[int, int] | None:
+        """Give the time of the earliest and the latest record of a range of segments; None when none is here."""
+        sql = "SELECT min(nullif(first, 0)), max(last) FROM segments WHERE host = ? AND sequence BETWEEN ? AND ?"
+        with sqlite_errors(self.path):
+            earliest, latest = self._connection.execute(sql, [str(host), first, last]).fetchone()
+        return None if earliest is None else (int(earliest), int(latest))
+
     def exchange_start(self, session: UUID, ordinal: int) -> int | None:
         """Give the time in ns since 1970 at which the exchange of a message began; None when there is no such message."""
         sql = """

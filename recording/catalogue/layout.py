@@ -8,6 +8,7 @@ Day before host, so that a question about some days over all hosts lists only th
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Final
@@ -17,8 +18,10 @@ from capd.recording.catalogue.schema import TABLES
 from capd.recording.rows import NANOSECONDS
 
 PREFIX: Final = "catalogue/"
+SUFFIX: Final = ".parquet"
 _KEY: Final = re.compile(
-    r"catalogue/(?P<table>[a-z]+)/date=(?P<day>\d{4}-\d\d-\d\d)/host=(?P<host>[0-9a-f-]{36})/(?P<first>\d{12})\.parquet"
+    r"catalogue/(?P<table>[a-z]+)/date=(?P<day>\d{4}-\d\d-\d\d)/host=(?P<host>[0-9a-f-]{36})/(?P<first>\d{12})"
+    r"(?:\.e(?P<gone>\d{1,6}))?\.parquet"
 )
 
 
@@ -31,6 +34,7 @@ class Part:
         day: UTC day on which its segments were created.
         host: who wrote them.
         first: number of the first of them; the file itself says which is the last.
+        gone: how many of them had expired when it was made: of two files that differ in this alone the higher one counts.
         size: bytes of the file.
     """
 
@@ -38,12 +42,14 @@ class Part:
     day: date
     host: UUID
     first: int
+    gone: int = 0
     size: int = 0
 
     @property
     def key(self) -> str:
         """Its place in the bucket."""
-        return f"{table_prefix(self.table)}date={self.day}/host={self.host}/{self.first:012d}.parquet"
+        gone = f".e{self.gone}" if self.gone else ""
+        return f"{table_prefix(self.table)}date={self.day}/host={self.host}/{self.first:012d}{gone}.parquet"
 
 
 def table_prefix(table: str) -> str:
@@ -65,7 +71,13 @@ def parse_key(key: str, size: int) -> Part | None:
         day, host = date.fromisoformat(match["day"]), UUID(match["host"])
     except ValueError:
         return None
-    return Part(table=match["table"], day=day, host=host, first=int(match["first"]), size=size)
+    return Part(table=match["table"], day=day, host=host, first=int(match["first"]), gone=int(match["gone"] or 0), size=size)
+
+
+def newest(parts: Iterable[Part]) -> list[Part]:
+    """Give of each range of segments the file that counts, sorted."""
+    found = {(part.table, part.day, part.host, part.first): part for part in sorted(parts)}
+    return sorted(found.values())
 
 
 def host_prefix(table: str, day: date, host: UUID) -> str:

@@ -417,7 +417,7 @@ def test_a_newer_index_is_refused(tmp_path: Path) -> None:
     """An index of a later version is refused with both versions in the message, and is not touched."""
     path = tmp_path / "capd.db"
     with Index.open(path) as index:
-        index._connection.execute(f"UPDATE meta SET value = {VERSION + 1}")
+        index._connection.execute("UPDATE meta SET value = ?", [VERSION + 1])
     for readonly in (True, False):
         with pytest.raises(NewerVersionError, match=f"format version {VERSION + 1}; this capd reads versions up to {VERSION}"):
             Index.open(path, readonly=readonly)

@@ -235,12 +235,12 @@ def test_parts_do_not_depend_on_the_order(
             pass
     assert kept == rows(host.path)
     left = sorted(set(order[gone:]))
-    assert [row[-1] for row in kept["messages"]] == left
+    assert [row[-1] for row in kept["messages"]] == [*left]
     lost = sorted(order[:gone])
     starts = [number for number in lost if number - 1 not in lost]
     parts = [(row[2], row[4]) for row in kept["expired_parts"] if row[0] == str(identity(1))]
     assert [start for start, _ in parts] == (starts if left else [])
-    assert sum(count for _, count in parts) == (len(lost) if left else 0)
+    assert sum(int(str(count)) for _, count in parts) == (len(lost) if left else 0)
 
 
 def test_a_hundred_sessions_leave_no_byte(host: Host) -> None:
