@@ -218,7 +218,7 @@ class IndexReading:
         """Add to each row what of it is gone."""
         with sqlite_errors(self.path):
             parts = index_expired.parts(self._connection, [_identity_of(row) for row in rows])
-        return [replace(row, expired=parts.get(_identity_of(row), ())) for row in rows] if parts else rows
+        return [replace(row, expired=tuple(parts.get(_identity_of(row), ()))) for row in rows] if parts else rows
 
     def _by_prefix(self, select: str, column: str, text: str) -> list[tuple[Cell, ...]]:
         """Give the first rows whose id starts with a text, with or without the dashes."""

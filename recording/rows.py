@@ -61,7 +61,7 @@ class ExpiredPart:
         return {"first": self.first, "last": self.last, "segments": self.segments, "policy": self.policy or None}
 
 
-def parts_of(gone: Iterable[int], there: Iterable[int]) -> list[ExpiredPart]:
+def parts_of(gone: Iterable[int], there: Iterable[int]) -> tuple[ExpiredPart, ...]:
     """Give what is gone, from the numbers of segments that are gone and of those that are there."""
     parts: list[ExpiredPart] = []
     is_gone = dict.fromkeys(there, False) | dict.fromkeys(gone, True)
@@ -69,7 +69,7 @@ def parts_of(gone: Iterable[int], there: Iterable[int]) -> list[ExpiredPart]:
         together = list(numbers)
         if expired:
             parts.append(ExpiredPart(first=together[0], last=together[-1], segments=len(together)))
-    return parts
+    return tuple(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,10 @@
 
 What lives here: which files are made anew or removed, and in what order. What must not: which segments expire, when it is done.
 
-Nothing is changed in a file: one that lacks what expired is created beside it, named by how many segments of its range have gone
-(docs/formats/catalogue.md), and then the old one is removed. The table that decides comes last, so that whoever finds its file
-finds the others. Whoever dies anywhere is finished by the next one, and two at a time do no harm: what they create has the same
-name, and a file that the other has removed is nobody's work any more.
+Nothing is changed in a file: one that lacks what expired is created beside it, named by how many segments of its range have
+gone (docs/formats/catalogue.md), and then the old one is removed. The table that decides comes last, so that whoever finds its
+file finds the others. Whoever dies anywhere is finished by the next one, and two at a time do no harm: what they create has the
+same name, and a file that the other has removed is nobody's work any more.
 """
 
 from __future__ import annotations

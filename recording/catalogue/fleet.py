@@ -157,7 +157,7 @@ class Fleet:
         words = [word for term in terms for word in term.words]
         return [_hit(row, words) for row in self._ask(sql, [*values, limit])]
 
-    def expired_parts(self, identity: UUID) -> list[ExpiredPart]:
+    def expired_parts(self, identity: UUID) -> Sequence[ExpiredPart]:
         """Give what of a session or run is gone because its time was over."""
         for table, view, column in (("sessions", "session_parts", "session"), ("runs", "run_parts", "run")):
             self._prepare(view, table, self._days_from(identity))
@@ -166,7 +166,7 @@ class Fleet:
             ((gone, there),) = self._ask(sql, [str(identity)])
             if gone:
                 return parts_of(gone, there or ())
-        return []
+        return ()
 
     def expired_words(self, *, text: str = "", from_ns: int | None = None) -> str:  # noqa: ARG002 - records do not say of which time they are
         """Say for a person that something has expired; empty when nothing has. Arguments as those of an index."""

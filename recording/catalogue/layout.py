@@ -8,9 +8,9 @@ Day before host, so that a question about some days over all hosts lists only th
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 from uuid import UUID
 
@@ -19,6 +19,9 @@ from capd.recording.rows import NANOSECONDS
 
 PREFIX: Final = "catalogue/"
 SUFFIX: Final = ".parquet"
+BEFORE: Final = timedelta(days=3)
+"""So many days before what expired there may be files that told of its sessions as far as those go on."""
+AFTER: Final = timedelta(days=1)
 _KEY: Final = re.compile(
     r"catalogue/(?P<table>[a-z]+)/date=(?P<day>\d{4}-\d\d-\d\d)/host=(?P<host>[0-9a-f-]{36})/(?P<first>\d{12})"
     r"(?:\.e(?P<gone>\d{1,6}))?\.parquet"
@@ -88,3 +91,25 @@ def host_prefix(table: str, day: date, host: UUID) -> str:
 def day_of(time_ns: int) -> date:
     """Give the UTC day of a time in ns since 1970."""
     return datetime.fromtimestamp(time_ns // NANOSECONDS, UTC).date()
+
+
+def days_in(folders: Iterable[str], spans: Sequence[tuple[int | None, int | None]]) -> list[date]:
+    """Give the days of a catalogue whose files may tell of segments.
+
+    Args:
+        folders: names of the folders of its days, `date=2026-11-21`.
+        spans: times of the first and last record of those segments, ns since 1970; None: not known, and so any.
+    """
+    days = [day for name in folders if (day := _day(name)) is not None]
+    known = [(first, last) for first, last in spans if first is not None and last is not None]
+    if len(known) < len(spans):
+        return sorted(days)
+    within = [(day_of(first) - BEFORE, day_of(last) + AFTER) for first, last in known]
+    return sorted(day for day in days if any(first <= day <= last for first, last in within))
+
+
+def _day(folder: str) -> date | None:
+    try:
+        return date.fromisoformat(folder.removeprefix("date="))
+    except ValueError:
+        return None

@@ -188,13 +188,13 @@ def test_what_only_an_expired_segment_told_is_gone(host: Host) -> None:
     index = host.index
     part = ExpiredPart(first=1, last=1, segments=1, policy="ci")
     (row,) = index.sessions()
-    assert (identity(1), [part], "target1.example", "complete") == (row.session, row.expired, row.target.name, row.verdict)
+    assert (identity(1), (part,), "target1.example", "complete") == (row.session, row.expired, row.target.name, row.verdict)
     assert ["expired: its segment 1 let go by retention class ci"] == row.to_json()["completeness"]["policy"]  # type: ignore[index, call-overload]
     assert [1, 2, 3] == [hit.ordinal for hit in reversed(index.search("select"))]
     assert [] == index.search(secret(1, 0, 1))
     assert index.search(secret(1, 1, 2))
     (run,) = index.runs()
-    assert ([part], [12]) == (run.expired, [process.pid for process in index.processes(RUN)])
+    assert ((part,), [12]) == (run.expired, [process.pid for process in index.processes(RUN)])
     assert {"runs": 1, "sessions": 1, "messages": 3, "segments": 2} == index.counts()
     host.expire(2, 3, policy="other")
     assert {"runs": 0, "sessions": 0, "messages": 0, "segments": 0} == index.counts()
