@@ -275,7 +275,7 @@ def test_everything_expired_leaves_no_file(site: Site) -> None:
     assert {"runs": 0, "sessions": 0, "messages": 0, "segments": 0} == site.index.counts()
 
 
-@pytest.mark.parametrize("calls", range(1, 24, 2))
+@pytest.mark.parametrize("calls", [1, 4, 8, 11, 15, 19])
 def test_a_cataloguer_that_dies_is_finished(site: Site, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whichever request is the last one, what is kept is always found, and the next errand does the rest."""
     spoken(site)

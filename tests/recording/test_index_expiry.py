@@ -48,7 +48,7 @@ def record(kind: Kind, session: UUID, sequence: int, **body: Value) -> Record:
 def opening(number: int, sequence: int) -> Record:
     """Give the beginning of a session."""
     target: dict[str, Value] = {"host": "192.0.2.7", "port": 443, "name": f"target{number}.example"}
-    principal: dict[str, Value] = {"kind": "unix", "name": "ann"}
+    principal: dict[str, Value] = {"kind": "unix", "name": "ann", "uid": 1000, "verified": False}
     return record(
         Kind.OPEN,
         identity(number),
