@@ -1,7 +1,7 @@
 """What an index says of what expired.
 
-What lives here: questions about records of deletion, and about what is gone of sessions and runs that are still here. What must
-not: taking rows out (index_expiry.py).
+What lives here: questions about records of deletion, and about what is gone of sessions and runs that are still here.
+What must not: taking rows out (index_expiry.py).
 """
 
 from __future__ import annotations

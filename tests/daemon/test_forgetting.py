@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,6 +33,7 @@ from capd.recording.segment.layout import sealed_path
 from capd.recording.segment.writer import Sealing
 from tests.cli.conftest import VERBS
 from tests.recording.test_index_expiry import HOST, RUN, START_NS, closing, identity, opening, record, said, secret
+from tests.servers.ceph import Ceph
 
 pytest.importorskip("pyarrow", reason="the fleet extra is not installed")
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")
@@ -49,13 +51,13 @@ RULES = [Rule(name="ci", target="target1.example:443", keep_ns=10 * DAY_NS), Rul
 class Site:
     """A host whose recording is in a bucket, with index and catalogue."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, url: str | None = None) -> None:
         self.directory = directory
         self.segments, self.copies, self.keys = (directory / name for name in ("segments", "copies", "keys"))
         self.path = directory / "index" / "capd.db"
         (directory / "bucket").mkdir(parents=True)
         self.copies.mkdir()
-        self.bucket = Bucket.open(str(directory / "bucket"))
+        self.bucket = Bucket.open(url or str(directory / "bucket"))
         self.signer = HostKey.new()
         self.signer.save(self.keys)
         self.bucket.create(f"host={HOST}/keys/{self.signer.public.id.hex()}.pub", self.signer.public.to_text())
@@ -361,6 +363,35 @@ def test_a_local_copy_that_went_takes_no_rows(site: Site) -> None:
     sealed_path(site.segments, 1).unlink()
     site.pass_days(1)
     assert all(site.index.search(word) for word in [*GONE, *KEPT])
+
+
+@pytest.mark.parametrize("retention", [None, ("COMPLIANCE", 1)])
+def test_versions_go_and_locks_hold(
+    ceph: Ceph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, retention: tuple[str, int] | None
+) -> None:
+    """In a bucket with versions no old version is left; what it locks stays, is counted, and is not shown any more."""
+    for name, value in ceph.environment.items():
+        monkeypatch.setenv(name, value)
+    site = Site(tmp_path, ceph.url(lock=True) if retention is None else f"s3://{ceph.make('forgetting', retention=retention)}")
+    spoken(site)
+    segments = [Deleted(sequence=number, digest=bytes(32), policy="ci") for number in (1, 2)]
+    deletion = Deletion(host=HOST, written_ns=1, segments=segments).signed(site.signer)
+    (site.copies / deletion.name).write_bytes(deletion.pack())
+    site.learn()
+    before = {entry.key for entry in site.bucket.list("catalogue/")}
+    expiry = site.expiry()
+    expiry._now_ns = time.time_ns()  # retention goes by the bucket's clock
+    done = expiry.turn([day_of(START_NS)])
+    after = {entry.key for entry in site.bucket.list("catalogue/")}
+    old = {key for key in before if key.endswith("/000000000001.parquet")}
+    assert (7, 7, 7 if retention else 0) == (len(old), done.created, done.locked)
+    assert (old if retention else set()) == old & after
+    assert [] == Fleet(site.bucket).search(GONE[0])
+    assert Fleet(site.bucket).search(KEPT[0])
+    assert site.bucket.signed is not None
+    versions = [site.bucket.signed.versions(key) for key in sorted(old)]
+    assert [bool(retention)] * 7 == [bool(found) for found in versions]
+    site.index.close()
 
 
 def test_days_are_those_of_what_expired() -> None:
