@@ -40,12 +40,13 @@ class RecorderExpiry:
             clock: time that never goes back, in seconds.
         """
         self._directory, self._keys, self._host, self._clock = directory, keys, host, clock
+        self._index: Index | None = None
         self._looked_at: float | None = None
-        self._next_at = self._scrub_at = 0.0
-        self._scrub_seconds = 0.0
         self._found: deque[str] = deque()
         self._seen: frozenset[str] = frozenset()
-        self._dirty = True
+        self._working = self._dirty = self._scrubbing = False
+        self._next_at = self._scrub_at = 0.0
+        self._scrub_seconds = 0.0
         self.refused: set[str] = set()
         """Names of records that are none, or that no key of this host signed."""
 
@@ -56,6 +57,8 @@ class RecorderExpiry:
             CapdError: a file or the index cannot be used.
         """
         began = self._clock()
+        if index is not self._index:
+            self._begin(index)
         if not idle and began < self._next_at:
             return
         if self._looked_at is None or began - self._looked_at >= LOOK_SECONDS:
@@ -63,15 +66,30 @@ class RecorderExpiry:
             self._looked_at = began
         if self._found:
             self._learn(index, self._found.popleft())
-        elif index.expiry.step():
-            self._dirty = True
-            index.leftovers.restart()
+            self._working = True
+        elif self._working:
+            self._working = index.expiry.step()
+            self._dirty = self._dirty or self._working
         elif self._dirty:
-            index.carry()
             self._dirty = False
-        elif began >= self._scrub_at and index.leftovers.waiting:
-            self._scrub(index, began)
+            self._scrubbing = True
+            if index.let_go():
+                index.carry()
+            index.leftovers.restart()
+        elif self._scrubbing and began >= self._scrub_at:
+            self._scrubbing = index.leftovers.waiting
+            if self._scrubbing:
+                self._scrub(index, began)
         self._next_at = self._clock() + SHARE * (self._clock() - began)
+
+    def _begin(self, index: Index) -> None:
+        """Look through an index for what another recorder left to be done, or what it lacks because it was made anew."""
+        self._index = index
+        self._looked_at = None
+        self._found.clear()
+        self._seen = frozenset()
+        self._working = self._dirty = True
+        self._scrubbing = False
 
     def _scrub(self, index: Index, began: float) -> None:
         """Overwrite a little; after all of it as many times as long is waited as it took, for it looks at the whole file."""

@@ -194,8 +194,7 @@ class Index(IndexReading):
     @property
     def expiry(self) -> IndexExpiry:
         """What takes rows of expired segments out."""
-        self._messages = None  # it remembers which sessions have rows
-        return IndexExpiry(self.path, self._connection)
+        return IndexExpiry(self.path, self._connection, self._forget_sessions)
 
     @property
     def leftovers(self) -> Leftovers:
@@ -203,6 +202,9 @@ class Index(IndexReading):
         if self._leftovers is None:
             self._leftovers = Leftovers(self.path, self._connection)
         return self._leftovers
+
+    def _forget_sessions(self) -> None:
+        self._messages = None  # it remembers which sessions have rows
 
     def carry(self) -> None:
         """Write down what no segment tells any more, for an index that is made anew.

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -62,10 +62,9 @@ class Expired:
 class IndexExpiry:
     """Works records of deletion into an index that is open for writing."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
-        """Take the index's connection; between calls nothing of it is held."""
-        self._path = path
-        self._connection = connection
+    def __init__(self, path: Path, connection: sqlite3.Connection, changed: Callable[[], None]) -> None:
+        """Take the index's connection; between calls nothing of it is held. `changed` is called when rows went."""
+        self._path, self._connection, self._changed = path, connection, changed
 
     def knows(self, host: UUID, first: int, last: int) -> bool:
         """Tell whether it learned of the record of deletion of these segments."""
@@ -108,6 +107,8 @@ class IndexExpiry:
             except BaseException:
                 self._connection.rollback()
                 raise
+            finally:
+                self._changed()
         return True
 
 

@@ -229,6 +229,8 @@ def test_a_session_that_goes_on_says_what_is_gone(site: Site) -> None:
         asked = CliRunner().invoke(VERBS["replay"], [str(identity(1)), *arguments], standalone_mode=False)
         assert "expired: its segment 1 let go by retention" in asked.output, asked.output
         assert secret(1, 1, 2) in asked.output
+        lines = CliRunner().invoke(VERBS["replay"], [str(identity(1)), "--format", "json", *arguments], standalone_mode=False)
+        assert ["gap", "message", "close"] == [json.loads(line)["kind"] for line in lines.output.splitlines()]
         raw = CliRunner().invoke(
             VERBS["replay"], [str(identity(1)), "--format", "raw", "--direction", "request", *arguments], standalone_mode=False
         )
@@ -355,6 +357,26 @@ def test_rows_stay_while_the_bucket_has_the_segments(site: Site) -> None:
     assert 1 == copies.bring(site.path)
     site.learn()
     assert 2 == site.index.counts()["segments"]
+
+
+def test_an_index_that_was_made_anew_forgets_again(site: Site) -> None:
+    """Another index, which knows of no deletion, learns of all of them; what somebody brought back is taken out again."""
+    spoken(site)
+    backup = {path: path.read_bytes() for path in site.segments.glob("*.seg")}
+    site.pass_days(11)
+    site.index.close()
+    for path, content in backup.items():
+        path.write_bytes(content)
+    for carried in (True, False):
+        if not carried:
+            (site.path.parent / "carried.json").unlink()
+        Index.rebuild(site.path, site.segments)
+        site.index = Index.open(site.path)
+        assert site.index.search(GONE[0])
+        site.learn()
+        assert [] == site.index.search(GONE[0])
+        assert GONE[0].encode() not in site.path.read_bytes()
+        assert all(site.index.search(word) for word in KEPT)
 
 
 def test_a_local_copy_that_went_takes_no_rows(site: Site) -> None:
