@@ -28,7 +28,8 @@ def command(config: str | None) -> None:
     """Bring the bucket's catalogue up to date (an errand that ends).
 
     Puts what was shipped into Parquet files beside the segments, and takes out of them what expired. `capd up` does it by
-    itself. Started as root, it first becomes the recorder's user and gives up root, exec, and writing anywhere but to the bucket.
+    itself. Started as root, it first becomes the recorder's user and gives up root, exec, and writing anywhere but to the
+    bucket.
     """
     settings = settled.load(config)
     if settings.bucket_url is None:

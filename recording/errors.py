@@ -194,7 +194,7 @@ class NothingRecordedError(CapdError):
 
 
 class UnknownSessionError(CapdError):
-    """No session or run has the given id. What expired may have had it."""
+    """No session or run has the given id; what had it may have expired."""
 
     exit_status = ExitStatus.NEGATIVE
     hint = "`capd sessions` and `capd runs` list the ids"
