@@ -33,6 +33,7 @@ VERBS: Final = {
     "daemon": "Capture from the kernel (the role that is root).",
     "recorder": "Turn what was captured into the record (the role without rights).",
     "catalogue": "Bring the bucket's catalogue up to date (an errand that ends).",
+    "enforcer": "Stand between agents and their targets (the role that decides).",
     "shipper": "Ship sealed segments to the bucket (the role that talks to it).",
 }
 """Verb and what stands beside it in `capd --help`; a test holds it against each verb's own help. Module: capd.cli.<verb>."""

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from capd.daemon import locations, units
+from capd.daemon.enforcement import EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
@@ -242,6 +243,7 @@ class Configuration(_Section):
     local: LocalSection = LocalSection()
     recording: RecordingSection = RecordingSection()
     masking: MaskingSection = MaskingSection()
+    enforcement: EnforcementSection = EnforcementSection()
     retention: tuple[RetentionRule, ...] = Field(default=(), description="how long recordings are kept; none: for ever")
 
     @model_validator(mode="after")
@@ -374,6 +376,31 @@ class Configuration(_Section):
     def catalogue_status_file(self) -> Path:
         """JSON, replaced whenever the catalogue was extended."""
         return self.shipper_runtime_dir / "catalogue.status.json"
+
+    @property
+    def enforcer_dir(self) -> Path:
+        """The enforcer's own: the key of the authority, and what it decided."""
+        return self.state_dir / "enforcer"
+
+    @property
+    def decisions_dir(self) -> Path:
+        """The decision log."""
+        return self.enforcer_dir / "decisions"
+
+    @property
+    def trust_dir(self) -> Path:
+        """What agents trust; everybody may read it, root alone write."""
+        return self.state_dir / "trust"
+
+    @property
+    def enforcer_runtime_dir(self) -> Path:
+        """The enforcer's own corner."""
+        return self.runtime_dir / "enforcer"
+
+    @property
+    def enforcer_status_file(self) -> Path:
+        """JSON, replaced by the enforcer every second."""
+        return self.enforcer_runtime_dir / "enforcer.status.json"
 
     @property
     def runs_dir(self) -> Path:

@@ -109,6 +109,23 @@ class RoleIsRootError(CapdError):
     )
 
 
+class PortTakenError(CapdError):
+    """Somebody listens where the enforcer has to."""
+
+    exit_status: ClassVar[int] = ExitStatus.ALREADY_RUNNING
+    hint: ClassVar[str] = "`ss -ltnp` says who listens there; end it, or set `enforcement.proxy_port`"
+
+    def __init__(self, address: str, port: int, error: OSError) -> None:
+        super().__init__(f"cannot listen on {address} port {port}: {error.strerror}")
+
+
+class EnforcementOffError(CapdError):
+    """There is nothing for the enforcer to do."""
+
+    exit_status: ClassVar[int] = ExitStatus.USAGE
+    hint: ClassVar[str] = "set `mode` in `[enforcement]` to `observe` or `enforce`"
+
+
 class StateDirectoryFullError(CapdError):
     """The file system of the state directory has no room for a recording."""
 

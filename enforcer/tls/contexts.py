@@ -139,6 +139,26 @@ class Upstreams:
         return context
 
 
+@dataclass(frozen=True, kw_only=True)
+class TlsContexts:
+    """Both sides together, as the proxy asks for them."""
+
+    leaves: Leaves
+    upstreams: Upstreams
+
+    def leaf(self, name: str, application_protocol: str | None) -> ssl.SSLContext:
+        """Give what to show to an agent.
+
+        Raises:
+            ValueError: the name cannot stand in a certificate.
+        """
+        return self.leaves.context(name, application_protocol)
+
+    def upstream(self, application_protocols: Sequence[str], name: str | None) -> ssl.SSLContext:
+        """Give what to verify a target with."""
+        return self.upstreams.context(application_protocols, name)
+
+
 def _store_is_there() -> bool:
     """Say whether OpenSSL finds the system's store; a directory of it is looked into only when a server is verified."""
     paths = ssl.get_default_verify_paths()
