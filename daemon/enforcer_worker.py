@@ -119,8 +119,8 @@ class Worker:
                 self._log.close()
             self._owners.close()
 
-    def _connection(self, destination: Destination) -> Connection:
-        return open_connection(destination, self._contexts, normal_host)
+    def _connection(self, destination: Destination, session: str) -> Connection:
+        return open_connection(destination, session, self._contexts, normal_host)
 
     def _judge(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
         """Judge at once where the name is proven, or known to lead there; else ask the resolver first."""

@@ -98,7 +98,7 @@ class Connection:
         return commands
 
 
-def open_connection(destination: Destination, contexts: Contexts, normalise: Normalise) -> Connection:
+def open_connection(destination: Destination, session: str, contexts: Contexts, normalise: Normalise) -> Connection:
     """Give the connection that an agent opened to a destination."""
 
     def http1(around: Surroundings, dialled: bool) -> Layer:
@@ -107,7 +107,7 @@ def open_connection(destination: Destination, contexts: Contexts, normalise: Nor
     def inside(around: Surroundings) -> Layer:
         return OpeningLayer(around, {"http1": lambda dialled: http1(around, dialled)})
 
-    around = Surroundings(destination=destination)
+    around = Surroundings(destination=destination, session=session)
     protocols = {
         "http1": lambda dialled: http1(around, dialled),
         "tls": lambda _dialled: TlsLayer(around, contexts, inside, normalise),

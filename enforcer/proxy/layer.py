@@ -25,10 +25,12 @@ class Surroundings:
         destination: where it goes.
         server_name: that TLS asked for; None: none, or no TLS.
         inspected: whether the layer runs inside TLS that capd opened.
+        session: its id, for what a refused client is told.
         numbers: numbers decisions.
     """
 
     destination: Destination
+    session: str = ""
     server_name: str | None = None
     inspected: bool = False
     numbers: Iterator[int] = field(default_factory=lambda: count(1))

@@ -178,7 +178,7 @@ class Session:
         self.shell, self.agent, self.destination = shell, agent, destination
         self.id = shell.world.session()
         self.sent = dict.fromkeys(Side, 0)
-        self._core = shell.world.connection(destination)
+        self._core = shell.world.connection(destination, self.id)
         self._transports: dict[Side, asyncio.Transport] = {}
         self._ends: dict[Side, End] = {}
         self._timers: dict[Timer, asyncio.TimerHandle] = {}

@@ -57,7 +57,7 @@ class World:
     log: Log
     owner: Callable[[tuple[str, int], tuple[str, int]], Owner | None]
     agent: Callable[[Owner], Agent | None]
-    connection: Callable[[Destination], Connection]
+    connection: Callable[[Destination, str], Connection]
     session: Callable[[], str]
     destination: Callable[[socket.socket], tuple[str, int] | None] = original_destination
 

@@ -71,7 +71,12 @@ class Yard:
         return self.directory / "policy" / "policy.yaml"
 
     def agent(
-        self, *words: str | Path, inside: bool = True, variables: dict[str, str] | None = None, stdin: bytes = b"", seconds: float = 20
+        self,
+        *words: str | Path,
+        inside: bool = True,
+        variables: dict[str, str] | None = None,
+        stdin: bytes = b"",
+        seconds: float = 20,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a client as an agent, of the run if `inside`."""
         return subprocess.run(
@@ -160,7 +165,11 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
         subprocess.run(["ip", "netns", "exec", name, "nft", "-f", "-"], input=RULES.encode(), check=True)
         (cgroup / "inner").mkdir(parents=True)
         made = Yard(
-            name=name, directory=directory, certificates=make(directory / "tls"), run=_run(directory, cgroup), cgroup=cgroup / "inner"
+            name=name,
+            directory=directory,
+            certificates=make(directory / "tls"),
+            run=_run(directory, cgroup),
+            cgroup=cgroup / "inner",
         )
         made.policy.write_text(policy, encoding="utf-8")
         (directory / "capd.toml").write_text(_configuration(directory), encoding="utf-8")

@@ -58,6 +58,8 @@ WAITING_BYTES_MAX: Final = 262_144
 MESSAGE_BYTES: Final = 256
 """What a waiting message counts beside its content."""
 BAD_GATEWAY: Final = 502
+NO_RULE: Final = "default"
+"""In the place of a rule's name: what no rule allows is denied."""
 
 
 class Stage(Enum):
@@ -248,14 +250,12 @@ class Http1Layer(Layer):
         if verdict.body_bytes and not self._collected and self._collected_end is None:
             self._collect()
         elif not verdict.allowed:
-            self._refuse(FORBIDDEN, verdict_facts(verdict), verdict.rule)
+            facts = verdict_facts(verdict, self._around.session)
+            self._refuse(FORBIDDEN, facts, verdict.rule or NO_RULE)
         elif self._incoming is not None and self._incoming.request.upgrade == "websocket" and not verdict.upgrade:
-            facts = {
-                **verdict_facts(verdict),
-                "reason": "upgrade_not_allowed",
-                "message": "no rule lets it change the protocol",
-            }
-            self._refuse(FORBIDDEN, facts, verdict.rule)
+            facts = verdict_facts(verdict, self._around.session)
+            facts |= {"reason": "upgrade_not_allowed", "message": "no rule lets it change the protocol"}
+            self._refuse(FORBIDDEN, facts, NO_RULE)
         elif self._dialled:
             self._forward()
         else:

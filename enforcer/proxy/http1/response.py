@@ -92,13 +92,14 @@ def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, he
     return head if head_only else head + body
 
 
-def verdict_facts(verdict: Verdict) -> dict[str, str]:
-    """Give what a denied client is told."""
+def verdict_facts(verdict: Verdict, session: str) -> dict[str, str]:
+    """Give what a denied client is told; `decision` is what the decision log knows it by."""
     return {
         "error": "denied",
         "reason": verdict.reason,
         "message": verdict.message,
         "rule": verdict.rule,
         "policy": verdict.policy,
+        "decision": f"{session}/{verdict.number}",
         **verdict.facts,
     }
