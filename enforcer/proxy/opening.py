@@ -145,8 +145,9 @@ class OpeningLayer(Layer):
         return self._look() if asked.number == self._in_silence else [Close(abort=True)]
 
     def _was_dialled(self) -> list[Command]:
+        if self._opaque is None:
+            return []
         self._dialled = True
-        assert self._opaque is not None
         if not self._held:
             return [Arm(Timer.DEADLINE, None), *(self._nothing_said() if self._client_ended else [])]
         protocol = detect(self._held, b"", None, ended=self._client_ended)

@@ -106,7 +106,7 @@ class TlsLayer(Layer):
                 return self._greet() if self._client is None else self._shake_hands()
             case Decided():
                 return self._decided(event)
-            case Dialled():
+            case Dialled() if self._decision:
                 return self._relay_unread()
             case DialFailed():
                 return [Send(Side.CLIENT, fatal_alert(ALERT_ACCESS_DENIED)), Close()]
@@ -146,7 +146,7 @@ class TlsLayer(Layer):
         return [Ask(question)]
 
     def _decided(self, event: Decided) -> list[Command]:
-        if event.verdict.number != self._asked:
+        if not self._asked or self._decision or event.verdict.number != self._asked:
             return []
         if event.verdict.allowed:
             self._decision = self._asked
@@ -208,7 +208,7 @@ class TlsLayer(Layer):
                 return self._decrypt(event)
             case Ended():
                 return self._ciphertext_ended(event)
-            case Dialled():
+            case Dialled() if self._decision:
                 return self._begin_upstream()
             case DialFailed():
                 self._upstream = None

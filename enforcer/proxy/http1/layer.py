@@ -92,7 +92,7 @@ class Http1Layer(Layer):
         self._verdict: Verdict | None = None
         self._collected = bytearray()
         self._collected_end: Message | None = None
-        self._request_done = self._response_done = self._answered = False
+        self._request_done = self._response_done = self._answered = self._answering = False
         self._expects = self._keeps = self._chunked_answer = False
         self._client_ended = self._armed = self._partial = False
         self._lingered_bytes = 0
@@ -116,10 +116,9 @@ class Http1Layer(Layer):
                 self._upstream_over(clean=event.clean)
             case Decided():
                 self._decided(event.verdict)
-            case Dialled():
+            case Dialled() if self._stage is Stage.DIALLING:
                 self._dialled = True
-                if self._stage is Stage.DIALLING:
-                    self._forward()
+                self._forward()
             case DialFailed():
                 self._dial_failed(event)
             case Started():
@@ -165,7 +164,7 @@ class Http1Layer(Layer):
             self._cut("the target answers what it was not asked")
             return
         self._decode(Direction(event.side), event.data)
-        self._partial = self._stage is Stage.IDLE and not self._waiting
+        self._partial = event.side is Side.CLIENT and self._stage is Stage.IDLE and not self._waiting
 
     def _decode(self, direction: Direction, data: bytes) -> None:
         """Take the messages that became whole; requests wait for their turn."""
@@ -178,15 +177,20 @@ class Http1Layer(Layer):
                 return
             if message is NEED_DATA:
                 return
-            if not isinstance(message, Message):
-                continue
-            if message.direction is Direction.REQUEST:
-                self._waiting.append(message)
-                self._waiting_bytes += MESSAGE_BYTES + len(message.content)
-            elif self._awaits_answer:
-                self._answer(message)
-            elif self._stage is not Stage.LINGERING:
-                self._cut("the target answers what it was not asked")
+            if isinstance(message, Message):
+                self._take(message)
+
+    def _take(self, message: Message) -> None:
+        if self._tunnel is not None:
+            if message.content:
+                self._do(*self._tunnel.handle(Data(Side(message.direction), message.content)))
+        elif message.direction is Direction.REQUEST:
+            self._waiting.append(message)
+            self._waiting_bytes += MESSAGE_BYTES + len(message.content)
+        elif self._awaits_answer:
+            self._answer(message)
+        elif self._stage is not Stage.LINGERING and not self._answering:
+            self._cut("the target answers what it was not asked")
 
     def _advance(self) -> None:
         """Do what can be done with the requests that wait."""
@@ -273,7 +277,7 @@ class Http1Layer(Layer):
         if self._stage is Stage.COLLECTING:
             self._collected += message.content
             assert self._verdict is not None
-            if len(self._collected) >= self._verdict.body_bytes:
+            if len(self._collected) > self._verdict.body_bytes:
                 self._ask(Body(content=bytes(self._collected), complete=False))
         elif self._stage is Stage.OPEN:
             self._send_body(message.content)
@@ -378,10 +382,6 @@ class Http1Layer(Layer):
             return
         self._send(Side.CLIENT, head)
         self._tunnel = OpaqueLayer(self._number)
-        while (message := self._decoder.next_event()) is not NEED_DATA:
-            if isinstance(message, Message) and message.type == "tunnel":
-                side = Side(message.direction)
-                self._do(*self._tunnel.handle(Data(side, message.content)))
 
     # -- ends ------------------------------------------------------------------------------------------------------------------
 
@@ -460,11 +460,9 @@ class Http1Layer(Layer):
 
     def _pass_through_decoder(self, answer: bytes) -> None:
         """Let the decoder know of an answer that the target did not give."""
-        self._decoder.receive(Direction.RESPONSE, answer)
-        while (message := self._decoder.next_event()) is not NEED_DATA:
-            if isinstance(message, Message) and message.direction is Direction.REQUEST:
-                self._waiting.append(message)
-                self._waiting_bytes += MESSAGE_BYTES + len(message.content)
+        self._answering = True
+        self._decode(Direction.RESPONSE, answer)
+        self._answering = False
 
     def _linger(self) -> None:
         """Say that this was all, and let the client read it."""

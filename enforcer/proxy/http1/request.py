@@ -108,7 +108,7 @@ def read_request(message: Message, around: Surroundings) -> Incoming:
         length=cast("int | None", said["length"]),
         old=old,
         keeps=not old and "close" not in members(fields, "connection"),
-        expects=_expects(fields, old=old),
+        expects=_expects(fields, old=old) and (said["framing"] == "chunked" or bool(said["length"])),
     )
 
 
