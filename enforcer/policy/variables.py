@@ -54,11 +54,7 @@ def _fact(name: str) -> Read:
 VARIABLES: Final[Mapping[str, tuple[Kind, str, Read]]] = {
     "principal.name": (Kind.STRING, "whom the run acts for", lambda a: a.principal and a.principal.name),
     "principal.kind": (Kind.STRING, "user, unit, oidc or saml", lambda a: a.principal and a.principal.kind),
-    "principal.verified": (
-        Kind.BOOL,
-        "whether an identity provider vouches for it",
-        lambda a: a.principal and a.principal.verified,
-    ),
+    "principal.verified": (Kind.BOOL, "whether an identity provider vouches for it", lambda a: a.principal and a.principal.verified),
     "principal.groups": (Kind.STRINGS, "its groups", lambda a: a.principal and _items(a.principal.groups)),
     "run.name": (Kind.STRING, "name of the run", lambda a: a.run.name),
     "labels": (Kind.LABELS, "labels of the run", lambda a: dict(a.run.labels)),
