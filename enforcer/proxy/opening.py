@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from capd.decoders.detect import detect
+from capd.decoders.detect import UNKNOWN, candidates, detect
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Send
 from capd.enforcer.proxy.events import (
     Data,
@@ -99,13 +99,20 @@ class OpeningLayer(Layer):
             return []
         if not self._held:
             return self._nothing_said() if self._client_ended else []
-        protocol = detect(self._held, b"", None, ended=self._client_ended)
+        protocol = self._spoken()
         if protocol is None:
             return []
         make = self._protocols.get(protocol)
         if make is not None:
             return [Arm(Timer.SILENCE, None), Arm(Timer.DEADLINE, None), *self._become(make(self._dialled))]
         return self._ask_opaque(protocol)
+
+    def _spoken(self) -> str | None:
+        """Name what the client speaks; None: with more bytes it could still be something that is decoded."""
+        found = detect(self._held, b"", None, ended=self._client_ended)
+        if found is not None:
+            return found
+        return UNKNOWN if candidates(self._held, b"").isdisjoint(self._protocols) else None
 
     def _nothing_said(self) -> list[Command]:
         """The client only listens."""
@@ -150,8 +157,8 @@ class OpeningLayer(Layer):
         self._dialled = True
         if not self._held:
             return [Arm(Timer.DEADLINE, None), *(self._nothing_said() if self._client_ended else [])]
-        protocol = detect(self._held, b"", None, ended=self._client_ended)
-        if protocol in self._protocols or protocol is None:
+        spoken = self._spoken()
+        if spoken is None or spoken in self._protocols:
             return self._look()
         return self._relay()
 
@@ -166,7 +173,7 @@ class OpeningLayer(Layer):
         return [] if self._held or self._in_silence else self._ask_in_silence()
 
     def _ask_in_silence(self) -> list[Command]:
-        commands = self._ask_opaque("unknown")
+        commands = self._ask_opaque(UNKNOWN)
         assert self._asked is not None
         self._in_silence = self._asked.number
         return commands
