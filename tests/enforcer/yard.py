@@ -127,8 +127,8 @@ class Yard:
     def start(self) -> None:
         """Start the enforcer and wait until it listens."""
         command = [sys.executable, "-P", "-m", "capd.cli.main", "enforcer", "--config", str(self.directory / "capd.toml")]
-        log = (self.directory / "enforcer.log").open("wb")
-        self.enforcer = subprocess.Popen([*self.within, *command], stdout=log, stderr=log)
+        with (self.directory / "enforcer.log").open("wb") as log:
+            self.enforcer = subprocess.Popen([*self.within, *command], stdout=log, stderr=log)
         status = self.directory / "run" / "enforcer" / "worker-0.status.json"
         self._wait(status.exists)
 
@@ -213,14 +213,13 @@ ca_file = "{directory}/tls/ca.pem"
 def _targets(made: Yard) -> Iterator[None]:
     tls = made.certificates
     words = [sys.executable, "-P", str(SERVER), str(tls.certificate), str(tls.key)]
-    server = subprocess.Popen([*made.within, *words], stdout=subprocess.PIPE)
-    try:
-        assert server.stdout is not None
-        assert server.stdout.readline() == b"ready\n"
-        yield
-    finally:
-        server.kill()
-        server.wait()
+    with subprocess.Popen([*made.within, *words], stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout is not None
+            assert server.stdout.readline() == b"ready\n"
+            yield
+        finally:
+            server.kill()
 
 
 def _ip(*words: str) -> None:
