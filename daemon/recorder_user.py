@@ -1,4 +1,4 @@
-"""Which user the recorder becomes, or the enforcer, and why that one.
+"""Which user the recorder becomes, and why that one.
 
 What lives here: the choice. What must not: becoming it (confinement.py), making directories (state_directory.py).
 """
@@ -17,8 +17,6 @@ from capd.daemon.errors import ConfigurationError
 
 PACKAGE_USER: Final = "capd"
 """Made by the package through sysusers.d."""
-ENFORCER_USER: Final = "capd-enforcer"
-"""The same; the enforcer's."""
 FREE_IDS: Final = range(61184, 65520)
 """systemd's range for dynamic users (systemd.io/UIDS-GIDS): no distribution gives these numbers to people or packages."""
 
@@ -49,65 +47,48 @@ def choose(configured: str | None, segments_dir: Path) -> RecorderUser:
     Raises:
         ConfigurationError: the configured user does not exist, or is root.
     """
-    return _choose(configured, segments_dir, package_user=PACKAGE_USER, key="recorder.user", apart=frozenset())
-
-
-def choose_enforcer(configured: str | None, enforcer_dir: Path, recorder: RecorderUser) -> RecorderUser:
-    """Choose in the same way who the enforcer is: somebody else than the recorder, who must not read its key.
-
-    Raises:
-        ConfigurationError: the configured user does not exist, is root, or is the recorder.
-    """
-    apart = frozenset({recorder.uid, recorder.gid})
-    user = _choose(configured, enforcer_dir, package_user=ENFORCER_USER, key="enforcement.user", apart=apart)
-    if os.geteuid() == 0 and (user.uid in apart or user.gid in apart):
-        raise ConfigurationError("enforcement.user: must be another user, of another group, than the recorder")
-    return user
-
-
-def _choose(configured: str | None, owned: Path, *, package_user: str, key: str, apart: frozenset[int]) -> RecorderUser:
     if os.geteuid() != 0:
         return RecorderUser(uid=os.geteuid(), gid=os.getegid(), name=_name(os.geteuid()), reason="who started it; not root")
     if configured is not None:
-        return _configured(configured, key)
+        return _configured(configured)
     try:
-        entry = pwd.getpwnam(package_user)
+        entry = pwd.getpwnam(PACKAGE_USER)
     except KeyError:
-        return _owner(owned) or _free(package_user, apart)
-    return RecorderUser(uid=entry.pw_uid, gid=entry.pw_gid, name=package_user, reason="the package's user")
+        return _owner(segments_dir) or _free()
+    return RecorderUser(uid=entry.pw_uid, gid=entry.pw_gid, name=PACKAGE_USER, reason="the package's user")
 
 
-def _configured(configured: str, key: str) -> RecorderUser:
+def _configured(configured: str) -> RecorderUser:
     try:
         if configured.isdecimal():
             uid = int(configured)
-            user = RecorderUser(uid=uid, gid=_group(uid), name=_name(uid), reason=f"from {key}")
+            user = RecorderUser(uid=uid, gid=_group(uid), name=_name(uid), reason="from recorder.user")
         else:
             entry = pwd.getpwnam(configured)
-            user = RecorderUser(uid=entry.pw_uid, gid=entry.pw_gid, name=configured, reason=f"from {key}")
+            user = RecorderUser(uid=entry.pw_uid, gid=entry.pw_gid, name=configured, reason="from recorder.user")
     except KeyError as error:
-        raise ConfigurationError(f"{key}: there is no user {configured!r}") from error
+        raise ConfigurationError(f"recorder.user: there is no user {configured!r}") from error
     if user.uid == 0 or user.gid == 0:
-        raise ConfigurationError(f"{key}: must not be root or of root's group")
+        raise ConfigurationError("recorder.user: must not be root or of root's group")
     return user
 
 
-def _owner(owned: Path) -> RecorderUser | None:
+def _owner(segments_dir: Path) -> RecorderUser | None:
     try:
-        found = owned.stat()
+        found = segments_dir.stat()
     except OSError:
         return None  # not there yet, or nothing that can be used: who makes the directories says what is wrong
     if found.st_uid == 0 or found.st_gid == 0:
         return None
-    return RecorderUser(uid=found.st_uid, gid=found.st_gid, name=_name(found.st_uid), reason="owns the files already there")
+    return RecorderUser(uid=found.st_uid, gid=found.st_gid, name=_name(found.st_uid), reason="owns the segments already there")
 
 
-def _free(package_user: str, apart: frozenset[int]) -> RecorderUser:
+def _free() -> RecorderUser:
     users = {entry.pw_uid for entry in pwd.getpwall()}
     groups = {entry.gr_gid for entry in grp.getgrall()}
-    taken = users | groups | apart
+    taken = users | groups
     number = next(number for number in FREE_IDS if number not in taken)
-    return RecorderUser(uid=number, gid=number, name=str(number), reason=f"no user {package_user!r}: a free number")
+    return RecorderUser(uid=number, gid=number, name=str(number), reason=f"no user {PACKAGE_USER!r}: a free number")
 
 
 def _group(uid: int) -> int:
