@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from capd.enforcer.policy.action import Action, Principal, Run, Target, Tls, Tri
+from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Principal, Run, Target, Tls, Tri
 from capd.enforcer.policy.host_name import HostNameError, normal_host
 from capd.enforcer.policy.http_path import PathError, normal_path
 from capd.enforcer.policy.port_range import PORT_MAX
@@ -24,8 +24,6 @@ OVERRIDES: Final = frozenset(
 )
 """Fields by which some servers take another method or path than the request line's."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-UNREADABLE_HOST: Final = "invalid"
-"""Stands for a host that has no normal form; RFC 2606 section 2 keeps it from being anyone's."""
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::(\d{0,5}))?", re.ASCII)
@@ -67,8 +65,14 @@ class _Reading:
     query: str | None = None
 
 
-def http_action(head: RequestHead, *, principal: Principal | None, run: Run) -> Action:
-    """Give the action of a request. Never raises: what has no one meaning is among its problems."""
+def http_action(head: RequestHead, *, principal: Principal | None, run: Run, query_known: bool = True) -> Action:
+    """Give the action of a request. Never raises: what has no one meaning is among its problems.
+
+    Args:
+        head: the request.
+        principal, run: as in `Action`.
+        query_known: whether its query is as it was sent.
+    """
     reading = _Reading(list(head.problems))
     if _METHOD.fullmatch(head.method) is None:
         reading.problems.append("the method is none")
@@ -97,7 +101,7 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run) -> 
         protocol=HTTP,
         operation=head.method,
         path=reading.path,
-        query=reading.query,
+        query=reading.query if query_known else None,
         text=head.body,
         facts={"target.names_agree": agree, "http.body_truncated": head.truncated},
         problems=tuple(reading.problems),

@@ -102,7 +102,9 @@ def assemble(documents: Sequence[Document], problems: Problems) -> Policy:
     check_shadows(rules, problems)
     check_passed_through(rules, [one.match for one in passthrough], problems)
     problems.raise_if_any()
-    version = version_of({"rules": rules, "scopes": scopes, "passthrough": sorted((one.id, str(one.match)) for one in passthrough)})
+    version = version_of(
+        {"rules": rules, "scopes": scopes, "passthrough": sorted((one.id, str(one.match)) for one in passthrough)}
+    )
     return Policy(
         rules=rules,
         scopes=scopes,

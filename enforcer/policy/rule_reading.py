@@ -158,7 +158,9 @@ def read_scope(node: Node, problems: Problems) -> Scope | None:
         problems.add(node.place, "a scope says a mode, a recording level, or both")
     match: Match = found.get("match", Match())
     if match.content:
-        problems.add(_place(node, "match"), f"a scope is of whole sessions: it cannot ask for {', '.join(sorted(match.content))}")
+        problems.add(
+            _place(node, "match"), f"a scope is of whole sessions: it cannot ask for {', '.join(sorted(match.content))}"
+        )
     return Scope(**found, place=_place(node, "id")) if len(problems.found) == before else None
 
 

@@ -61,7 +61,9 @@ def check_shadows(rules: Sequence[Rule], problems: Problems) -> None:
                 continue
             above = next((one for one in index.candidates(rule.match) if covers(one.match, rule.match)), None)
             if above is not None:
-                message = f"{rule.id!r} never does what it says: {above.id!r} ({above.place}) is of {stronger}, and matches all of it"
+                message = (
+                    f"{rule.id!r} never does what it says: {above.id!r} ({above.place}) is of {stronger}, and matches all of it"
+                )
                 problems.add(rule.place, message)
 
 
