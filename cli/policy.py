@@ -6,6 +6,7 @@ What lives here: the verbs, their options and exit statuses. What must not: judg
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -43,8 +44,8 @@ _directory = click.argument("directory", metavar="[DIR]", required=False)
 def command() -> None:
     """Check, explain, test and try a policy.
 
-    A policy is the files *.yaml of a directory, /etc/capd/policy.d unless the configuration names another; docs/policy.md is the
-    language. Nothing here changes what is enforced.
+    A policy is the files *.yaml of a directory: /etc/capd/policy.d, unless the configuration names another. docs/policy.md has
+    the language. Nothing here changes what is enforced.
     """
 
 
@@ -255,14 +256,10 @@ def _action_file(name: str) -> Action:
     from capd.recording.durable import read_regular  # noqa: PLC0415 - as above
 
     try:
-        content = (
-            click.get_binary_stream("stdin").read(ACTION_BYTES_MAX)
-            if name == "-"
-            else read_regular(Path(name), ACTION_BYTES_MAX)
-        )
+        given = sys.stdin.buffer.read(ACTION_BYTES_MAX) if name == "-" else read_regular(Path(name), ACTION_BYTES_MAX)
     except OSError as error:
         raise ActionError(f"cannot read {name}: {error.strerror or error}") from error
-    return from_json(content)
+    return from_json(given)
 
 
 def _circumstances(given: dict[str, Any]) -> Circumstances:

@@ -93,7 +93,8 @@ def _obligations(decision: Decision) -> Iterator[str]:
     for rule, approval in decision.approvals:
         groups = f" of {', '.join(approval.groups)}" if approval.groups else ""
         persons = f"{approval.quorum} approver{'s' if approval.quorum > 1 else ''}{groups}"
-        yield f"{rule}: held for {approval.hold_seconds} s, until {persons} said yes; good for {approval.ttl_seconds} s, {approval.scope}"
+        good = f"good for {approval.ttl_seconds} s, {approval.scope}"
+        yield f"{rule}: held for {approval.hold_seconds} s, until {persons} said yes; {good}"
     yield from (f"{rule}: masked before it goes on" for rule, _ in decision.masks)
     yield from (f"{rule}: credential {one.credential} is put in" for rule, one in decision.injections)
     yield from (f"{rule}: logged" for rule in decision.logs)
@@ -176,7 +177,7 @@ def _group_lines(group: Sequence[Judged], short: dict[str, str]) -> Iterator[Lin
     action, judgement = one.recorded.action, one.judgement
     where = f"{action.target.host}:{action.target.port}"
     yield (
-        Span(f"{len(group):>6,} × ", Style.FAINT),
+        Span(f"{len(group):>6,} x ", Style.FAINT),
         Span(f"{WORDS[judgement.outcome]:<17} ", STYLES[judgement.outcome]),
         Span(f"{action.protocol} {where}  ", Style.FAINT),
         Span(cut(visible(one.recorded.summary), SUMMARY_COLUMNS), Style.STRONG),

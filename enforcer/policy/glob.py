@@ -2,8 +2,8 @@
 
 What lives here: their syntax, matching, and when one of them covers another. What must not: hosts (host_pattern.py).
 
-In a name `*` is any number of characters and `?` is one. In a path they stop at `/`; `**` does not, and `/x/**` is `/x` with all
-below it. There is no escape and no `[...]`: a character that is none of these is itself.
+In a name `*` is any number of characters and `?` is one. In a path they stop at `/`; `**` does not, and `/x/**` is `/x` with
+all below it. There is no escape and no `[...]`: a character that is none of these is itself.
 """
 
 from __future__ import annotations

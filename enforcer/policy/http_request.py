@@ -70,7 +70,8 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run, que
 
     Args:
         head: the request.
-        principal, run: as in `Action`.
+        principal: whom the run acts for.
+        run: which.
         query_known: whether its query is as it was sent.
     """
     reading = _Reading(list(head.problems))

@@ -101,10 +101,8 @@ class _Reading:
     def target(self) -> Target:
         """Give the target, as far as it is known now."""
         host, port = self._row.target.host or "", self._row.target.port or 0
-        if self.protocol == TLS_PROTOCOL:
-            tls = Tls.PASSTHROUGH
-        else:
-            tls = Tls.INSPECTED if self._encrypted else Tls.NONE
+        opened = Tls.INSPECTED if self._encrypted else Tls.NONE
+        tls = Tls.PASSTHROUGH if self.protocol == TLS_PROTOCOL else opened
         return Target(host=self.host, port=port, address=address(host), tls=tls)
 
     def take_marker(self, record: Record) -> None:

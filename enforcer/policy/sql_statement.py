@@ -31,7 +31,9 @@ def sql_action(text: str, *, principal: Principal | None, run: Run, target: Targ
 
     Args:
         text: as it was sent.
-        principal, run, target: as in `Action`.
+        principal: whom the run acts for.
+        run: which.
+        target: where it goes.
         problems: why the text is not all that was sent.
     """
     found = list(problems)

@@ -112,9 +112,42 @@ def sloppy(raw: bytes, *, decodings: int, backslash: bool, parameters: bool, mer
 
 
 PIECES = st.sampled_from(
-    ["/", "/", ".", "..", "a", "admin", "%2e", "%2E", "%2f", "%5c", "\\", ";", ";x", "%3b", "%25", "%2525", "%252e", "%00", "%c0%ae",
-     "%c3%a9", "\xc3\xa9", "%", "%4", "2e", "2f", "//", "?", "#", " ", "%20", "%0a", "\x00", "%ef%bc%8f"]
-)  # fmt: skip
+    [
+        "/",
+        "/",
+        ".",
+        "..",
+        "a",
+        "admin",
+        "%2e",
+        "%2E",
+        "%2f",
+        "%5c",
+        "\\",
+        ";",
+        ";x",
+        "%3b",
+        "%25",
+        "%2525",
+        "%252e",
+        "%00",
+        "%c0%ae",
+        "%c3%a9",
+        "\xc3\xa9",
+        "%",
+        "%4",
+        "2e",
+        "2f",
+        "//",
+        "?",
+        "#",
+        " ",
+        "%20",
+        "%0a",
+        "\x00",
+        "%ef%bc%8f",
+    ]
+)
 
 
 @given(st.lists(PIECES, max_size=10).map(lambda pieces: "/" + "".join(pieces)))
