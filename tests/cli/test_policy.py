@@ -11,9 +11,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from capd.cli.main import capd
-from capd.recording.record import Kind
+from capd.recording.record import Kind, Value
 from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation, Recording, run_records
-from tests.cli.spoken import over_http, over_postgresql, over_terminal
+from tests.cli.spoken import over_http, over_terminal
 from tests.cli.test_json import documented
 
 RULES = """
@@ -190,7 +190,7 @@ def request(target: str, *, masked: tuple[int, int] | None = None, name: bytes =
     said.say(REQUEST, f"GET {target} HTTP/1.1\r\nHost: api.example.org\r\n\r\n".encode())
     if masked is not None:
         start, length = masked
-        body = {"layer": "application", "kind": "secret", "rule": "x", "places": [[start, length]]}
+        body: dict[str, Value] = {"layer": "application", "kind": "secret", "rule": "x", "places": [[start, length]]}
         said.add(Kind.MASKED, REQUEST, body)
         said.records.insert(2, said.records.pop())
     said.say(RESPONSE, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
