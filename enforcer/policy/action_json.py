@@ -5,6 +5,7 @@ What lives here: both ways of it. What must not: what an action means.
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -46,7 +47,7 @@ def from_json(text: str | bytes) -> Action:
     try:
         found = adapter.validate_json(text)
         found.pop("complete", None)
-        action = TypeAdapter(Action).validate_python(found)
+        action = TypeAdapter(Action).validate_json(json.dumps(found), strict=True)
     except ValidationError as error:
         lines = [f"{'.'.join(str(part) for part in item['loc']) or 'the text'}: {item['msg']}" for item in error.errors()]
         raise ActionError("\n".join(lines)) from error

@@ -1,7 +1,7 @@
 """Conditions in CEL, the Common Expression Language: compiled once, asked often.
 
-What lives here: the only use of the library that evaluates CEL, behind what the rest of capd needs of it. What must not: the
-variables (variables.py).
+What lives here: the only use of the library that evaluates CEL. All that the rest of capd knows of it is `compile_condition`,
+`never_true`, `Condition` and `Bindings`: another engine would need no more. What must not: the variables (variables.py).
 
 The library is Google's own, cel-expr-python: compiled, type-checked before anything is evaluated, RE2 for `matches`, and with a
 limit on iterations. What a condition answers is True, False, or None: it erred, or asked for what is not known. `||` and `&&`
@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache, lru_cache
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from capd.enforcer.policy.action import Action, Tri
 from capd.enforcer.policy.variables import VARIABLES, Kind, names_for, names_in, values
@@ -61,18 +61,6 @@ class Bindings:
 
 Condition = Callable[[Bindings], Tri]
 """Whether it holds; None: it erred, or that is not known."""
-
-
-class Conditions(Protocol):
-    """What compiles conditions: `compile_condition`, or another engine with the same words."""
-
-    def __call__(self, source: str, protocols: frozenset[str]) -> Condition:
-        """Compile one for messages of some protocols.
-
-        Raises:
-            ConditionError: it is none.
-        """
-        ...
 
 
 @lru_cache(maxsize=COMPILED_MAX)

@@ -77,9 +77,9 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run, que
     reading = _Reading(list(head.problems))
     if _METHOD.fullmatch(head.method) is None:
         reading.problems.append("the method is none")
-    scheme = "http" if head.connection.tls is Tls.NONE else "https"
-    _read_target(head, scheme, reading)
-    _read_fields(head, scheme, reading)
+    default = _default_port(head.connection)
+    _read_target(head, default, reading)
+    _read_fields(head, default, reading)
     if head.sni is not None:
         _take_host(head.sni, reading)
     hosts = list(dict.fromkeys(reading.hosts)) or [head.connection.host]
@@ -109,16 +109,23 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run, que
     )
 
 
-def _read_target(head: RequestHead, scheme: str, reading: _Reading) -> None:
+def _default_port(connection: Target) -> int:
+    """Give the port that a Host field without one means; without knowing of TLS it can be either, and is taken for right."""
+    if connection.tls is Tls.UNKNOWN:
+        return connection.port
+    return DEFAULT_PORTS["http" if connection.tls is Tls.NONE else "https"]
+
+
+def _read_target(head: RequestHead, default: int, reading: _Reading) -> None:
     """Read the request target (RFC 9112 section 3.2)."""
     if head.method == "CONNECT":
-        _take_authority(head.target, scheme, reading)
+        _take_authority(head.target, default, reading)
         return
     if head.target == "*":
         return
     absolute = _ABSOLUTE.fullmatch(head.target)
     if absolute is not None:
-        _take_authority(absolute[2], absolute[1].lower(), reading)
+        _take_authority(absolute[2], DEFAULT_PORTS[absolute[1].lower()], reading)
         path, query = absolute[3] or "/", (absolute[4] or "")[1:]
     else:
         path, _, query = head.target.partition("?")
@@ -132,10 +139,10 @@ def _read_target(head: RequestHead, scheme: str, reading: _Reading) -> None:
         reading.query = query
 
 
-def _read_fields(head: RequestHead, scheme: str, reading: _Reading) -> None:
+def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
     hosts = [value for name, value in head.headers if name.lower() == "host"]
     for value in hosts:
-        _take_authority(value.strip(" \t"), scheme, reading)
+        _take_authority(value.strip(" \t"), default, reading)
     if len(hosts) > 1:
         reading.problems.append("the request has more than one Host field")
     overriding = sorted({name.lower() for name, _ in head.headers} & OVERRIDES)
@@ -143,14 +150,14 @@ def _read_fields(head: RequestHead, scheme: str, reading: _Reading) -> None:
         reading.problems.append(f"the request says something else to some servers: it has {', '.join(overriding)}")
 
 
-def _take_authority(text: str, scheme: str, reading: _Reading) -> None:
+def _take_authority(text: str, default: int, reading: _Reading) -> None:
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         reading.problems.append("the request names a host in a form that readers take differently")
         reading.hosts.append(UNREADABLE_HOST)
         return
     _take_host(found[1], reading)
-    port = int(found[2]) if found[2] else DEFAULT_PORTS[scheme]
+    port = int(found[2]) if found[2] else default
     if not 1 <= port <= PORT_MAX:
         reading.problems.append(f"the request names port {port}, which there is none")
     reading.ports.append(port)

@@ -102,9 +102,7 @@ def assemble(documents: Sequence[Document], problems: Problems) -> Policy:
     check_shadows(rules, problems)
     check_passed_through(rules, [one.match for one in passthrough], problems)
     problems.raise_if_any()
-    version = version_of(
-        {"rules": rules, "scopes": scopes, "passthrough": sorted((one.id, str(one.match)) for one in passthrough)}
-    )
+    version = version_of({"rules": rules, "scopes": scopes, "passthrough": sorted(passthrough, key=lambda one: one.id)})
     return Policy(
         rules=rules,
         scopes=scopes,

@@ -77,6 +77,7 @@ EFFECTS: Final[Mapping[str, str]] = {
 
 FACTS: Final[Mapping[str, str]] = {
     "target.names_agree": "every name that the message claims for its target (Host field, absolute URL, SNI) is the same",
+    "target.name_bound": "the name leads to the address, as capd's own resolver found it",
     "http.body_truncated": "there is more of the body than was judged",
     "sql.has_where": "the statement restricts the rows that it changes",
 }

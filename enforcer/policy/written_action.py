@@ -78,7 +78,7 @@ def _request(found: re.Match[str], known: Circumstances) -> Action:
     )
     # A client sends what is beyond ASCII in UTF-8; as decoders give bytes, each is a character.
     wire = path.partition("#")[0].encode("utf-8", "surrogatepass").decode("latin-1")
-    head = RequestHead(method=method.upper(), target=wire, headers=(("Host", authority),), connection=connection)
+    head = RequestHead(method=method, target=wire, headers=(("Host", authority),), connection=connection)
     return http_action(head, principal=known.principal, run=known.run)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from capd.enforcer.policy import shipped
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy import read_policy, shipped_document
 from capd.enforcer.policy.policy_set import PolicySet
-from capd.enforcer.policy.problem import PolicyError
+from capd.enforcer.policy.problem import PolicyError, Problem
 from capd.enforcer.policy.protocol import PROTOCOLS
 from capd.enforcer.policy.rule_reading import APPROVE_KEYS, RULE_KEYS
 from tests.enforcer.policies import action, policy
@@ -331,6 +332,30 @@ def test_files_that_are_none_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PolicyError) as caught:
         load_policy(tmp_path)
     assert 2 == len(caught.value.problems)
+
+
+def test_others_may_not_write_a_policy(tmp_path: Path) -> None:
+    """Where it is asked, files and directory must belong to those who may say what agents may do."""
+    file = tmp_path / "a.yaml"
+    file.write_text(ALLOW)
+    mine = frozenset({os.geteuid()})
+    tmp_path.chmod(0o755)
+    for mode, count in ((0o644, 0), (0o664, 1), (0o646, 1)):
+        file.chmod(mode)
+        assert count == len(unguarded(tmp_path, mine))
+    tmp_path.chmod(0o777)
+    assert [f"{tmp_path}", f"{file}"] == [problem.place.file for problem in unguarded(tmp_path, mine)]
+    assert 2 == len(unguarded(tmp_path, frozenset({os.geteuid() + 1})))
+    assert [] == unguarded(tmp_path, None)
+
+
+def unguarded(directory: Path, owners: frozenset[int] | None) -> list[Problem]:
+    """Give what is wrong with a directory."""
+    try:
+        load_policy(directory, owners=owners)
+    except PolicyError as error:
+        return list(error.problems)
+    return []
 
 
 def test_an_empty_policy_denies() -> None:
