@@ -204,7 +204,8 @@ def replay(  # noqa: PLR0917 - click hands over the options
             until_ns=moment(until),
         )
         span = policy_replay.Span(from_ns=moment(since), until_ns=moment(until))
-        found = policy_replay.replayed(policy, archive, chosen, span, keep=limit, everything=everything)
+        trial = policy_replay.Trial(policy=policy, span=span, keep=limit, everything=everything)
+        found = policy_replay.replayed(trial, archive, chosen)
         screen = standard_output()
         if as_json:
             screen.write_json(to_json(found.to_json(policy.version), indent=2))

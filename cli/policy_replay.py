@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Final
 
 from capd.enforcer.policy.decision import Judgement, Outcome
 from capd.enforcer.policy.policy import Policy
+from capd.enforcer.policy.protocol import TLS
 from capd.enforcer.policy.recorded_action import Recorded, recorded_actions, unjudged
 from capd.recording.index_search import SessionFilter
 from capd.recording.reading import Readable
 from capd.recording.rows import SessionRow, rfc3339
+
+UNREAD: Final = "TLS sessions whose content was not recorded; enforcing would open them and judge that"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,40 +96,65 @@ class Replayed:
         }
 
 
-def replayed(policy: Policy, archive: Readable, chosen: SessionFilter, span: Span, *, keep: int, everything: bool) -> Replayed:
-    """Judge what was recorded, as if all of the policy were in force.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What is tried.
 
-    Args:
-        policy: what judges.
-        archive: what was recorded.
-        chosen: which sessions.
-        span: which messages of them.
-        keep: how many messages are kept to be printed.
+    Attributes:
+        policy: what judges, as if all of it were in force.
+        span: which messages are judged.
+        keep: how many are kept to be printed.
         everything: whether those that are allowed are kept too.
     """
+
+    policy: Policy
+    span: Span = Span()
+    keep: int
+    everything: bool = False
+
+
+def replayed(trial: Trial, archive: Readable, chosen: SessionFilter) -> Replayed:
+    """Judge what was recorded in the sessions that pass a filter."""
     found = Replayed()
     for row in archive.index.sessions(chosen, limit=None):
         reason = unjudged(row)
+        if reason is None and not _judge_session(trial, archive, row, found):
+            reason = UNREAD
         if reason is not None:
             found.passed_over[reason] += 1
             continue
         found.sessions += 1
         found.partial += row.verdict != "complete"
-        for recorded in recorded_actions(row, archive.records(row.session)):
-            if recorded.time_ns in span:
-                _count(
-                    found, Judged(row=row, recorded=recorded, judgement=policy.decide(recorded.action).judged), keep, everything
-                )
     return found
 
 
-def _count(found: Replayed, judged: Judged, keep: int, everything: bool) -> None:
+def _judge_session(trial: Trial, archive: Readable, row: SessionRow, found: Replayed) -> bool:
+    """Judge the messages of a session; give whether that could be done."""
+    for recorded in recorded_actions(row, archive.records(row.session)):
+        if recorded.time_ns not in trial.span:
+            continue
+        judged = Judged(row=row, recorded=recorded, judgement=trial.policy.decide(recorded.action).judged)
+        if _unread(trial.policy, judged):
+            return False
+        _count(found, judged, trial)
+    return True
+
+
+def _unread(policy: Policy, judged: Judged) -> bool:
+    """Say whether what was said decides, and was not recorded. A rule that denies the target decides anyway."""
+    action, judgement = judged.recorded.action, judged.judgement
+    if action.protocol != TLS or policy.passes_through(action.target):
+        return False
+    return not (judgement.outcome is Outcome.DENY and judgement.rules)
+
+
+def _count(found: Replayed, judged: Judged, trial: Trial) -> None:
     outcome = judged.judgement.outcome
     found.outcomes[outcome] += 1
     found.incomplete += not judged.recorded.action.complete
-    if outcome is Outcome.ALLOW and not everything:
+    if outcome is Outcome.ALLOW and not trial.everything:
         return
-    if len(found.kept) < keep:
+    if len(found.kept) < trial.keep:
         found.kept.append(judged)
     else:
         found.left_out += 1

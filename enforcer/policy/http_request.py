@@ -23,6 +23,8 @@ OVERRIDES: Final = frozenset(
     {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-method"}
 )
 """Fields by which some servers take another method or path than the request line's."""
+NAMING: Final = (":authority", "host")
+"""Fields that name the target; the first in HTTP/2 (RFC 9113 section 8.3.1)."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
@@ -140,11 +142,12 @@ def _read_target(head: RequestHead, default: int, reading: _Reading) -> None:
 
 
 def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
-    hosts = [value for name, value in head.headers if name.lower() == "host"]
-    for value in hosts:
-        _take_authority(value.strip(" \t"), default, reading)
-    if len(hosts) > 1:
-        reading.problems.append("the request has more than one Host field")
+    for field_name in NAMING:
+        hosts = [value for name, value in head.headers if name.lower() == field_name]
+        for value in hosts:
+            _take_authority(value.strip(" \t"), default, reading)
+        if len(hosts) > 1:
+            reading.problems.append(f"the request has more than one {field_name} field")
     overriding = sorted({name.lower() for name, _ in head.headers} & OVERRIDES)
     if overriding:
         reading.problems.append(f"the request says something else to some servers: it has {', '.join(overriding)}")

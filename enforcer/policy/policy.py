@@ -16,7 +16,7 @@ from capd.enforcer.policy.decision import Decision
 from capd.enforcer.policy.document import Document, Passthrough, read_document
 from capd.enforcer.policy.evaluator import Evaluator
 from capd.enforcer.policy.example import Example
-from capd.enforcer.policy.matcher import compile_match
+from capd.enforcer.policy.matcher import Matcher, compile_match
 from capd.enforcer.policy.problem import Problems
 from capd.enforcer.policy.protocol import TLS
 from capd.enforcer.policy.rule import Rule, by_id
@@ -36,6 +36,7 @@ class Policy:
         examples: what must come out.
         version: hash over what decides.
         evaluator: decides.
+        passed: asks whether TLS is passed through, ready to be asked.
     """
 
     rules: Sequence[Rule]
@@ -44,6 +45,7 @@ class Policy:
     examples: Sequence[Example]
     version: str
     evaluator: Evaluator
+    passed: Sequence[Matcher] = ()
 
     def decide(self, action: Action) -> Decision:
         """Decide about an action."""
@@ -52,7 +54,7 @@ class Policy:
     def passes_through(self, target: Target) -> bool:
         """Say whether TLS to a target is passed through unopened."""
         connection = Action(target=target, protocol=TLS, operation=CONNECT)
-        return any(compile_match(one.match)(connection, Bindings(connection)) is True for one in self.passthrough)
+        return any(matches(connection, Bindings(connection)) is True for matches in self.passed)
 
     @property
     def own_rules(self) -> int:
@@ -110,6 +112,7 @@ def assemble(documents: Sequence[Document], problems: Problems) -> Policy:
         examples=[example for document in documents for example in document.examples],
         version=version,
         evaluator=Evaluator(rules, scopes, version),
+        passed=[compile_match(one.match) for one in passthrough],
     )
 
 

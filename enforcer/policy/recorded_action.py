@@ -148,6 +148,9 @@ class _Reading:
         problems = [f"in the recording: {note}" for note in [body.get("incomplete")] if isinstance(note, str)]
         if not method or not target:
             problems.append(LEFT_OUT)
+        # HTTP/2: what breaks RFC 9113 section 8, and CONNECT that is an upgrade (RFC 8441).
+        problems += [f"the request is malformed: {_text(told.get('malformed'))}"] if told.get("malformed") else []
+        problems += [f"the request asks for {_text(told.get('protocol'))}"] if told.get("protocol") else []
         # What is hidden behind the question mark leaves method and path as they were.
         judged = len(f"{method} {target.partition('?')[0]}")
         if self._hidden(body, judged):

@@ -183,6 +183,23 @@ def test_replay_judges_connections_that_are_not_decoded(recording: Recording, ru
     assert (0, 1, [None]) == (status, told["allowed"], [one["message"] for one in told["messages"]])
 
 
+def sealed(name: bytes, host: str) -> Conversation:
+    """Give a TLS session that nobody could read."""
+    said = Conversation(name, target=host, protocol="tls")
+    said.add(Kind.MARKER, None, {"name": "protocol", "protocol": "tls"})
+    return said.close("opaque", ["no plaintext"])
+
+
+def test_replay_does_not_judge_what_it_cannot_read(recording: Recording, rules: Path) -> None:
+    """An unread TLS session is passed over and counted, unless its connection alone decides."""
+    sessions = [sealed(b"a", "api.example.org"), sealed(b"b", "pinned.example.org"), sealed(b"c", "metadata.google.internal")]
+    recording.write([*run_records()[:5], *(record for said in sessions for record in said.records)])
+    (rules / "60.yaml").write_text("passthrough:\n  - {id: p, hosts: pinned.example.org}\n")
+    _, told = replay(recording, rules)
+    assert (2, 2, [1]) == (told["sessions"], told["denied"], list(told["passed_over"].values()))
+    assert [["capd:cloud-metadata-name"], []] == sorted((one["rules"] for one in told["messages"]), reverse=True)
+
+
 def request(target: str, *, masked: tuple[int, int] | None = None, name: bytes = b"one") -> Conversation:
     """Give a conversation of one request, of which a part may be masked."""
     said = Conversation(name, started_ns=START_NS)

@@ -289,6 +289,8 @@ HEADS = [
     ("GET", "https://evil.example/", [("Host", "good.example")], None, ("evil.example", "good.example"), False, False),
     ("GET", "/a", [("Host", "a.example"), ("Host", "b.example")], None, ("a.example", "b.example"), False, False),
     ("GET", "/a", [("Host", "a.example"), ("host", "a.example")], None, ("a.example",), True, False),
+    ("GET", "/a", [(":authority", "a.example"), ("host", "a.example")], None, ("a.example",), True, True),
+    ("GET", "/a", [(":authority", "a.example"), ("host", "b.example")], None, ("a.example", "b.example"), False, False),
     ("GET", "/a", [("Host", "a.example:8443")], None, ("a.example",), False, False),
     ("GET", "http://a.example/", [("Host", "a.example")], None, ("a.example",), False, False),
     ("GET", "/a", [("Host", "user@a.example")], None, ("?",), True, False),
