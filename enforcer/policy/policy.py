@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from capd.enforcer.policy import shipped
 from capd.enforcer.policy.action import CONNECT, Action, Target
@@ -23,6 +24,9 @@ from capd.enforcer.policy.rule import Rule, by_id
 from capd.enforcer.policy.scope import Scope
 from capd.enforcer.policy.shadows import check_passed_through, check_shadows
 from capd.enforcer.policy.version import version_of
+
+RULES_MAX: Final = 5_000
+"""Loading compares rules in pairs; so many load in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,9 @@ def assemble(documents: Sequence[Document], problems: Problems) -> Policy:
     passthrough = [one for document in documents for one in document.passthrough]
     for what, items in (("rule", rules), ("scope", scopes), ("passthrough", passthrough)):
         _check_unique(what, items, problems)
+    if len(rules) > RULES_MAX:
+        problems.add(rules[0].place, f"there are {len(rules)} rules; at most {RULES_MAX} are allowed")
+        problems.raise_if_any()
     check_shadows(rules, problems)
     check_passed_through(rules, [one.match for one in passthrough], problems)
     problems.raise_if_any()

@@ -266,6 +266,7 @@ CONDITION_STATES: list[tuple[str, Action, bool | None]] = [
     ("principal.kind == 'oidc' && !principal.verified", KNOWN, True),
     ("http.path.matches('^/v1/[a-z]$')", KNOWN, True),
     ("text.matches('h')", replace(KNOWN, text="\udcff"), None),
+    ("text == 'x' || http.method == 'GET'", replace(KNOWN, text="\udcff"), True),
     ("run.name == 'nightly'", replace(KNOWN, run=Run(labels={"a": "\udcff"})), None),
     ("labels.a == 'x'", replace(KNOWN, run=Run(labels={"a": "\udcff"})), None),
     ("!sql.has_where", SQL, True),
