@@ -50,7 +50,11 @@ def command() -> None:
     """
 
 
-@command.command(cls=Verb, examples=("capd policy check", "capd policy check ./policy.d --json"))
+@command.command(
+    cls=Verb,
+    short_help="Say whether a policy can be used.",
+    examples=("capd policy check", "capd policy check ./policy.d --json"),
+)
 @_directory
 @_config
 @json_option
@@ -85,6 +89,7 @@ def check(directory: str | None, config: str | None, as_json: bool) -> int:
 
 @command.command(
     cls=Verb,
+    short_help="Say what is decided about an action, and why.",
     examples=(
         "capd policy explain --http 'POST https://api.example.com/v1/orders' --principal ann --label team=data",
         "capd policy explain --connect db.internal:5432",
@@ -135,7 +140,11 @@ def explain(*, directory: str | None, config: str | None, everything: bool, as_j
     return ExitStatus.OK if decision.outcome is Outcome.ALLOW else ExitStatus.NEGATIVE
 
 
-@command.command(cls=Verb, examples=("capd policy test", "capd policy test ./policy.d --json"))
+@command.command(
+    cls=Verb,
+    short_help="Try the examples beside the rules.",
+    examples=("capd policy test", "capd policy test ./policy.d --json"),
+)
 @_directory
 @_config
 @json_option
@@ -162,7 +171,9 @@ def test(directory: str | None, config: str | None, as_json: bool) -> int:
 
 
 @command.command(
-    cls=Verb, examples=("capd policy replay --since 1d", "capd policy replay --policy ./new.d --principal ann --json")
+    cls=Verb,
+    short_help="Say what a policy would have stopped.",
+    examples=("capd policy replay --since 1d", "capd policy replay --policy ./new.d --principal ann --json"),
 )
 @click.option("--policy", "directory", metavar="DIR", help="The policy (else `policy_dir` of the configuration).")
 @click.option("--since", type=Moment(), help="Only what was said at or after this time, such as 07:24 or 2h (ago).")

@@ -72,6 +72,9 @@ def _unguarded(path: Path, owners: frozenset[int]) -> str | None:
 def _listed(directory: Path) -> list[Path]:
     here = Place(str(directory))
     try:
+        if not directory.exists():
+            words = "there is no policy here; docs/policy.md has one to begin with, and `policy_dir` names another place"
+            raise PolicyError([Problem(here, words)])
         if not directory.is_dir():
             return [directory]
         entries = sorted(directory.iterdir())

@@ -24,8 +24,10 @@ from capd.enforcer.policy.sql_statement import sql_action
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import SessionRow
 
-APPLICATION: Final = frozenset({None, "", "application"})
-STATEMENTS: Final = frozenset({"Query", "Parse"})
+APPLICATION: Final = (None, "", "application")
+PROTOCOLS: Final = ("http1", "http2", "postgresql")
+STATEMENTS: Final = ("Query", "Parse", "FunctionCall")
+"""Tuples, because anything may stand in a record, also what no set can be asked for."""
 MASKED_PLACES_MAX: Final = 4_096
 """Masked places of a direction that no message has reached yet; where there are more, all is taken for masked."""
 MASKED: Final = "the recording hides a part of it"
@@ -125,11 +127,11 @@ class _Reading:
         """Give the action of a message, if it is one."""
         body = record.body
         kind = body.get("type")
-        if body.get("protocol") not in {"http1", "http2", "postgresql"}:
+        if body.get("protocol") not in PROTOCOLS:
             return
         if kind == "request":
             action = self._request(body)
-        elif kind in STATEMENTS or kind == "FunctionCall":
+        elif kind in STATEMENTS:
             action = self._statement(body)
         else:
             return
