@@ -27,14 +27,21 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=8,
 )
-KEYS = ("protocol", "type", "fields", "start", "end", "ordinal", "incomplete", "layer", "places", "summary", "name")
-BODIES = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8)
-
-
-@given(
-    st.lists(st.tuples(st.sampled_from(list(Kind)), st.sampled_from([None, *Direction]), BODIES), max_size=5),
-    st.sampled_from(["http1", "postgresql"]),
+ODD: st.SearchStrategy[Any] = st.sampled_from([[], {}, [1], b"", 7, None, True, "x"])
+BODIES = st.fixed_dictionaries(
+    {"protocol": st.sampled_from(["http1", "postgresql"]) | ODD, "type": st.sampled_from(["request", "Query"]) | ODD},
+    optional=dict.fromkeys(
+        ("fields", "start", "end", "ordinal", "incomplete", "layer", "places", "summary", "name"), VALUES | ODD
+    ),
 )
+RECORDS = st.tuples(
+    st.sampled_from([Kind.MESSAGE, Kind.MASKED, Kind.MARKER]),
+    st.sampled_from([Direction.REQUEST, Direction.REQUEST, None]),
+    BODIES,
+)
+
+
+@given(st.lists(RECORDS, max_size=5), st.sampled_from(["http1", "postgresql"]))
 def test_no_record_raises(records: list[tuple[Kind, Direction | None, dict[str, Any]]], protocol: str) -> None:
     """Whatever is in a record, of a newer version or damaged, its messages are actions or nothing."""
     row = SessionRow(
