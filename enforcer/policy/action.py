@@ -23,6 +23,7 @@ _STRICT: Final = {"extra": "forbid"}
 
 UNREADABLE_HOST: Final = "?"
 """Stands for a host that has no normal form. It could be any: no rule that names hosts certainly matches it, or does not."""
+PRINCIPAL_KINDS: Final = ("user", "unit", "oidc", "saml")
 CONNECT: Final = "connect"
 """The operation of a connection whose messages capd does not judge one by one."""
 
@@ -42,7 +43,7 @@ class Principal:
 
     Attributes:
         name: of the identity.
-        kind: "user", "unit", "oidc", "saml".
+        kind: one of PRINCIPAL_KINDS.
         verified: whether an identity provider vouches for it.
         groups: as the identity provider says.
     """

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from capd.enforcer.policy.glob import Glob
 from capd.enforcer.policy.match import Match
 
 
@@ -42,6 +43,11 @@ def _patterns(wide: Sequence[Any], narrow: Sequence[Any]) -> bool:
     return all(any(one.covers(other) for one in wide) for other in narrow)
 
 
+def _principals(wide: Sequence[Glob], narrow: Sequence[Glob]) -> bool:
+    """Patterns for names, and patterns for kinds and names, are two sorts."""
+    return all(any((":" in one.text) == (":" in other.text) and one.covers(other) for one in wide) for other in narrow)
+
+
 def _words(wide: Sequence[object], narrow: Sequence[object]) -> bool:
     return set(wide) >= set(narrow)
 
@@ -61,7 +67,7 @@ def _same(wide: str, narrow: str) -> bool:
 
 _COMPARED: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "hosts": _patterns,
-    "principals": _patterns,
+    "principals": _principals,
     "runs": _patterns,
     "labels": _labels,
     "ports": _patterns,

@@ -9,7 +9,7 @@ import re
 from dataclasses import replace
 from typing import Any, Final
 
-from capd.enforcer.policy.action import Tls
+from capd.enforcer.policy.action import PRINCIPAL_KINDS, Tls
 from capd.enforcer.policy.address_range import AddressRange
 from capd.enforcer.policy.fields import Key, flag, known, named, one_of, parsed, read_keys, some
 from capd.enforcer.policy.glob import Glob, PathGlob
@@ -57,10 +57,21 @@ def _regex(text: str) -> str:
     return text
 
 
+def _principal(text: str) -> Glob:
+    kind, colon, _ = text.partition(":")
+    if colon and kind not in PRINCIPAL_KINDS and "*" not in kind:
+        raise ValueError(f"{text!r}: before the colon stands what kind it is: {', '.join(PRINCIPAL_KINDS)}, or *")
+    return Glob(text)
+
+
 _NAMES: Final = some(parsed(Glob))
 
 MATCH_KEYS: Final[dict[str, Key]] = {
-    "principals": Key(read=_NAMES, form="patterns", words="whom the run acts for: a name, or `kind:name`"),
+    "principals": Key(
+        read=some(parsed(_principal)),
+        form="patterns",
+        words="whom the run acts for: a name of whatever kind, or `kind:name`",
+    ),
     "runs": Key(read=_NAMES, form="patterns", words="name of the run"),
     "labels": Key(read=named(_NAMES), form="name: patterns", words="labels of the run; each must be there"),
     "protocols": Key(

@@ -78,11 +78,14 @@ def _all_agree(answers: Sequence[Tri]) -> Tri:
 
 
 def _principals(match: Match) -> Check:
-    matches = any_of(match.principals)
+    # A pattern is for names, or for kinds and names: `user*` is not for everybody of the kind user, and a name that an identity
+    # provider gave cannot pass for one of another kind.
+    names = any_of([glob for glob in match.principals if ":" not in glob.text])
+    kinds = any_of([glob for glob in match.principals if ":" in glob.text])
 
     def check(action: Action) -> Tri:
         known = action.principal
-        return None if known is None else matches(known.name) or matches(f"{known.kind}:{known.name}")
+        return None if known is None else names(known.name) or kinds(f"{known.kind}:{known.name}")
 
     return check
 

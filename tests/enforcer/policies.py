@@ -67,7 +67,7 @@ def matches(draw: st.DrawFn) -> Match:
     """Draw what a rule is about; it may be one that loading would refuse, as long as it can be asked."""
     http = draw(st.booleans())
     return Match(
-        principals=tuple(Glob(one) for one in draw(subset("ann", "b*"))),
+        principals=tuple(Glob(one) for one in draw(subset("ann", "b*", "u*", "user:*", "oidc:ann"))),
         labels=draw(st.sampled_from([(), (("team", (Glob("d*"),)),)])),
         protocols=draw(st.sampled_from([(), ("http",), ("http", "postgresql")])) if http else draw(subset("postgresql", "tcp")),
         hosts=tuple(HostPattern(one) for one in draw(subset(*HOST_PATTERNS))),
@@ -113,7 +113,11 @@ def actions(draw: st.DrawFn) -> Action:
     host, *aliases = draw(st.lists(st.sampled_from(HOSTS), min_size=1, max_size=2, unique=True))
     http = protocol == "http"
     return Action(
-        principal=draw(st.sampled_from([None, Principal(name="ann"), Principal(name="bob")])),
+        principal=draw(
+            st.sampled_from(
+                [None, Principal(name="ann"), Principal(name="bob", kind="oidc"), Principal(name="user:ann", kind="oidc")]
+            )
+        ),
         run=Run(name=draw(st.sampled_from([None, "nightly"])), labels=draw(st.sampled_from([{}, {"team": "data"}]))),
         target=Target(
             host=host,

@@ -38,6 +38,7 @@ RULES = [
     ("match: {hosts: a.b}", "2:5: 'then' is missing"),
     ("then: allow\n    match: {hosts: []}", "4:20: this list is empty: it matches nothing"),
     ("then: allow\n    match: {hosts: [127.1]}", "4:21: '127.1' is a number that some take for an address"),
+    ("then: allow\n    match: {principals: [arn:aws]}", "4:26: 'arn:aws': before the colon stands what kind it is"),
     ("then: allow\n    match: {ports: [0]}", "4:21: '0' is no range of ports"),
     ("then: allow\n    match: {ports: [9-1]}", "4:21: '9-1' is no range of ports"),
     ("then: allow\n    match: {addresses: [10.0.0.1/8]}", "4:25: '10.0.0.1/8' is no address and no network"),
@@ -185,6 +186,8 @@ SHADOWS = [
     ("match: {labels: {team: 'd*'}}\n    then: deny", "match: {labels: {team: data, x: y}}\n    then: allow", True),
     ("match: {labels: {team: 'd*', x: z}}\n    then: deny", "match: {labels: {team: data}}\n    then: allow", False),
     ("match: {principals: 'a*'}\n    then: approve", "match: {principals: ann}\n    then: allow", True),
+    ("match: {principals: 'u*'}\n    then: approve", "match: {principals: 'user:ann'}\n    then: allow", False),
+    ("match: {principals: '*:ann'}\n    then: approve", "match: {principals: 'user:ann'}\n    then: allow", True),
     (
         "match: {principals: 'a*'}\n    then: approve",
         "match: {principals: ann, protocols: http}\n    then: mask\n    mask: {keys: x}",
