@@ -12,12 +12,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import ClassVar, Final
 
 Address = IPv4Address | IPv6Address
 Tri = bool | None
 """True, False, or not known."""
 
+_STRICT: Final = {"extra": "forbid"}
+"""For whoever reads these from JSON (action_json.py): a key that means nothing is a mistake."""
+
+UNREADABLE_HOST: Final = "?"
+"""Stands for a host that has no normal form. It could be any: no rule that names hosts certainly matches it, or does not."""
+PRINCIPAL_KINDS: Final = ("user", "unit", "oidc", "saml")
 CONNECT: Final = "connect"
 """The operation of a connection whose messages capd does not judge one by one."""
 
@@ -37,11 +43,12 @@ class Principal:
 
     Attributes:
         name: of the identity.
-        kind: "user", "unit", "oidc", "saml".
+        kind: one of PRINCIPAL_KINDS.
         verified: whether an identity provider vouches for it.
         groups: as the identity provider says.
     """
 
+    __pydantic_config__: ClassVar = _STRICT
     name: str
     kind: str = "user"
     verified: bool = False
@@ -52,6 +59,7 @@ class Principal:
 class Run:
     """The run; name and id are None where they are not known."""
 
+    __pydantic_config__: ClassVar = _STRICT
     name: str | None = None
     id: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -69,6 +77,7 @@ class Target:
         tls: how it is protected.
     """
 
+    __pydantic_config__: ClassVar = _STRICT
     host: str
     port: int
     address: Address | None = None
@@ -85,6 +94,7 @@ class Target:
 class Resource:
     """What an action touches: a relation `schema.table`; `access` is "read", "write" or "unknown"."""
 
+    __pydantic_config__: ClassVar = _STRICT
     name: str
     access: str = "unknown"
 
@@ -108,6 +118,7 @@ class Action:
         problems: why it is not complete; none: it is.
     """
 
+    __pydantic_config__: ClassVar = _STRICT
     principal: Principal | None = None
     run: Run = field(default_factory=Run)
     target: Target

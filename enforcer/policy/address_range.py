@@ -53,7 +53,7 @@ class AddressRange:
 
 
 def address(text: str) -> Address | None:
-    """Give an address in the form in which it is judged: IPv4 mapped into IPv6 is IPv4, a zone is left out. None: it is none."""
+    """Give an address as it is judged: IPv4 mapped into IPv6 is IPv4, a zone is left out. None: it is none."""
     try:
         found = ip_address(text)
     except ValueError:

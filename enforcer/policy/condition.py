@@ -1,7 +1,7 @@
 """Conditions in CEL, the Common Expression Language: compiled once, asked often.
 
-What lives here: the only use of the library that evaluates CEL, behind what the rest of capd needs of it. What must not: the
-variables (variables.py).
+What lives here: the only use of the library that evaluates CEL. All that the rest of capd knows of it is `compile_condition`,
+`never_true`, `Condition` and `Bindings`: another engine would need no more. What must not: the variables (variables.py).
 
 The library is Google's own, cel-expr-python: compiled, type-checked before anything is evaluated, RE2 for `matches`, and with a
 limit on iterations. What a condition answers is True, False, or None: it erred, or asked for what is not known. `||` and `&&`
@@ -12,14 +12,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from functools import cache
-from typing import Any, Final, Protocol
+from functools import cache, lru_cache
+from typing import Any, Final
 
 from capd.enforcer.policy.action import Action, Tri
-from capd.enforcer.policy.variables import VARIABLES, Kind, names_for, values
+from capd.enforcer.policy.variables import VARIABLES, Kind, names_for, names_in, values
 
 SOURCE_CHARACTERS_MAX: Final = 2_000
 """A condition that a person understands has 200."""
+COMPILED_MAX: Final = 4_096
+"""A policy that is loaded again has mostly the conditions that it had."""
 _WHERE: Final = re.compile(r"<input>:(\d+):(\d+): (.*)")
 _STRINGS: Final = r"""(?:[rR]?"(?:[^"\\\n]|\\.)*"|[rR]?'(?:[^'\\\n]|\\.)*')"""
 _MATCHES: Final = re.compile(rf"({_STRINGS})|\bmatches\s*\(\s*({_STRINGS}\s*\))?")
@@ -41,17 +43,19 @@ class ConditionError(ValueError):
 class Bindings:
     """The values that conditions see of one action; they are looked for when the first condition asks."""
 
-    __slots__ = ("_action", "_activation")
+    __slots__ = ("_action", "_activation", "_names")
 
-    def __init__(self, action: Action) -> None:
+    def __init__(self, action: Action, names: Iterable[str] = VARIABLES) -> None:
+        """Begin; only variables of these names are looked for."""
         self._action = action
+        self._names = names
         self._activation: Any = None
 
     @property
     def activation(self) -> Any:  # noqa: ANN401 - the library's own type, which nobody else looks into
         """The same, as the library wants it."""
         if self._activation is None:
-            self._activation = _environment().Activation(values(self._action))
+            self._activation = _environment().Activation(values(self._action, self._names))
         return self._activation
 
 
@@ -59,19 +63,8 @@ Condition = Callable[[Bindings], Tri]
 """Whether it holds; None: it erred, or that is not known."""
 
 
-class Conditions(Protocol):
-    """What compiles conditions: `compile_condition`, or another engine with the same words."""
-
-    def __call__(self, source: str, protocols: Iterable[str]) -> Condition:
-        """Compile one for messages of some protocols.
-
-        Raises:
-            ConditionError: it is none.
-        """
-        ...
-
-
-def compile_condition(source: str, protocols: Iterable[str]) -> Condition:
+@lru_cache(maxsize=COMPILED_MAX)
+def compile_condition(source: str, protocols: frozenset[str]) -> Condition:
     """Compile a condition for messages of some protocols.
 
     Raises:
@@ -82,8 +75,11 @@ def compile_condition(source: str, protocols: Iterable[str]) -> Condition:
         raise ConditionError(f"it has {len(source)} characters; at most {SOURCE_CHARACTERS_MAX} are allowed")
     if "\0" in source or '"""' in source or "'''" in source:
         raise ConditionError("it has a NUL, or triple quotes, which have no use here")
-    _compiled(_typed(frozenset(names_for(protocols))), source)
     compiled = _compiled(_environment(), source)
+    spoken = sorted(protocols)
+    foreign = min(names_in(source) - names_for(spoken), default=None)
+    if foreign is not None:
+        raise ConditionError(f"messages of {', '.join(spoken)} have no {foreign}", *_at(source, max(source.find(foreign), 0)))
     if compiled.return_type() != _cel().Type.BOOL:
         raise ConditionError(f"it is a {compiled.return_type().name().lower()}, not true or false")
     _check_patterns(source)
@@ -150,11 +146,6 @@ def _cel() -> Any:  # noqa: ANN401 - a module
 
 @cache
 def _environment() -> Any:  # noqa: ANN401 - the library's
-    return _typed(frozenset(VARIABLES))
-
-
-@cache
-def _typed(names: frozenset[str]) -> Any:  # noqa: ANN401 - the library's
     cel = _cel()
     types = {
         Kind.STRING: cel.Type.STRING,
@@ -163,4 +154,4 @@ def _typed(names: frozenset[str]) -> Any:  # noqa: ANN401 - the library's
         Kind.STRINGS: cel.Type.List(cel.Type.STRING),
         Kind.LABELS: cel.Type.Map(cel.Type.STRING, cel.Type.STRING),
     }
-    return cel.NewEnv(variables={name: types[VARIABLES[name][0]] for name in sorted(names)})
+    return cel.NewEnv(variables={name: types[kind] for name, (kind, _, _) in VARIABLES.items()})

@@ -7,6 +7,7 @@ A file that cannot be read is a problem like any other: a policy is used whole, 
 
 from __future__ import annotations
 
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -17,41 +18,63 @@ from capd.recording.durable import read_regular
 FILE_BYTES_MAX: Final = 4 << 20
 """A thousand rules have about 200 KB."""
 FILES_MAX: Final = 256
+OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 SUFFIXES: Final = frozenset({".yaml", ".yml"})
 
 
-def load_policy(directory: Path) -> Policy:
+def load_policy(directory: Path, *, owners: frozenset[int] | None = None) -> Policy:
     """Read the policy of a directory, or of a single file.
+
+    Args:
+        directory: where it is.
+        owners: users to whom the files and the directory must belong, and who alone may write them: who can change the policy
+            can do all that it could allow. None: that is not asked.
 
     Raises:
         PolicyError: it cannot be used, or there is none; every problem is listed.
     """
-    return read_policy(read_files(directory))
+    return read_policy(read_files(directory, owners=owners))
 
 
-def read_files(directory: Path) -> dict[str, bytes]:
+def read_files(directory: Path, *, owners: frozenset[int] | None = None) -> dict[str, bytes]:
     """Give the content of the policy's files, by path, in the order of their names.
 
     Raises:
-        PolicyError: one cannot be read, or there are none.
+        PolicyError: one cannot be read, others could write one, or there are none.
     """
     problems: list[Problem] = []
     found: dict[str, bytes] = {}
     for path in _listed(directory):
         try:
-            content = read_regular(path, FILE_BYTES_MAX)
+            found[str(path)] = read_regular(path, FILE_BYTES_MAX)
+            words = None if owners is None else _unguarded(path, owners)
         except OSError as error:
-            problems.append(Problem(Place(str(path)), f"cannot be read: {error.strerror or error}"))
-            continue
-        found[str(path)] = content
+            words = f"cannot be read: {error.strerror or error}"
+        if words is not None:
+            problems.append(Problem(Place(str(path)), words))
+    if owners is not None and directory.is_dir() and (words := _unguarded(directory, owners)) is not None:
+        problems.append(Problem(Place(str(directory)), words))
     if problems:
         raise PolicyError(problems)
     return found
 
 
+def _unguarded(path: Path, owners: frozenset[int]) -> str | None:
+    """Say who else could change what agents may do; None: nobody."""
+    status = path.stat()
+    if status.st_uid not in owners:
+        return f"belongs to user {status.st_uid}, who could change what agents may do; chown it to root"
+    if status.st_mode & OTHERS_WRITE:
+        return f"may be written by others (mode {status.st_mode & 0o7777:04o}), who could change what agents may do; chmod go-w"
+    return None
+
+
 def _listed(directory: Path) -> list[Path]:
     here = Place(str(directory))
     try:
+        if not directory.exists():
+            words = "there is no policy here; docs/policy.md has one to begin with, and `policy_dir` names another place"
+            raise PolicyError([Problem(here, words)])
         if not directory.is_dir():
             return [directory]
         entries = sorted(directory.iterdir())

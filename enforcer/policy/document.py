@@ -6,7 +6,7 @@ What lives here: its keys, and reading it. What must not: several files together
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from capd.enforcer.policy import yaml_node
@@ -39,7 +39,7 @@ class Passthrough:
 
     id: str
     match: Match
-    place: Place
+    place: Place = field(default=Place("-"), compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from capd.enforcer.policy.action import Action, Tri
+from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Tri
 from capd.enforcer.policy.condition import Bindings, compile_condition
 from capd.enforcer.policy.decision import Decision, Judgement, Outcome
 from capd.enforcer.policy.host_pattern import ANY
@@ -21,6 +21,7 @@ from capd.enforcer.policy.matcher import Matcher, compile_match
 from capd.enforcer.policy.protocol import PROTOCOLS
 from capd.enforcer.policy.rule import CAREFUL, Effect, Rule, by_id
 from capd.enforcer.policy.scope import Mode, Recording, Scope, mode_of, recording_of
+from capd.enforcer.policy.variables import names_in
 
 NO_RULE: Final = "no rule allows this"
 
@@ -44,11 +45,15 @@ def counts(rule: Rule, answer: Tri, action: Action) -> bool:
     return answer is True and (action.complete or rule.accept_incomplete)
 
 
+FOUND_BY: Final = frozenset({"protocols"})
+"""What the index has asked already."""
+
+
 def ready(rule: Rule) -> Ready:
-    """Compile a rule."""
+    """Compile a rule for the index."""
     protocols = rule.match.of_protocols
     condition = None if rule.when is None else compile_condition(rule.when, protocols)
-    return Ready(rule, compile_match(rule.match, condition))
+    return Ready(rule, compile_match(rule.match, condition, known=FOUND_BY))
 
 
 @dataclass(slots=True)
@@ -85,6 +90,8 @@ class _Index:
         """Give the buckets of the rules that could match hosts; a rule may be in more than one."""
         found = [self._anywhere]
         for name in names:
+            if name == UNREADABLE_HOST:
+                return [self._anywhere, *self._exact.values(), *self._below.values()]
             if (bucket := self._exact.get(name)) is not None:
                 found.append(bucket)
             rest = name.partition(".")[2] if self._below else ""
@@ -108,6 +115,7 @@ class Evaluator:
         self._version = version
         self._scopes = [(scope, compile_match(scope.match)) for scope in scopes]
         self._index = {name: _Index() for name in PROTOCOLS}
+        self._variables = frozenset[str]().union(*(names_in(rule.when) for rule in rules if rule.when is not None))
         for rule in by_id(rules):
             one = ready(rule)
             for name in rule.match.of_protocols:
@@ -119,7 +127,7 @@ class Evaluator:
         Raises:
             KeyError: the action's protocol is none of protocol.PROTOCOLS: a defect of capd.
         """
-        bindings = Bindings(action)
+        bindings = Bindings(action, self._variables)
         buckets = self._index[action.protocol].buckets(action.target.names)
         matched = _matched(buckets, action, bindings)
         observed = [one.rule for bucket in buckets for one in bucket.observed if one.counts(action, bindings)]
@@ -179,19 +187,25 @@ def _matched(buckets: Sequence[_Bucket], action: Action, bindings: Bindings) -> 
 
 def judge(matched: Sequence[Rule], action: Action) -> Judgement:
     """Say what rules that count make of an action."""
-    for effect, outcome in ((Effect.DENY, Outcome.DENY), (Effect.APPROVE, Outcome.APPROVE)):
-        deciding = by_id([rule for rule in matched if rule.then is effect])
-        if deciding:
-            words = next((rule.reason for rule in deciding if rule.reason), f"rule {deciding[0].id} is of {effect}")
-            return Judgement(outcome=outcome, rules=_ids(deciding), reason=_with_problems(words, action))
+    denies, approves, allows = (
+        by_id([rule for rule in matched if rule.then is effect]) for effect in (Effect.DENY, Effect.APPROVE, Effect.ALLOW)
+    )
+    if denies:
+        return Judgement(outcome=Outcome.DENY, rules=_ids(denies), reason=_with_problems(_words(denies, "denies it"), action))
     clash = _contradicting(matched)
     if clash:
         words = f"rules {' and '.join(clash)} inject different credentials into the same place"
         return Judgement(outcome=Outcome.DENY, rules=clash, reason=words)
-    allows = [rule for rule in matched if rule.then is Effect.ALLOW]
+    if approves:
+        words = _with_problems(_words(approves, "wants it approved"), action)
+        return Judgement(outcome=Outcome.APPROVE, rules=_ids(approves), reason=words)
     if allows:
         return Judgement(outcome=Outcome.ALLOW, rules=_ids(allows), reason=f"rule {allows[0].id} allows it")
     return Judgement(outcome=Outcome.DENY, rules=(), reason=_with_problems(NO_RULE, action))
+
+
+def _words(rules: Sequence[Rule], does: str) -> str:
+    return next((rule.reason for rule in rules if rule.reason), f"rule {rules[0].id} {does}")
 
 
 def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:

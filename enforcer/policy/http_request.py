@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from capd.enforcer.policy.action import Action, Principal, Run, Target, Tls, Tri
+from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Principal, Run, Target, Tls, Tri
 from capd.enforcer.policy.host_name import HostNameError, normal_host
 from capd.enforcer.policy.http_path import PathError, normal_path
 from capd.enforcer.policy.port_range import PORT_MAX
@@ -23,9 +23,9 @@ OVERRIDES: Final = frozenset(
     {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-method"}
 )
 """Fields by which some servers take another method or path than the request line's."""
+NAMING: Final = (":authority", "host")
+"""Fields that name the target; the first in HTTP/2 (RFC 9113 section 8.3.1)."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-UNREADABLE_HOST: Final = "invalid"
-"""Stands for a host that has no normal form; RFC 2606 section 2 keeps it from being anyone's."""
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::(\d{0,5}))?", re.ASCII)
@@ -67,14 +67,21 @@ class _Reading:
     query: str | None = None
 
 
-def http_action(head: RequestHead, *, principal: Principal | None, run: Run) -> Action:
-    """Give the action of a request. Never raises: what has no one meaning is among its problems."""
+def http_action(head: RequestHead, *, principal: Principal | None, run: Run, query_known: bool = True) -> Action:
+    """Give the action of a request. Never raises: what has no one meaning is among its problems.
+
+    Args:
+        head: the request.
+        principal: whom the run acts for.
+        run: which.
+        query_known: whether its query is as it was sent.
+    """
     reading = _Reading(list(head.problems))
     if _METHOD.fullmatch(head.method) is None:
         reading.problems.append("the method is none")
-    scheme = "http" if head.connection.tls is Tls.NONE else "https"
-    _read_target(head, scheme, reading)
-    _read_fields(head, scheme, reading)
+    default = _default_port(head.connection)
+    _read_target(head, default, reading)
+    _read_fields(head, default, reading)
     if head.sni is not None:
         _take_host(head.sni, reading)
     hosts = list(dict.fromkeys(reading.hosts)) or [head.connection.host]
@@ -97,23 +104,30 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run) -> 
         protocol=HTTP,
         operation=head.method,
         path=reading.path,
-        query=reading.query,
+        query=reading.query if query_known else None,
         text=head.body,
         facts={"target.names_agree": agree, "http.body_truncated": head.truncated},
         problems=tuple(reading.problems),
     )
 
 
-def _read_target(head: RequestHead, scheme: str, reading: _Reading) -> None:
+def _default_port(connection: Target) -> int:
+    """Give the port that a Host field without one means; without knowing of TLS it can be either, and is taken for right."""
+    if connection.tls is Tls.UNKNOWN:
+        return connection.port
+    return DEFAULT_PORTS["http" if connection.tls is Tls.NONE else "https"]
+
+
+def _read_target(head: RequestHead, default: int, reading: _Reading) -> None:
     """Read the request target (RFC 9112 section 3.2)."""
     if head.method == "CONNECT":
-        _take_authority(head.target, scheme, reading)
+        _take_authority(head.target, default, reading)
         return
     if head.target == "*":
         return
     absolute = _ABSOLUTE.fullmatch(head.target)
     if absolute is not None:
-        _take_authority(absolute[2], absolute[1].lower(), reading)
+        _take_authority(absolute[2], DEFAULT_PORTS[absolute[1].lower()], reading)
         path, query = absolute[3] or "/", (absolute[4] or "")[1:]
     else:
         path, _, query = head.target.partition("?")
@@ -127,25 +141,26 @@ def _read_target(head: RequestHead, scheme: str, reading: _Reading) -> None:
         reading.query = query
 
 
-def _read_fields(head: RequestHead, scheme: str, reading: _Reading) -> None:
-    hosts = [value for name, value in head.headers if name.lower() == "host"]
-    for value in hosts:
-        _take_authority(value.strip(" \t"), scheme, reading)
-    if len(hosts) > 1:
-        reading.problems.append("the request has more than one Host field")
+def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
+    for field_name in NAMING:
+        hosts = [value for name, value in head.headers if name.lower() == field_name]
+        for value in hosts:
+            _take_authority(value.strip(" \t"), default, reading)
+        if len(hosts) > 1:
+            reading.problems.append(f"the request has more than one {field_name} field")
     overriding = sorted({name.lower() for name, _ in head.headers} & OVERRIDES)
     if overriding:
         reading.problems.append(f"the request says something else to some servers: it has {', '.join(overriding)}")
 
 
-def _take_authority(text: str, scheme: str, reading: _Reading) -> None:
+def _take_authority(text: str, default: int, reading: _Reading) -> None:
     found = _AUTHORITY.fullmatch(text)
     if found is None:
         reading.problems.append("the request names a host in a form that readers take differently")
         reading.hosts.append(UNREADABLE_HOST)
         return
     _take_host(found[1], reading)
-    port = int(found[2]) if found[2] else DEFAULT_PORTS[scheme]
+    port = int(found[2]) if found[2] else default
     if not 1 <= port <= PORT_MAX:
         reading.problems.append(f"the request names port {port}, which there is none")
     reading.ports.append(port)

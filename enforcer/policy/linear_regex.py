@@ -8,6 +8,7 @@ Back references and look-around do not exist in it, and a pattern that would tak
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 from pydantic_core import SchemaError, SchemaValidator, core_schema
@@ -17,11 +18,15 @@ from capd.enforcer.policy.action import Tri
 REGEX_CHARACTERS_MAX: Final = 1_000
 """What a person still reads; the engine's own limit is on the compiled size."""
 
+COMPILED_MAX: Final = 8_192
+"""A policy that is loaded again has mostly the patterns that it had."""
+
 
 class RegexError(ValueError):
     """The pattern is none, or too large."""
 
 
+@lru_cache(maxsize=COMPILED_MAX)
 def compile_regex(pattern: str) -> Callable[[str], Tri]:
     """Give a function that looks for a pattern anywhere in a text; None for a text that is not Unicode.
 

@@ -68,9 +68,7 @@ class Match:
         named = frozenset(self.protocols or PROTOCOLS)
         wanted = self.given & CONTENT_KEYS
         foreign = {prefix for name, _ in self.facts if (prefix := f"{name.partition('.')[0]}.") in _PREFIXES}
-        return frozenset(
-            name for name in named if wanted <= PROTOCOLS[name].keys and foreign <= {PROTOCOLS[name].variables}
-        )
+        return frozenset(name for name in named if wanted <= PROTOCOLS[name].keys and foreign <= {PROTOCOLS[name].variables})
 
 
 _PREFIXES: Final = frozenset(protocol.variables for protocol in PROTOCOLS.values() if protocol.variables is not None)

@@ -9,9 +9,9 @@ import re
 from dataclasses import replace
 from typing import Any, Final
 
-from capd.enforcer.policy.action import Tls
+from capd.enforcer.policy.action import PRINCIPAL_KINDS, Tls
 from capd.enforcer.policy.address_range import AddressRange
-from capd.enforcer.policy.fields import Key, flag, known, line, named, one_of, parsed, read_keys, some
+from capd.enforcer.policy.fields import Key, flag, known, named, one_of, parsed, read_keys, some
 from capd.enforcer.policy.glob import Glob, PathGlob
 from capd.enforcer.policy.host_pattern import HostPattern
 from capd.enforcer.policy.http_path import without_dots
@@ -57,16 +57,27 @@ def _regex(text: str) -> str:
     return text
 
 
+def _principal(text: str) -> Glob:
+    kind, colon, _ = text.partition(":")
+    if colon and kind not in PRINCIPAL_KINDS and "*" not in kind:
+        raise ValueError(f"{text!r}: before the colon stands what kind it is: {', '.join(PRINCIPAL_KINDS)}, or *")
+    return Glob(text)
 
 
 _NAMES: Final = some(parsed(Glob))
 
 MATCH_KEYS: Final[dict[str, Key]] = {
-    "principals": Key(read=_NAMES, form="patterns", words="whom the run acts for: a name, or `kind:name`"),
+    "principals": Key(
+        read=some(parsed(_principal)),
+        form="patterns",
+        words="whom the run acts for: a name of whatever kind, or `kind:name`",
+    ),
     "runs": Key(read=_NAMES, form="patterns", words="name of the run"),
     "labels": Key(read=named(_NAMES), form="name: patterns", words="labels of the run; each must be there"),
     "protocols": Key(
-        read=some(known(PROTOCOLS, "protocol")), form=", ".join(f"`{name}`" for name in PROTOCOLS), words="protocol of the message"
+        read=some(known(PROTOCOLS, "protocol")),
+        form=", ".join(f"`{name}`" for name in PROTOCOLS),
+        words="protocol of the message",
     ),
     "hosts": Key(
         read=some(parsed(HostPattern.parse)),
@@ -86,9 +97,7 @@ MATCH_KEYS: Final[dict[str, Key]] = {
     ),
     "resources": Key(read=_NAMES, form="patterns", words="relations that a statement touches: `schema.table`"),
     "text_regex": Key(read=parsed(_regex), form="pattern", words="SQL text, or HTTP body"),
-    "facts": Key(
-        read=named(flag), form="`name: true` or `false`", words=f"facts: {', '.join(f'`{name}`' for name in FACTS)}"
-    ),
+    "facts": Key(read=named(flag), form="`name: true` or `false`", words=f"facts: {', '.join(f'`{name}`' for name in FACTS)}"),
 }
 
 
@@ -104,7 +113,9 @@ def read_match(node: Node, problems: Problems) -> Match | None:
     match = Match(**found)
     if not match.of_protocols:
         asked = ", ".join(sorted(match.content))
-        problems.add(node.place, f"this never matches: no message of {', '.join(match.protocols) or 'any protocol'} has {asked}")
+        problems.add(
+            node.place, f"this never matches: no message of {', '.join(match.protocols) or 'any protocol'} has {asked}"
+        )
         return None
     return match
 

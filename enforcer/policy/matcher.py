@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from capd.enforcer.policy.action import Action, Tri
+from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Tri
 from capd.enforcer.policy.condition import Bindings, Condition
 from capd.enforcer.policy.glob import any_of
-from capd.enforcer.policy.host_pattern import any_host
+from capd.enforcer.policy.host_pattern import ANY, any_host
 from capd.enforcer.policy.linear_regex import compile_regex
 from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.protocol import PROTOCOLS
@@ -30,9 +30,15 @@ def named_checks(match: Match) -> Iterator[tuple[str, Check]]:
             yield key, build(match)
 
 
-def compile_match(match: Match, condition: Condition | None = None) -> Matcher:
-    """Give one function for all keys, and the condition of a rule."""
-    connection = tuple(check for key, check in named_checks(match) if key in CONNECTION)
+def compile_match(match: Match, condition: Condition | None = None, *, known: frozenset[str] = frozenset()) -> Matcher:
+    """Give one function for all keys, and the condition of a rule.
+
+    Args:
+        match: the keys.
+        condition: beside them.
+        known: keys that hold wherever the function is asked, because it was found by them.
+    """
+    connection = tuple(check for key, check in named_checks(match) if key in CONNECTION and key not in known)
     content = tuple(check for key, check in named_checks(match) if key in CONTENT)
 
     def matches(action: Action, bindings: Bindings) -> Tri:
@@ -72,11 +78,14 @@ def _all_agree(answers: Sequence[Tri]) -> Tri:
 
 
 def _principals(match: Match) -> Check:
-    matches = any_of(match.principals)
+    # A pattern is for names, or for kinds and names: `user*` is not for everybody of the kind user, and a name that an identity
+    # provider gave cannot pass for one of another kind.
+    names = any_of([glob for glob in match.principals if ":" not in glob.text])
+    kinds = any_of([glob for glob in match.principals if ":" in glob.text])
 
     def check(action: Action) -> Tri:
         known = action.principal
-        return None if known is None else matches(known.name) or matches(f"{known.kind}:{known.name}")
+        return None if known is None else names(known.name) or kinds(f"{known.kind}:{known.name}")
 
     return check
 
@@ -106,12 +115,13 @@ def _protocols(match: Match) -> Check:
 
 def _hosts(match: Match) -> Check:
     matches = any_host(match.hosts)
+    anyone = True if any(pattern.text == ANY for pattern in match.hosts) else None
 
     def check(action: Action) -> Tri:
         target = action.target
-        if not target.aliases:
+        if not target.aliases and target.host != UNREADABLE_HOST:
             return matches(target.host)
-        return _all_agree([matches(name) for name in target.names])
+        return _all_agree([anyone if name == UNREADABLE_HOST else matches(name) for name in target.names])
 
     return check
 
@@ -125,11 +135,25 @@ def _ports(match: Match) -> Check:
 
 
 def _addresses(match: Match) -> Check:
-    ranges = match.addresses
+    networks = [one.network for one in match.addresses]
+    single = frozenset(network.network_address for network in networks if network.num_addresses == 1)
+    # As numbers: comparing objects of ipaddress takes a microsecond each.
+    wider = [
+        (network.version, int(network.netmask), int(network.network_address))
+        for network in networks
+        if network.num_addresses > 1
+    ]
 
     def check(action: Action) -> Tri:
         address = action.target.address
-        return None if address is None else any(address in one for one in ranges)
+        if address is None:
+            return None
+        if address in single:
+            return True
+        if not wider:
+            return False
+        number, version = int(address), address.version
+        return any(version == of and number & mask == first for of, mask, first in wider)
 
     return check
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Final
 
 from capd.enforcer.policy import shipped
 from capd.enforcer.policy.action import CONNECT, Action, Target
@@ -16,13 +17,16 @@ from capd.enforcer.policy.decision import Decision
 from capd.enforcer.policy.document import Document, Passthrough, read_document
 from capd.enforcer.policy.evaluator import Evaluator
 from capd.enforcer.policy.example import Example
-from capd.enforcer.policy.matcher import compile_match
+from capd.enforcer.policy.matcher import Matcher, compile_match
 from capd.enforcer.policy.problem import Problems
 from capd.enforcer.policy.protocol import TLS
 from capd.enforcer.policy.rule import Rule, by_id
 from capd.enforcer.policy.scope import Scope
 from capd.enforcer.policy.shadows import check_passed_through, check_shadows
 from capd.enforcer.policy.version import version_of
+
+RULES_MAX: Final = 5_000
+"""Loading compares rules in pairs; so many load in seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +40,7 @@ class Policy:
         examples: what must come out.
         version: hash over what decides.
         evaluator: decides.
+        passed: asks whether TLS is passed through, ready to be asked.
     """
 
     rules: Sequence[Rule]
@@ -44,6 +49,7 @@ class Policy:
     examples: Sequence[Example]
     version: str
     evaluator: Evaluator
+    passed: Sequence[Matcher] = ()
 
     def decide(self, action: Action) -> Decision:
         """Decide about an action."""
@@ -52,7 +58,7 @@ class Policy:
     def passes_through(self, target: Target) -> bool:
         """Say whether TLS to a target is passed through unopened."""
         connection = Action(target=target, protocol=TLS, operation=CONNECT)
-        return any(compile_match(one.match)(connection, Bindings(connection)) is True for one in self.passthrough)
+        return any(matches(connection, Bindings(connection)) is True for matches in self.passed)
 
     @property
     def own_rules(self) -> int:
@@ -99,10 +105,13 @@ def assemble(documents: Sequence[Document], problems: Problems) -> Policy:
     passthrough = [one for document in documents for one in document.passthrough]
     for what, items in (("rule", rules), ("scope", scopes), ("passthrough", passthrough)):
         _check_unique(what, items, problems)
+    if len(rules) > RULES_MAX:
+        problems.add(rules[0].place, f"there are {len(rules)} rules; at most {RULES_MAX} are allowed")
+        problems.raise_if_any()
     check_shadows(rules, problems)
     check_passed_through(rules, [one.match for one in passthrough], problems)
     problems.raise_if_any()
-    version = version_of({"rules": rules, "scopes": scopes, "passthrough": sorted((one.id, str(one.match)) for one in passthrough)})
+    version = version_of({"rules": rules, "scopes": scopes, "passthrough": sorted(passthrough, key=lambda one: one.id)})
     return Policy(
         rules=rules,
         scopes=scopes,
@@ -110,6 +119,7 @@ def assemble(documents: Sequence[Document], problems: Problems) -> Policy:
         examples=[example for document in documents for example in document.examples],
         version=version,
         evaluator=Evaluator(rules, scopes, version),
+        passed=[compile_match(one.match) for one in passthrough],
     )
 
 

@@ -64,7 +64,9 @@ class PolicyError(CapdError):
     """The policy cannot be used; lists every problem, not the first."""
 
     exit_status: ClassVar[int] = ExitStatus.USAGE
-    hint: ClassVar[str] = "mend what is listed above, and look with `capd policy check`; a policy that is in force stays in force"
+    hint: ClassVar[str] = (
+        "mend what is listed above, and look with `capd policy check`; a policy that is in force stays in force"
+    )
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems: Sequence[Problem] = sorted(set(problems))

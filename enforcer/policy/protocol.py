@@ -6,8 +6,8 @@ for a protocol that capd cannot judge would never do what it says.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 HTTP: Final = "http"
@@ -77,6 +77,7 @@ EFFECTS: Final[Mapping[str, str]] = {
 
 FACTS: Final[Mapping[str, str]] = {
     "target.names_agree": "every name that the message claims for its target (Host field, absolute URL, SNI) is the same",
+    "target.name_bound": "the name leads to the address, as capd's own resolver found it",
     "http.body_truncated": "there is more of the body than was judged",
     "sql.has_where": "the statement restricts the rows that it changes",
 }
@@ -91,13 +92,6 @@ def of_recorded(name: str) -> str:
     return RECORDED.get(name, TCP)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Allowed:
-    """The protocols that a rule is about, and what holds for all of them."""
-
-    names: frozenset[str] = field(default_factory=lambda: frozenset(PROTOCOLS))
-
-    @property
-    def hold_seconds_max(self) -> int:
-        """The shortest of their limits."""
-        return min(PROTOCOLS[name].hold_seconds_max for name in self.names)
+def hold_seconds_max(names: Iterable[str]) -> int:
+    """Give how long messages of some protocols can be held: the shortest of their limits."""
+    return min(PROTOCOLS[name].hold_seconds_max for name in names)

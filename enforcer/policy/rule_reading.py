@@ -16,7 +16,7 @@ from capd.enforcer.policy.fields import Key, flag, identifier, integer, line, on
 from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.match_reading import about, read_match
 from capd.enforcer.policy.problem import Place, Problems
-from capd.enforcer.policy.protocol import HOLD_SECONDS_MAX, HTTP, PROTOCOLS, Allowed
+from capd.enforcer.policy.protocol import HOLD_SECONDS_MAX, HTTP, PROTOCOLS, hold_seconds_max
 from capd.enforcer.policy.rule import Approval, ApprovalScope, Effect, Injection, Mask, Rule, Stage
 from capd.enforcer.policy.scope import Mode, Recording, Scope
 from capd.enforcer.policy.yaml_node import Mapping, Node, Scalar
@@ -158,7 +158,9 @@ def read_scope(node: Node, problems: Problems) -> Scope | None:
         problems.add(node.place, "a scope says a mode, a recording level, or both")
     match: Match = found.get("match", Match())
     if match.content:
-        problems.add(_place(node, "match"), f"a scope is of whole sessions: it cannot ask for {', '.join(sorted(match.content))}")
+        problems.add(
+            _place(node, "match"), f"a scope is of whole sessions: it cannot ask for {', '.join(sorted(match.content))}"
+        )
     return Scope(**found, place=_place(node, "id")) if len(problems.found) == before else None
 
 
@@ -176,7 +178,7 @@ def _check(rule: Rule, node: Node, problems: Problems) -> None:
         message = "this asks for what a message says, which capd does not see where TLS is passed through"
         problems.add(_place(node, "match"), message)
     if rule.then is Effect.APPROVE and rule.approval is not None:
-        most = Allowed(names=rule.match.of_protocols).hold_seconds_max
+        most = hold_seconds_max(rule.match.of_protocols)
         if rule.approval.hold_seconds > most:
             words = f"its clients give up: a rule for {', '.join(sorted(rule.match.of_protocols))} holds at most {most} s"
             problems.add(_place(node, "approve"), words)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from capd.enforcer.policy.coverage import covers
+from capd.enforcer.policy.coverage import Cover, covers
 from capd.enforcer.policy.host_pattern import ANY, HostPattern
 from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.problem import Problems
@@ -25,13 +25,14 @@ class _ByHost:
     """Rules that could cover another, found by a host of that other."""
 
     def __init__(self, rules: Iterable[Rule]) -> None:
-        self._anywhere: list[Rule] = []
-        self._at: dict[str, list[Rule]] = {}
+        self._anywhere: list[tuple[Rule, Cover]] = []
+        self._at: dict[str, list[tuple[Rule, Cover]]] = {}
         for rule in rules:
+            one = (rule, Cover(rule.match))
             for key in _keys(rule.match):
-                (self._anywhere if key is None else self._at.setdefault(key, [])).append(rule)
+                (self._anywhere if key is None else self._at.setdefault(key, [])).append(one)
 
-    def candidates(self, match: Match) -> Iterator[Rule]:
+    def candidates(self, match: Match) -> Iterator[tuple[Rule, Cover]]:
         """Give the rules of which one host pattern could cover the first one of a match."""
         yield from self._anywhere
         if not match.hosts:
@@ -59,9 +60,12 @@ def check_shadows(rules: Sequence[Rule], problems: Problems) -> None:
         for rule in rules:
             if rule.then not in beaten:
                 continue
-            above = next((one for one in index.candidates(rule.match) if covers(one.match, rule.match)), None)
+            match, protocols = rule.match, rule.match.of_protocols
+            above = next((one for one, cover in index.candidates(match) if cover.covers(match, protocols)), None)
             if above is not None:
-                message = f"{rule.id!r} never does what it says: {above.id!r} ({above.place}) is of {stronger}, and matches all of it"
+                message = (
+                    f"{rule.id!r} never does what it says: {above.id!r} ({above.place}) is of {stronger}, and matches all of it"
+                )
                 problems.add(rule.place, message)
 
 

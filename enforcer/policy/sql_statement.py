@@ -26,14 +26,14 @@ _WORD: Final = re.compile(r"\s*([A-Za-z]{2,32})(?![A-Za-z0-9_$])", re.ASCII)
 UNKNOWN_COMMAND: Final = "unknown"
 
 
-def sql_action(
-    text: str, *, principal: Principal | None, run: Run, target: Target, problems: tuple[str, ...] = ()
-) -> Action:
+def sql_action(text: str, *, principal: Principal | None, run: Run, target: Target, problems: tuple[str, ...] = ()) -> Action:
     """Give the action of a statement, or of several in one message.
 
     Args:
         text: as it was sent.
-        principal, run, target: as in `Action`.
+        principal: whom the run acts for.
+        run: which.
+        target: where it goes.
         problems: why the text is not all that was sent.
     """
     found = list(problems)

@@ -28,7 +28,7 @@ class Kind(Enum):
 
 
 _QUOTED: Final = re.compile(r"""(?:"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')""")
-_NAME: Final = re.compile(r"(?<![\w.])[a-z]\w*(?:\.[a-z_]+)?", re.ASCII)
+_NAME: Final = re.compile(r"(?<![\w.])[a-z]\w*(?:\s*\.\s*[a-zA-Z_]\w*)*", re.ASCII)
 Read = Callable[[Action], object]
 ITEMS_MAX: Final = 256
 """Of a list, as many are looked at; a list of more is not known to a condition."""
@@ -54,7 +54,11 @@ def _fact(name: str) -> Read:
 VARIABLES: Final[Mapping[str, tuple[Kind, str, Read]]] = {
     "principal.name": (Kind.STRING, "whom the run acts for", lambda a: a.principal and a.principal.name),
     "principal.kind": (Kind.STRING, "user, unit, oidc or saml", lambda a: a.principal and a.principal.kind),
-    "principal.verified": (Kind.BOOL, "whether an identity provider vouches for it", lambda a: a.principal and a.principal.verified),
+    "principal.verified": (
+        Kind.BOOL,
+        "whether an identity provider vouches for it",
+        lambda a: a.principal and a.principal.verified,
+    ),
     "principal.groups": (Kind.STRINGS, "its groups", lambda a: a.principal and _items(a.principal.groups)),
     "run.name": (Kind.STRING, "name of the run", lambda a: a.run.name),
     "labels": (Kind.LABELS, "labels of the run", lambda a: dict(a.run.labels)),
@@ -87,9 +91,9 @@ def names_for(protocols: Iterable[str]) -> frozenset[str]:
     return frozenset(name for name in VARIABLES if not name.startswith(foreign))
 
 
-def values(action: Action) -> dict[str, object]:
-    """Give the values that are known."""
-    found = {name: read(action) for name, (_, _, read) in VARIABLES.items()}
+def values(action: Action, names: Iterable[str]) -> dict[str, object]:
+    """Give the values of some variables, as far as they are known."""
+    found = {name: VARIABLES[name][2](action) for name in names}
     return {name: value for name, value in found.items() if value is not None and _readable(value)}
 
 
@@ -104,4 +108,8 @@ def _readable(value: object) -> bool:
 
 def names_in(source: str) -> frozenset[str]:
     """Give the variables that stand in a condition, outside of quotes."""
-    return frozenset(VARIABLES).intersection(_NAME.findall(_QUOTED.sub("''", source)))
+    found: set[str] = set()
+    for words in _NAME.findall(_QUOTED.sub("''", source)):
+        parts = "".join(words.split()).split(".")
+        found |= {".".join(parts[:count]) for count in range(1, len(parts) + 1)}
+    return frozenset(VARIABLES) & found

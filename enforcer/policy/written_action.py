@@ -73,10 +73,12 @@ def _request(found: re.Match[str], known: Circumstances) -> Action:
     port = int(place[2]) if place and place[2] else DEFAULT_PORTS[scheme]
     literal = address(authority.strip("[]")) if place is None or place[2] is None else address(place[1].strip("[]"))
     path = rest if rest.startswith("/") else f"/{rest}"
-    connection = Target(host="unnamed.invalid", port=port, address=known.address or literal or address(ASSUMED_ADDRESS), tls=tls)
+    connection = Target(
+        host="unnamed.invalid", port=port, address=known.address or literal or address(ASSUMED_ADDRESS), tls=tls
+    )
     # A client sends what is beyond ASCII in UTF-8; as decoders give bytes, each is a character.
     wire = path.partition("#")[0].encode("utf-8", "surrogatepass").decode("latin-1")
-    head = RequestHead(method=method.upper(), target=wire, headers=(("Host", authority),), connection=connection)
+    head = RequestHead(method=method, target=wire, headers=(("Host", authority),), connection=connection)
     return http_action(head, principal=known.principal, run=known.run)
 
 
@@ -99,5 +101,3 @@ def _target(where: str, known: Circumstances, *, port: int | None, tls: Tls) -> 
 def is_assumed(action: Action, known: Circumstances) -> bool:
     """Say whether the action's address was assumed."""
     return known.address is None and str(action.target.address) == ASSUMED_ADDRESS and action.target.host != ASSUMED_ADDRESS
-
-

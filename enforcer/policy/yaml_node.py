@@ -112,7 +112,7 @@ class _Composer:
             raise self._refused(event, "tags are refused")
         place = self._place(event)
         if isinstance(event, yaml.ScalarEvent):
-            return Scalar(place, event.value, event.style or "", event.end_mark.line + 1)
+            return Scalar(place, event.value, event.style or "", 1 if event.end_mark is None else event.end_mark.line + 1)
         if isinstance(event, yaml.SequenceStartEvent):
             items = [self._node(one, depth + 1) for one in self._until(yaml.SequenceEndEvent)]
             return Sequence(place, items)
@@ -134,7 +134,8 @@ class _Composer:
             yield event
 
     def _place(self, event: yaml.Event) -> Place:
-        return Place(self._file, event.start_mark.line + 1, event.start_mark.column + 1)
+        mark = event.start_mark
+        return Place(self._file) if mark is None else Place(self._file, mark.line + 1, mark.column + 1)
 
     def _refused(self, event: yaml.Event, message: str) -> PolicyError:
         return PolicyError([Problem(self._place(event), message)])
