@@ -240,6 +240,7 @@ class Configuration(_Section):
     recorder: RecorderSection = RecorderSection()
     encryption: EncryptionSection = EncryptionSection()
     selection: SelectionSection = SelectionSection()
+    enforcement: EnforcementSection = EnforcementSection()
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()

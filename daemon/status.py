@@ -15,7 +15,7 @@ from typing import Final, cast
 from capd.daemon import catalogue_status, control_client, health, lock
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
+from capd.daemon.health import DaemonFacts, EnforcementFacts, Facts, Health, ShipperFacts, StorageFacts
 from capd.recording.durable import open_regular
 
 STATUS_BYTES_MAX: Final = 1 << 20
@@ -82,6 +82,7 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         + cast("Mapping[str, int]", answer.get("withheld") or {}).get("attach_failures", 0),
         unselected=len(cast("list[object]", answer.get("unselected") or [])),
         storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {})),
+        enforcement=_enforcement(cast("Mapping[str, object]", answer.get("enforcement") or {})),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
@@ -146,6 +147,23 @@ def _storage(storage: Mapping[str, object]) -> StorageFacts:
         described=str(storage.get("described", "")),
         action=str(storage.get("action", "refuse")),
         problems=len(cast("list[object]", storage.get("problems") or [])),
+    )
+
+
+def _enforcement(found: Mapping[str, object]) -> EnforcementFacts:
+    """Pick from the daemon's words; a daemon of an earlier version says nothing of it."""
+    canary, table, repaired = (_inner(found, key) for key in ("canary", "table", "repaired"))
+    return EnforcementFacts(
+        mode=str(found.get("mode", "off")),
+        problem=cast("str | None", found.get("problem")),
+        owned=bool(table.get("owned", True)),
+        open=tuple(cast("list[str]", canary.get("open", []))),
+        closed=tuple(cast("list[str]", canary.get("closed", []))),
+        unknown=cast("str | None", canary.get("unknown")),
+        canary_ns=cast("int | None", canary.get("time_ns")),
+        escaped=len(cast("list[str]", found.get("escaped", []))),
+        repaired=cast("str | None", repaired.get("what")),
+        repaired_ns=cast("int", repaired.get("time_ns", 0)),
     )
 
 
