@@ -6,13 +6,12 @@ What lives here: options, and the directories while it still is root. What must 
 from __future__ import annotations
 
 import os
-from datetime import UTC, datetime
 from importlib import import_module
 from typing import Final
 
 import click
 
-from capd.daemon import enforcer_role, recorder_user, settled, state_directory, trust
+from capd.daemon import enforcer_files, enforcer_role, recorder_user, settled, state_directory
 from capd.daemon.errors import EnforcementOffError
 
 EXAMPLES: Final = """\b
@@ -36,11 +35,9 @@ def command(config: str | None) -> None:
     if settings.enforcement.mode == "off":
         raise EnforcementOffError("enforcement is off: there is nothing to do")
     if os.geteuid() == 0:
-        recorder = recorder_user.choose(settings.recorder.user, settings.segments_dir)
-        user = recorder_user.choose_enforcer(settings.enforcement.user, settings.enforcer_dir, recorder)
-        state_directory.prepare(settings, recorder)
-        state_directory.prepare_enforcer(settings, user)
-        trust.prepare(settings, user.uid, datetime.now(UTC))
+        state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
+        enforcer_files.prepare(settings)
+        enforcer_role.enter_cgroup(settings)
     for name in NEEDED:
         import_module(name)
     enforcer_role.run(settings, lambda line: click.echo(line, err=True))

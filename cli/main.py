@@ -36,6 +36,7 @@ VERBS: Final = {
     "recorder": "Turn what was captured into the record (the role without rights).",
     "catalogue": "Bring the bucket's catalogue up to date (an errand that ends).",
     "enforcer": "Stand between agents and their targets (the role that decides).",
+    "metrics": "Watch capd's health: log alerts, serve metrics (a role).",
     "shipper": "Ship sealed segments to the bucket (the role that talks to it).",
 }
 """Verb and what stands beside it in `capd --help`; a test holds it against each verb's own help. Module: capd.cli.<verb>."""

@@ -91,6 +91,8 @@ class Daemon:
         self._stopping = False
         user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
         state_directory.prepare(configuration, user)
+        if configuration.enforcement.mode != "off":
+            _prepare_enforcer(configuration)
         lock = InstanceLock(configuration.lock_file, configuration.state_lock_file).acquire()
         stack.callback(lock.release)
         state_directory.check_room(configuration)
@@ -357,6 +359,18 @@ def _forcing(configuration: Configuration, say: Say) -> tuple[Enforcement | None
     enforcement = Enforcement(section, configuration.selection, hierarchy, names, say)
     enforcement.follow({})
     return enforcement, hierarchy
+
+
+def _prepare_enforcer(configuration: Configuration) -> None:
+    """Make what the enforcer and agents need on disk: a unit of its own has not the rights to.
+
+    Raises:
+        CapdError: something of it cannot be made.
+    """
+    # Certificates take memory that a daemon without enforcement need not have; with it they are needed once.
+    from capd.daemon.enforcer_files import prepare  # noqa: PLC0415 - see above
+
+    prepare(configuration)
 
 
 def _standing_warning(configuration: Configuration) -> list[str]:

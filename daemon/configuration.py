@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from capd.daemon import locations, units
+from capd.daemon import locations, metrics_address, units
 from capd.daemon.enforcement_section import EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
@@ -47,6 +47,11 @@ def _bucket_url(value: str) -> str:
         parse_url(value)
     except BucketUrlError as error:
         raise ValueError(str(error)) from error
+    return value
+
+
+def _listen(value: str) -> str:
+    metrics_address.parse(value)
     return value
 
 
@@ -175,7 +180,7 @@ class ShipperSection(_Section):
         default=300, ge=1, le=86_400, description="the longest wait between two tries while the bucket fails"
     )
     late_seconds: int = Field(
-        default=600, ge=30, description="`capd status` says degraded when something has waited this long to be shipped"
+        default=600, ge=1, description="`capd status` says degraded when something has waited this long to be shipped"
     )
 
 
@@ -186,6 +191,22 @@ class CatalogueSection(_Section):
     delay_seconds: int = Field(
         default=60, ge=1, le=86_400, description="how long a shipped segment waits for others to share a file with"
     )
+
+
+class MetricsSection(_Section):
+    """`[metrics]`: figures for Prometheus."""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = Field(
+        default=None, description="`unix:/path`, `127.0.0.1:PORT` or `[::1]:PORT`; others are refused; none: nobody listens"
+    )
+
+
+class AlertsSection(_Section):
+    """`[alerts]`: when a change of health is told."""
+
+    enabled: bool = Field(default=True, description="whether changes of health are logged, and are files while they last")
+    begin_seconds: float = Field(default=10, ge=0, le=3600, description="how long something must be wrong to be told")
+    end_seconds: float = Field(default=60, ge=0, le=3600, description="how long it must be right again to be told")
 
 
 class LocalSection(_Section):
@@ -245,9 +266,10 @@ class Configuration(_Section):
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()
     local: LocalSection = LocalSection()
+    metrics: MetricsSection = MetricsSection()
+    alerts: AlertsSection = AlertsSection()
     recording: RecordingSection = RecordingSection()
     masking: MaskingSection = MaskingSection()
-    enforcement: EnforcementSection = EnforcementSection()
     retention: tuple[RetentionRule, ...] = Field(default=(), description="how long recordings are kept; none: for ever")
 
     @model_validator(mode="after")
@@ -405,6 +427,21 @@ class Configuration(_Section):
     def enforcer_status_file(self) -> Path:
         """JSON, replaced by the enforcer every second."""
         return self.enforcer_runtime_dir / "enforcer.status.json"
+
+    @property
+    def metrics_runtime_dir(self) -> Path:
+        """The corner of the role that watches health."""
+        return self.runtime_dir / "metrics"
+
+    @property
+    def metrics_status_file(self) -> Path:
+        """JSON, replaced by that role every two seconds."""
+        return self.metrics_runtime_dir / "metrics.status.json"
+
+    @property
+    def alerts_dir(self) -> Path:
+        """One JSON file for each alert, for as long as it lasts."""
+        return self.runtime_dir / "alerts"
 
     @property
     def runs_dir(self) -> Path:

@@ -22,10 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from capd.daemon import cgroups, recorder_user, trust
+from capd.daemon import cgroups, enforcer_user, trust
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
+from capd.daemon.enforcement_names import names_of
 from capd.daemon.enforcer_worker import Parts, run_worker
-from capd.daemon.errors import PortTakenError, SandboxError
+from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, restrict
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
@@ -66,15 +67,31 @@ class Child:
     due: float = 0.0
 
 
+def enter_cgroup(configuration: Configuration) -> None:
+    """Enter the cgroup by which, with the user, the rules know the enforcer; a unit of systemd is in it already.
+
+    Raises:
+        CgroupError: it cannot be made or entered.
+    """
+    names = names_of(configuration.runtime_dir, systemd=cgroups.has_systemd(), enforcer=configuration.enforcement.cgroup)
+    hierarchy = cgroups.Hierarchy()
+    if hierarchy.path_of(os.getpid()) == names.enforcer:
+        return
+    directory = hierarchy.directory(hierarchy.ensure(names.enforcer))
+    try:
+        (directory / "cgroup.procs").write_text("0", encoding="ascii")
+    except OSError as error:
+        raise CgroupError(f"cannot enter the cgroup {directory}: {error.strerror}") from error
+
+
 def run(configuration: Configuration, say: Say) -> None:
     """Be the enforcer until SIGTERM or SIGINT. The directories and the authority must have been prepared.
 
     Raises:
         CapdError: it cannot start; nothing listens.
     """
-    recorder = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
-    user = recorder_user.choose_enforcer(configuration.enforcement.user, configuration.enforcer_dir, recorder)
     section = configuration.enforcement
+    uid, gid = enforcer_user.identity(section.user)
     certificates = {
         one.host: ClientCertificate(certificate=one.certificate, key=one.key) for one in section.client_certificates
     }
@@ -84,8 +101,8 @@ def run(configuration: Configuration, say: Say) -> None:
         Child(number=number, listeners=_listen(section.proxy_port))
         for number in range(section.workers or len(os.sched_getaffinity(0)))
     ]
-    confine(user.uid, user.gid, families=INTERNET, who="enforcer")
-    confinement = f"user {user.name}, system calls, {_restrict_files(configuration)}"
+    confine(uid, gid, families=INTERNET, who="enforcer")
+    confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
     os.umask(0o027)
     lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
     authority = trust.load(configuration, datetime.now(UTC))

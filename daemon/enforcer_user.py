@@ -6,6 +6,7 @@ What lives here: the choice. What must not: becoming it.
 from __future__ import annotations
 
 import grp
+import os
 import pwd
 from typing import Final
 
@@ -31,6 +32,21 @@ def choose(configured: str | None) -> int:
         return pwd.getpwnam(PACKAGE_USER).pw_uid
     except KeyError:
         return _free()
+
+
+def identity(configured: str | None) -> tuple[int, int]:
+    """Give the numbers of the user and its group to become: one's own when not root, as a unit with `User=` is.
+
+    Raises:
+        ConfigurationError: as `choose`.
+    """
+    if os.geteuid() != 0:
+        return os.geteuid(), os.getegid()
+    uid = choose(configured)
+    try:
+        return uid, pwd.getpwuid(uid).pw_gid
+    except KeyError:
+        return uid, uid
 
 
 def number_of(user: str, key: str) -> int:

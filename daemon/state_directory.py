@@ -36,20 +36,25 @@ class _Directory:
     mode: int
 
 
-def prepare_enforcer(configuration: Configuration, user: RecorderUser) -> None:
+def prepare_enforcer(configuration: Configuration, uid: int, gid: int) -> None:
     """Make the enforcer's directories, and let its group read which runs there are.
+
+    Args:
+        configuration: of this instance.
+        uid: the enforcer's user.
+        gid: its group.
 
     Raises:
         StateDirectoryError: one cannot be made or changed.
     """
     _make(
         [
-            _Directory(path=configuration.enforcer_dir, uid=user.uid, gid=user.gid, mode=0o700),
-            _Directory(path=configuration.decisions_dir, uid=user.uid, gid=user.gid, mode=0o750),
-            _Directory(path=configuration.enforcer_runtime_dir, uid=user.uid, gid=user.gid, mode=0o755),
+            _Directory(path=configuration.enforcer_dir, uid=uid, gid=gid, mode=0o700),
+            _Directory(path=configuration.decisions_dir, uid=uid, gid=gid, mode=0o750),
+            _Directory(path=configuration.enforcer_runtime_dir, uid=uid, gid=gid, mode=0o755),
             _Directory(path=configuration.trust_dir, uid=0, gid=0, mode=0o755),
             # Files in it get its group.
-            _Directory(path=configuration.runs_dir, uid=0, gid=user.gid, mode=0o2750),
+            _Directory(path=configuration.runs_dir, uid=0, gid=gid, mode=0o2750),
         ]
     )
 
@@ -151,6 +156,8 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
         *([of_root(configuration.runs_dir, 0o700)] if configuration.enforcement.mode == "off" else []),
         of_recorder(configuration.recorder_runtime_dir, 0o755),
         of_recorder(configuration.shipper_runtime_dir, 0o755),
+        of_recorder(configuration.metrics_runtime_dir, 0o755),
+        of_recorder(configuration.alerts_dir, 0o755),
     ]
 
 

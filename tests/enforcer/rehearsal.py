@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from capd.enforcer.policy.host_name import normal_host
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Dial, Finish, Read, Refused, Send
@@ -22,11 +23,11 @@ HERE = Destination(address="192.0.2.1", port=80)
 class NoTls:
     """For connections in clear."""
 
-    def leaf(self, name: str, application_protocol: str | None) -> object:
+    def leaf(self, name: str, application_protocol: str | None) -> NoReturn:
         """Never."""
         raise AssertionError(name, application_protocol)
 
-    def upstream(self, application_protocols: object, name: str | None) -> object:
+    def upstream(self, application_protocols: object, name: str | None) -> NoReturn:
         """Never."""
         raise AssertionError(name, application_protocols)
 
@@ -55,7 +56,7 @@ class Rehearsal:
     judge: Callable[[Question], Verdict] | None = allow
     reachable: bool | None = True
     destination: Destination = HERE
-    contexts: Contexts = field(default_factory=NoTls)  # type: ignore[arg-type] # raises, whatever its types
+    contexts: Contexts = field(default_factory=NoTls)
     sent: dict[Side, bytearray] = field(default_factory=lambda: {side: bytearray() for side in Side})
     decisions: list[int] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)

@@ -73,10 +73,10 @@ def test_what_was_not_written_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(errno.ENOSPC, "no space")
 
     log.append({"number": 1})
-    monkeypatch.setattr(decision_log.os, "write", full)
+    monkeypatch.setattr(os, "write", full)
     with pytest.raises(OSError, match="space|room"):
         log.flush()
-    monkeypatch.setattr(decision_log.os, "write", write)
+    monkeypatch.setattr(os, "write", write)
     log.append({"number": 2})
     log.flush()
     assert [(2, 2)] == [(entry["sequence"], entry["number"]) for entry in everything(tmp_path)]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -95,9 +96,9 @@ def test_without_a_policy_nothing_is_allowed() -> None:
 
 def test_a_body_is_asked_for_only_where_it_decides() -> None:
     """What is allowed whatever the body says goes on unread; what rules may find in it is held first."""
-    unread = Question(**{**_fields(request("PATCH")), "body": None})
+    unread = replace(request("PATCH"), body=None)
     assert judge(API, AGENT, unread, proven=True).allowed
-    looked_at = Question(**{**_fields(request("POST")), "body": None})
+    looked_at = replace(request("POST"), body=None)
     assert (False, BODY_BYTES_MAX) == ((verdict := judge(API, AGENT, looked_at, proven=True)).allowed, verdict.body_bytes)
 
 
@@ -157,7 +158,3 @@ def test_names_are_proven_by_the_resolver_for_a_while() -> None:
         assert len(names._known) <= NAMES_MAX
 
     asyncio.run(story())
-
-
-def _fields(question: Question) -> dict[str, object]:
-    return {name: getattr(question, name) for name in Question.__slots__}

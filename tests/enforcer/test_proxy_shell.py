@@ -18,6 +18,7 @@ from capd.enforcer.policy.action import Run
 from capd.enforcer.policy.host_name import normal_host
 from capd.enforcer.proxy import shell as shells
 from capd.enforcer.proxy.connection import Connection, open_connection
+from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner, SocketOwners
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Question, Verdict
@@ -124,7 +125,7 @@ async def scene(
 
 
 def _connection(destination: Destination, session: str) -> Connection:
-    return open_connection(destination, session, NoTls(), normal_host)  # type: ignore[arg-type] # never asked
+    return open_connection(destination, session, NoTls(), normal_host)
 
 
 def run(story: Callable[[], object]) -> None:
@@ -290,9 +291,9 @@ def test_a_slow_reader_holds_up_its_target() -> None:
             writer.transport.pause_reading()  # type: ignore[attr-defined] # of every transport that reads
             writer.write(REQUEST % made.target_port)
             await asyncio.sleep(0.5)
-            sent = made.shell.counters.bytes[shells.Side.CLIENT]
+            sent = made.shell.counters.bytes[Side.CLIENT]
             await asyncio.sleep(0.2)
-            assert 0 < sent == made.shell.counters.bytes[shells.Side.CLIENT] < 32 << 20
+            assert 0 < sent == made.shell.counters.bytes[Side.CLIENT] < 32 << 20
             writer.transport.abort()
 
     run(story)
