@@ -54,7 +54,6 @@ class EnforcementSection(BaseModel):
     proxy_port: Port = Field(default=17861, description="where the enforcer listens for redirected connections")
     resolver_port: Port = Field(default=17853, description="where it answers DNS")
     workers: int = Field(default=0, ge=0, le=WORKERS_MAX, description="processes that serve; `0`: one for each processor core")
-    policy_dir: AbsolutePath = Field(default=Path("/etc/capd/policy.d"), description="the policy: its files `*.yaml`")
     ca_file: AbsolutePath | None = Field(
         default=None, description="certificates (PEM) that targets are verified with, beside the system's"
     )

@@ -106,7 +106,7 @@ def run(configuration: Configuration, say: Say) -> None:
     os.umask(0o027)
     lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
     authority = trust.load(configuration, datetime.now(UTC))
-    policies = PolicySet(lambda: load_policy(section.policy_dir))
+    policies = PolicySet(lambda: load_policy(configuration.policy_dir))
     loaded = policies.reload()
     say(f"capd enforcer: {loaded.words()}")
     if loaded.refused is not None:
@@ -123,7 +123,7 @@ def run(configuration: Configuration, say: Say) -> None:
             runs=configuration.runs_dir,
             hierarchy=hierarchy,
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),
-            stamp=lambda: stamp(section.policy_dir),
+            stamp=lambda: stamp(configuration.policy_dir),
             observe=section.mode == "observe",
         )
 

@@ -89,6 +89,23 @@ class EnforcementFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnforcerFacts:
+    """What the enforcer says of itself.
+
+    Attributes:
+        running: whether its process lives.
+        seconds: age of its status; None if there is none.
+        unlogged: decisions that could not be written down since its start.
+        policy_problem: why the policy on disk is not in force, or None.
+    """
+
+    running: bool
+    seconds: float | None
+    unlogged: int
+    policy_problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
     """What the daemon says of itself.
 
@@ -161,6 +178,7 @@ class Facts:
         state_dir: for the operator's eyes.
         now_ns: wall time.
         shipper: the shipper's; None: no bucket is configured.
+        enforcer: the enforcer's; None: none is configured.
         metrics_running: whether the process that serves metrics lives; None: none is wanted.
     """
 
@@ -172,6 +190,7 @@ class Facts:
     state_dir: str
     now_ns: int
     shipper: ShipperFacts | None = None
+    enforcer: EnforcerFacts | None = None
     metrics_running: bool | None = None
 
 
@@ -215,6 +234,7 @@ def judge(facts: Facts) -> Health:
         *_recorder(facts),
         *_storage(facts.daemon.storage, facts.state_dir),
         *_enforcement(facts.daemon.enforcement, facts.now_ns),
+        *_enforcer(facts.enforcer),
         *_shipper(facts.shipper),
         *_metrics(facts),
     )
@@ -302,43 +322,75 @@ def _enforcement(facts: EnforcementFacts, now_ns: int) -> Iterator[Reason]:
         return
     if facts.problem is not None:
         yield Reason(
+            alert=Alert.ENFORCEMENT_ABSENT,
             reason=f"agents' traffic is not forced through the enforcer: {facts.problem}",
             next_step="no run is let in while that is so; capd tries again every second; `capd doctor` checks the host",
         )
-    for way in facts.open:
+    if facts.open:
         yield Reason(
-            reason=f"agents' traffic gets around the enforcer: {way}",
+            alert=Alert.ENFORCEMENT_OPEN,
+            reason=f"agents' traffic gets around the enforcer: {', '.join(facts.open)}",
             next_step="no run is let in while that is so; see what changed the host's rules: `nft list ruleset`",
         )
-    for way in facts.closed:
+    if facts.closed:
         yield Reason(
-            reason=f"agents reach nothing: {way}",
+            alert=Alert.ENFORCEMENT_CLOSED,
+            reason=f"agents reach nothing: {', '.join(facts.closed)}",
             next_step="see whether the enforcer runs and listens at `enforcement.proxy_port`; till then all is refused",
         )
     if facts.unknown is not None:
         yield Reason(
+            alert=Alert.ENFORCEMENT_UNTRIED,
             reason=f"the canary that tries whether traffic is forced says nothing: {facts.unknown}",
             next_step="the rules stand as they were; the next canary tries within 30 s",
         )
     elif facts.canary_ns is not None and now_ns - facts.canary_ns > CANARY_NS_STALE:
         yield Reason(
+            alert=Alert.ENFORCEMENT_UNTRIED,
             reason="no canary has tried for minutes whether traffic is forced",
             next_step="the daemon may be stuck: see its log, then restart it; the rules stand meanwhile",
         )
     if facts.escaped:
         yield Reason(
+            alert=Alert.RUN_ESCAPED,
             reason=f"{facts.escaped} processes of runs left their cgroup: what they connect now is not forced",
             next_step="`capd status --json` names them under `enforcement.escaped`; name their user in `enforcement.users`",
         )
     if facts.repaired is not None and now_ns - facts.repaired_ns < LOSS_NS_RECENT:
         yield Reason(
+            alert=Alert.ENFORCEMENT_CHANGED,
             reason=f"others changed what forces agents' traffic: {facts.repaired}",
             next_step="capd put it back; whoever does that as root can do it again: see what else manages nftables or bpffs",
         )
     if not facts.owned and facts.problem is None:
         yield Reason(
+            alert=Alert.ENFORCEMENT_REMOVABLE,
             reason="other programs of root can remove the rules: this kernel has no tables that are owned (Linux 6.9)",
             next_step="the programs on cgroups stand beside them; capd puts the rules back within 30 s",
+        )
+
+
+def _enforcer(facts: EnforcerFacts | None) -> Iterator[Reason]:
+    if facts is None:
+        return
+    if not facts.running or facts.seconds is None or facts.seconds > RECORDER_SECONDS_STALE:
+        yield Reason(
+            alert=Alert.ENFORCER_DOWN,
+            reason="the enforcer has not reported for some time" if facts.running else "the enforcer does not run",
+            next_step="`systemctl restart capd-enforcer` and see its log; under `capd up` it is restarted by itself",
+        )
+        return
+    if facts.unlogged:
+        yield Reason(
+            alert=Alert.ENFORCER_UNLOGGED,
+            reason=f"{facts.unlogged} decisions could not be written down and were denied",
+            next_step="see whether `state_dir` has room and can be written; the enforcer tries again with every decision",
+        )
+    if facts.policy_problem is not None:
+        yield Reason(
+            alert=Alert.POLICY_REFUSED,
+            reason=f"the policy on disk is not in force: {facts.policy_problem.splitlines()[0]}",
+            next_step="`capd policy check` lists all that is wrong with it",
         )
 
 

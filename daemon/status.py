@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 from capd.daemon import catalogue_status, control_client, health, lock
 from capd.daemon.control_client import RefusedError
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import DaemonFacts, EnforcementFacts, Facts, Health, ShipperFacts, StorageFacts
+from capd.daemon.health import DaemonFacts, EnforcementFacts, EnforcerFacts, Facts, Health, ShipperFacts, StorageFacts
 from capd.recording.durable import open_regular
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -37,6 +37,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
     recorder, age = _reported(configuration.recorder_status_file)
     shipper = None if configuration.bucket_url is None else _reported(configuration.shipper_status_file)
     metrics = _reported(configuration.metrics_status_file)
+    enforcer = None if configuration.enforcement.mode == "off" else _reported(configuration.enforcer_status_file)
     free, total = _disk(configuration.state_dir)
     judged = health.judge(
         Facts(
@@ -48,6 +49,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             state_dir=str(configuration.state_dir),
             now_ns=time.time_ns(),
             shipper=shipper_facts(configuration, shipper),
+            enforcer=None if enforcer is None else enforcer_facts(*enforcer),
             metrics_running=None if configuration.metrics.listen is None else _runs(*metrics),
         )
     )
@@ -62,6 +64,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
             "recorder": _role(recorder, age),
             **({} if shipper is None else {"shipper": {**_role(*shipper), "catalogue": _catalogue(configuration)}}),
+            **({} if enforcer is None else {"enforcer": _role(*enforcer)}),
             **({"metrics": _role(*metrics)} if configuration.metrics.listen or configuration.alerts.enabled else {}),
         },
         "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
@@ -116,6 +119,19 @@ def shipper_facts(configuration: Configuration, found: tuple[Json, float | None]
         conflicts=_length(status, "conflicts"),
         unshippable=_length(status, "unshippable"),
         seconds_until_full=_number(disk, "seconds_until_full"),
+    )
+
+
+def enforcer_facts(status: Mapping[str, object], age: float | None) -> EnforcerFacts:
+    """Pick from the enforcer's status what health hangs on; what is missing or of another type says nothing."""
+    found = status.get("workers")
+    workers = [worker for worker in found if isinstance(worker, dict)] if isinstance(found, list) else []
+    problems = [problem for worker in workers if isinstance(problem := worker.get("policy_problem"), str)]
+    return EnforcerFacts(
+        running=_runs(status, age),
+        seconds=age,
+        unlogged=sum(int(_number(worker, "unlogged") or 0) for worker in workers),
+        policy_problem=problems[0] if problems else None,
     )
 
 

@@ -17,7 +17,7 @@ from capd.daemon import health
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
-from capd.daemon.health import DaemonFacts, EnforcementFacts, Facts, ShipperFacts, StorageFacts, Verdict
+from capd.daemon.health import DaemonFacts, EnforcementFacts, EnforcerFacts, Facts, ShipperFacts, StorageFacts, Verdict
 from capd.daemon.status import _reported, gather
 
 DAEMON = DaemonFacts(
@@ -73,6 +73,12 @@ def with_enforcement(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fiel
     return with_daemon(enforcement=EnforcementFacts(**{"mode": "enforce", **changes}))
 
 
+def with_enforcer(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Have an enforcer, and change what it says of itself."""
+    enforcer = EnforcerFacts(running=True, seconds=0.5, unlogged=0, policy_problem=None)
+    return replace(GOOD, enforcer=replace(enforcer, **changes))
+
+
 CASES = [
     (GOOD, Verdict.HEALTHY, ""),
     (replace(GOOD, daemon=None, unreachable="nobody answers"), Verdict.DOWN, "nobody answers"),
@@ -88,6 +94,11 @@ CASES = [
     (replace(GOOD, recorder_seconds=None), Verdict.DEGRADED, "has never reported"),
     (replace(GOOD, recorder_seconds=11.0), Verdict.DEGRADED, "for 11 s not reported"),
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
+    (with_enforcer(), Verdict.HEALTHY, ""),
+    (with_enforcer(running=False), Verdict.DEGRADED, "the enforcer does not run"),
+    (with_enforcer(seconds=11.0), Verdict.DEGRADED, "the enforcer has not reported"),
+    (with_enforcer(unlogged=3), Verdict.DEGRADED, "3 decisions could not be written down"),
+    (with_enforcer(policy_problem="x.yaml:1: no\nmore"), Verdict.DEGRADED, "not in force: x.yaml:1: no"),
     (replace(GOOD, metrics_running=True), Verdict.HEALTHY, ""),
     (replace(GOOD, metrics_running=False), Verdict.DEGRADED, "nobody serves the metrics"),
     (with_shipper(), Verdict.HEALTHY, ""),

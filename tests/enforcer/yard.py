@@ -200,11 +200,11 @@ def _configuration(directory: Path) -> str:
     return f"""\
 state_dir = "{directory}/state"
 runtime_dir = "{directory}/run"
+policy_dir = "{directory}/policy"
 [enforcement]
 mode = "enforce"
 proxy_port = {PROXY_PORT}
 workers = 1
-policy_dir = "{directory}/policy"
 ca_file = "{directory}/tls/ca.pem"
 """
 
