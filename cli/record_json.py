@@ -14,7 +14,7 @@ from uuid import UUID
 from capd.cli import moments
 from capd.recording.record import Record, Value
 
-IDENTITIES: Final = frozenset({"run", "host", "boot", "epoch", "session"})
+IDENTITIES: Final = frozenset({"run", "host", "boot", "epoch", "session", "flow"})
 """Facts that hold a UUID as 16 bytes."""
 UUID_BYTES: Final = 16
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from capd.cli import facts, moments
+from capd.cli.decision import decision_line
 from capd.cli.line import Line, Span, Style
 from capd.cli.record_json import Json, as_json
 from capd.cli.transcript import gap_line, marker_words
@@ -25,6 +26,7 @@ class Story:
 
     def __init__(self) -> None:
         self._events: list[Record] = []
+        self._decisions: list[Record] = []
         self._dropped = 0
         self._ties: Counter[str] = Counter()
         self._wire: Counter[Direction] = Counter()
@@ -40,6 +42,8 @@ class Story:
                 self._ties[tie] += 1
             if facts.text(record.body, "layer") == "wire":
                 self._wire[record.direction] += len(facts.payload(record.body, "payload"))
+        if record.kind is Kind.VERDICT and len(self._decisions) < EVENTS_KEPT_MAX:
+            self._decisions.append(record)
         if record.kind in {Kind.GAP, Kind.MARKER}:
             self._gaps += record.kind is Kind.GAP
             if len(self._events) < EVENTS_KEPT_MAX:
@@ -54,9 +58,23 @@ class Story:
             "gaps": [as_json(record) for record in self._events if record.kind is Kind.GAP],
             "gaps_total": self._gaps,
             "markers": [as_json(record) for record in self._events if record.kind is Kind.MARKER],
+            "decisions": [as_json(record) for record in self._decisions],
             "records": {kind.name.lower(): count for kind, count in self._kinds.items()},
             "wire_bytes": {direction.name.lower(): self._wire[direction] for direction in Direction},
         }
+
+    def _decided(self) -> Iterator[Line]:
+        label = "decisions "
+        for record in self._decisions[:EVENTS_SHOWN_MAX]:
+            yield (
+                Span(label, Style.FAINT),
+                Span(moments.clock(record.time_ns) + "  ", Style.FAINT),
+                *decision_line(record.body),
+            )
+            label = " " * len(label)
+        hidden = self._kinds[Kind.VERDICT] - EVENTS_SHOWN_MAX
+        if hidden > 0:
+            yield (Span(f"{label}… {hidden:,} more", Style.FAINT),)
 
     def lines(self) -> Iterator[Line]:
         """Give one line for each gap and marker, in order, and sums."""
@@ -66,6 +84,7 @@ class Story:
         if self._wire:
             kept = ", ".join(f"{count:,} of the {direction.name.lower()}" for direction, count in self._wire.items())
             yield (Span("wire      ", Style.FAINT), Span(f"{kept} (bytes kept as evidence as they were on the wire)"))
+        yield from self._decided()
         label = "events    "
         for record in self._events[:EVENTS_SHOWN_MAX]:
             yield (Span(label, Style.FAINT), Span(moments.clock(record.time_ns) + "  ", Style.FAINT), *_event(record))
@@ -76,6 +95,9 @@ class Story:
 
 
 def _event(record: Record) -> Line:
+    if record.kind is Kind.MARKER and facts.text(record.body, "name") == "witness":
+        style = Style.BAD if record.body.get("alarm") is True else Style.DOUBTFUL
+        return (Span(f"WITNESS {facts.text(record.body, 'finding')}", style),)
     if record.kind is Kind.GAP:
         return gap_line(record.direction, record.body, layer=facts.text(record.body, "layer"))
     return (Span(marker_words(record.body)),)

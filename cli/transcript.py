@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from capd.cli import facts, moments
+from capd.cli.decision import decision_line, is_stopped
 from capd.cli.facts import Facts
 from capd.cli.http_lines import HttpLines
 from capd.cli.line import Line, Span, Style
@@ -77,6 +78,7 @@ class Transcript:
             Kind.GAP: self._gap,
             Kind.MARKER: self._marker,
             Kind.MASKED: self._masked,
+            Kind.VERDICT: self._verdict,
         }
 
     def feed(self, record: Record) -> list[Block]:
@@ -165,8 +167,15 @@ class Transcript:
     def _masked(self, record: Record) -> list[Block]:
         return [_block(record, [masked_line(record.direction, record.body)])]
 
+    def _verdict(self, record: Record) -> list[Block]:
+        return [*self.pending(), _block(record, [decision_line(record.body)], warning=is_stopped(record.body))]
+
     def _marker(self, record: Record) -> list[Block]:
         name = facts.text(record.body, "name")
+        if name == "witness":
+            style = Style.BAD if record.body.get("alarm") is True else Style.DOUBTFUL
+            words = f"WITNESS {facts.text(record.body, 'finding')}"
+            return [*self.pending(), _block(record, [(Span(words, style),)], warning=True)]
         if name == "decoder":
             offset = facts.number(record.body, "offset")
             words = f"decoder gave up at byte {offset}: {facts.text(record.body, 'error')}; what follows is shown as it is"

@@ -394,6 +394,11 @@ class Configuration(_Section):
         return self.recorder_runtime_dir / "recorder.status.json"
 
     @property
+    def decisions_done_file(self) -> Path:
+        """JSON: files of the decision log that the recorder has done with, for whoever wrote them."""
+        return self.recorder_runtime_dir / "decisions.done.json"
+
+    @property
     def shipper_runtime_dir(self) -> Path:
         """The shipper's own corner."""
         return self.runtime_dir / "shipper"

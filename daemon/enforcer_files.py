@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
-from capd.daemon import enforcer_user, state_directory, trust
+from capd.daemon import enforcer_user, recorder_user, state_directory, trust
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
@@ -21,5 +21,6 @@ def prepare(configuration: Configuration) -> None:
         CapdError: something of it cannot be made.
     """
     uid, gid = enforcer_user.identity(configuration.enforcement.user)
-    state_directory.prepare_enforcer(configuration, uid, gid)
+    reader = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
+    state_directory.prepare_enforcer(configuration, uid, gid, reader.gid)
     trust.prepare(configuration, uid, datetime.now(UTC))

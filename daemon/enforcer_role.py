@@ -120,6 +120,7 @@ def run(configuration: Configuration, say: Say) -> None:
             upstreams=upstreams,
             policies=policies,
             decisions=configuration.decisions_dir,
+            done=configuration.decisions_done_file,
             runs=configuration.runs_dir,
             hierarchy=hierarchy,
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),

@@ -35,12 +35,14 @@ from capd.enforcer.proxy.shell import Shell, work
 from capd.enforcer.proxy.world import World
 from capd.enforcer.tls.authority import Authority
 from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
-from capd.recording.durable import replace_content
+from capd.recording.durable import read_regular, replace_content
 from capd.recording.identity import uuid7_from
 
 RESOLVE_SECONDS: Final = 5.0
 """A name in clear that cannot be resolved by then leads nowhere."""
 NS_PER_MS: Final = 1_000_000
+DONE_BYTES_MAX: Final = 65_536
+"""Names of some thousand files; there are at most FILES_MAX of each worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Parts:
         upstreams: verifies targets.
         policies: holds the policy; loaded already.
         decisions: directory of its log.
+        done: file in which the recorder says which files of that it has done with.
         runs: directory of the files of live runs.
         hierarchy: where cgroup2 is mounted.
         status: file for its counters.
@@ -67,6 +70,7 @@ class Parts:
     upstreams: Upstreams
     policies: PolicySet
     decisions: Path
+    done: Path
     runs: Path
     hierarchy: Path
     status: Path
@@ -153,6 +157,9 @@ class Worker:
             self._problem = None if reload.refused is None else str(reload.refused)
             if reload.changed:
                 shell.reconsider()
+        with suppress(OSError, ValueError):  # not there yet; what stays is removed when there are too many
+            done = json.loads(read_regular(self._parts.done, DONE_BYTES_MAX))
+            self._log.let_go(done if isinstance(done, list) else [])
         with suppress(OSError):  # it is late then, and whoever reads it says so
             replace_content(self._parts.status, json.dumps(self._status(shell)).encode(), mode=0o644, sync=False)
 

@@ -31,10 +31,11 @@ from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_expiry import RecorderExpiry
-from capd.daemon.recorder_memory import LET_GO, SETTLED, Memory, Remembered, steps_since
-from capd.daemon.recorder_resumption import go_again
+from capd.daemon.recorder_memory import LET_GO, SETTLED, Memory, Remembered, Steps, steps_since
+from capd.daemon.recorder_resumption import After, abandoned, go_again
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
+from capd.daemon.recorder_witness import RecorderWitness
 from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
@@ -45,7 +46,7 @@ from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
 from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
-from capd.recording.record import Kind, Record, Value
+from capd.recording.record import Kind, Record
 from capd.recording.rows import STATE_OPEN, SegmentRow
 from capd.recording.segment import SegmentReader, SegmentWriter, recover
 from capd.recording.segment.layout import sealed_path
@@ -117,7 +118,10 @@ class Recorder:
         remembered = self._begin_at(self._memory.load())
         start = remembered.position if remembered else None
         lost = remembered is None and self._memory.released and self._reader.freed
-        reached = None if lost else self._resume(remembered.sequence if remembered else 0, recorded)
+        steps = steps_since(configuration.segments_dir, remembered.sequence if remembered else 0, host, ring)
+        saved = remembered.witness if remembered else b""
+        self._witness = RecorderWitness(configuration, host, saved, steps.witnessed)
+        reached = None if lost else self._resume(steps, recorded)
         self._position = self._begin_anew(recorded) if reached is None else reached
         self._writer = SegmentWriter(
             configuration.segments_dir,
@@ -165,25 +169,15 @@ class Recorder:
         self._begin_at(None, recorded)
         return recorded
 
-    def _resume(self, sequence: int, recorded: Position) -> Position | None:
+    def _resume(self, steps: Steps, recorded: Position) -> Position | None:
         """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""
-        steps = steps_since(self._configuration.segments_dir, sequence, self._host, self._seals.ring)
-        return go_again(self._cycles, self._assembler, self._stage, steps, start=self._reader.position, recorded=recorded)
+        after = After(stage=self._stage, witness=self._witness)
+        return go_again(self._cycles, self._assembler, after, steps, start=self._reader.position, recorded=recorded)
 
     def _abandon_unknown(self) -> None:
         """End the sessions that the index calls open and nobody knows any more, as when the snapshot was lost."""
-        known = {session.state.id for _, session in self._assembler.table.items()}
-        for row in self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None):
-            if row.session in known or row.host not in (None, self._host):
-                continue
-            reasons = [reason for reason in row.reasons if reason != "still open"]
-            body: dict[str, Value] = {
-                "state": "abandoned",
-                "bytes": {"request": row.bytes[0], "response": row.bytes[1]},
-                "messages": row.messages,
-                "completeness": {"verdict": "partial", "reasons": [*reasons, "the recorder lost its state"]},
-            }
-            self._append([Record(Kind.CLOSE, row.session, row.last_ns, None, body)])
+        known = {session.state.id for _, session in self._assembler.table.items()} | self._witness.alone
+        self._append(list(abandoned(self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None), known, self._host)))
 
     def _history(self, session: UUID) -> Iterator[Record]:
         """Give what is on disk of a session: for decoders that are built anew. Nothing that was not sealed is asked for."""
@@ -254,7 +248,7 @@ class Recorder:
 
     def _append(self, records: list[Record]) -> None:
         """Hand records on: nothing reaches a segment or the index that masking has not passed."""
-        self._store(self._stage.take(records))
+        self._store(self._witness.watch(self._stage.take(records)))
 
     def _store(self, records: list[Record]) -> None:
         self._writer.append(records)
@@ -273,6 +267,7 @@ class Recorder:
         if idle and self._assembler.unsettled:
             self._append(self._assembler.settle().records)
             self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+        self._store(self._witness.listen(self._last_block, now, idle=idle))
         waiting = self._writer.raw_bytes - self._flushed_bytes
         if waiting >= FLUSH_BYTES or (waiting and (now - self._flushed_at >= FLUSH_SECONDS or idle)):
             self._flush()
@@ -299,7 +294,7 @@ class Recorder:
             self._append(self._assembler.settle().records)
             self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
         if held := self._stage.cut():
-            self._store([*held, Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": LET_GO})])
+            self._store([*self._witness.watch(held), Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": LET_GO})])
         self._flush()
         self._seal()
         self._say_head(final=True)
@@ -393,25 +388,25 @@ class Recorder:
     def _remember(self) -> None:
         """Take a snapshot, and let the daemon free the journal before it. Everything up to here is sealed."""
         began = time.monotonic()
-        if self._position != self._remembered_position:
+        if self._position != self._remembered_position or self._witness.changed:
             try:
                 self._memory.save(self._remembered())
                 self._remembered_position = self._position
-                self._forget_keys()
+                self._witness.remembered()
+                if (
+                    self._seals.encrypted
+                ):  # keys of segments that open sessions are in stay; what is sealed from now on has its own
+                    self._seals.forget(self._index.segments_of_open())
             except CapdError as error:
                 self._errors.append(str(error))
         self._remembered_at = time.monotonic()
         self._remembering_seconds = self._remembered_at - began
 
-    def _forget_keys(self) -> None:
-        """Keep the keys of segments that open sessions are in; what is sealed from now on has its own."""
-        if self._seals.encrypted:
-            self._seals.forget(self._index.segments_of_open())
-
     def _remembered(self) -> Remembered:
         return Remembered(
             snapshot=self._assembler.snapshot(),
             masking=self._stage.save(),
+            witness=self._witness.save(),
             position=self._position,
             sequence=self._writer.sequence,
         )
@@ -452,6 +447,7 @@ class Recorder:
             "blocks_malformed": self._assembler.malformed,
             **self.counts,
             "losses": self._assembler.losses,
+            "witness": self._witness.status(),
             "expiry_refused": sorted(self._expiry.refused)[:ERRORS_SHOWN],
             "rss_bytes": rss_bytes(),
             "errors": list(self._errors),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,11 +23,12 @@ import msgpack
 
 from capd.daemon.assembly import snapshot as snapshots
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
+from capd.daemon.witness.verdicts import WITNESSED
 from capd.recording.durable import open_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
 from capd.recording.journal import JournalDamage, JournalKeys, Position
 from capd.recording.journal.cipher import AlteredError, UnknownKeyError
-from capd.recording.record import Kind, Record
+from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
@@ -51,11 +52,13 @@ class Steps:
         cuts: positions at which records were stored.
         settled: those of them at which waiting had been ended before.
         let_go: those of them at which masking had let go of what it held.
+        witnessed: keys of what the second witness had written.
     """
 
     cuts: frozenset[Position]
     settled: frozenset[Position]
     let_go: frozenset[Position]
+    witnessed: frozenset[str] = frozenset()
 
     def contradict(self, damage: JournalDamage) -> bool:
         """Tell whether something was recorded from within what cannot be read now: the damage is newer than the recording."""
@@ -69,12 +72,14 @@ class Remembered:
     Attributes:
         snapshot: the assembler's state.
         masking: the state of what stands between it and the disk.
+        witness: what the second witness knows, and how far it read the decision log.
         position: everything that the journal holds before it was in sealed segments.
         sequence: number of the first segment that was written afterwards.
     """
 
     snapshot: Snapshot
     masking: bytes
+    witness: bytes = b""
     position: Position
     sequence: int
 
@@ -106,10 +111,11 @@ class Memory:
             except FileNotFoundError:
                 return None
         try:
-            sequence, position, packed, masking = msgpack.unpackb(self._opened(data))
+            sequence, position, packed, masking, *witness = msgpack.unpackb(self._opened(data))
             return Remembered(
                 snapshot=snapshots.unpack(packed),
                 masking=bytes(masking),
+                witness=bytes(witness[0]) if witness else b"",
                 position=Position.from_fields(position),
                 sequence=int(sequence),
             )
@@ -145,7 +151,8 @@ class Memory:
         """
         position = remembered.position
         with on_disk("write", self._state_file):
-            fields = (remembered.sequence, position.to_fields(), snapshots.pack(remembered.snapshot), remembered.masking)
+            packed = snapshots.pack(remembered.snapshot)
+            fields = (remembered.sequence, position.to_fields(), packed, remembered.masking, remembered.witness)
             replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
             replace_content(self._position_file, position.to_bytes(), mode=0o644)
@@ -155,6 +162,7 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     """Find the steps that the recorder took in the segments from a number on. Damaged segments are passed over."""
     cuts: set[Position] = set()
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
+    witnessed: set[str] = set()
     with on_disk("read", segments):
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
     for path in paths:
@@ -165,12 +173,25 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     if not header.continued:
                         cuts.add(index.preamble.position)
                     if host in index.sessions:
-                        for name in marked.keys() & _markers(reader.frame(number).records(host)):
-                            marked[name].add(index.preamble.position)
+                        for body in _markers(reader.frame(number).records(host)):
+                            name = str(body.get("name"))
+                            if name in marked:
+                                marked[name].add(index.preamble.position)
+                            elif name == WITNESSED:
+                                witnessed.update(_texts(body.get("keys")))
         except (CorruptSegmentError, EncryptedError):
             continue
-    return Steps(cuts=frozenset(cuts), settled=frozenset(marked[SETTLED]), let_go=frozenset(marked[LET_GO]))
+    return Steps(
+        cuts=frozenset(cuts),
+        settled=frozenset(marked[SETTLED]),
+        let_go=frozenset(marked[LET_GO]),
+        witnessed=frozenset(witnessed),
+    )
 
 
-def _markers(records: Iterable[Record]) -> set[str]:
-    return {str(record.body.get("name")) for record in records if record.kind is Kind.MARKER}
+def _markers(records: Iterable[Record]) -> Iterator[Mapping[str, Value]]:
+    return (record.body for record in records if record.kind is Kind.MARKER)
+
+
+def _texts(value: Value) -> list[str]:
+    return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []

@@ -5,22 +5,60 @@ What lives here: the way, and finding that it cannot be gone any more. What must
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from uuid import UUID
+
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.masking.stage import Stage
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import Steps
+from capd.daemon.recorder_witness import RecorderWitness
 from capd.recording.journal import JournalDamage, Position
+from capd.recording.record import Kind, Record, Value
+from capd.recording.rows import SessionRow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class After:
+    """What records went through after the assembler: masking, then the witness."""
+
+    stage: Stage
+    witness: RecorderWitness
+
+    def take(self, records: list[Record]) -> None:
+        """Take records that are stored already."""
+        self.witness.watch_again(self.stage.take(records))
+
+    def cut(self) -> None:
+        """Masking let go of what it held."""
+        self.witness.watch_again(self.stage.cut())
+
+
+def abandoned(rows: Iterable[SessionRow], known: Collection[UUID], host: UUID) -> Iterator[Record]:
+    """End the sessions of this host that the index calls open and nobody knows any more, as when the snapshot was lost."""
+    for row in rows:
+        if row.session in known or row.host not in (None, host):
+            continue
+        reasons = [reason for reason in row.reasons if reason != "still open"]
+        body: dict[str, Value] = {
+            "state": "abandoned",
+            "bytes": {"request": row.bytes[0], "response": row.bytes[1]},
+            "messages": row.messages,
+            "completeness": {"verdict": "partial", "reasons": [*reasons, "the recorder lost its state"]},
+        }
+        yield Record(Kind.CLOSE, row.session, row.last_ns, None, body)
 
 
 def go_again(
-    cycles: Cycles, assembler: Assembler, stage: Stage, steps: Steps, *, start: Position | None, recorded: Position
+    cycles: Cycles, assembler: Assembler, after: After, steps: Steps, *, start: Position | None, recorded: Position
 ) -> Position | None:
     """Bring an assembler from where a snapshot left it to where the recording ends; its records are there already.
 
     Args:
         cycles: of the journal, from the snapshot on.
         assembler: made from the snapshot.
-        stage: what its records went through.
+        after: what its records went through.
         steps: how the recorder went then.
         start: where the snapshot was taken; None: at the journal's beginning.
         recorded: everything that the journal holds before it is in segments.
@@ -29,31 +67,31 @@ def go_again(
         Where it stands; None when it could not go the same way, because a power cut took some of the journal.
     """
     if start is not None:
-        _end_waiting(start, assembler, stage, steps)
+        _end_waiting(start, assembler, after, steps)
     cycles.cut = frozenset(steps.cuts | {recorded})
     first = at = start or Position(0, 0)
     while at < recorded:
         cycle = cycles.next() or cycles.rest()
         if not cycle or (isinstance(cycle, JournalDamage) and steps.contradict(cycle)):
             return None
-        at = _step(cycle, assembler, stage)
-        _end_waiting(at, assembler, stage, steps)
+        at = _step(cycle, assembler, after)
+        _end_waiting(at, assembler, after, steps)
     cycles.cut = frozenset()
     return at if at in {recorded, first} else None
 
 
-def _end_waiting(at: Position, assembler: Assembler, stage: Stage, steps: Steps) -> None:
+def _end_waiting(at: Position, assembler: Assembler, after: After, steps: Steps) -> None:
     """Do what was done at a position besides taking blocks."""
     if at in steps.settled:
-        stage.take(assembler.settle().records)
+        after.take(assembler.settle().records)
     if at in steps.let_go:
-        stage.cut()
+        after.cut()
 
 
-def _step(cycle: Cycle, assembler: Assembler, stage: Stage) -> Position:
+def _step(cycle: Cycle, assembler: Assembler, after: After) -> Position:
     if isinstance(cycle, JournalDamage):
-        stage.take(assembler.damaged().records)
+        after.take(assembler.damaged().records)
         return cycle.next
     for batch in assembler.process(cycle):
-        stage.take(batch.records)
+        after.take(batch.records)
     return cycle[-1].next

@@ -36,21 +36,23 @@ class _Directory:
     mode: int
 
 
-def prepare_enforcer(configuration: Configuration, uid: int, gid: int) -> None:
-    """Make the enforcer's directories, and let its group read which runs there are.
+def prepare_enforcer(configuration: Configuration, uid: int, gid: int, reader_gid: int) -> None:
+    """Make the enforcer's directories, let its group read which runs there are, and the recorder's what was decided.
 
     Args:
         configuration: of this instance.
         uid: the enforcer's user.
         gid: its group.
+        reader_gid: the recorder's group.
 
     Raises:
         StateDirectoryError: one cannot be made or changed.
     """
     _make(
         [
-            _Directory(path=configuration.enforcer_dir, uid=uid, gid=gid, mode=0o700),
-            _Directory(path=configuration.decisions_dir, uid=uid, gid=gid, mode=0o750),
+            _Directory(path=configuration.enforcer_dir, uid=uid, gid=reader_gid, mode=0o710),
+            # Files in it get its group, which may read them, and nothing else.
+            _Directory(path=configuration.decisions_dir, uid=uid, gid=reader_gid, mode=0o2750),
             _Directory(path=configuration.enforcer_runtime_dir, uid=uid, gid=gid, mode=0o755),
             _Directory(path=configuration.trust_dir, uid=0, gid=0, mode=0o755),
             # Files in it get its group.

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -31,6 +31,18 @@ QUEUE_MAX: Final = 4_096
 """Entries of one turn of the event loop; each connection asks for one at a time."""
 _FRAME_BYTES: Final = 8
 _MODE: Final = 0o640
+
+
+class DamagedFrameError(Exception):
+    """Bytes are no frame.
+
+    Attributes:
+        at: where they begin.
+    """
+
+    def __init__(self, at: int) -> None:
+        super().__init__(f"damaged at byte {at}")
+        self.at = at
 
 
 class DecisionLog:
@@ -90,6 +102,13 @@ class DecisionLog:
             raise
         self._written += written
 
+    def let_go(self, names: Collection[str]) -> None:
+        """Remove files of this writer that their reader has done with; never the one that is written."""
+        current = self._path(self._number).name
+        for path in self._directory.glob(f"{self._writer}-*.log"):
+            if path.name in names and path.name != current:
+                path.unlink(missing_ok=True)
+
     def close(self) -> None:
         """Write what is queued, and bring it to the disk."""
         try:
@@ -102,7 +121,7 @@ class DecisionLog:
     def _begin(self) -> None:
         self._close()
         self._number += 1
-        path = self._directory / f"{self._writer}-{self._number:08d}.log"
+        path = self._path(self._number)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _MODE)
         self._written = os.write(self._descriptor, MAGIC)
         sync_directory(self._directory)
@@ -110,6 +129,9 @@ class DecisionLog:
         for old in files[:-FILES_MAX]:
             old.unlink(missing_ok=True)
             self.removed += 1
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"{self._writer}-{number:08d}.log"
 
     def _close(self) -> None:
         descriptor, self._descriptor = self._descriptor, -1
@@ -127,17 +149,29 @@ def read_entries(path: Path) -> Iterator[dict[str, object]]:
     data = read_regular(path, FILE_BYTES_MAX + ENTRY_BYTES_MAX)
     if not data.startswith(MAGIC):
         raise ValueError(f"{path} is no decision log")
-    at = len(MAGIC)
+    try:
+        for _at, body in frames(data, len(MAGIC)):
+            yield cast("dict[str, object]", msgpack.unpackb(body))
+    except DamagedFrameError as error:
+        raise ValueError(f"{path} is damaged at byte {error.at}") from error
+
+
+def frames(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
+    """Give the frames from a place on: where each ends, and its body. A last one that is not whole ends it.
+
+    Raises:
+        DamagedFrameError: what is there is none.
+    """
     while at + _FRAME_BYTES <= len(data):
         length = int.from_bytes(data[at : at + 4], "little")
         body = data[at + _FRAME_BYTES : at + _FRAME_BYTES + length]
         checksum = int.from_bytes(data[at + 4 : at + _FRAME_BYTES], "little")
         if length > ENTRY_BYTES_MAX or (len(body) == length and zlib.crc32(body) != checksum):
-            raise ValueError(f"{path} is damaged at byte {at}")
+            raise DamagedFrameError(at)
         if len(body) < length:
             return
-        yield cast("dict[str, object]", msgpack.unpackb(body))
         at += _FRAME_BYTES + length
+        yield at, body
 
 
 def _number(path: Path) -> int:

@@ -11,7 +11,16 @@ from typing import Final, cast
 from uuid import UUID
 
 from capd.recording.record import Value
-from capd.recording.rows import Endpoint, MessageRow, ProcessRow, RunRow, SegmentRow, SessionProcess, SessionRow
+from capd.recording.rows import (
+    DecisionSummary,
+    Endpoint,
+    MessageRow,
+    ProcessRow,
+    RunRow,
+    SegmentRow,
+    SessionProcess,
+    SessionRow,
+)
 
 Cell = None | int | float | str | bytes
 INTEGER_MAX: Final = (1 << 63) - 1
@@ -90,6 +99,7 @@ def session_values(row: SessionRow) -> list[Cell]:
         _json(row.reasons),
         _json(row.policy),
         clean(row.tie),
+        None if row.decision is None else _json(row.decision.to_json()),
     ]
 
 
@@ -98,7 +108,7 @@ def session_from(cells: Sequence[Cell]) -> SessionRow:
     session, run, run_name, labels, principal, host, protocol, transport, role, *rest = cells
     target_host, target_port, target_name, local_host, local_port, local_name, *rest = rest
     pid, process_start, exe, argv, user, started, last, ended, state, *rest = rest
-    request, response, messages, verdict, reasons, policy, tie = rest
+    request, response, messages, verdict, reasons, policy, tie, decision = rest
     return SessionRow(
         session=UUID(cast(str, session)),
         run=_uuid(run),
@@ -128,6 +138,7 @@ def session_from(cells: Sequence[Cell]) -> SessionRow:
         reasons=cast("list[str]", _value(reasons) or []),
         policy=cast("list[str]", _value(policy) or []),
         tie=cast("str | None", tie),
+        decision=DecisionSummary.from_facts(_value(decision)),
     )
 
 

@@ -18,7 +18,7 @@ from urllib.parse import quote
 from capd.recording.durable import FILE_MODE, check_regular
 from capd.recording.errors import IndexUnusableError, NewerVersionError, NotTextError, StateDirectoryError, state_error
 
-VERSION: Final = 4
+VERSION: Final = 5
 BUSY_MS: Final = 5_000
 """A writer waits this long for another (a rebuild, a backup) before it says that the index is busy."""
 CACHE_KIB: Final = 16_384
@@ -138,6 +138,7 @@ SESSIONS: Final = Table(
         "reasons": str,
         "policy": str,
         "tie": str,
+        "decision": str,
     },
     key=("session",),
     own_number=True,

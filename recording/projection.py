@@ -17,7 +17,7 @@ from typing import Final
 from uuid import UUID
 
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.rows import Endpoint, MessageRow, ProcessRow, RunRow, SessionProcess, SessionRow
+from capd.recording.rows import DecisionSummary, Endpoint, MessageRow, ProcessRow, RunRow, SessionProcess, SessionRow
 
 SUMMARY_CHARS_MAX: Final = 16 << 10
 """A summary is never cut in its record; in the index it is: one statement of megabytes must not weigh like a thousand."""
@@ -166,7 +166,7 @@ class Projection:
 class _Session:
     """A session's row while it grows."""
 
-    __slots__ = ("bytes", "ended_ns", "last_ns", "messages", "policy", "reasons", "row_before", "verdict")
+    __slots__ = ("bytes", "decision", "ended_ns", "last_ns", "messages", "policy", "reasons", "row_before", "verdict")
 
     def __init__(self, row: SessionRow) -> None:
         self.row_before = row
@@ -175,6 +175,7 @@ class _Session:
         self.last_ns = row.last_ns
         self.ended_ns = row.ended_ns
         self.verdict = row.verdict
+        self.decision = row.decision
         self.policy = list(row.policy)
         self.reasons: dict[str, None] = dict.fromkeys(reason for reason in row.reasons if reason != STILL_OPEN)
 
@@ -195,6 +196,8 @@ class _Session:
             self._marker(body)
         elif kind is Kind.CLOSE:
             self._close(record)
+        elif kind is Kind.VERDICT:
+            self._decided(body)
         elif kind is Kind.MASKED:
             self._withheld(MASKED_SO_FAR)
 
@@ -212,6 +215,7 @@ class _Session:
             verdict=self.verdict,
             reasons=reasons,
             policy=self.policy,
+            decision=self.decision,
         )
 
     def _withheld(self, words: str) -> None:
@@ -246,6 +250,20 @@ class _Session:
             self.row_before = replace(self.row_before, tie=_text(body.get("tie")))
         elif name == "recording" and body.get("level") in LEVELS_WITHHOLDING:
             self._withheld(f"recording level {body.get('level')}")
+        elif name == "witness" and body.get("alarm") is True and (finding := _text(body.get("finding"))):
+            self.reasons[finding] = None
+            self.verdict = VERDICT_PARTIAL if self.verdict == "complete" else self.verdict
+
+    def _decided(self, body: Mapping[str, Value]) -> None:
+        """Take totals that only grow, and the policy that decided last."""
+        before = self.decision or DecisionSummary()
+        found = DecisionSummary.from_facts(body.get("so_far")) or DecisionSummary()
+        self.decision = DecisionSummary(
+            allowed=max(before.allowed, found.allowed),
+            denied=max(before.denied, found.denied),
+            held=max(before.held, found.held),
+            policy=_text(body.get("policy")) or before.policy,
+        )
 
     def _open(self, record: Record) -> None:
         body, before = record.body, self.row_before

@@ -109,6 +109,34 @@ class SessionProcess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionSummary:
+    """What the enforcer decided about a session so far.
+
+    Attributes:
+        allowed, denied, held: how many messages, or whole connections.
+        policy: version that decided last; None: none was asked.
+    """
+
+    allowed: int = 0
+    denied: int = 0
+    held: int = 0
+    policy: str | None = None
+
+    def to_json(self) -> dict[str, Value]:
+        """Give the public form."""
+        return {"allowed": self.allowed, "denied": self.denied, "held": self.held, "policy": self.policy}
+
+    @classmethod
+    def from_facts(cls, facts: Value) -> DecisionSummary | None:
+        """Give what `to_json` gave; None: it is something else."""
+        if not isinstance(facts, Mapping):
+            return None
+        counts = {name: value for name in ("allowed", "denied", "held") if isinstance(value := facts.get(name), int)}
+        policy = facts.get("policy")
+        return cls(**counts, policy=policy if isinstance(policy, str) else None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SessionRow:
     """One session.
 
@@ -131,6 +159,7 @@ class SessionRow:
         verdict, reasons: its completeness; of an open session: so far.
         policy: what was kept out of the record on purpose, in words; it changes no verdict.
         tie: how sure it is that its plaintext belongs to its socket; None without TLS.
+        decision: what the enforcer decided; None: nothing.
         expired: what of it is gone because its time was over; filled by the index when it is asked.
     """
 
@@ -156,6 +185,7 @@ class SessionRow:
     reasons: Sequence[str] = ()
     policy: Sequence[str] = ()
     tie: str | None = None
+    decision: DecisionSummary | None = None
     expired: Sequence[ExpiredPart] = ()
 
     def to_json(self) -> dict[str, Value]:
@@ -185,6 +215,7 @@ class SessionRow:
                 "policy": [*self.policy, *(part.words() for part in self.expired)],
             },
             "tie": self.tie,
+            "decision": None if self.decision is None else self.decision.to_json(),
             "expired": [part.to_json() for part in self.expired],
         }
 

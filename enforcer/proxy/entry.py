@@ -7,6 +7,7 @@ hold secrets, and masking is the recorder's; a request is told by its hash, whic
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
@@ -17,6 +18,21 @@ from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Question, Request, Verdict
 
 Entry = dict[str, object]
+
+
+@dataclass(slots=True)
+class Heard:
+    """What came from the agent's own socket.
+
+    Attributes:
+        count: bytes, as they were on the socket.
+        ended: whether it said that this was all: then the agent sent no byte more.
+    """
+
+    count: int = 0
+    ended: bool = False
+
+
 TEXT_CHARACTERS_MAX: Final = 1_024
 """Of what an agent, a target or an operator chose."""
 
@@ -62,10 +78,22 @@ def refused_entry(session: str, refused: Refused, at_ns: int) -> Entry:
     return {"kind": "refused", "session": session, "at_ns": at_ns, "number": refused.number, "reason": reason}
 
 
-def closed_entry(session: str, sent: Mapping[Side, int], at_ns: int) -> Entry:
-    """Tell of a connection's end."""
+def closed_entry(session: str, sent: Mapping[Side, int], heard: Heard, at_ns: int) -> Entry:
+    """Tell of a connection's end: what was sent either way, and what the agent's own socket must have moved."""
     to_target, to_agent = sent[Side.UPSTREAM], sent[Side.CLIENT]
-    return {"kind": "close", "session": session, "at_ns": at_ns, "bytes": {"request": to_target, "response": to_agent}}
+    return {
+        "kind": "close",
+        "session": session,
+        "at_ns": at_ns,
+        "bytes": {"request": to_target, "response": to_agent},
+        "agent": {"received": heard.count, "sent": to_agent, "ended": heard.ended},
+    }
+
+
+def turned_away_entry(reason: str, *, client: tuple[str, int], to: tuple[str, int] | None, at_ns: int) -> Entry:
+    """Tell of a connection that was not let in: nothing of it went on."""
+    where = None if to is None else list(to)
+    return {"kind": "turned_away", "at_ns": at_ns, "client": list(client), "destination": where, "reason": reason}
 
 
 def _request(request: Request) -> Entry:

@@ -18,7 +18,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, cast
 
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Send
-from capd.enforcer.proxy.entry import Entry, closed_entry, decision_entry, opened_entry, refused_entry
+from capd.enforcer.proxy.entry import Entry, Heard, closed_entry, decision_entry, opened_entry, refused_entry, turned_away_entry
 from capd.enforcer.proxy.events import Blocked, Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
@@ -98,6 +98,8 @@ class Shell:
             reason = self._admit(connection, peer[:2])
             if reason is not None:
                 self.counters.turned_away[reason] += 1
+                to = self.world.destination(connection)
+                self.record(turned_away_entry(reason, client=peer[:2], to=to, at_ns=time.time_ns()))
                 reset(connection)
 
     def _admit(self, connection: socket.socket, peer: tuple[str, int]) -> str | None:
@@ -134,7 +136,7 @@ class Shell:
             self._of_run[session.agent.run.id] -= 1
             if not self._of_run[session.agent.run.id]:
                 del self._of_run[session.agent.run.id]
-            self.record(closed_entry(session.id, session.sent, time.time_ns()))
+            self.record(closed_entry(session.id, session.sent, session.heard, time.time_ns()))
 
     # -- writing down ----------------------------------------------------------------------------------------------------------
 
@@ -178,6 +180,7 @@ class Session:
         self.shell, self.agent, self.destination = shell, agent, destination
         self.id = shell.world.session()
         self.sent = dict.fromkeys(Side, 0)
+        self.heard = Heard()
         self._core = shell.world.connection(destination, self.id)
         self._transports: dict[Side, asyncio.Transport] = {}
         self._ends: dict[Side, End] = {}
@@ -390,12 +393,16 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Tell of bytes."""
+        if self.side is Side.CLIENT:
+            self._session.heard.count += len(data)
         if self._session.current(self):
             self._session.feed(Data(self.side, data))
 
     def eof_received(self) -> bool:
         """Tell of the end; the transport stays open for the other direction."""
         self.ended = True
+        if self.side is Side.CLIENT:
+            self._session.heard.ended = True
         if self._session.current(self):
             self._session.feed(Ended(self.side))
         return True

@@ -39,6 +39,8 @@ DAYS_LISTED_MAX: Final = 62
 MEMORY_MAX: Final = "1GB"
 """DuckDB's share of a laptop; more goes to its temporary directory."""
 _DAY: Final = timedelta(days=1)
+ADDED: Final = {"expired": "BIGINT[]", "decision": "VARCHAR"}
+"""Columns that the files of an earlier capd lack, with their types."""
 
 
 class Fleet:
@@ -242,8 +244,8 @@ class Fleet:
         files = ", ".join(f"'{SCHEME}://{part.key}'" for part in parts)
         options = "union_by_name = true, hive_partitioning = true, hive_types = {'host': VARCHAR, 'date': DATE}"
         rows = f"SELECT * FROM read_parquet([{files}], {options})"  # noqa: S608 - keys that were parsed
-        if "expired" in TABLES[table].names:  # a column that the files of an earlier capd lack
-            rows = f"SELECT NULL::BIGINT[] AS expired WHERE FALSE UNION ALL BY NAME {rows}"
+        if later := [f"NULL::{kind} AS {name}" for name, kind in ADDED.items() if name in TABLES[table].names]:
+            rows = f"SELECT {', '.join(later)} WHERE FALSE UNION ALL BY NAME {rows}"
         self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {rows}")
 
     def _parts(self, table: str, days: tuple[date, date] | None) -> list[Part]:

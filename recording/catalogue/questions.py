@@ -38,7 +38,8 @@ SESSIONS_VIEW: Final = f"""
         arg_max(state, {_LATEST}) AS state, max(bytes_request) AS bytes_request, max(bytes_response) AS bytes_response,
         max(messages) AS messages, arg_max(verdict, {_LATEST}) AS verdict, to_json(arg_max(reasons, {_LATEST})) AS reasons,
         to_json(arg_max(policy, {_LATEST})) AS policy,
-        any_value(tie) AS tie, flatten(list(expired)) AS gone, flatten(list(sequences)) AS there
+        any_value(tie) AS tie, arg_max(decision, last_ns) AS decision,
+        flatten(list(expired)) AS gone, flatten(list(sequences)) AS there
     FROM session_parts GROUP BY session HAVING max(started_ns) IS NOT NULL
 """  # noqa: S608 - nothing of a user's in it
 """Sessions with the columns of the index, from `session_parts`: one row for each, whatever the number of files it is in."""

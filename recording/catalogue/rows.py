@@ -196,6 +196,7 @@ def _session(row: SessionRow, sequences: list[Value]) -> Row:
         "reasons": [clean(reason) for reason in row.reasons],
         "policy": [clean(words) for words in row.policy],
         "tie": clean(row.tie),
+        "decision": None if row.decision is None else _json(row.decision.to_json()),
         "sequences": sequences,
     }
 
@@ -239,8 +240,11 @@ def _gap(record: Record, sequence: int) -> Row:
 
 
 def _verdict(record: Record, sequence: int) -> Row:
-    body = json.dumps(_plain(record.body), ensure_ascii=True, separators=(",", ":"))
-    return {**_place(record, sequence), "kind": record.kind.name.lower(), "body": body}
+    return {**_place(record, sequence), "kind": record.kind.name.lower(), "body": _json(record.body)}
+
+
+def _json(value: Value) -> str:
+    return json.dumps(_plain(value), ensure_ascii=True, separators=(",", ":"))
 
 
 def _place(record: Record, sequence: int) -> dict[str, Value]:

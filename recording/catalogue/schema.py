@@ -117,6 +117,7 @@ TABLES: Final[Mapping[str, pa.Schema]] = {
             "reasons": _TEXTS,
             "policy": _TEXTS,
             "tie": pa.string(),
+            "decision": pa.string(),
             "sequences": _NUMBERS,
             "expired": _NUMBERS,
         },

@@ -1,0 +1,45 @@
+"""A decision of the enforcer as one line.
+
+What lives here: VERDICT records in words. What must not: where they are shown.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from capd.cli import facts
+from capd.cli.facts import Facts
+from capd.cli.line import Line, Span, Style
+
+WORDS: Final = {"allow": "ALLOWED", "deny": "DENIED", "held": "HELD", "body_wanted": "BODY WANTED"}
+STYLES: Final = {"allow": Style.GOOD, "deny": Style.BAD, "held": Style.DOUBTFUL}
+
+
+def is_stopped(told: Facts) -> bool:
+    """Say whether a message did not go on."""
+    return facts.text(told, "outcome") not in {"allow", "body_wanted"}
+
+
+def decision_line(told: Facts) -> Line:
+    """Give the line that says what was decided about what, why, and which decision it was."""
+    outcome = facts.text(told, "outcome")
+    word = WORDS.get(outcome, outcome.upper() or "DECIDED")
+    details = [
+        f"{label}{value}"
+        for label, key in (("rule ", "rule"), ("", "reason"), ("policy ", "policy"), ("decision ", "decision"))
+        if (value := facts.text(told, key))
+    ]
+    return (
+        Span(f"{word} {_subject(told)}", STYLES.get(outcome, Style.FAINT)),
+        Span(f": {', '.join(details)}" if details else "", Style.FAINT),
+    )
+
+
+def _subject(told: Facts) -> str:
+    exchange = facts.number(told, "exchange")
+    method, host = facts.text(told, "method"), facts.text(told, "host")
+    if method:
+        return f"{method} to {host}" + ("" if exchange is None else f" (request {exchange + 1})")
+    about = facts.text(told, "about")
+    name = facts.text(told, "server_name")
+    return f"{about or 'connection'}{f' to {name}' if name else ''}"

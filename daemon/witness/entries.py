@@ -1,0 +1,243 @@
+"""Entries of the decision log, checked: facts that a process without rights wrote, of which nothing is believed before.
+
+What lives here: their types, and the way there from msgpack. What must not: files, what follows from them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+from uuid import UUID
+
+import msgpack
+
+from capd.recording.record import Value
+
+TEXT_CHARACTERS_MAX: Final = 2_048
+"""Of any text of an entry; the enforcer cuts at half of it."""
+HASH_BYTES: Final = 32
+PORT_MAX: Final = 65_535
+NS_MAX: Final = (1 << 63) - 1
+COUNT_MAX: Final = (1 << 63) - 1
+
+Ends = tuple[str, int]
+"""Address in text, and port."""
+_Found = TypeVar("_Found")
+
+
+class MalformedEntryError(Exception):
+    """An entry is not of the form that docs/formats/decisions.md says."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A connection was let in.
+
+    Attributes:
+        flow: id that the enforcer gave it.
+        at_ns: wall time.
+        run: of the socket that it came from.
+        cookie: the kernel's number of that socket.
+        client: its own end.
+        destination: where it believes to be connected.
+    """
+
+    flow: UUID
+    at_ns: int
+    run: UUID
+    cookie: int
+    client: Ends
+    destination: Ends
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnedAway:
+    """A connection was not let in."""
+
+    at_ns: int
+    client: Ends
+    destination: Ends | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """A decision, or what the proxy refused by itself.
+
+    Attributes:
+        flow: of which connection.
+        at_ns: wall time.
+        about: `http`, `tls`, `tcp`; `refused` of what no policy was asked about.
+        allowed: whether it went on.
+        final: False: the body was wanted first, and another decision follows.
+        held: whether a person has to approve.
+        facts: what is recorded of it, as it is recorded.
+    """
+
+    flow: UUID
+    at_ns: int
+    about: str
+    allowed: bool
+    final: bool = True
+    held: bool = False
+    facts: Mapping[str, Value] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Closed:
+    """A connection ended.
+
+    Attributes:
+        flow: which.
+        at_ns: wall time.
+        received: bytes that came from the agent's socket; None: an earlier enforcer did not count.
+        sent: bytes for it.
+        ended: whether the agent said that this was all.
+    """
+
+    flow: UUID
+    at_ns: int
+    received: int | None = None
+    sent: int = 0
+    ended: bool = False
+
+
+Entry = Opened | TurnedAway | Decided | Closed
+
+
+def parse(body: bytes) -> Entry | None:
+    """Read an entry.
+
+    Returns:
+        None for a kind that a later enforcer writes.
+
+    Raises:
+        MalformedEntryError: it is none.
+    """
+    try:
+        found = msgpack.unpackb(body, strict_map_key=True)
+        if not isinstance(found, dict):
+            raise MalformedEntryError("not a map")
+        read = _KINDS.get(_text(found, "kind"))
+        return None if read is None else read(found)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise MalformedEntryError(str(error) or type(error).__name__) from error
+
+
+def _opened(entry: Mapping[str, object]) -> Opened:
+    return Opened(
+        flow=UUID(_text(entry, "session")),
+        at_ns=_integer(entry, "at_ns", NS_MAX),
+        run=UUID(_text(entry, "run")),
+        cookie=_integer(entry, "cookie", (1 << 64) - 1),
+        client=_ends(entry["client"]),
+        destination=_ends(entry["destination"]),
+    )
+
+
+def _turned_away(entry: Mapping[str, object]) -> TurnedAway:
+    to = entry.get("destination")
+    return TurnedAway(
+        at_ns=_integer(entry, "at_ns", NS_MAX),
+        client=_ends(entry["client"]),
+        destination=None if to is None else _ends(to),
+        reason=_text(entry, "reason"),
+    )
+
+
+def _decision(entry: Mapping[str, object]) -> Decided:
+    reason, allowed = _text(entry, "reason"), _boolean(entry, "allowed")
+    about, number = _text(entry, "about"), _integer(entry, "number", COUNT_MAX)
+    final = not _boolean(entry, "needs_body")
+    held = not allowed and reason == "approval_needed"
+    outcome = "allow" if allowed else "body_wanted" if not final else "held" if held else "deny"
+    flow = UUID(_text(entry, "session"))
+    facts: dict[str, Value] = {
+        "decision": f"{flow}/{number}",
+        "outcome": outcome,
+        "about": about,
+        "reason": reason,
+        "rule": _text(entry, "rule"),
+        "policy": _text(entry, "policy"),
+        "protocol": _text(entry, "protocol"),
+        "server_name": _optional(entry, "server_name", _text),
+        "inspected": _boolean(entry, "inspected"),
+        "at_ns": _integer(entry, "at_ns", NS_MAX),
+    }
+    if "method" in entry:
+        facts |= {"method": _text(entry, "method"), "host": _text(entry, "host"), "target_sha256": _hash(entry)}
+    at_ns = _integer(entry, "at_ns", NS_MAX)
+    return Decided(flow=flow, at_ns=at_ns, about=about, allowed=allowed, final=final, held=held, facts=facts)
+
+
+def _refused(entry: Mapping[str, object]) -> Decided:
+    flow, at_ns = UUID(_text(entry, "session")), _integer(entry, "at_ns", NS_MAX)
+    facts: dict[str, Value] = {
+        "decision": f"{flow}/{_integer(entry, 'number', COUNT_MAX)}",
+        "outcome": "deny",
+        "about": "refused",
+        "reason": _text(entry, "reason"),
+        "rule": "",
+        "policy": "",
+        "at_ns": at_ns,
+    }
+    return Decided(flow=flow, at_ns=at_ns, about="refused", allowed=False, facts=facts)
+
+
+def _closed(entry: Mapping[str, object]) -> Closed:
+    flow, at_ns, agent = UUID(_text(entry, "session")), _integer(entry, "at_ns", NS_MAX), entry.get("agent")
+    if agent is None:
+        return Closed(flow=flow, at_ns=at_ns)
+    if not isinstance(agent, dict):
+        raise MalformedEntryError("agent: not a map")
+    received, sent = _integer(agent, "received", COUNT_MAX), _integer(agent, "sent", COUNT_MAX)
+    return Closed(flow=flow, at_ns=at_ns, received=received, sent=sent, ended=_boolean(agent, "ended"))
+
+
+_KINDS: Final[Mapping[str, Callable[[Mapping[str, object]], Entry]]] = {
+    "open": _opened,
+    "turned_away": _turned_away,
+    "decision": _decision,
+    "refused": _refused,
+    "close": _closed,
+}
+
+
+def _text(entry: Mapping[str, object], key: str) -> str:
+    found = entry[key]
+    if not isinstance(found, str):
+        raise MalformedEntryError(f"{key}: not a text")
+    return found[:TEXT_CHARACTERS_MAX]
+
+
+def _integer(entry: Mapping[str, object], key: str, most: int) -> int:
+    found = entry[key]
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= most:
+        raise MalformedEntryError(f"{key}: not a number from 0 to {most}")
+    return found
+
+
+def _boolean(entry: Mapping[str, object], key: str) -> bool:
+    found = entry[key]
+    if not isinstance(found, bool):
+        raise MalformedEntryError(f"{key}: neither true nor false")
+    return found
+
+
+def _hash(entry: Mapping[str, object]) -> bytes:
+    found = entry["target_sha256"]
+    if not isinstance(found, bytes) or len(found) != HASH_BYTES:
+        raise MalformedEntryError("target_sha256: not 32 bytes")
+    return found
+
+
+def _ends(found: object) -> Ends:
+    if not isinstance(found, list) or len(found) != len(("address", "port")):
+        raise MalformedEntryError("an end is an address and a port")
+    pair = {"address": found[0], "port": found[1]}
+    return _text(pair, "address"), _integer(pair, "port", PORT_MAX)
+
+
+def _optional(entry: Mapping[str, object], key: str, read: Callable[[Mapping[str, object], str], _Found]) -> _Found | None:
+    return None if entry[key] is None else read(entry, key)

@@ -1,0 +1,168 @@
+"""What is remembered of connections until both witnesses were heard: plain values, so that a snapshot can hold them.
+
+What lives here: the fields. What must not: rules, records, files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from uuid import UUID
+
+from capd.daemon.assembly.facts import Facts
+
+
+@dataclass(slots=True, kw_only=True)
+class Seen:
+    """A connection as the probes saw it.
+
+    Attributes:
+        session: its id.
+        run: whose it is; None: its OPEN record does not say.
+        cookie: the kernel's number of its socket; None in the classic tier.
+        local, target: its ends as the agent sees them; None while unknown.
+        started_ns, last_ns: wall time of its first and latest record.
+        incomparable: why bytes cannot be compared; None: they can.
+        spoke: whether anything moved on it.
+        requests: HTTP requests that were seen.
+        close: the body of its CLOSE record; None while it is open.
+        closed_ns: wall time of that.
+        flow: what the enforcer calls it; None: it has not told of it.
+        turned_away: the enforcer did not let it in.
+        compared: nothing is left to find out.
+        alarms: what is wrong with it, in words.
+    """
+
+    session: UUID
+    run: UUID | None
+    cookie: int | None
+    local: tuple[str, int] | None
+    target: tuple[str, int] | None
+    started_ns: int
+    last_ns: int
+    incomparable: str | None = None
+    spoke: bool = False
+    requests: int = 0
+    close: Facts | None = None
+    closed_ns: int | None = None
+    flow: UUID | None = None
+    turned_away: bool = False
+    compared: bool = False
+    alarms: list[str] = field(default_factory=list)
+
+
+@dataclass(slots=True, kw_only=True)
+class Pending:
+    """A decision that is not in the recording yet.
+
+    Attributes:
+        key: of its entry; no other has it.
+        facts: what is recorded of it.
+        exchange: number of the HTTP request that it is about, counted from 0; None: the whole connection.
+        since_ns: wall time from which it has waited for its message.
+    """
+
+    key: str
+    facts: Facts
+    exchange: int | None
+    since_ns: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """Final decisions so far."""
+
+    allowed: int = 0
+    denied: int = 0
+    held: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Flow:
+    """A connection as the enforcer tells of it.
+
+    Attributes:
+        id: what the enforcer calls it.
+        opened_ns: wall time.
+        run, cookie, client, destination: whose, and its ends as the agent sees them.
+        session: the recorded session that it is; None: no probe has told of it yet.
+        alone: no probe told of it in time: it is recorded as a session of its own, under its own id.
+        requests: HTTP requests that were decided.
+        tally: of its decisions.
+        policy: version that decided last; "" before any.
+        pending: decisions that are not recorded yet.
+        closed_ns: wall time of its end; None while it is open.
+        received, sent: bytes that came from the agent's socket, and for it; None: not counted.
+        ended: whether the agent said that this was all.
+    """
+
+    id: UUID
+    opened_ns: int
+    run: UUID
+    cookie: int
+    client: tuple[str, int]
+    destination: tuple[str, int]
+    session: UUID | None = None
+    alone: bool = False
+    requests: int = 0
+    tally: Tally = field(default_factory=Tally)
+    policy: str = ""
+    pending: list[Pending] = field(default_factory=list)
+    closed_ns: int | None = None
+    received: int | None = None
+    sent: int = 0
+    ended: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Away:
+    """A connection that the enforcer did not let in, and that is not found yet."""
+
+    key: str
+    at_ns: int
+    client: tuple[str, int]
+    destination: tuple[str, int] | None
+    reason: str
+
+
+@dataclass(slots=True, kw_only=True)
+class Counts:
+    """What is told in the status.
+
+    Attributes:
+        entries: of the log, read.
+        malformed: of them, not of the form that they must have.
+        orphans: decisions of connections whose begin is not in the log.
+        verdicts: records written.
+        undecided, unseen, differing: alarms by kind.
+        incomparable: connections whose bytes could not be compared.
+        forgotten: connections of which too many waited.
+        alarmed_ns: wall time of the latest alarm.
+    """
+
+    entries: int = 0
+    malformed: int = 0
+    orphans: int = 0
+    verdicts: int = 0
+    undecided: int = 0
+    unseen: int = 0
+    differing: int = 0
+    incomparable: int = 0
+    forgotten: int = 0
+    alarmed_ns: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Books:
+    """Everything that has to be remembered.
+
+    Attributes:
+        since_ns: connections that began before are not held against the log: nothing was enforced then.
+        seen: by session; flows: by the enforcer's id; away: not found yet.
+        counts: for the status.
+    """
+
+    since_ns: int
+    seen: dict[UUID, Seen] = field(default_factory=dict)
+    flows: dict[UUID, Flow] = field(default_factory=dict)
+    away: list[Away] = field(default_factory=list)
+    counts: Counts = field(default_factory=Counts)

@@ -1,0 +1,433 @@
+"""The witness: entries of the decision log on one side, records of sessions on the other; verdicts and alarms come out.
+
+What lives here: who is who, what waits for what, what is written when. What must not: files, clocks, the rules of comparing
+(matching.py), the form of records (verdicts.py).
+
+A verdict is written behind the message that it is about: the enforcer writes its decision down before it forwards, so it is
+mostly there when the message comes. One that is there later is written when it comes, and names its exchange all the same.
+What is written gets a key, so that a recorder which was killed, and reads the log again from an earlier place, writes it once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+from uuid import UUID
+
+from capd.daemon.witness import matching, verdicts
+from capd.daemon.witness.entries import Closed, Decided, MalformedEntryError, Opened, TurnedAway, parse
+from capd.daemon.witness.state import Away, Books, Flow, Pending, Seen
+from capd.recording.record import Direction, Kind, Record, Value
+
+PATIENCE_NS: Final = 2_000_000_000
+"""How long a decision waits for its message, which level `metadata` keeps out of the recording."""
+FAREWELL_NS: Final = 600_000_000_000
+"""How long the enforcer may keep a connection that the agent has closed: twice what it does itself."""
+SEEN_MAX: Final = 65_536
+"""Connections in the books: open ones, and those that ended in the last seconds. Half a kilobyte each."""
+FLOWS_MAX: Final = 65_536
+AWAY_MAX: Final = 4_096
+PENDING_MAX: Final = 256
+"""Decisions of one connection that wait for their messages; clients that pipeline stop far below."""
+COOKIES: Final = 1 << 62
+"""From here on the probes' numbers of sockets are no cookies (probes/bpf/sockets.bpf.c)."""
+MID_STREAM: Final = "it began before capture"
+UUID_BYTES: Final = 16
+Ends = tuple[tuple[str, int], tuple[str, int]]
+"""Client and destination."""
+
+
+class Witness:
+    """What both say. Not thread-safe."""
+
+    def __init__(self, host: UUID, books: Books, *, enforced: bool, recorded: Iterable[str] = ()) -> None:
+        """Begin with what is remembered.
+
+        Args:
+            host: this installation.
+            books: empty, or as `books` was before.
+            enforced: whether runs are forced through the enforcer, so that a disagreement is an alarm.
+            recorded: keys of what was written after those books were remembered.
+        """
+        self.books = books
+        self._host, self._enforced = host, enforced
+        self._recorded = set(recorded)
+        self._keys: list[str] = []
+        self._ready: list[Record] = []
+        self._by_cookie = {seen.cookie: id_ for id_, seen in books.seen.items() if seen.cookie is not None}
+        self._by_ends: dict[Ends, list[UUID]] = {}
+        for seen in books.seen.values():
+            self._index(seen)
+        self._flow_by_cookie = {flow.cookie: flow.id for flow in books.flows.values() if flow.session is None}
+        self.changed = False
+        """Something has to be remembered that was not before."""
+
+    # -- the enforcer's side ---------------------------------------------------------------------------------------------------
+
+    def take(self, key: str, body: bytes, now_ns: int) -> None:
+        """Take an entry of the log; what follows from it is in `ready`."""
+        self.changed = True
+        counts = self.books.counts
+        counts.entries += 1
+        try:
+            entry = parse(body)
+        except MalformedEntryError:
+            counts.malformed += 1
+            return
+        match entry:
+            case Opened():
+                self._opened(entry)
+            case Decided():
+                self._decided(key, entry, now_ns)
+            case Closed():
+                self._closed(entry)
+            case TurnedAway():
+                self._turned_away(key, entry)
+
+    def _opened(self, entry: Opened) -> None:
+        books = self.books
+        flow = Flow(
+            id=entry.flow,
+            opened_ns=entry.at_ns,
+            run=entry.run,
+            cookie=entry.cookie,
+            client=entry.client,
+            destination=entry.destination,
+        )
+        books.flows[flow.id] = flow
+        if len(books.flows) > FLOWS_MAX:
+            self._forget_flow(next(iter(books.flows.values())))
+            books.counts.forgotten += 1
+        found = [self._seen(self._by_cookie.get(flow.cookie)), *self._between(flow.client, flow.destination)]
+        seen = matching.latest(one for one in found if one is not None and one.flow is None and matching.same(flow, one))
+        if seen is None:
+            self._flow_by_cookie[flow.cookie] = flow.id
+        else:
+            self._link(flow, seen, self._ready)
+
+    def _decided(self, key: str, entry: Decided, now_ns: int) -> None:
+        flow = self.books.flows.get(entry.flow)
+        if flow is None:
+            self.books.counts.orphans += 1
+            return
+        exchange = flow.requests if entry.about == "http" else None
+        if entry.final:
+            flow.requests += entry.about == "http"
+            tally = flow.tally
+            tally.allowed += entry.allowed
+            tally.held += entry.held
+            tally.denied += not (entry.allowed or entry.held)
+        flow.policy = str(entry.facts.get("policy") or flow.policy)
+        so_far: dict[str, Value] = {"allowed": flow.tally.allowed, "denied": flow.tally.denied, "held": flow.tally.held}
+        facts = {**entry.facts, "so_far": so_far}
+        flow.pending.append(Pending(key=key, facts=facts, exchange=exchange, since_ns=now_ns))
+        self._place(flow, self._ready)
+
+    def _closed(self, entry: Closed) -> None:
+        flow = self.books.flows.get(entry.flow)
+        if flow is None:
+            return
+        flow.closed_ns, flow.received, flow.sent, flow.ended = entry.at_ns, entry.received, entry.sent, entry.ended
+        if flow.alone:
+            self._end_alone(flow)
+
+    def _turned_away(self, key: str, entry: TurnedAway) -> None:
+        away = Away(key=key, at_ns=entry.at_ns, client=entry.client, destination=entry.destination, reason=entry.reason)
+        found = self._between(away.client, away.destination)
+        seen = matching.latest(one for one in found if one.flow is None and matching.turned_away(away, one))
+        if seen is not None and self._send_away(away, seen, self._ready):
+            return
+        self.books.away.append(away)
+        del self.books.away[:-AWAY_MAX]
+
+    # -- the probes' side ------------------------------------------------------------------------------------------------------
+
+    def watch(self, records: Sequence[Record]) -> list[Record]:
+        """Take records as they are to be stored; give them with what follows from them, in their places."""
+        out: list[Record] = []
+        for record in records:
+            out.append(self._closing(record, out) if record.kind is Kind.CLOSE else record)
+            self._behind(record, out)
+        return out
+
+    def watch_again(self, records: Sequence[Record]) -> None:
+        """Take records that are stored already; what follows from them and is not stored yet is in `ready`."""
+        for record in records:
+            if record.kind is Kind.CLOSE:
+                self._closing(record, self._ready)
+            self._behind(record, self._ready)
+
+    def _behind(self, record: Record, out: list[Record]) -> None:
+        if record.kind is Kind.OPEN:
+            self._open(record, out)
+            return
+        seen = self.books.seen.get(record.session)
+        if seen is None:
+            return
+        seen.last_ns = max(seen.last_ns, record.time_ns)
+        if record.kind is Kind.MESSAGE:
+            if record.body.get("type") == "request" and record.direction is Direction.REQUEST:
+                self._request(seen, record, out)
+        elif record.kind in (Kind.DATA, Kind.GAP):
+            seen.spoke = True
+
+    def _open(self, record: Record, out: list[Record]) -> None:
+        body = record.body
+        if body.get("transport") != "tcp" or body.get("role") != "client":
+            return
+        seen = self.books.seen.get(record.session)
+        if seen is None:
+            seen = self._begin(record)
+        self._take_from_index(seen)
+        seen.local, seen.target = _ends(body.get("local")) or seen.local, _ends(body.get("target")) or seen.target
+        self._index(seen)
+        seen.run = _uuid(body.get("run")) or seen.run
+        if body.get("mid_stream"):
+            seen.incomparable = MID_STREAM
+        if seen.flow is None:
+            self._find_flow(seen, out)
+
+    def _begin(self, record: Record) -> Seen:
+        self.changed = True
+        socket = record.body.get("socket")
+        cookie = socket if isinstance(socket, int) and 0 < socket < COOKIES else None
+        seen = Seen(
+            session=record.session,
+            run=None,
+            cookie=cookie,
+            local=None,
+            target=None,
+            started_ns=record.time_ns,
+            last_ns=record.time_ns,
+        )
+        books = self.books
+        books.seen[seen.session] = seen
+        if cookie is not None:
+            self._by_cookie[cookie] = seen.session
+        if len(books.seen) > SEEN_MAX:
+            self._forget_seen(next(iter(books.seen.values())))
+            books.counts.forgotten += 1
+        return seen
+
+    def _find_flow(self, seen: Seen, out: list[Record]) -> None:
+        flow = None if seen.cookie is None else self._flow(self._flow_by_cookie.get(seen.cookie))
+        if seen.cookie is None:
+            open_flows = (self._flow(identity) for identity in self._flow_by_cookie.values())
+            flow = next((one for one in open_flows if one is not None and matching.same(one, seen)), None)
+        if flow is not None and matching.same(flow, seen):
+            self._link(flow, seen, out)
+            return
+        for away in self.books.away if self.books.away and not seen.turned_away else ():
+            if self._send_away(away, seen, out):
+                self.books.away.remove(away)
+                return
+
+    def _request(self, seen: Seen, record: Record, out: list[Record]) -> None:
+        exchange = record.body.get("exchange")
+        seen.requests = max(seen.requests, exchange + 1 if isinstance(exchange, int) else seen.requests + 1)
+        flow = self._flow(seen.flow)
+        if flow is not None and flow.pending:
+            self._place(flow, out)
+
+    def _closing(self, record: Record, out: list[Record]) -> Record:
+        """Write what waits for a session before its end; give its CLOSE record with what was found."""
+        seen = self.books.seen.get(record.session)
+        if seen is None:
+            return record
+        flow = self._flow(seen.flow)
+        if flow is not None:
+            self._place(flow, out, patient=False)
+        seen.close, seen.closed_ns = dict(record.body), record.time_ns
+        counted = matching.moved(seen)
+        seen.spoke = seen.spoke or (counted is not None and any(counted))
+        self.changed = True
+        if not seen.alarms:
+            return record
+        return Record(record.kind, record.session, record.time_ns, record.direction, verdicts.told(seen.close, seen.alarms))
+
+    # -- both ------------------------------------------------------------------------------------------------------------------
+
+    def ready(self) -> list[Record]:
+        """Give what is to be stored besides what `watch` gave."""
+        ready, self._ready = self._ready, []
+        return ready
+
+    def written(self) -> list[str]:
+        """Give the keys of what was given out since the last call: they have to be stored with it."""
+        keys, self._keys = self._keys, []
+        return keys
+
+    def remembered(self) -> None:
+        """The books were stored, with the log's places: nothing of before will be read again."""
+        self._recorded.clear()
+        self.changed = False
+
+    def alone(self) -> set[UUID]:
+        """Give the sessions that only the enforcer told of, and that are open."""
+        return {flow.id for flow in self.books.flows.values() if flow.alone}
+
+    def due(self, *, heard_ns: int, seen_ns: int) -> None:
+        """Find what time has made plain; it is in `ready`.
+
+        Args:
+            heard_ns: wall time up to which all that the enforcer wrote was read.
+            seen_ns: wall time up to which all that the probes told was read.
+        """
+        books = self.books
+        for flow in list(books.flows.values()):
+            if matching.unseen(flow, seen_ns=seen_ns) and not flow.alone:
+                self._record_alone(flow)
+            elif flow.pending and heard_ns >= flow.pending[0].since_ns + PATIENCE_NS:
+                self._place(flow, self._ready, patient=False)
+        for seen in list(books.seen.values()):
+            self._examine(seen, heard_ns)
+        books.away = [away for away in books.away if seen_ns < away.at_ns + matching.AGE_NS]
+
+    def _examine(self, seen: Seen, heard_ns: int) -> None:
+        flow = self._flow(seen.flow)
+        if self._enforced and not seen.alarms:
+            words = matching.undecided(seen, heard_ns=heard_ns, since_ns=self.books.since_ns)
+            if words is not None:
+                self.books.counts.undecided += 1
+                self._alarm("undecided", seen, words)
+        if seen.closed_ns is None:
+            return
+        if flow is None:
+            if heard_ns >= seen.closed_ns + matching.AGE_NS:
+                self._forget_seen(seen)
+        elif flow.closed_ns is not None or heard_ns >= seen.closed_ns + FAREWELL_NS:
+            self._compare(seen, flow)
+            self._forget_seen(seen)
+            self._forget_flow(flow)
+
+    def _compare(self, seen: Seen, flow: Flow) -> None:
+        why = matching.incomparable(seen, flow)
+        words = matching.differing(seen, flow)
+        if why is not None:
+            self.books.counts.incomparable += 1
+            told = f"bytes cannot be compared with the enforcer's: {why}"
+            marker = verdicts.finding(seen.session, told, seen.last_ns, alarm=False)
+            self._give(f"incomparable:{seen.session}", [marker], self._ready)
+        elif words is not None and self._enforced:
+            self.books.counts.differing += 1
+            self._alarm("differing", seen, words)
+
+    def _alarm(self, kind: str, seen: Seen, words: str) -> None:
+        seen.alarms.append(words)
+        self.changed = True
+        counts = self.books.counts
+        counts.alarmed_ns = max(counts.alarmed_ns or 0, seen.last_ns)
+        marker = verdicts.finding(seen.session, words, seen.last_ns, alarm=True)
+        self._give(f"{kind}:{seen.session}", [marker], self._ready)
+        if seen.close is not None:
+            self._give(f"{kind}:{seen.session}:close", [verdicts.closed_again(seen)], self._ready)
+
+    def _record_alone(self, flow: Flow) -> None:
+        """No probe told of a connection: what was decided about it must be in the recording all the same."""
+        self.changed = True
+        self._flow_by_cookie.pop(flow.cookie, None)
+        alarm = self._enforced and flow.opened_ns >= self.books.since_ns
+        if not alarm and all(pending.key in self._recorded for pending in flow.pending):
+            self._forget_flow(flow)  # of before these books, and in the recording
+            return
+        flow.alone = True
+        marker = verdicts.finding(flow.id, verdicts.PROBES_MISSED, flow.opened_ns, alarm=alarm)
+        self._give(f"alone:{flow.id}", [verdicts.opened_alone(flow, self._host), marker], self._ready)
+        if alarm:
+            counts = self.books.counts
+            counts.unseen += 1
+            counts.alarmed_ns = max(counts.alarmed_ns or 0, flow.opened_ns)
+        self._place(flow, self._ready)
+        if flow.closed_ns is not None:
+            self._end_alone(flow)
+
+    def _end_alone(self, flow: Flow) -> None:
+        self._place(flow, self._ready)
+        self._give(f"alone:{flow.id}:close", [verdicts.closed_alone(flow, flow.closed_ns or flow.opened_ns)], self._ready)
+        self._forget_flow(flow)
+
+    def _link(self, flow: Flow, seen: Seen, out: list[Record]) -> None:
+        self.changed = True
+        flow.session, seen.flow = seen.session, flow.id
+        self._flow_by_cookie.pop(flow.cookie, None)
+        self._place(flow, out)
+
+    def _send_away(self, away: Away, seen: Seen, out: list[Record]) -> bool:
+        if seen.flow is not None or not matching.turned_away(away, seen):
+            return False
+        seen.turned_away = True
+        self._give(away.key, [verdicts.not_let_in(seen.session, away, seen.last_ns)], out)
+        return True
+
+    def _place(self, flow: Flow, out: list[Record], *, patient: bool = True) -> None:
+        """Write the decisions of a connection whose messages are there; without patience, all of them."""
+        seen = self._seen(flow.session)
+        if seen is None and not flow.alone:
+            return
+        session, time_ns = (seen.session, seen.last_ns) if seen is not None else (flow.id, flow.opened_ns)
+        told = None if seen is None or not patient else seen.requests
+        surplus = len(flow.pending) - PENDING_MAX
+        waiting: list[Pending] = []
+        for place, pending in enumerate(flow.pending):
+            if told is not None and pending.exchange is not None and pending.exchange >= told and place >= surplus:
+                waiting.append(pending)
+                continue
+            self.books.counts.verdicts += 1
+            self._give(pending.key, [verdicts.verdict(session, flow, pending, time_ns)], out)
+        self.changed = self.changed or len(waiting) != len(flow.pending)
+        flow.pending = waiting
+
+    def _give(self, key: str, records: list[Record], out: list[Record]) -> None:
+        if key in self._recorded:
+            return
+        self._keys.append(key)
+        out.extend(records)
+
+    def _index(self, seen: Seen) -> None:
+        if seen.local is not None and seen.target is not None:
+            self._by_ends.setdefault((seen.local, seen.target), []).append(seen.session)
+
+    def _take_from_index(self, seen: Seen) -> None:
+        if seen.local is None or seen.target is None:
+            return
+        ends = (seen.local, seen.target)
+        left = [identity for identity in self._by_ends.get(ends, ()) if identity != seen.session]
+        if left:
+            self._by_ends[ends] = left
+        else:
+            self._by_ends.pop(ends, None)
+
+    def _between(self, client: tuple[str, int], destination: tuple[str, int] | None) -> list[Seen]:
+        """Give the connections between two ends, of which only the last can be open."""
+        found = () if destination is None else self._by_ends.get((client, destination), ())
+        return [self.books.seen[identity] for identity in found]
+
+    def _seen(self, identity: UUID | None) -> Seen | None:
+        return None if identity is None else self.books.seen.get(identity)
+
+    def _flow(self, identity: UUID | None) -> Flow | None:
+        return None if identity is None else self.books.flows.get(identity)
+
+    def _forget_seen(self, seen: Seen) -> None:
+        self.changed = True
+        self.books.seen.pop(seen.session, None)
+        if seen.cookie is not None and self._by_cookie.get(seen.cookie) == seen.session:
+            del self._by_cookie[seen.cookie]
+        self._take_from_index(seen)
+
+    def _forget_flow(self, flow: Flow) -> None:
+        self.changed = True
+        self.books.flows.pop(flow.id, None)
+        if self._flow_by_cookie.get(flow.cookie) == flow.id:
+            del self._flow_by_cookie[flow.cookie]
+
+
+def _ends(value: Value) -> tuple[str, int] | None:
+    if not isinstance(value, dict):
+        return None
+    host, port = value.get("host"), value.get("port")
+    return (host, port) if isinstance(host, str) and isinstance(port, int) else None
+
+
+def _uuid(value: Value) -> UUID | None:
+    return UUID(bytes=value) if isinstance(value, bytes) and len(value) == UUID_BYTES else None
