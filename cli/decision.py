@@ -11,13 +11,13 @@ from capd.cli import facts
 from capd.cli.facts import Facts
 from capd.cli.line import Line, Span, Style
 
-WORDS: Final = {"allow": "ALLOWED", "deny": "DENIED", "held": "HELD", "body_wanted": "BODY WANTED"}
+WORDS: Final = {"allow": "ALLOWED", "deny": "DENIED", "held": "HELD", "body_wanted": "BODY WANTED", "inspect": "INSPECTED"}
 STYLES: Final = {"allow": Style.GOOD, "deny": Style.BAD, "held": Style.DOUBTFUL}
 
 
 def is_stopped(told: Facts) -> bool:
     """Say whether a message did not go on."""
-    return facts.text(told, "outcome") not in {"allow", "body_wanted"}
+    return facts.text(told, "outcome") not in {"allow", "body_wanted", "inspect"}
 
 
 def decision_line(told: Facts) -> Line:

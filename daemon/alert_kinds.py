@@ -56,6 +56,8 @@ class Alert(StrEnum):
     ENFORCEMENT_REMOVABLE = "enforcement-removable"
     ENFORCER_DOWN = "enforcer-down"
     ENFORCER_UNLOGGED = "enforcer-unlogged"
+    WITNESS_ALARM = "witness-alarm"
+    DECISIONS_DAMAGED = "decisions-damaged"
     POLICY_REFUSED = "policy-refused"
 
 
@@ -194,6 +196,18 @@ _KINDS: Final = (
         Severity.CRITICAL,
         "e08137f33a084ec99f95e90587134be1",
         "decisions cannot be written down: what agents send is refused",
+    ),
+    (
+        Alert.WITNESS_ALARM,
+        Severity.CRITICAL,
+        "3b82f614c0c3487988bf881090854685",
+        "probes and enforcer disagree about connections of runs",
+    ),
+    (
+        Alert.DECISIONS_DAMAGED,
+        Severity.CRITICAL,
+        "c04b8e59447940609bb1f8d14291ce83",
+        "parts of the decision log cannot be read",
     ),
     (
         Alert.POLICY_REFUSED,

@@ -106,6 +106,25 @@ class EnforcerFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class WitnessFacts:
+    """What the recorder says of probes and enforcer, which see the same connections.
+
+    Attributes:
+        undecided, unseen, differing: connections about which they disagree, by kind, in total.
+        alarmed_ns: wall time of the latest, None: there was none.
+        damages: parts of the decision log that could not be read, in total; entries of no known form count.
+        damaged_ns: wall time of the latest, None: there was none.
+    """
+
+    undecided: int = 0
+    unseen: int = 0
+    differing: int = 0
+    alarmed_ns: int | None = None
+    damages: int = 0
+    damaged_ns: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
     """What the daemon says of itself.
 
@@ -179,6 +198,7 @@ class Facts:
         now_ns: wall time.
         shipper: the shipper's; None: no bucket is configured.
         enforcer: the enforcer's; None: none is configured.
+        witness: what came of comparing both.
         metrics_running: whether the process that serves metrics lives; None: none is wanted.
     """
 
@@ -191,6 +211,7 @@ class Facts:
     now_ns: int
     shipper: ShipperFacts | None = None
     enforcer: EnforcerFacts | None = None
+    witness: WitnessFacts = WitnessFacts()
     metrics_running: bool | None = None
 
 
@@ -235,6 +256,7 @@ def judge(facts: Facts) -> Health:
         *_storage(facts.daemon.storage, facts.state_dir),
         *_enforcement(facts.daemon.enforcement, facts.now_ns),
         *_enforcer(facts.enforcer),
+        *_witness(facts.witness, facts.now_ns),
         *_shipper(facts.shipper),
         *_metrics(facts),
     )
@@ -391,6 +413,27 @@ def _enforcer(facts: EnforcerFacts | None) -> Iterator[Reason]:
             alert=Alert.POLICY_REFUSED,
             reason=f"the policy on disk is not in force: {facts.policy_problem.splitlines()[0]}",
             next_step="`capd policy check` lists all that is wrong with it",
+        )
+
+
+def _witness(facts: WitnessFacts, now_ns: int) -> Iterator[Reason]:
+    if facts.alarmed_ns is not None and now_ns - facts.alarmed_ns < LOSS_NS_RECENT:
+        found = {
+            "without a decision": facts.undecided,
+            "that no probe saw": facts.unseen,
+            "whose bytes differ": facts.differing,
+        }
+        told = ", ".join(f"{count} {words}" for words, count in found.items() if count)
+        yield Reason(
+            alert=Alert.WITNESS_ALARM,
+            reason=f"probes and enforcer disagree about connections of runs: {told}",
+            next_step="`capd sessions` has them: the reasons of such a session say which; `capd show ID` tells more",
+        )
+    if facts.damaged_ns is not None and now_ns - facts.damaged_ns < LOSS_NS_RECENT:
+        yield Reason(
+            alert=Alert.DECISIONS_DAMAGED,
+            reason=f"{facts.damages} parts of the decision log could not be read",
+            next_step="what was there is in `quarantine` below `state_dir`; connections without a decision are told besides",
         )
 
 

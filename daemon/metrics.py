@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 ROLES: Final = ("daemon", "recorder", "shipper", "metrics")
 RINGS: Final = ("control", "data")
+DISAGREEMENTS: Final = ("undecided", "unseen", "differing")
 PROBE_COUNTERS: Final = tuple(sorted({*COUNTERS, *LOST}))
 LABEL_CHARACTERS_MAX: Final = 64
 """Of the daemon's version and tier."""
@@ -269,6 +270,25 @@ FIGURES: Final = (
         "capd_recorder_malformed_blocks_total",
         "Blocks of the journal that make no sense.",
         _value(f"{_RECORDER}.blocks_malformed"),
+    ),
+    _counter(
+        "capd_witness_verdicts_total", "Decisions of the enforcer that were recorded.", _value(f"{_RECORDER}.witness.verdicts")
+    ),
+    _counter(
+        "capd_witness_alarms_total",
+        "Connections about which probes and enforcer disagree.",
+        _each(DISAGREEMENTS, f"{_RECORDER}.witness.*"),
+        "kind",
+    ),
+    _counter(
+        "capd_witness_incomparable_total",
+        "Connections whose bytes could not be compared.",
+        _value(f"{_RECORDER}.witness.incomparable"),
+    ),
+    _counter(
+        "capd_decision_log_damages_total",
+        "Parts of the decision log that cannot be read.",
+        _value(f"{_RECORDER}.witness.log.damages"),
     ),
     # Disk
     _gauge("capd_disk_free_bytes", "Free on the file system of `state_dir`.", _value("disk.free_bytes")),

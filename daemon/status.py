@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Final, cast
 from capd.daemon import catalogue_status, control_client, health, lock
 from capd.daemon.control_client import RefusedError
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import DaemonFacts, EnforcementFacts, EnforcerFacts, Facts, Health, ShipperFacts, StorageFacts
+from capd.daemon.health import (
+    DaemonFacts,
+    EnforcementFacts,
+    EnforcerFacts,
+    Facts,
+    Health,
+    ShipperFacts,
+    StorageFacts,
+    WitnessFacts,
+)
 from capd.recording.durable import open_regular
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -50,6 +59,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             now_ns=time.time_ns(),
             shipper=shipper_facts(configuration, shipper),
             enforcer=None if enforcer is None else enforcer_facts(*enforcer),
+            witness=witness_facts(recorder),
             metrics_running=None if configuration.metrics.listen is None else _runs(*metrics),
         )
     )
@@ -132,6 +142,25 @@ def enforcer_facts(status: Mapping[str, object], age: float | None) -> EnforcerF
         seconds=age,
         unlogged=sum(int(_number(worker, "unlogged") or 0) for worker in workers),
         policy_problem=problems[0] if problems else None,
+    )
+
+
+def witness_facts(status: Mapping[str, object]) -> WitnessFacts:
+    """Pick from the recorder's status what came of comparing probes and enforcer."""
+    found = _inner(status, "witness")
+    log = _inner(found, "log")
+
+    def whole(facts: Mapping[str, object], key: str) -> int | None:
+        number = _number(facts, key)
+        return None if number is None else int(number)
+
+    return WitnessFacts(
+        undecided=whole(found, "undecided") or 0,
+        unseen=whole(found, "unseen") or 0,
+        differing=whole(found, "differing") or 0,
+        alarmed_ns=whole(found, "alarmed_ns"),
+        damages=(whole(log, "damages") or 0) + (whole(found, "malformed") or 0),
+        damaged_ns=max((at for at in (whole(log, "damaged_ns"), whole(found, "malformed_ns")) if at is not None), default=None),
     )
 
 

@@ -21,6 +21,15 @@ PORT_MAX: Final = 65_535
 NS_MAX: Final = (1 << 63) - 1
 COUNT_MAX: Final = (1 << 63) - 1
 
+ALLOW: Final = "allow"
+DENY: Final = "deny"
+HELD: Final = "held"
+"""A person has to approve."""
+BODY_WANTED: Final = "body_wanted"
+"""Nothing is decided before the body is known."""
+INSPECT: Final = "inspect"
+"""TLS that no rule lets through unread: it is opened, and what is said in it is judged."""
+
 Ends = tuple[str, int]
 """Address in text, and port."""
 _Found = TypeVar("_Found")
@@ -69,18 +78,14 @@ class Decided:
         flow: of which connection.
         at_ns: wall time.
         about: `http`, `tls`, `tcp`; `refused` of what no policy was asked about.
-        allowed: whether it went on.
-        final: False: the body was wanted first, and another decision follows.
-        held: whether a person has to approve.
+        outcome: ALLOW, DENY, HELD, or one after which another decision follows: BODY_WANTED, INSPECT.
         facts: what is recorded of it, as it is recorded.
     """
 
     flow: UUID
     at_ns: int
     about: str
-    allowed: bool
-    final: bool = True
-    held: bool = False
+    outcome: str
     facts: Mapping[str, Value] = field(default_factory=dict)
 
 
@@ -149,9 +154,7 @@ def _turned_away(entry: Mapping[str, object]) -> TurnedAway:
 def _decision(entry: Mapping[str, object]) -> Decided:
     reason, allowed = _text(entry, "reason"), _boolean(entry, "allowed")
     about, number = _text(entry, "about"), _integer(entry, "number", COUNT_MAX)
-    final = not _boolean(entry, "needs_body")
-    held = not allowed and reason == "approval_needed"
-    outcome = "allow" if allowed else "body_wanted" if not final else "held" if held else "deny"
+    outcome = _outcome(about, reason, allowed=allowed, needs_body=_boolean(entry, "needs_body"))
     flow = UUID(_text(entry, "session"))
     facts: dict[str, Value] = {
         "decision": f"{flow}/{number}",
@@ -168,21 +171,31 @@ def _decision(entry: Mapping[str, object]) -> Decided:
     if "method" in entry:
         facts |= {"method": _text(entry, "method"), "host": _text(entry, "host"), "target_sha256": _hash(entry)}
     at_ns = _integer(entry, "at_ns", NS_MAX)
-    return Decided(flow=flow, at_ns=at_ns, about=about, allowed=allowed, final=final, held=held, facts=facts)
+    return Decided(flow=flow, at_ns=at_ns, about=about, outcome=outcome, facts=facts)
+
+
+def _outcome(about: str, reason: str, *, allowed: bool, needs_body: bool) -> str:
+    if needs_body:
+        return BODY_WANTED
+    if allowed:
+        return ALLOW
+    if about == "tls":
+        return INSPECT
+    return HELD if reason == "approval_needed" else DENY
 
 
 def _refused(entry: Mapping[str, object]) -> Decided:
     flow, at_ns = UUID(_text(entry, "session")), _integer(entry, "at_ns", NS_MAX)
     facts: dict[str, Value] = {
         "decision": f"{flow}/{_integer(entry, 'number', COUNT_MAX)}",
-        "outcome": "deny",
+        "outcome": DENY,
         "about": "refused",
         "reason": _text(entry, "reason"),
         "rule": "",
         "policy": "",
         "at_ns": at_ns,
     }
-    return Decided(flow=flow, at_ns=at_ns, about="refused", allowed=False, facts=facts)
+    return Decided(flow=flow, at_ns=at_ns, about="refused", outcome=DENY, facts=facts)
 
 
 def _closed(entry: Mapping[str, object]) -> Closed:

@@ -136,7 +136,8 @@ class Counts:
         undecided, unseen, differing: alarms by kind.
         incomparable: connections whose bytes could not be compared.
         forgotten: connections of which too many waited.
-        alarmed_ns: wall time of the latest alarm.
+        alarmed_ns: wall time at which the latest alarm was found.
+        malformed_ns: wall time of the latest malformed entry.
     """
 
     entries: int = 0
@@ -149,6 +150,7 @@ class Counts:
     incomparable: int = 0
     forgotten: int = 0
     alarmed_ns: int | None = None
+    malformed_ns: int | None = None
 
 
 @dataclass(slots=True, kw_only=True)

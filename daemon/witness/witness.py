@@ -15,7 +15,18 @@ from typing import Final
 from uuid import UUID
 
 from capd.daemon.witness import matching, verdicts
-from capd.daemon.witness.entries import Closed, Decided, MalformedEntryError, Opened, TurnedAway, parse
+from capd.daemon.witness.entries import (
+    ALLOW,
+    BODY_WANTED,
+    DENY,
+    HELD,
+    Closed,
+    Decided,
+    MalformedEntryError,
+    Opened,
+    TurnedAway,
+    parse,
+)
 from capd.daemon.witness.state import Away, Books, Flow, Pending, Seen
 from capd.recording.record import Direction, Kind, Record, Value
 
@@ -73,6 +84,7 @@ class Witness:
             entry = parse(body)
         except MalformedEntryError:
             counts.malformed += 1
+            counts.malformed_ns = now_ns
             return
         match entry:
             case Opened():
@@ -111,12 +123,10 @@ class Witness:
             self.books.counts.orphans += 1
             return
         exchange = flow.requests if entry.about == "http" else None
-        if entry.final:
-            flow.requests += entry.about == "http"
-            tally = flow.tally
-            tally.allowed += entry.allowed
-            tally.held += entry.held
-            tally.denied += not (entry.allowed or entry.held)
+        flow.requests += entry.about == "http" and entry.outcome != BODY_WANTED
+        flow.tally.allowed += entry.outcome == ALLOW
+        flow.tally.denied += entry.outcome == DENY
+        flow.tally.held += entry.outcome == HELD
         flow.policy = str(entry.facts.get("policy") or flow.policy)
         so_far: dict[str, Value] = {"allowed": flow.tally.allowed, "denied": flow.tally.denied, "held": flow.tally.held}
         facts = {**entry.facts, "so_far": so_far}
@@ -276,7 +286,7 @@ class Witness:
         books = self.books
         for flow in list(books.flows.values()):
             if matching.unseen(flow, seen_ns=seen_ns) and not flow.alone:
-                self._record_alone(flow)
+                self._record_alone(flow, heard_ns)
             elif flow.pending and heard_ns >= flow.pending[0].since_ns + PATIENCE_NS:
                 self._place(flow, self._ready, patient=False)
         for seen in list(books.seen.values()):
@@ -289,18 +299,18 @@ class Witness:
             words = matching.undecided(seen, heard_ns=heard_ns, since_ns=self.books.since_ns)
             if words is not None:
                 self.books.counts.undecided += 1
-                self._alarm("undecided", seen, words)
+                self._alarm("undecided", seen, words, heard_ns)
         if seen.closed_ns is None:
             return
         if flow is None:
             if heard_ns >= seen.closed_ns + matching.AGE_NS:
                 self._forget_seen(seen)
         elif flow.closed_ns is not None or heard_ns >= seen.closed_ns + FAREWELL_NS:
-            self._compare(seen, flow)
+            self._compare(seen, flow, heard_ns)
             self._forget_seen(seen)
             self._forget_flow(flow)
 
-    def _compare(self, seen: Seen, flow: Flow) -> None:
+    def _compare(self, seen: Seen, flow: Flow, now_ns: int) -> None:
         why = matching.incomparable(seen, flow)
         words = matching.differing(seen, flow)
         if why is not None:
@@ -310,19 +320,18 @@ class Witness:
             self._give(f"incomparable:{seen.session}", [marker], self._ready)
         elif words is not None and self._enforced:
             self.books.counts.differing += 1
-            self._alarm("differing", seen, words)
+            self._alarm("differing", seen, words, now_ns)
 
-    def _alarm(self, kind: str, seen: Seen, words: str) -> None:
+    def _alarm(self, kind: str, seen: Seen, words: str, now_ns: int) -> None:
         seen.alarms.append(words)
         self.changed = True
-        counts = self.books.counts
-        counts.alarmed_ns = max(counts.alarmed_ns or 0, seen.last_ns)
+        self.books.counts.alarmed_ns = now_ns
         marker = verdicts.finding(seen.session, words, seen.last_ns, alarm=True)
         self._give(f"{kind}:{seen.session}", [marker], self._ready)
         if seen.close is not None:
             self._give(f"{kind}:{seen.session}:close", [verdicts.closed_again(seen)], self._ready)
 
-    def _record_alone(self, flow: Flow) -> None:
+    def _record_alone(self, flow: Flow, now_ns: int) -> None:
         """No probe told of a connection: what was decided about it must be in the recording all the same."""
         self.changed = True
         self._flow_by_cookie.pop(flow.cookie, None)
@@ -336,7 +345,7 @@ class Witness:
         if alarm:
             counts = self.books.counts
             counts.unseen += 1
-            counts.alarmed_ns = max(counts.alarmed_ns or 0, flow.opened_ns)
+            counts.alarmed_ns = now_ns
         self._place(flow, self._ready)
         if flow.closed_ns is not None:
             self._end_alone(flow)

@@ -1,0 +1,173 @@
+"""Two witnesses on a host of its own: a real `capd up` that enforces, agents, a target; decisions in the recording, and alarms.
+
+What lives here: what the recording says of connections that went through the enforcer, or seem not to have.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from capd.daemon import cgroups
+from capd.daemon.enforcement_names import names_of
+from tests.daemon.conftest import ENVIRONMENT, Daemon, capd, open_directory, wait_until
+from tests.e2e.certificates import make
+from tests.requirements import require, require_command, require_probes, require_root
+
+pytestmark = pytest.mark.kernel
+SERVER = Path(__file__).parents[1] / "enforcer" / "target_server.py"
+POLICY = """\
+rules:
+  - {id: open-only, match: {protocols: [http], hosts: [api.test], paths: [/open]}, then: allow}
+  - {id: no-secrets, match: {protocols: [http], hosts: [api.test], paths: [/secret]}, then: deny}
+"""
+SETTINGS = """\
+policy_dir = "{directory}/policy"
+[selection]
+slices = []
+[enforcement]
+mode = "enforce"
+proxy_port = 15902
+resolver_port = 15954
+workers = 1
+ca_file = "{directory}/tls/ca.pem"
+"""
+ALARM_SECONDS = 30.0
+Json = dict[str, Any]
+
+
+class Place:
+    """A running capd on a host of its own.
+
+    Attributes:
+        namespace: of the host's network.
+        capd: the instance.
+    """
+
+    def __init__(self, namespace: str, instance: Daemon) -> None:
+        self.namespace, self.capd = namespace, instance
+
+    def verb(self, *words: str | Path) -> str:
+        """Run a verb; give what it printed."""
+        name, *rest = map(str, words)
+        before, after = (rest[: rest.index("--")], rest[rest.index("--") :]) if "--" in rest else (rest, [])
+        command = ["nsenter", f"--net=/run/netns/{self.namespace}", *capd(name, *before, "--config", self.capd.config, *after)]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode in {0, 1}, done.stderr
+        return done.stdout
+
+    def agent(self, name: str, *paths: str) -> list[str]:
+        """Let an agent ask for paths of one host, over one connection; give the statuses."""
+        urls = [f"https://api.test{path}" for path in paths]
+        answers = [word for _path in paths for word in ("-o", "/dev/null")]
+        found = ("--resolve", "api.test:443:127.0.0.1", "-w", "%{http_code}\n")
+        return self.verb("run", "--name", name, "--", "curl", "-sS", "--max-time", "20", *found, *answers, *urls).split()
+
+    def sessions(self, name: str) -> list[Json]:
+        """Give the TCP sessions of a run by its name."""
+        found = json.loads(self.verb("sessions", "--json"))
+        return [one for one in found if one["run_name"] == name and one["transport"] == "tcp"]
+
+    def records(self, session: str) -> list[Json]:
+        """Give the records of a session."""
+        return [json.loads(line) for line in self.verb("replay", session, "--format", "json").splitlines()]
+
+    def witness(self) -> Json:
+        """Give what the recorder says of the two witnesses."""
+        found = json.loads((self.capd.directory / "run/recorder/recorder.status.json").read_bytes())["witness"]
+        assert isinstance(found, dict)
+        return found
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    """Give one for all tests here; afterwards nothing of it stands."""
+    require_root()
+    require_probes()
+    require_command("ip", "nft", "nsenter", "curl", "openssl")
+    require(Path("/sys/fs/bpf").is_mount(), "needs a bpffs at /sys/fs/bpf")
+    namespace = f"capd-witness-{os.getpid()}"
+    subprocess.run(["ip", "netns", "add", namespace], check=True)
+    subprocess.run(["ip", "-n", namespace, "link", "set", "lo", "up"], check=True)
+    within = ("nsenter", f"--net=/run/netns/{namespace}")
+    try:
+        with open_directory() as directory:
+            for name in ("tls", "policy"):
+                (directory / name).mkdir()
+            tls = make(directory / "tls")
+            (directory / "policy" / "policy.yaml").write_text(POLICY, encoding="ascii")
+            words = [*within, sys.executable, "-P", str(SERVER), str(tls.certificate), str(tls.key)]
+            made = Daemon(directory, SETTINGS.format(directory=directory), verb="up", through=within)
+            with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+                try:
+                    assert server.stdout is not None
+                    assert b"ready\n" == server.stdout.readline()
+                    made.start()
+                    wait_until((directory / "run/enforcer/worker-0.status.json").exists, "the enforcer serves", 30)
+                    yield Place(namespace, made)
+                finally:
+                    server.kill()
+                    _end(made, within)
+    finally:
+        subprocess.run(["ip", "netns", "del", namespace], check=False)
+
+
+def _end(made: Daemon, within: tuple[str, ...]) -> None:
+    if made.process is not None and made.process.poll() is None:
+        made.stop()
+    subprocess.run([*within, *capd("enforcement", "off", "--config", made.config)], env=ENVIRONMENT, check=False)
+    names = names_of(made.directory / "run", systemd=cgroups.has_systemd())
+    for path in (f"{names.parent}/capd-canary", names.parent, names.enforcer):
+        where = cgroups.find_root() / path.lstrip("/")
+        if where.is_dir():
+            where.rmdir()
+
+
+def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> None:
+    """Two requests of one TLS connection, one allowed and one denied: both verdicts stand behind their requests; no alarm."""
+    assert ["200", "403"] == place.agent("two", "/open", "/secret")
+    wait_until(lambda: [one for one in place.sessions("two") if one["state"] == "closed"], "the session is closed", 20)
+    (session,) = place.sessions("two")
+    counts = {name: session["decision"][name] for name in ("allowed", "denied", "held")}
+    assert ({"allowed": 1, "denied": 1, "held": 0}, True) == (counts, bool(session["decision"]["policy"]))
+    told = [record for record in place.records(session["session"]) if record["kind"] in {"message", "verdict"}]
+    kinds = [(one["kind"], one["body"].get("outcome") or one["body"].get("type"), one["body"]["exchange"]) for one in told]
+    requests = [place for place, one in enumerate(kinds) if one[1] == "request"]
+    assert [("verdict", "allow", 0), ("verdict", "deny", 1)] == [kinds[place + 1] for place in requests]
+    denied = next(one["body"] for one in told if one["body"].get("outcome") == "deny")
+    assert ("no-secrets", "denied_by_policy", "GET", session["decision"]["policy"]) == (
+        denied["rule"],
+        denied["reason"],
+        denied["method"],
+        denied["policy"],
+    )
+    screen = place.verb("replay", session["session"])
+    assert "DENIED GET to api.test (request 2): rule no-secrets, denied_by_policy, policy" in screen
+    assert "DENIED GET to api.test" in place.verb("show", session["session"])
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    found = place.witness()
+    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
+    assert (dict.fromkeys(zero, 0), 3) == ({name: found[name] for name in zero}, found["verdicts"])
+    assert "complete" == place.sessions("two")[0]["completeness"]["verdict"]
+    assert "witness-alarm" not in place.verb("status", "--json")
+
+
+def test_a_connection_without_decision_is_an_alarm(place: Place) -> None:
+    """With the decision log cut off, a connection that moved bytes is an undecided flow: session, status and health say so."""
+    (log,) = (place.capd.directory / "state/enforcer/decisions").glob("*.log")
+    log.rename(place.capd.directory / "cut")  # the enforcer goes on writing into it, and nobody sees that
+    assert ["200"] == place.agent("cut", "/open")
+    wait_until(lambda: place.witness()["undecided"], "the alarm is counted", ALARM_SECONDS)
+    wait_until(lambda: place.sessions("cut")[0]["completeness"]["verdict"] == "partial", "the session says so", 10)
+    (session,) = place.sessions("cut")
+    assert ["undecided flow"] == [reason.partition(":")[0] for reason in session["completeness"]["reasons"]]
+    assert "WITNESS undecided flow" in place.verb("replay", session["session"])
+    wait_until(lambda: "witness-alarm" in place.verb("status", "--json"), "the health is told", 10)
+    assert 1 == place.witness()["undecided"]
