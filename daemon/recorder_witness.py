@@ -183,6 +183,8 @@ def _restored(saved: bytes) -> _Saved | None:
 def _plain(value: object) -> object:
     if isinstance(value, UUID):
         return value.bytes
+    if isinstance(value, set):
+        return list(value)
     if is_dataclass(value):
         return {one.name: getattr(value, one.name) for one in fields(value)}
     raise TypeError(f"the witness cannot remember a {type(value).__name__}")

@@ -161,6 +161,8 @@ class Books:
         since_ns: connections that began before are not held against the log: nothing was enforced then.
         seen: by session; flows: by the enforcer's id; away: not found yet.
         counts: for the status.
+        recorded: keys of what an earlier recorder wrote after its books were stored, and that did not come again yet: the log
+            may not be read up to there when the next books are.
     """
 
     since_ns: int
@@ -168,3 +170,4 @@ class Books:
     flows: dict[UUID, Flow] = field(default_factory=dict)
     away: list[Away] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+    recorded: set[str] = field(default_factory=set)

@@ -62,7 +62,7 @@ class Witness:
         """
         self.books = books
         self._host, self._enforced = host, enforced
-        self._recorded = set(recorded)
+        books.recorded.update(recorded)
         self._keys: list[str] = []
         self._ready: list[Record] = []
         self._by_cookie = {seen.cookie: id_ for id_, seen in books.seen.items() if seen.cookie is not None}
@@ -268,8 +268,7 @@ class Witness:
         return keys
 
     def remembered(self) -> None:
-        """The books were stored, with the log's places: nothing of before will be read again."""
-        self._recorded.clear()
+        """The books were stored, with the log's places."""
         self.changed = False
 
     def alone(self) -> set[UUID]:
@@ -336,7 +335,8 @@ class Witness:
         self.changed = True
         self._flow_by_cookie.pop(flow.cookie, None)
         alarm = self._enforced and flow.opened_ns >= self.books.since_ns
-        if not alarm and all(pending.key in self._recorded for pending in flow.pending):
+        if not alarm and self.books.recorded.issuperset(pending.key for pending in flow.pending):
+            self.books.recorded.difference_update([pending.key for pending in flow.pending])
             self._forget_flow(flow)  # of before these books, and in the recording
             return
         flow.alone = True
@@ -387,7 +387,8 @@ class Witness:
         flow.pending = waiting
 
     def _give(self, key: str, records: list[Record], out: list[Record]) -> None:
-        if key in self._recorded:
+        if key in self.books.recorded:
+            self.books.recorded.discard(key)
             return
         self._keys.append(key)
         out.extend(records)

@@ -1,0 +1,253 @@
+"""The witness: who is who, what is written where, what is an alarm and what is none. Time comes as an argument."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from uuid import UUID
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX
+from capd.recording.record import Kind, Record, Value, from_fields, pack, unpack_arrays
+from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, later, packed, witness
+
+ONE = Connection(number=1, requests=2)
+OTHERS = [ONE.opened(run=UUID(int=9).bytes), ONE.closed()]
+CUT = ONE.ended(received=99, all_of_it=False)
+
+
+def verdicts(records: list[Record]) -> list[tuple[UUID, str, Value]]:
+    """Give session, outcome and exchange of the verdicts among records."""
+    return [(one.session, str(one.body["outcome"]), one.body["exchange"]) for one in records if one.kind is Kind.VERDICT]
+
+
+def test_verdicts_stand_behind_their_messages() -> None:
+    """Decisions that are there when their requests come stand right behind them, with totals that grow."""
+    made = witness()
+    assert [] == hear(made, ONE.let_in(), ONE.decided(0), ONE.decided(1))
+    out = made.watch(ONE.probes())
+    assert ["OPEN", "DATA", "MESSAGE", "VERDICT", "MESSAGE", "VERDICT", "CLOSE"] == [record.kind.name for record in out]
+    assert [(ONE.session, "allow", 0), (ONE.session, "deny", 1)] == verdicts(out)
+    totals = [record.body["so_far"] for record in out if record.kind is Kind.VERDICT]
+    assert [{"allowed": 1, "denied": 0, "held": 0}, {"allowed": 1, "denied": 1, "held": 0}] == totals
+
+
+def test_a_decision_that_is_read_late_is_written_at_once() -> None:
+    """Decisions that come after their messages, or after the end of the session, are written when they come."""
+    made = witness()
+    assert [] == verdicts(made.watch(ONE.probes()[:-1]))
+    assert [(ONE.session, "allow", 0)] == verdicts(hear(made, ONE.let_in(), ONE.decided(0)))
+    made.watch([ONE.closed()])
+    assert [(ONE.session, "deny", 1)] == verdicts(hear(made, ONE.decided(1), ONE.ended()))
+    assert ([], {}) == (findings(later(made)), made.books.flows)
+
+
+def test_a_body_that_is_wanted_first_is_the_same_exchange() -> None:
+    """A decision that wants the body counts neither as a request nor in the totals."""
+    made = witness()
+    made.watch(ONE.probes()[:-1])
+    out = hear(made, ONE.let_in(), ONE.decided(0, body_wanted=True), ONE.decided(0), ONE.decided(1))
+    assert [(ONE.session, "body_wanted", 0), (ONE.session, "allow", 0), (ONE.session, "deny", 1)] == verdicts(out)
+    assert {"allowed": 0, "denied": 0, "held": 0} == out[0].body["so_far"]
+
+
+def test_messages_that_are_not_recorded_cost_no_verdict() -> None:
+    """Where level `metadata` keeps requests out, their decisions are written after some patience, and at the end."""
+    made = witness()
+    made.watch([ONE.opened()])
+    assert [] == hear(made, ONE.let_in(), ONE.decided(0))
+    assert [] == verdicts(later(made, 1))
+    assert [(ONE.session, "allow", 0)] == verdicts(later(made, 3))
+    assert [] == hear(made, ONE.decided(1), now_ns=START + 3 * SECOND)
+    assert ["VERDICT", "CLOSE"] == [record.kind.name for record in made.watch([ONE.closed()])]
+
+
+@pytest.mark.parametrize(
+    ("probes", "enforcer", "seconds", "expected"),
+    [
+        pytest.param([ONE.opened(), ONE.data()], [], 1, [], id="too early to say"),
+        pytest.param([ONE.opened(), ONE.data()], [], 6, ["undecided flow"], id="open, spoke, no decision"),
+        pytest.param([ONE.opened()], [], 60, [], id="refused by the rules: nothing moved"),
+        pytest.param(ONE.probes(), [], 60, ["undecided flow"], id="closed, no decision"),
+        pytest.param([ONE.opened(), ONE.closed()], [], 60, ["undecided flow"], id="level metadata: its socket moved bytes"),
+        pytest.param(ONE.probes(), [ONE.turned_away()], 60, [], id="turned away"),
+        pytest.param(ONE.probes(), ONE.enforcer(), 60, [], id="both"),
+        pytest.param([], [ONE.let_in()], 6, ["unseen flow"], id="no probe saw it"),
+        pytest.param(OTHERS, [ONE.let_in()], 60, ["unseen flow", "undecided flow"], id="another run"),
+        pytest.param([ONE.opened(mid_stream=True), ONE.data()], [], 60, [], id="began before capture"),
+        pytest.param([ONE.opened(role="server"), ONE.data()], [], 60, [], id="the agent is the server"),
+        pytest.param([ONE.opened(transport="udp"), ONE.data()], [], 60, [], id="not TCP"),
+        pytest.param([replace(ONE, begins_ns=1).opened(), ONE.data()], [], 60, [], id="before runs were forced"),
+        pytest.param(ONE.probes(), [ONE.let_in(), ONE.ended(received=101)], 60, ["bytes differ"], id="read more than was sent"),
+        pytest.param(ONE.probes(), [ONE.let_in(), ONE.ended(received=99)], 60, ["bytes differ"], id="read less than all"),
+        pytest.param(ONE.probes(), [ONE.let_in(), CUT], 60, [], id="the enforcer left first"),
+        pytest.param(ONE.probes(), [ONE.let_in(), ONE.ended(sent=199)], 60, ["bytes differ"], id="somebody else answered"),
+        pytest.param(ONE.probes(), [ONE.let_in(), ONE.ended(sent=300)], 60, [], id="the agent left first"),
+    ],
+)  # fmt: skip
+def test_what_is_an_alarm(probes: list[Record], enforcer: list[bytes], seconds: float, expected: list[str]) -> None:
+    """Each disagreement is found once, whoever is read first, and nothing that is explained is one."""
+    for log_first in (True, False):
+        made = witness()
+        out = hear(made, *enforcer) if log_first else []
+        out += made.watch(probes)
+        out += [] if log_first else hear(made, *enforcer)
+        out += later(made, seconds)
+        assert expected == findings(out)
+        assert [] == findings(later(made, seconds))
+
+
+def test_without_enforcement_nothing_is_an_alarm() -> None:
+    """In mode `observe` verdicts are recorded, and no disagreement is an alarm."""
+    nothing: list[bytes] = []
+    for enforcer in (nothing, [ONE.let_in(), ONE.ended(received=1)]):
+        made = witness(enforced=False)
+        assert [] == findings([*made.watch(ONE.probes()), *hear(made, *enforcer), *later(made)])
+    assert 0 == made.books.counts.differing
+    made = witness(enforced=False)
+    out = [*hear(made, *ONE.enforcer()), *later(made)]
+    assert ([], 2) == (findings(out), len(verdicts(out)))
+
+
+def test_lost_capture_is_no_agreement() -> None:
+    """Where nobody counted all bytes of a socket, that is said: it is neither agreement nor an alarm."""
+    made = witness()
+    hear(made, *ONE.enforcer())
+    out = [*made.watch([ONE.opened(), ONE.data(), ONE.closed(counted=False)]), *later(made)]
+    assert (["bytes cannot be compared with the enforcer's"], []) == (findings(out, alarm=False), findings(out))
+    assert 1 == made.books.counts.incomparable
+
+
+def test_an_alarm_changes_the_completeness() -> None:
+    """A session with an alarm is not complete, whether it was found before its end or after."""
+    made = witness()
+    made.watch([ONE.opened(), ONE.data()])
+    assert ["MARKER"] == [record.kind.name for record in later(made, 6)]
+    (close,) = made.watch([ONE.closed()])
+    after = witness()
+    after.watch(ONE.probes())
+    marker, again = later(after)
+    assert (Kind.MARKER, Kind.CLOSE) == (marker.kind, again.kind)
+    for record in (close, again):
+        told = record.body["completeness"]
+        assert isinstance(told, dict)
+        assert ("partial", True) == (told["verdict"], str(told["reasons"][0]).startswith("undecided flow"))
+
+
+def test_a_connection_that_no_probe_saw_is_a_session_of_its_own() -> None:
+    """Its decisions are in the recording all the same, under the enforcer's id, with an end."""
+    made = witness()
+    hear(made, *ONE.enforcer()[:-1])
+    out = later(made)
+    assert ["OPEN", "MARKER", "VERDICT", "VERDICT"] == [record.kind.name for record in out]
+    assert {UUID(ONE.flow)} == {record.session for record in out} == made.alone()
+    (close,) = hear(made, ONE.ended())
+    assert ((Kind.CLOSE, UUID(ONE.flow)), {}) == ((close.kind, close.session), made.books.flows)
+
+
+def test_a_port_is_used_again() -> None:
+    """Without cookies, as in the classic tier, decisions go to the connection that had begun last when they were made."""
+    first = replace(ONE, cookie=1 << 62 | 5)
+    second = replace(first, number=2, begins_ns=START + 2 * SECOND, cookie=1 << 62 | 6)
+    for order in ((first, second), (second, first)):
+        made = witness()
+        out = made.watch([first.opened(), first.closed(), second.opened()])
+        for one in order:
+            out += hear(made, one.let_in(), one.decided(0))
+        out += [*made.watch([first.closed(), second.closed()]), *later(made)]
+        assert {(first.session, first.flow), (second.session, second.flow)} == {
+            (one.session, str(one.body["decision"]).partition("/")[0]) for one in out if one.kind is Kind.VERDICT
+        }
+        assert [] == findings(out)
+
+
+def test_turned_away_connections_of_one_port() -> None:
+    """Of two connections with the same ends each gets what was decided about it."""
+    second = replace(ONE, number=2, begins_ns=START + 2 * SECOND)
+    made = witness()
+    hear(made, ONE.turned_away())
+    out = made.watch([ONE.opened(), ONE.data(), ONE.closed(), second.opened(), second.data()])
+    out += [*hear(made, second.let_in()), *later(made, 60)]
+    assert ([], [(ONE.session, "deny", None)]) == (findings(out), verdicts(out))
+
+
+def test_what_waits_is_bounded() -> None:
+    """Neither decisions without messages nor connections that were turned away fill the memory."""
+    made = witness()
+    made.watch([ONE.opened()])
+    hear(made, ONE.let_in(), *(ONE.decided(number) for number in range(PENDING_MAX + 50)))
+    (flow,) = made.books.flows.values()
+    assert PENDING_MAX >= len(flow.pending)
+    hear(made, *(replace(ONE, port=number % 60_000).turned_away() for number in range(AWAY_MAX + 50)))
+    assert AWAY_MAX == len(made.books.away)
+
+
+KINDS = [ONE.let_in(), ONE.turned_away(), ONE.decided(0), ONE.ended()]
+VALUES = st.integers(-(1 << 63), (1 << 64) - 1) | st.text(max_size=8) | st.binary(max_size=40) | st.none() | st.booleans()
+
+
+@given(st.sampled_from(KINDS), st.data())
+def test_whatever_is_in_the_log_stops_nothing(body: bytes, data: st.DataObject) -> None:
+    """An entry of which any field is anything is taken or counted, and those after it are taken."""
+    facts = msgpack.unpackb(body)
+    for key in data.draw(st.lists(st.sampled_from(sorted(facts)), min_size=1, max_size=3)):
+        facts[key] = data.draw(VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(st.text(max_size=8), VALUES, max_size=3))
+    made = witness()
+    out = hear(made, data.draw(st.binary(max_size=50)), packed(facts), *ONE.enforcer())
+    out += [*made.watch(ONE.probes()), *later(made)]
+    assert (len(ONE.enforcer()) + 2, True) == (made.books.counts.entries, 2 <= len(verdicts(out)) <= 3)
+    for record in out:
+        assert pack(record) == pack(from_fields(next(unpack_arrays(pack(record)))))
+
+
+CONNECTIONS = [Connection(number=number, port=40_000 + number % 2, requests=number) for number in range(4)]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_any_interleaving_and_any_deaths_record_everything_once(data: st.DataObject) -> None:
+    """However log and journal come side by side, and wherever the recorder is killed: each verdict once, and no alarm."""
+    probes = [record for one in CONNECTIONS for record in one.probes()]
+    log = [(f"k{number}", body) for number, body in enumerate(body for one in CONNECTIONS for body in one.enforcer())]
+    books, saved_probes, saved_log, keys = copy.deepcopy(witness().books), 0, 0, set[str]()
+    made, read, heard = witness(books=copy.deepcopy(books)), 0, 0
+    stored: list[Record] = []
+    for step in data.draw(st.lists(st.sampled_from(["probes", "log", "due", "save", "kill"]), max_size=40)):
+        match step:
+            case "probes":
+                more = data.draw(st.integers(1, 6))
+                stored += made.watch(probes[read : read + more])
+                read = min(read + more, len(probes))
+            case "log":
+                for key, body in log[heard : heard + 3]:
+                    made.take(key, body, START)
+                heard = min(heard + 3, len(log))
+            case "due":
+                made.due(heard_ns=START + SECOND, seen_ns=START + SECOND)
+            case "save":
+                stored += made.ready()
+                keys.update(made.written())
+                books, saved_probes, saved_log = copy.deepcopy(made.books), read, heard
+                made.remembered()
+                keys.clear()
+            case _:
+                stored += made.ready()
+                keys.update(made.written())
+                made = witness(books=copy.deepcopy(books), recorded=set(keys))
+                made.watch_again(probes[saved_probes:read])
+                heard = saved_log
+        stored += made.ready()
+        keys.update(made.written())
+    stored += made.watch(probes[read:])
+    for key, body in log[heard:]:
+        made.take(key, body, START)
+    stored += [*made.ready(), *later(made)]
+    expected = sorted((one.session, one.flow, number) for one in CONNECTIONS for number in range(one.requests))
+    found = sorted((one.session, *str(one.body["decision"]).split("/")) for one in stored if one.kind is Kind.VERDICT)
+    assert [(session, flow, str(number + 1)) for session, flow, number in expected] == found
+    assert [] == findings(stored)
+    assert RUN not in {record.session for record in stored}
