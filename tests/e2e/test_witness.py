@@ -159,6 +159,30 @@ def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> N
     assert "witness-alarm" not in place.verb("status", "--json")
 
 
+KINDS = """\
+ask="curl -sS -m 9 -o /dev/null -w %{http_code}, --resolve api.test:443:127.0.0.1"
+$ask http://127.0.0.1/open
+$ask -X POST --data-binary @/proc/self/exe https://api.test/secret
+$ask https://api.test/large
+$ask http://127.0.0.1:9/ 2>/dev/null || echo refused
+curl -sS -m 2 telnet://127.0.0.1:2525 </dev/null 2>/dev/null | wc -c
+timeout -s KILL 0.3 $ask https://api.test/open --limit-rate 1; true
+"""
+
+
+def test_nothing_that_the_enforcer_knows_of_is_an_alarm(place: Place) -> None:
+    """Clear text, uploads that are refused, closed ports, servers that speak first and agents that are killed: no alarm."""
+    before = place.witness()
+    said = place.verb("run", "--name", "kinds", "--", "sh", "-c", KINDS)
+    assert said.startswith("403,403,403,"), said
+    wait_until(lambda: place.witness()["entries"] > before["entries"], "the log is read", 20)
+    wait_until(lambda: not place.witness()["flows"] and not place.witness()["connections"], "all were compared", 40)
+    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
+    assert dict.fromkeys(zero, 0) == {name: place.witness()[name] for name in zero}
+    reasons = [reason for one in place.sessions("kinds") for reason in one["completeness"]["reasons"]]
+    assert [] == [reason for reason in reasons if "differ" in reason or "undecided" in reason]
+
+
 def test_a_connection_without_decision_is_an_alarm(place: Place) -> None:
     """With the decision log cut off, a connection that moved bytes is an undecided flow: session, status and health say so."""
     (log,) = (place.capd.directory / "state/enforcer/decisions").glob("*.log")

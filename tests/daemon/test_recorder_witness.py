@@ -1,0 +1,157 @@
+"""The recorder as a second witness: journal and decision log side by side, whatever happens to it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from capd.daemon import recorder_user, state_directory
+from capd.daemon.configuration import Configuration
+from capd.enforcer.decision_log import DecisionLog
+from capd.enforcer.policy.action import Principal
+from capd.enforcer.policy.action import Run as PolicyRun
+from capd.enforcer.proxy import entry
+from capd.enforcer.proxy.events import Side
+from capd.enforcer.proxy.flow import Owner
+from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.question import Destination, Question, Request, Verdict
+from capd.enforcer.proxy.question import Kind as About
+from capd.recording.index import Index
+from capd.recording.record import Kind
+from tests.assembly.test_snapshot import http_events
+from tests.assembly.world import MS, RUN_ID, Daemon, closed, opened
+from tests.daemon.conftest import wait_until
+from tests.daemon.test_recorder import Journal, Start, end, proven, recorded, start, status
+from tests.daemon.test_recorder import settings as settings  # noqa: PLC0414 - a fixture
+
+__all__ = ["start"]
+CONNECTIONS, REQUESTS, DEATHS = 24, 3, 6
+AGENT = Agent(run=PolicyRun(name="r", id=str(RUN_ID), labels={}), principal=Principal(name="p", kind="user", verified=False))
+TO = Destination(address="192.0.2.7", port=80)
+LATER_NS = 3_600_000_000_000
+"""The journal's times are made up; entries seem to come after all of them, so that no probe is late."""
+
+
+@pytest.fixture
+def log(settings: Configuration) -> Iterator[DecisionLog]:
+    """Give the log of an enforcer, whose files the recorder may read and nothing else."""
+    with (settings.state_dir / "capd.toml").open("a") as file:
+        file.write('[enforcement]\nmode = "enforce"\n')
+    user = recorder_user.choose(settings.recorder.user, settings.segments_dir)
+    state_directory.prepare_enforcer(settings, os.geteuid(), os.getegid(), user.gid)
+    made = DecisionLog(settings.decisions_dir, "w0")
+    yield made
+    made.close()
+
+
+def flow(number: int) -> str:
+    """Give the enforcer's id of a connection."""
+    return str(UUID(int=5_000 + number))
+
+
+def let_in(log: DecisionLog, number: int) -> None:
+    """Write that a connection was let in, and what was decided about its requests."""
+    at_ns = time.time_ns() + LATER_NS
+    owner = Owner(uid=1000, cookie=1_000 + number, cgroup=5)
+    log.append(entry.opened_entry(flow(number), AGENT, owner, client=("192.0.2.1", 40_000), to=TO, at_ns=at_ns))
+    for asked in range(REQUESTS):
+        request = Request(method="POST", host="api.example.org", path="/a")
+        question = Question(number=asked + 1, kind=About.REQUEST, destination=TO, protocol="http1", request=request)
+        allowed = asked != 1
+        verdict = Verdict(
+            number=asked + 1, allowed=allowed, reason="" if allowed else "denied_by_policy", rule="r", policy="v1"
+        )
+        log.append(entry.decision_entry(flow(number), question, verdict, at_ns))
+    log.flush()
+
+
+def converse(daemon: Daemon, journal: Journal, log: DecisionLog, number: int, *, log_first: bool) -> None:
+    """Let both witnesses tell of a connection, from begin to end."""
+    socket, time_ns = 1_000 + number, (80 + 10 * number) * MS
+    events, ends = http_events(time_ns, socket)
+    if log_first:
+        let_in(log, number)
+    journal.put(daemon.cycle(time_ns + MS, control=[opened(time_ns, socket)], data=events[:9]))
+    journal.put(daemon.cycle(time_ns + 2 * MS, data=events[9:]))
+    if not log_first:
+        let_in(log, number)
+    journal.put(daemon.cycle(time_ns + 3 * MS, control=[closed(time_ns + 3 * MS, socket, *ends)]))
+    passed = {Side.UPSTREAM: 0, Side.CLIENT: ends[1]}
+    log.append(entry.closed_entry(flow(number), passed, entry.Heard(count=ends[0], ended=True), time.time_ns()))
+    log.flush()
+
+
+def test_kill_9_at_any_moment_loses_and_repeats_no_verdict(settings: Configuration, start: Start, log: DecisionLog) -> None:
+    """Killed again and again while journal and log grow, the role has recorded every verdict once, in its session."""
+    chance = random.Random(7)
+    daemon = Daemon()
+    journal = Journal(settings)
+    journal.put([*daemon.started(), *daemon.run_started()])
+    process = start()
+    deaths = set(chance.sample(range(CONNECTIONS), DEATHS))
+    for number in range(CONNECTIONS):
+        converse(daemon, journal, log, number, log_first=chance.random() < 0.7)
+        time.sleep(0.02)
+        if number == CONNECTIONS // 2:
+            wait_until(lambda: status(settings).get("sessions_total"), "something is recorded")
+            process.send_signal(signal.SIGUSR1)  # it seals, and remembers
+        if number in deaths:
+            time.sleep(chance.random() / 2)
+            process.kill()
+            process.wait()
+            process = start()
+    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared", 30)
+    end(settings, process)
+    found = witness(settings)
+    names = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
+    assert dict.fromkeys(names, 0) == {name: found[name] for name in names}
+    verdicts = [record for records in recorded(settings).values() for record in records if record.kind is Kind.VERDICT]
+    expected = sorted((flow(number), str(asked + 1)) for number in range(CONNECTIONS) for asked in range(REQUESTS))
+    assert expected == sorted(tuple(str(record.body["decision"]).split("/")) for record in verdicts)
+    assert {record.session for record in verdicts} == set(sessions(settings))
+    assert {(2, 1, 0)} == set(sessions(settings).values())
+    proven(settings)
+
+
+def witness(settings: Configuration) -> dict[str, object]:
+    """Give what the role says of the log."""
+    found = status(settings).get("witness", {})
+    assert isinstance(found, dict)
+    return found
+
+
+def sessions(settings: Configuration) -> dict[UUID, tuple[int, int, int]]:
+    """Give the decisions of all sessions, as the index has them."""
+    with Index.open(settings.index_file) as index:
+        rows = index.sessions(limit=None)
+    return {row.session: (d.allowed, d.denied, d.held) for row in rows if (d := row.decision) is not None}
+
+
+def test_damage_of_the_log_is_told(settings: Configuration, start: Start, log: DecisionLog) -> None:
+    """A log that was tampered with is put aside, counted in the status, and what follows in the next file is taken."""
+    let_in(log, 1)
+    log.close()
+    path: Path = next(settings.decisions_dir.iterdir())
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    after = DecisionLog(settings.decisions_dir, "w0")
+    let_in(after, 2)
+    process = start()
+    wait_until(lambda: witness(settings).get("flows"), "the log was read")
+    log_counts = witness(settings)["log"]
+    assert isinstance(log_counts, dict)
+    assert (1, True) == (log_counts["damages"], log_counts["damaged_ns"] is not None)
+    assert [f"{path.name}.8.damaged"] == [kept.name for kept in settings.quarantine_dir.iterdir()]
+    wait_until(settings.decisions_done_file.exists, "it says which file is done", 20)
+    after.let_go([path.name])
+    assert not path.exists()
+    after.close()
+    end(settings, process)
