@@ -32,7 +32,7 @@ from tests.daemon.test_recorder import Journal, Start, end, proven, recorded, st
 from tests.daemon.test_recorder import settings as settings  # noqa: PLC0414 - a fixture
 
 __all__ = ["start"]
-CONNECTIONS, REQUESTS, DEATHS = 24, 3, 6
+CONNECTIONS, REQUESTS, DEATHS = 16, 3, 4
 AGENT = Agent(run=PolicyRun(name="r", id=str(RUN_ID), labels={}), principal=Principal(name="p", kind="user", verified=False))
 TO = Destination(address="192.0.2.7", port=80)
 LATER_NS = 3_600_000_000_000
@@ -100,9 +100,10 @@ def test_kill_9_at_any_moment_loses_and_repeats_no_verdict(settings: Configurati
         converse(daemon, journal, log, number, log_first=chance.random() < 0.7)
         time.sleep(0.02)
         if number == CONNECTIONS // 2:
-            wait_until(lambda: status(settings).get("sessions_total"), "something is recorded")
+            wait_until(lambda: status(settings).get("pid") == process.pid, "the role works")  # noqa: B023 - called at once
             process.send_signal(signal.SIGUSR1)  # it seals, and remembers
         if number in deaths:
+            wait_until(lambda: status(settings).get("pid") == process.pid, "the role works")  # noqa: B023 - called at once
             time.sleep(chance.random() / 2)
             process.kill()
             process.wait()
