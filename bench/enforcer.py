@@ -1,10 +1,10 @@
 """What the enforcer costs: HTTP keep-alive through it and through a bare relay, in clear and in TLS, in one run.
 
-What lives here: a target, a relay, an enforcer without redirect, and clients, each a process of its own. What must not: the kernel's
-part: what nftables adds is a fraction of a packet's way.
+What lives here: a target, a relay, an enforcer without redirect, and clients, each a process of its own. What must not: the
+kernel's part: what nftables adds is a fraction of a packet's way.
 
-The enforcer has its real policy of ten rules, its decision log on disk, its certificates; it is told where connections go instead
-of asking. Each client waits for an answer before it asks again, so the median is what an agent feels.
+The enforcer has its real policy of ten rules, its decision log on disk, its certificates; it is told where connections go
+instead of asking. Each client waits for an answer before it asks again, so the median is what an agent feels.
 
 Run: PYTHONPATH=src:. python -P bench/enforcer.py
 """
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-import os
 import socket
 import ssl
 import statistics
@@ -233,9 +232,7 @@ def main() -> None:
     """Print a table."""
     seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
     found = compare(seconds)
-    print(
-        f"enforcer, HTTP/1.1 keep-alive, answers of 1 KiB, {os.cpu_count()} cores, {seconds:g} s each (budget: 0.3 ms added at the median)"
-    )
+    print(f"enforcer, HTTP/1.1 keep-alive, answers of 1 KiB, {seconds:g} s each (budget: 0.3 ms added at the median)")
     print("              connections   requests/s  median ms   p99 ms    added ms")
     for kind in ("clear", "TLS"):
         for connections in CONNECTIONS:

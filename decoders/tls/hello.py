@@ -1,7 +1,7 @@
 """The ClientHello: the name that a client asks for, the protocols and versions that it offers.
 
-Sources: RFC 8446 4.1.2, RFC 6066 3, RFC 7301, RFC 9849. What lives here: one handshake message. What must not: state, keys. With
-Encrypted Client Hello the name is the public one.
+Sources: RFC 8446 4.1.2, RFC 6066 3, RFC 7301, RFC 9849. What lives here: one handshake message. What must not: state, keys.
+With Encrypted Client Hello the name is the public one.
 """
 
 from __future__ import annotations

@@ -86,17 +86,7 @@ class Yard:
             timeout=seconds,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": "/tmp", **(variables or {})},
-            preexec_fn=self._enter if inside else None,  # noqa: PLW1509 - tests have one thread
-        )
-
-    def start_agent(self, *words: str | Path) -> subprocess.Popen[bytes]:
-        """Start a client that goes on."""
-        return subprocess.Popen(
-            self._as_agent(words),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
-            preexec_fn=self._enter,  # noqa: PLW1509 - as above
+            preexec_fn=self._enter if inside else None,
         )
 
     def _as_agent(self, words: Sequence[str | Path]) -> list[str]:
