@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
 import socket
 import ssl
 import statistics
@@ -57,11 +58,13 @@ class Result:
     Attributes:
         requests: per second, of all connections together.
         median_ms, p99_ms: of one request.
+        cpu_us: processor time of who is in the middle, for one request; what a busy machine changes least.
     """
 
     requests: float
     median_ms: float
     p99_ms: float
+    cpu_us: float
 
 
 class Target(asyncio.Protocol):
@@ -69,7 +72,6 @@ class Target(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
-        assert isinstance(transport, asyncio.WriteTransport) or transport
         self._transport: asyncio.WriteTransport = transport  # type: ignore[assignment] # of a server it can write
         self._held = b""
 
@@ -164,14 +166,15 @@ async def enforce(listener: socket.socket, port: int, folder: Path, ours: Author
 
 
 @contextmanager
-def process(serve: Serve) -> Iterator[int]:
-    """Run a server in a process of its own; gives its port."""
+def process(serve: Serve) -> Iterator[tuple[int, int]]:
+    """Run a server in a process of its own; gives its port and its pid."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         port: int = listener.getsockname()[1]
         child = multiprocessing.get_context("fork").Process(target=lambda: uvloop.run(serve(listener)))  # type: ignore[arg-type]
         child.start()
         try:
-            yield port
+            assert child.pid is not None
+            yield port, child.pid
         finally:
             child.kill()
             child.join()
@@ -191,13 +194,24 @@ async def ask(port: int, named: int, seconds: float, context: ssl.SSLContext | N
     writer.close()
 
 
-def measure(port: int, named: int, connections: int, context: ssl.SSLContext | None, seconds: float) -> Result:
+def processor_seconds(pid: int) -> float:
+    """Give the processor time that a process has taken."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def measure(middle: tuple[int, int], named: int, connections: int, context: ssl.SSLContext | None, seconds: float) -> Result:
     """Ask on so many connections at once."""
+    port, pid = middle
+    taken = 0.0
     times: list[float] = []
 
     async def all_of_them() -> None:
         await asyncio.gather(*(ask(port, named, 0.2, context, []) for _ in range(connections)))
+        nonlocal taken
+        taken = processor_seconds(pid)
         await asyncio.gather(*(ask(port, named, seconds, context, times) for _ in range(connections)))
+        taken = processor_seconds(pid) - taken
 
     uvloop.run(all_of_them())
     times.sort()
@@ -205,6 +219,7 @@ def measure(port: int, named: int, connections: int, context: ssl.SSLContext | N
         requests=len(times) / seconds,
         median_ms=statistics.median(times) * 1e3,
         p99_ms=times[int(len(times) * 0.99)] * 1e3,
+        cpu_us=taken / len(times) * 1e6,
     )
 
 
@@ -218,31 +233,37 @@ def compare(seconds: float = SECONDS) -> dict[str, Result]:
         trusting = ssl.create_default_context(cafile=str(folder / "ca.pem"))
         for kind, shown, context in (("clear", None, None), ("TLS", leaf, trusting)):
             with (
-                process(lambda listener, shown=shown: target(listener, shown)) as there,  # type: ignore[misc] # a default argument
+                process(lambda listener, shown=shown: target(listener, shown)) as (there, _),  # type: ignore[misc] # a default argument
                 process(lambda listener: relay(listener, there)) as relayed,
                 process(lambda listener: enforce(listener, there, folder, ours)) as enforced,
             ):
                 for connections in CONNECTIONS:
-                    for who, port in (("relay", relayed), ("enforcer", enforced)):
-                        found[f"{kind} {connections} {who}"] = measure(port, there, connections, context, seconds)
+                    for who, middle in (("relay", relayed), ("enforcer", enforced)):
+                        found[f"{kind} {connections} {who}"] = measure(middle, there, connections, context, seconds)
     return found
 
 
-def main() -> None:
-    """Print a table."""
-    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
-    found = compare(seconds)
-    print(f"enforcer, HTTP/1.1 keep-alive, answers of 1 KiB, {seconds:g} s each (budget: 0.3 ms added at the median)")
-    print("              connections   requests/s  median ms   p99 ms    added ms")
+def table(found: dict[str, Result]) -> Iterator[str]:
+    """Give the lines for a person."""
+    yield "  kind  middle   connections  requests/s  median ms  p99 ms  CPU us  added ms"
     for kind in ("clear", "TLS"):
         for connections in CONNECTIONS:
             bare = found[f"{kind} {connections} relay"]
             for who in ("relay", "enforcer"):
                 one = found[f"{kind} {connections} {who}"]
                 added = "" if who == "relay" else f"{one.median_ms - bare.median_ms:10.3f}"
-                print(
-                    f"  {kind:5} {who:9}{connections:8d} {one.requests:12,.0f} {one.median_ms:10.3f} {one.p99_ms:8.3f}  {added}"
+                yield (
+                    f"  {kind:5} {who:9}{connections:11d} {one.requests:11,.0f} {one.median_ms:10.3f}"
+                    f" {one.p99_ms:7.2f} {one.cpu_us:7.0f}{added}"
                 )
+
+
+def main() -> None:
+    """Print a table."""
+    seconds = float(sys.argv[1]) if len(sys.argv) > 1 else SECONDS
+    print(f"enforcer, HTTP/1.1 keep-alive, answers of 1 KiB, {seconds:g} s each (budget: 0.3 ms added at the median)")
+    for line in table(compare(seconds)):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -371,6 +371,14 @@ def test_clients_that_run_ahead_wait() -> None:
     assert slow.reading == {Side.CLIENT: True, Side.UPSTREAM: True}
 
 
+def test_tiny_chunks_cost_what_their_bytes_cost() -> None:
+    """A body in ten thousand chunks of a byte is one write, joined once."""
+    run = Rehearsal().says(CHUNKED)
+    before = len(run.decisions)
+    run.says(b"1\r\nx\r\n" * 10_000)
+    assert (before + 1, 10_000) == (len(run.decisions), run.upstream.count(b"1\r\nx\r\n"))
+
+
 def test_a_head_has_a_deadline() -> None:
     """A request's head that does not become whole ends the connection; one that is whole stops the clock."""
     run = Rehearsal().says(GET).answers(OK)

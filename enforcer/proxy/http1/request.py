@@ -25,6 +25,8 @@ from capd.enforcer.proxy.http1.target import Target, TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Request
 
+WEBSOCKET: Final = "websocket"
+"""The one protocol that an upgrade is forwarded for (RFC 6455); others, `h2c` above all, no target gets to see."""
 BAD_REQUEST: Final = 400
 FORBIDDEN: Final = 403
 EXPECTATION_FAILED: Final = 417
@@ -105,7 +107,7 @@ def read_request(message: Message, around: Surroundings) -> Incoming:
         path=target.path,
         query=target.query,
         fields=tuple(kept),
-        upgrade=", ".join(members(named, "upgrade")) or None if "upgrade" in nominated else None,
+        upgrade=WEBSOCKET if "upgrade" in nominated and members(named, "upgrade") == [WEBSOCKET] else None,
     )
     old = version == "1.0"
     return Incoming(

@@ -87,7 +87,7 @@ def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, he
     body = json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
     if rule:
-        fields.append(("x-capd-rule", rule))
+        fields.append(("x-capd-rule", "".join(one if one.isascii() and one.isprintable() else "?" for one in rule)))
     if not keeps:
         fields.append(("connection", "close"))
     head = written(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", fields)
