@@ -78,6 +78,17 @@ def test_silence_opens_no_way_around_a_protocol() -> None:
     assert run.client.startswith(b"HTTP/1.1 403")
 
 
+def test_speaking_while_it_is_dialled_opens_none_either() -> None:
+    """A client that speaks HTTP between the question and the target's answer is judged like any other, too."""
+    run = Rehearsal(reachable=None).silent()
+    run.judge = deny
+    run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
+    run.tell(Dialled())
+    assert [Kind.OPAQUE, Kind.REQUEST] == [question.kind for question in run.questions]
+    assert b"" == run.upstream
+    assert run.client.startswith(b"HTTP/1.1 403")
+
+
 def test_a_client_that_only_listens_is_asked_about() -> None:
     """A client that ends its direction at once may still want to hear what the server says."""
     run = Rehearsal().ends(Side.CLIENT)
