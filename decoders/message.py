@@ -41,6 +41,13 @@ class Gap:
     length: int | None
     reason: str
 
+    @property
+    def words(self) -> str:
+        """What it took away, for a person."""
+        if self.length is None:
+            return f"bytes lost: {self.reason}"
+        return f"{self.length} byte{'' if self.length == 1 else 's'} lost: {self.reason}"
+
 
 @dataclass(slots=True, kw_only=True)
 class Message:
@@ -55,6 +62,7 @@ class Message:
         exchange: number of the request that this belongs to, counted from 0, shared by request and answer.
         fields: the protocol's details; the decoder's module docstring is their documentation.
         content: payload bytes of `body`-like messages, transfer framing removed; else empty.
+        content_start: offset of the content's first byte in the stream; None: the content ends where the message does.
         incomplete: None, or why this message is not all that was said.
     """
 
@@ -66,6 +74,7 @@ class Message:
     exchange: int | None = None
     fields: Mapping[str, JsonValue] = field(default_factory=dict)
     content: bytes = b""
+    content_start: int | None = None
     incomplete: str | None = None
 
 
