@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -119,3 +119,14 @@ class Decoder(Protocol):
         Raises:
             ProtocolError: once, when a direction cannot be decoded further; what follows in it is then given as `Skipped`.
         """
+
+
+@runtime_checkable
+class Restorable(Decoder, Protocol):
+    """A decoder whose state cannot be had by decoding again what is recorded, because what is masked there belongs to it."""
+
+    def save(self) -> Sequence[object]:
+        """Give its state as plain values, when `next_event` had nothing more to give."""
+
+    def restore(self, saved: Sequence[object]) -> None:
+        """Take the state of one that was saved."""

@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from capd.decoders.http1 import Http1Decoder
+from capd.decoders.http2 import Http2Decoder
 from capd.decoders.message import Decoder
 from capd.decoders.postgresql import PostgresqlDecoder
 
 _DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {
     "http1": Http1Decoder,
+    "http2": Http2Decoder,
     "postgresql": PostgresqlDecoder,
 }
 

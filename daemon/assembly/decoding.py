@@ -9,13 +9,16 @@ opened the connection, and `SessionState.swapped` says so.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
+
+import msgpack
 
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, SessionState
 from capd.decoders.detect import detect
-from capd.decoders.message import NEED_DATA, Decoder, Direction, Gap, Message, ProtocolError, Skipped
+from capd.decoders.http2.frames import PREFACE
+from capd.decoders.message import NEED_DATA, Decoder, Direction, Gap, Message, ProtocolError, Restorable, Skipped
 from capd.decoders.registry import decoder_for
 from capd.probes.layouts import Role
 
@@ -26,6 +29,9 @@ PENDING_MAX: Final = 4096
 UNKNOWN: Final = "unknown"
 DATAGRAM_PROTOCOLS: Final = {53: "dns", 123: "ntp", 443: "quic"}
 """Names by port, for datagrams, whose bytes capd does not look into yet."""
+BEGUN: Final = frozenset({"http2"})
+"""Protocols that say that they begin, and can be followed from later on."""
+STARTED_BEFORE: Final = "the connection began before capture"
 OVER_TLS: Final = frozenset({"postgresql", "smtp", "imap", "ldap", "mysql"})
 """Protocols that turn into TLS in mid-conversation and go on with their own state. After any other preamble (a proxy's CONNECT,
 say) what is inside TLS is a conversation of its own."""
@@ -61,11 +67,13 @@ class Decoding:
         decoder: None while undecided, and for protocols that capd labels but does not decode.
         decided: whether the protocol is decided.
         pending: what waits for detection, in order.
+        saved: state of the decoder, from a snapshot.
     """
 
     state: SessionState
     decoder: Decoder | None = None
     decided: bool = False
+    saved: bytes | None = None
     pending: list[tuple[int, bytes | Gap]] = field(default_factory=list)
     _prefixes: list[bytearray] = field(default_factory=lambda: [bytearray(), bytearray()])
 
@@ -122,10 +130,29 @@ class Decoding:
         port = peer[1] if peer else target.get("port") if target else None
         self.state.protocol = DATAGRAM_PROTOCOLS.get(port, UNKNOWN) if isinstance(port, int) else UNKNOWN
 
-    def resume(self) -> None:
-        """Take up the protocol that a snapshot names, with a decoder that has seen nothing yet."""
+    def resume(self) -> bool:
+        """Take up the protocol that a snapshot names. True: the decoder is where it was, and not one that has seen nothing."""
+        saved, self.saved = self.saved, None
         if self.state.protocol is not None:
             self.decoder = decoder_for(self.state.protocol)
+        if saved is None or not isinstance(self.decoder, Restorable):
+            return False
+        self.decoder.restore(cast("Sequence[object]", msgpack.unpackb(saved, use_list=False)))
+        return True
+
+    @property
+    def rereads(self) -> bool:
+        """Whether a decoder is brought to where it was by reading what is recorded.
+
+        Not one that can be saved: what is masked in the recording is missing in its header table.
+        """
+        return not isinstance(self.decoder, Restorable)
+
+    def save(self) -> bytes | None:
+        """Give the state of the decoder, if it cannot be had otherwise. It holds what was said."""
+        if not isinstance(self.decoder, Restorable):
+            return self.saved
+        return cast("bytes", msgpack.packb(self.decoder.save()))
 
     def remember(self, pending: list[tuple[int, bytes | Gap]], *, decided: bool) -> None:
         """Take what a snapshot kept; with a decided protocol, `resume` gives the decoder."""
@@ -165,10 +192,18 @@ class Decoding:
 
     def _catch_up(self) -> Iterator[Decoded]:
         pending, self.pending = self.pending, []
+        midway = self.state.protocol in BEGUN and self.state.mid_stream and not self._begins()
         self._prefixes = [bytearray(), bytearray()]
+        if midway:
+            for direction in DIRECTIONS:
+                yield from self._decode(direction, Gap(None, STARTED_BEFORE))
         if self.decoder is not None:
             for direction, data in pending:
                 yield from self._decode(direction, data)
+
+    def _begins(self) -> bool:
+        """Whether the conversation is seen from its first byte on, as far as its bytes tell."""
+        return any(prefix.startswith(PREFACE) for prefix in self._prefixes)
 
     def _decode(self, direction: int, data: bytes | Gap) -> Iterator[Decoded]:
         decoder = self.decoder

@@ -20,7 +20,8 @@ from capd.daemon.masking.shown import Shown
 from capd.daemon.masking.side import Side
 from capd.daemon.masking.tally import Tally
 from capd.enforcer.masking.http import HttpMask
-from capd.enforcer.masking.place import filled
+from capd.enforcer.masking.http2 import RESET, Http2Mask
+from capd.enforcer.masking.place import Place, filled
 from capd.enforcer.masking.postgresql import CREDENTIALS, PostgresqlMask
 from capd.enforcer.masking.rules import Rules
 from capd.recording.record import Direction, Kind, Record, Value, from_fields, pack, unpack_arrays
@@ -30,9 +31,10 @@ KEPT_BYTES_MAX: Final = 1024 * 1024
 HELD_BYTES_MAX: Final = 20 * 1024 * 1024
 """What may wait in a session: the longest statement that a decoder holds, and room. Beyond it bytes are judged as they come."""
 DIRECTIONS: Final = (0, 1)
-HTTP: Final = "http1"
+HTTP2: Final = "http2"
+HTTP: Final = frozenset({"http1", HTTP2})
 POSTGRESQL: Final = "postgresql"
-DECODED: Final = frozenset({HTTP, POSTGRESQL})
+DECODED: Final = HTTP | {POSTGRESQL}
 AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
 QUIET_TYPES: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
 """Their summary is of another message's bytes."""
@@ -82,7 +84,7 @@ class MaskedSession:
         self.queue: deque[Waiting] = deque()
         self.sides = [Side(undecoded), Side(undecoded)]
         self.wire = [Side(undecoded), Side(undecoded)]
-        self.http = [HttpMask(self._rules), HttpMask(self._rules)]
+        self.http = self._http_masks()
         self.postgresql = PostgresqlMask(self._rules)
         self.authenticated = False
         self.blind = False
@@ -90,6 +92,10 @@ class MaskedSession:
         self.tally = Tally()
         self.closed = False
         self.failed = False
+
+    def _http_masks(self) -> list[HttpMask | Http2Mask]:
+        mask = Http2Mask if self.protocol == HTTP2 else HttpMask
+        return [mask(self._rules) for _ in DIRECTIONS]
 
     # -- over the recorder's end
 
@@ -106,6 +112,7 @@ class MaskedSession:
         """Take the state of one that was saved."""
         facts, protocol, told, queue, sides, masks, seen, tally = cast("_Saved", tuple(saved))
         self.facts, self.protocol = dict(facts), protocol
+        self.http = self._http_masks()
         self.authenticated, self.blind = seen
         self.told = None if told is None else Level(told)
         for packed, quiet, pieces in queue:
@@ -161,21 +168,28 @@ class MaskedSession:
             protocol = body.get("protocol")
             self.protocol = protocol if isinstance(protocol, str) else None
             self._choose()
-            self.http = [HttpMask(self._rules), HttpMask(self._rules)]
+            self.http = self._http_masks()
             self.postgresql = PostgresqlMask(self._rules)
             self.authenticated = False
             for side in self.sides:
                 side.raw = False
         elif name == "skipped" and record.direction is not None:
-            end = body.get("end")
-            side = self.sides[record.direction]
-            if isinstance(end, int):
-                self._look(side, record.direction, min(end, side.end), final=False)
-                side.covered = max(side.covered, end)
-            side.raw = True
+            self._skipped(record.direction, body.get("start"), body.get("end"))
         elif name in ("decoder", "resumed"):
             for direction in DIRECTIONS if record.direction is None else (record.direction,):
                 self.sides[direction].raw = True
+
+    def _skipped(self, direction: int, start: Value, end: Value) -> None:
+        side, mask = self.sides[direction], self.http[direction]
+        if isinstance(mask, Http2Mask) and isinstance(start, int) and isinstance(end, int):
+            # Other streams may have said something before that waits for its rest, which is judged by itself.
+            side.mask(Place(at, at + len(data), UNJUDGED, "not decoded") for at, data in side.parts(start, end))
+            mask.passed_over(end)
+            side.covered = max(side.covered, end)
+        elif isinstance(end, int):
+            self._look(side, direction, min(end, side.end), final=False)
+            side.covered = max(side.covered, end)
+        side.raw = True
 
     def _data(self, record: Record) -> None:
         payload, position, direction = record.body.get("payload"), record.body.get("position"), record.direction
@@ -199,7 +213,7 @@ class MaskedSession:
                     self._look(side, direction, side.end, final=False)
                 side.lose(lost)
                 continue
-            if self.protocol == HTTP:
+            if self.protocol in HTTP:
                 side.mask(self.http[direction].gap(lost))
                 side.judged = max(side.judged, min(self.http[direction].decided, side.end))
             if self._hides_all(direction):
@@ -210,6 +224,8 @@ class MaskedSession:
 
     def _hides_all(self, direction: int) -> bool:
         """Say whether bytes of the protocol that belong to no message must be masked: nobody can say what they are."""
+        if self.protocol == HTTP2:
+            return True
         if self.protocol != POSTGRESQL:
             return self.blind and self.protocol not in DECODED and bool(self._rules.columns)
         return not self.authenticated or (bool(self._rules.columns) and direction == Direction.RESPONSE)
@@ -228,19 +244,21 @@ class MaskedSession:
         if direction is None or not isinstance(kind, str) or not isinstance(start, int) or not isinstance(end, int):
             return
         side = self.sides[direction]
+        if self.protocol == HTTP2 and start > side.covered:
+            self._skipped(direction, side.covered, start)
         fields = body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
         if self.protocol == POSTGRESQL and kind in AUTHENTICATED:
             self.authenticated = True
         begun = side.judged > start
         # Framing of a body may have been let go before it was told of; what comes behind it cannot be read without it.
-        framed = self.protocol == HTTP and kind == "body"
+        framed = self.protocol in HTTP and kind == "body"
         parts = side.parts(start if framed else max(start, side.judged), end)
         whole = not begun and len(parts) <= 1 and sum(len(raw) for _, raw in parts) == end - start
         if not begun:
             side.stop_scanning()
         side.covered, side.raw = max(side.covered, end), False
-        if self.protocol == HTTP:
+        if self.protocol in HTTP:
             self._http(direction, waiting, parts, end, begun=begun, whole=whole)
             return
         if self.protocol != POSTGRESQL:
@@ -262,10 +280,12 @@ class MaskedSession:
         side, body = self.sides[direction], waiting.record.body
         kind, fields = str(body.get("type")), body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
-        mask = self.http[direction]
-        waiting.quiet = whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
+        mask, mixed = self.http[direction], self.protocol == HTTP2
+        waiting.quiet = not mixed and whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
         if begun and kind != "body":
-            side.scan(end, final=True)
+            if kind == "preface":  # which holds nothing that anybody chose
+                side.scan(end, final=True)
+            self._look(side, direction, end, final=True)
             parts = []
         pieces: list[tuple[int, int]] = []
         for position, raw in parts or [(end, b"")]:
@@ -273,8 +293,18 @@ class MaskedSession:
             pieces += mask.pieces if kind == "body" else []
         if kind == "body":
             waiting.pieces = pieces
-        else:
+        elif not mixed:
             side.judged = max(side.judged, end)
+        elif kind == RESET:
+            other = 1 - direction
+            self.sides[other].mask(cast("Http2Mask", self.http[other]).reset(fields))
+
+    def _advance(self, direction: int) -> None:
+        """Judge what was told of."""
+        if self.protocol in HTTP:
+            side, mask = self.sides[direction], self.http[direction]
+            side.mask(mask.judge())
+            side.judged = max(side.judged, min(mask.decided, side.covered))
 
     def settle(self) -> None:
         """Nothing more comes for now: judge what does not need what comes later."""
@@ -282,13 +312,11 @@ class MaskedSession:
             return
         for direction in DIRECTIONS:
             side = self.sides[direction]
-            if self.protocol == HTTP:
-                mask = self.http[direction]
-                side.mask(mask.judge())
-                side.judged = max(side.judged, min(mask.decided, side.covered))
+            if self.protocol in HTTP:
+                self._advance(direction)
                 if side.judged >= side.covered and side.waiting and not side.raw:
                     tail = side.parts(side.covered, side.end)
-                    if len(tail) == 1 and mask.harmless(tail[0][1]):
+                    if len(tail) == 1 and self.http[direction].harmless(tail[0][1]):
                         side.judged = side.end
             if side.waiting and side.judged >= side.covered and (self.protocol not in DECODED or side.raw):
                 self._look(side, direction, side.end, final=False)
@@ -299,7 +327,7 @@ class MaskedSession:
 
     def _force(self, side: Side, direction: int) -> None:
         """Too much waits: from here on bytes are judged as they come."""
-        if self.protocol == HTTP:
+        if self.protocol in HTTP:
             side.mask(self.http[direction].cut())
             side.judged = max(side.judged, side.covered)
         side.raw = True
@@ -308,7 +336,7 @@ class MaskedSession:
     def _close(self) -> None:
         for direction in DIRECTIONS:
             side = self.sides[direction]
-            if self.protocol == HTTP:
+            if self.protocol in HTTP:
                 side.mask(self.http[direction].end())
                 side.judged = max(side.judged, min(side.covered, side.end))
             self._look(side, direction, side.end, final=True)
@@ -322,7 +350,7 @@ class MaskedSession:
         for direction in DIRECTIONS:
             side = self.sides[direction]
             if side.waiting:
-                if self.protocol == HTTP:
+                if self.protocol in HTTP:
                     side.mask(self.http[direction].cut())
                     side.judged = max(side.judged, min(side.covered, side.end))
                 self._look(side, direction, side.end, final=False)
@@ -364,7 +392,7 @@ class MaskedSession:
         for sides in (self.sides, self.wire):
             for direction, side in enumerate(sides):
                 if not self.queue:
-                    framed = sides is self.sides and self.protocol == HTTP and not side.raw
+                    framed = sides is self.sides and self.protocol in HTTP and not side.raw
                     side.forget(min(side.judged, side.covered) if framed else side.judged)
                 elif side.kept > KEPT_BYTES_MAX:
                     needed = (_begin(waiting.record) for waiting in self.queue if waiting.record.direction == direction)

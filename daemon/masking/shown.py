@@ -19,6 +19,8 @@ METADATA_FIELDS: Final = frozenset(
     {
         "method", "version", "status", "framing", "length", "interim", "bytes", "body_bytes", "severity", "code", "tag",
         "first_row", "format", "protocol", "mechanism", "accepted", "total", "offset", "rows_max", "result_format",
+        "stream", "promised", "scheme", "ack", "settings", "increment", "last_stream", "error", "frame", "number", "compressed",
+        "grpc_status",
     }
 )  # fmt: skip
 """Fields of messages that say how much and of what sort, but not what."""

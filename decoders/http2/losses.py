@@ -123,7 +123,7 @@ class LossySide(TellingSide):
         return [
             [stream.position, stream.take(stream.start, len(stream.data)), stream.cursor - stream.start],
             [self.state.value, self._first, self._left, self._padding, self._promised, self._block_lost, self._gaps],
-            [self._doubt, self._skip_from, self._skip_reason, self.broken, self.ended],
+            [self._doubt, self._skip_from, self._skip_reason, self._then.value, self.broken, self.ended],
             [list(self._frame), list(self._opened), block, self._headers.save()],
         ]
 
@@ -137,14 +137,15 @@ class LossySide(TellingSide):
             "tuple[int, bool, int, int, int, bool, int]", tuple(counts)
         )
         self.state = State(state)
-        self._doubt, self._skip_from, self._skip_reason, self.broken, self.ended = cast(
-            "tuple[int, int, str, str | None, bool]", tuple(words)
+        self._doubt, self._skip_from, self._skip_reason, then, self.broken, self.ended = cast(
+            "tuple[int, int, str, int, str | None, bool]", tuple(words)
         )
+        self._then = State(then)
         frame, opened, block, headers = cast(
             "tuple[Sequence[int], Sequence[int], bytes | None, Sequence[object]]", tuple(parts)
         )
         self._frame, self._opened = Frame(*frame), Frame(*opened)
         self._block = None if block is None else bytearray(block)
         self._headers.restore(headers)
-        if self.state is State.DATA:
+        if State.DATA in (self.state, self._then):
             self._half = self._streams.of(self._frame.stream).halves[self.direction]

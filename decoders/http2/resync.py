@@ -49,6 +49,14 @@ def search(data: bytes | bytearray, begin: int, highest: int) -> tuple[int | Non
         begin = at + 1
 
 
+def follow_each_other(data: bytes) -> bool | None:
+    """Say whether bytes begin with two frames in a row; None: too few are there."""
+    if len(data) < _CANDIDATE_BYTES:
+        return None if _CANDIDATE.match(data + bytes(_CANDIDATE_BYTES - len(data))) else False
+    found, keep = search(data, 0, 0) if _CANDIDATE.match(data) else (None, 1)
+    return True if found == 0 else None if keep == 0 else False
+
+
 def _plausible(frame: Frame, highest: int, before: Frame | None) -> bool:
     kind = frame.kind
     if kind is None or fault(frame) is not None or frame.length > FRAME_BYTES_MAX or frame.flags & ~FLAGS.get(kind, 0):

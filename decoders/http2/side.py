@@ -62,6 +62,8 @@ class FrameSide(Side):
         self._doubt = 0
         self._skip_from = 0
         self._skip_reason = ""
+        self._then = State.FRAME
+        """The state behind what is passed over."""
 
     # What frames mean.
 
@@ -245,11 +247,18 @@ class FrameSide(Side):
             self.out.append(self._grpc_message(half))
         return told
 
-    def _pad(self, available: int) -> Message:
+    def _pad(self, available: int) -> Message | bool:
+        """Report padding; from the first byte on that is not zero, which it has to be (RFC 9113 section 6.1), as skipped."""
+        stream = self.stream
         size = min(available, self._padding)
-        self._padding -= size
-        self.stream.cursor += size
-        return self.framing()
+        said = stream.take(stream.cursor, stream.cursor + size)
+        zeros = size - len(said.lstrip(b"\0"))
+        self._padding -= zeros
+        stream.cursor += zeros
+        if zeros < size:
+            left, self._padding = self._padding, 0
+            self.pass_over(left, "padding that is not zero", then=State.DATA)
+        return self.framing() if stream.cursor > stream.start else True
 
     def framing(self) -> Message:
         """Report what is before the cursor as a part of the body without content."""
@@ -306,15 +315,15 @@ class FrameSide(Side):
 
     # What is passed over
 
-    def pass_over(self, length: int, reason: str) -> None:
-        """Give the next bytes as skipped."""
-        self._left, self._skip_reason, self.state = length, reason, State.PASS
+    def pass_over(self, length: int, reason: str, then: State = State.FRAME) -> None:
+        """Give the next bytes as skipped, and go on in a state."""
+        self._left, self._skip_reason, self.state, self._then = length, reason, State.PASS, then
 
     def _pass(self) -> Skipped | bool | None:
         stream = self.stream
         size = min(stream.waiting, self._left)
         if not self._left:
-            self.state = State.FRAME
+            self.state = self._then
             return True
         if not size:
             return None

@@ -41,6 +41,7 @@ def blocks(*sections: h2.Headers, huffman: bool = True) -> list[bytes]:
 GET_1, GET_2, POST_3 = blocks(GET, GET, POST)
 OK_1, OK_2, HINTS, OK_4 = blocks(OK, OK, ((":status", "103"), ("link", "</s>")), OK)
 ASKED = ["> request 1 GET /a HTTP/2", "> end 1"]
+PADDING = len(OPENING) + 9 + len(GET_1) + 9 + 5
 PROMISE = b"\0\0\0\2" + literal(*GET)
 CONVERSATIONS: dict[str, tuple[list[Arrival], list[str]]] = {
     "request and answer": (
@@ -141,6 +142,13 @@ CONVERSATIONS: dict[str, tuple[list[Arrival], list[str]]] = {
     "a large frame of an unknown type": (
         talk(frame(0x40, bytes(16_385)) + frame(Type.PING, bytes(8))),
         [*OPENED, SET, "> ~ 33..16427: frame of the unknown type 0x40", "> PING None PING"],
+    ),
+    "padding that says something": (
+        talk(headers(1, GET_1) + frame(Type.DATA, b"\5ab\0\0p\0w", 0x1 | PADDED, 1) + frame(Type.PING, bytes(8))),
+        [
+            *[*OPENED, SET, "> request 1 GET /a HTTP/2", "> body 1 ab", "> body 1"],
+            *[f"> ~ {PADDING}..{PADDING + 3}: padding that is not zero", "> end 1", "> PING None PING"],
+        ],
     ),
     "everything is cut off": (
         [

@@ -29,8 +29,10 @@ class Ends:
         self.chance = chance
         self.arrivals: list[Arrival] = []
         self.told: tuple[Told, Told] = (defaultdict(list), defaultdict(list))
-        as_sent = {"header_encoding": "latin-1", "normalize_inbound_headers": False}
-        self.ends = [H2Connection(H2Configuration(client_side=client, **as_sent)) for client in (True, False)]
+        self.ends = [
+            H2Connection(H2Configuration(client, header_encoding="latin-1", normalize_inbound_headers=False))
+            for client in (True, False)
+        ]
         self.unchanged = list(self.ends)
         for end in self.ends:
             end.initiate_connection()

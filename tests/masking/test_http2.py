@@ -1,0 +1,197 @@
+"""HTTP/2 on its way to the disk: which bytes of a connection are hidden, and what stays."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Sequence
+from itertools import accumulate
+
+import pytest
+from hpack import Encoder
+
+from capd.daemon.masking.levels import Levels
+from capd.daemon.masking.stage import Stage
+from capd.decoders.http2.frames import BLOCKS, HEADER_BYTES, Frame, Type, fragment, frame_at
+from capd.enforcer.masking.rules import Choice, Rules
+from capd.recording.record import Kind, Record
+from tests.assembly.world import REQUEST, RESPONSE, of_kind, stream
+from tests.decoders import http2_bytes as h2
+from tests.masking.test_stage import BODY, RULES, SECRETS, TOKEN, Talk, cycles, http2_talk, passed, stored
+
+SIZES = (100_000, 41, 7, 1)
+GET = (*h2.GET[:2], (":path", "/plain"), h2.GET[3])
+Frames = list[tuple[int, Frame, bytes]]
+
+
+def frames(data: bytes) -> Frames:
+    """Give the frames of a direction: offset, head, payload."""
+    found: Frames = []
+    at = len(h2.PREFACE) if data.startswith(h2.PREFACE) else 0
+    while at < len(data):
+        head = frame_at(data, at)
+        end = at + HEADER_BYTES + head.length
+        found.append((at, head, data[at + HEADER_BYTES : end]))
+        at = end
+    return found
+
+
+def shown(talk: Talk, rules: Rules = RULES, size: int = 100_000, **more: object) -> tuple[list[Record], list[Record]]:
+    """Give the records of a conversation as they came, and as they are stored."""
+    batches = cycles(talk, 8443, size, 3, **more)  # type: ignore[arg-type]
+    return [record for batch in batches for record in batch], passed(Stage(rules, Levels()), batches)
+
+
+def talk(*said: tuple[int, bytes]) -> Talk:
+    """Give a conversation after its opening."""
+    return [(REQUEST, h2.OPENING), (RESPONSE, h2.SETTINGS), *said]
+
+
+def types(records: Sequence[Record], direction: int) -> list[object]:
+    """Give the types of a direction's messages."""
+    return [record.body["type"] for record in of_kind(records, Kind.MESSAGE) if record.direction == direction]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_blocks(size: int) -> None:
+    """Of a header block with a secret in it no byte is stored, of one without every byte; heads of frames stay."""
+    plain, kept = shown(http2_talk(), size=size)
+    hidden = 0
+    for direction in (REQUEST, RESPONSE):
+        before, after = frames(stream(plain, direction)), frames(stream(kept, direction))
+        assert [(at, head) for at, head, _ in before] == [(at, head) for at, head, _ in after]
+        for (_, head, said), (_, _, now) in zip(before, after, strict=True):
+            if head.kind not in BLOCKS:
+                continue
+            part = fragment(head, said)
+            assert part is not None
+            covered = head.stream != 5
+            hidden += covered
+            assert (b"*" * (part[1] - part[0]) if covered else said[part[0] : part[1]]) == now[part[0] : part[1]]
+    assert hidden > 5
+
+
+def test_messages_tell_the_rest() -> None:
+    """What is in a hidden block is in its message, field by field, with the secrets masked."""
+    _, kept = shown(http2_talk())
+    first = next(record for record in of_kind(kept, Kind.MESSAGE) if record.body["type"] == "request")
+    assert "POST /v1?access_token=********* HTTP/2" == first.body["summary"]
+    headers = dict(first.body["fields"]["headers"])  # type: ignore[call-overload, index, arg-type]
+    assert ("api.example.org", "Bearer *******", "s=********") == tuple(
+        headers[name] for name in (":authority", "authorization", "cookie")
+    )
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bodies_that_are_mixed(size: int) -> None:
+    """Secrets in the bodies of two streams are hidden where they stand in the frames of each, and nothing else is."""
+    plain, kept = shown(http2_talk(), size=size)
+    for number in (1, 3):
+        said = b"".join(part for _, head, part in frames(stream(plain, REQUEST)) if head.type == 0 and head.stream == number)
+        now = b"".join(part for _, head, part in frames(stream(kept, REQUEST)) if head.type == 0 and head.stream == number)
+        assert b'"user": {"ssn": "' in (now if number == 3 else now.replace(b"\3", b"").replace(b"\0", b""))
+        assert len(said) == len(now)
+        assert len(BODY) - 11 - 9 - len(TOKEN) == sum(a == b for a, b in zip(said, now, strict=True)) - (len(said) - len(BODY))
+    texts = [record.body["text"] for record in of_kind(kept, Kind.MESSAGE) if record.body["type"] == "body"]
+    assert [] == [text for text in texts if any(secret.decode() in str(text) for secret in SECRETS)]
+    assert any("Ada" in str(text) or "A" in str(text) for text in texts)
+
+
+@pytest.mark.parametrize("size", [100_000, 3])
+def test_what_is_packed(size: int) -> None:
+    """A packed body with a secret is hidden; and so is gRPC's when its messages are packed, whatever they hold."""
+    encoder = Encoder()
+    body = gzip.compress(b'{"key": "' + TOKEN + b'"}')
+    packed = h2.headers(1, h2.block(encoder, [*h2.POST, ("content-encoding", "gzip")])) + h2.data(1, body, end=True)
+    call = h2.headers(3, h2.block(encoder, [*h2.POST, ("content-type", "application/grpc"), ("grpc-encoding", "gzip")]))
+    said = packed + call + h2.data(3, h2.grpc(body, compressed=True), end=True)
+    plain_call = h2.headers(5, h2.block(encoder, [*h2.POST[:4], ("content-type", "application/grpc")]))
+    said += plain_call + h2.data(5, h2.grpc(b"\x0a\x05hello"), end=True)
+    _, kept = shown(talk((REQUEST, said)), size=size)
+    contents = [part for _, head, part in frames(stream(kept, REQUEST)) if head.type == Type.DATA]
+    assert [b"*" * len(body), b"*" * (len(body) + 5), h2.grpc(b"\x0a\x05hello")] == contents
+
+
+@pytest.mark.parametrize("size", [100_000, 5, 1])
+def test_nothing_hides_beside_the_content(size: int) -> None:
+    """Padding that says something, promises, debug words, frames of unknown types: all of it is looked at or hidden."""
+    secret = b"password=hunter2-0"
+    padded = h2.frame(Type.HEADERS, bytes([len(secret)]) + h2.literal(*GET) + secret, 0x4 | 0x8, 1)
+    data = h2.frame(Type.DATA, bytes([len(secret)]) + b"ab" + secret, 0x1 | 0x8, 1)
+    unknown = h2.frame(0xC, secret) + h2.frame(0x40, secret * 1_000)
+    promise = h2.frame(Type.PUSH_PROMISE, b"\0\0\0\2" + h2.literal(*GET, ("authorization", "Bearer hunter2-0")), 4, 1)
+    answer = h2.headers(1, h2.literal(*h2.OK, ("x-secret-key", "hunter2-0"))) + h2.goaway(1, 2, secret)
+    plain, kept = shown(talk((REQUEST, padded + data + unknown), (RESPONSE, promise + answer)), size=size)
+    assert b"hunter2-0" in stream(plain, REQUEST) and b"hunter2-0" in stream(plain, RESPONSE)
+    assert b"hunter2-0" not in stored(kept)
+    assert ["preface", "SETTINGS", "request", "body", "end", "extension"] == types(kept, REQUEST)
+    assert b"ab" + b"*" * len(secret) in stream(kept, REQUEST)
+
+
+@pytest.mark.parametrize("lost", range(1, 60, 2))
+def test_what_cannot_be_decoded_is_hidden(lost: int) -> None:
+    """Where bytes are lost every header block behind the gap is hidden, for nobody can say what is in it."""
+    encoder = Encoder()
+    said = b"".join(h2.headers(2 * at + 1, h2.block(encoder, [*GET, ("x-free", f"plain-{at}")]), end=True) for at in range(9))
+    plain, kept = shown(talk((REQUEST, said)), size=6, lost=[lost])
+    if not of_kind(plain, Kind.GAP):
+        return
+    gap = of_kind(plain, Kind.GAP)[0]
+    blocks = [(at, at + HEADER_BYTES + head.length) for at, head, _ in frames(h2.OPENING + said) if head.type == Type.HEADERS]
+    if gap.direction != REQUEST:
+        return
+    position = gap.body["position"]
+    assert isinstance(position, int)
+    after = {
+        at: byte
+        for record in of_kind(kept, Kind.DATA)
+        if record.direction == REQUEST
+        for at, byte in enumerate(record.body["payload"], start=record.body["position"])  # type: ignore[arg-type]
+    }
+    for begin, end in blocks:
+        if begin > position:
+            assert {ord("*")} >= {after[at] for at in range(begin + HEADER_BYTES, end) if at in after}
+
+
+@pytest.mark.parametrize("size", [100_000, 50])
+def test_a_connection_that_began_before(size: int) -> None:
+    """Of a connection whose beginning was not seen no header block is stored, and what is certain is told."""
+    encoder = Encoder()
+    early = h2.block(encoder, [*GET, ("authorization", "Bearer a.b.c-d")])
+    again = h2.headers(9, h2.block(encoder, [*GET, ("authorization", "Bearer a.b.c-d")]), end=True)
+    said = h2.data(7, b"abc", end=True) + h2.headers(5, early, end=True) + again + h2.frame(Type.PING, bytes(8))
+    plain, kept = shown([(REQUEST, said)], size=size, mid_stream=1)
+    assert "http2" in {record.body.get("protocol") for record in of_kind(kept, Kind.MARKER)}
+    assert early not in stream(kept, REQUEST) and early in stream(plain, REQUEST)
+    assert ["body", "end", "headers", "end", "headers", "end", "PING"] == types(kept, REQUEST)
+
+
+def test_a_stream_that_waits_does_not_hold_the_others() -> None:
+    """What may be the beginning of something in one stream is hidden when too much comes behind it; and its rest too."""
+    asked = h2.headers(1, h2.literal(*GET)) + h2.data(1, b"a password=hun")
+    other = h2.headers(3, h2.literal(*GET)) + b"".join(h2.data(3, bytes([65 + at % 26]) * 9_000) for at in range(12))
+    rest = h2.data(1, b"ter2-0 and more", end=True)
+    batches = cycles(talk((REQUEST, asked), (REQUEST, other), (REQUEST, rest)), 8443, 200_000, 1)
+    stage = Stage(RULES, Levels())
+    before = [record for batch in batches[:-2] for record in stage.take(batch)]
+    assert len(h2.OPENING + asked + other) <= len(stream(before, REQUEST))
+    kept = [*before, *(record for batch in batches[-2:] for record in stage.take(batch))]
+    assert b"hun" not in stream(kept, REQUEST)
+    assert b"ter2-0" not in stream(kept, REQUEST)
+    assert b"A" * 9_000 in stream(kept, REQUEST)
+
+
+def test_a_field_that_a_key_names() -> None:
+    """A field whose name is a key's is hidden in its block and in its message; without rules it is stored."""
+    said = h2.headers(1, h2.block(Encoder(), [*GET, ("x-db-password", "hunter2-0"), ("x-free", "stays")]), end=True)
+    plain, kept = shown(talk((REQUEST, said)))
+    assert b"hunter2-0" in stored(plain)
+    assert b"hunter2-0" not in stored(kept)
+    assert b"stays" in stored(kept)
+    assert said in stream(shown(talk((REQUEST, said)), Rules(Choice(builtin=False, identifiers=())))[1], REQUEST)
+
+
+def test_positions_stay() -> None:
+    """Every part of every payload keeps its place and its length."""
+    plain, kept = shown(http2_talk(), size=19)
+    lengths = [len(record.body["payload"]) for record in of_kind(plain, Kind.DATA)]  # type: ignore[arg-type]
+    assert list(accumulate(lengths)) == list(accumulate(len(r.body["payload"]) for r in of_kind(kept, Kind.DATA)))  # type: ignore[arg-type]
