@@ -31,6 +31,8 @@ DATAGRAM_PROTOCOLS: Final = {53: "dns", 123: "ntp", 443: "quic"}
 """Names by port, for datagrams, whose bytes capd does not look into yet."""
 BEGUN: Final = frozenset({"http2"})
 """Protocols that say that they begin, and can be followed from later on."""
+SWITCHED: Final = {"h2c": "http2"}
+"""Protocols that an exchange of HTTP/1 may go over to (RFC 9110 section 7.8), by the name in its Upgrade field."""
 STARTED_BEFORE: Final = "the connection began before capture"
 OVER_TLS: Final = frozenset({"postgresql", "smtp", "imap", "ldap", "mysql"})
 """Protocols that turn into TLS in mid-conversation and go on with their own state. After any other preamble (a proxy's CONNECT,
@@ -76,6 +78,12 @@ class Decoding:
     saved: bytes | None = None
     pending: list[tuple[int, bytes | Gap]] = field(default_factory=list)
     _prefixes: list[bytearray] = field(default_factory=lambda: [bytearray(), bytearray()])
+    _switching: list[Message] = field(default_factory=list)
+    """What came of a protocol that HTTP/1 went over to, until nothing more of HTTP/1 comes."""
+    _asked: bool = True
+    """Whether the latest request came to its end."""
+    _fed: list[int] = field(default_factory=lambda: [0, 0])
+    """How far the decoder got in each direction, from the base on."""
 
     @property
     def wants(self) -> bool:
@@ -119,6 +127,7 @@ class Decoding:
         self.decoder = None
         self.decided = False
         self._prefixes = [bytearray(), bytearray()]
+        self._fed = [0, 0]
         self.pending = []
 
     def label_datagrams(self, peer: tuple[int, int, bytes] | None) -> None:
@@ -133,6 +142,7 @@ class Decoding:
     def resume(self) -> bool:
         """Take up the protocol that a snapshot names. True: the decoder is where it was, and not one that has seen nothing."""
         saved, self.saved = self.saved, None
+        self._fed = [0, 0]
         if self.state.protocol is not None:
             self.decoder = decoder_for(self.state.protocol)
         if saved is None or not isinstance(self.decoder, Restorable):
@@ -209,6 +219,7 @@ class Decoding:
         decoder = self.decoder
         if decoder is None:
             return
+        self._fed[direction] += (data.length or 0) if isinstance(data, Gap) else len(data)
         try:
             decoder.receive(_DIRECTIONS[direction ^ self.state.swapped], data)
         except Exception as error:  # noqa: BLE001  # a defect in one decoder must not stop the recording of everything else
@@ -227,8 +238,37 @@ class Decoding:
                 yield self._defect(direction, error)
                 return
             if event is NEED_DATA:
-                return
-            yield event
+                break
+            if isinstance(event, Message) and self._switches(event):
+                self._switching.append(event)
+            else:
+                yield event
+        if self._switching:
+            yield from self._switch()
+
+    def _switches(self, message: Message) -> bool:
+        """Whether a message is of a protocol that has a decoder of its own, in both directions."""
+        if message.type != "tunnel":
+            if message.direction is Direction.REQUEST:
+                self._asked = message.type == "end"
+            return False
+        return message.fields.get("protocol") in SWITCHED and (self._asked or message.direction is Direction.REQUEST)
+
+    def _switch(self) -> Iterator[Decoded]:
+        """Go on with the decoder of the protocol that HTTP/1 went over to; of it nothing was looked at yet."""
+        state, waiting = self.state, self._switching
+        self._switching = []
+        begins = [base + fed for base, fed in zip(state.base, self._fed, strict=True)]
+        for message in reversed(waiting):
+            direction = message.direction ^ state.swapped
+            begins[direction] = state.base[direction] + message.start
+        state.base, state.protocol = begins, SWITCHED[str(waiting[0].fields["protocol"])]
+        # The request that asked for it is the first stream (RFC 7540 section 3.2).
+        state.exchange_base = state.exchange_last - 1
+        self.decoder = decoder_for(state.protocol)
+        self._fed = [0, 0]
+        for message in waiting:
+            yield from self._decode(message.direction ^ state.swapped, message.content)
 
     def _defect(self, direction: int, error: Exception) -> Failure:
         offset = self.state.application[direction] - self.state.base[direction]

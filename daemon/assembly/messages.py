@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
+
+import msgpack
 
 from capd.daemon.assembly.decoding import Failure
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.state import SessionState
-from capd.decoders.message import Message, Skipped
+from capd.decoders.message import Direction, Message, Skipped
 from capd.recording.record import SIDES, Kind, Record, Value
 
 ROWS_PER_RECORD_MAX: Final = 256
@@ -66,6 +68,19 @@ class MessageWriter:
         self._skipped: dict[int, Skipped] = {}
         """By direction of the decoder: what was passed over and is not told yet; its start is what was told."""
         self.muted = False
+
+    def save(self) -> bytes:
+        """Give what decoding again what is recorded would bring back, where that is not done."""
+        skipped = [[direction, one.start, one.end, one.reason] for direction, one in self._skipped.items()]
+        texts = [[*body, left] for body, left in self._text_left.items()]
+        return cast("bytes", msgpack.packb([skipped, texts]))
+
+    def restore(self, saved: bytes) -> None:
+        """Take what was saved."""
+        skipped, texts = msgpack.unpackb(saved)
+        for direction, start, end, reason in skipped:
+            self._skipped[direction] = Skipped(direction=Direction(direction), start=start, end=end, reason=reason)
+        self._text_left = OrderedDict(((exchange, direction), left) for exchange, direction, left in texts)
 
     @property
     def waiting(self) -> bool:

@@ -52,7 +52,7 @@ class SavedSession:
         continues: whether the next TLS stream goes on with the same conversation.
         counted: whether streams that are met for the first time begin at 0.
         undecided: what may be the beginning of a ClientHello.
-        decoder: state of the decoder, if it cannot be had by decoding again what is recorded.
+        decoder, writer: state of the decoder and behind it, if it cannot be had by decoding again what is recorded.
     """
 
     state: SessionState
@@ -68,6 +68,7 @@ class SavedSession:
     counted: bool
     undecided: list[SavedChunk]
     decoder: bytes | None = None
+    writer: bytes | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,6 +94,7 @@ def saved_session(session: Session) -> SavedSession:
         (direction, data, None, "") if isinstance(data, bytes) else (direction, None, data.length, data.reason)
         for direction, data in session.decoding.pending
     ]
+    decoder = session.decoding.save()
     return SavedSession(
         state=session.state,
         channels=[
@@ -109,7 +111,8 @@ def saved_session(session: Session) -> SavedSession:
         continues=session.continues,
         counted=session.counted,
         undecided=[saved_chunk(chunk) for chunk in session.layers.undecided],
-        decoder=session.decoding.save(),
+        decoder=decoder,
+        writer=None if decoder is None else session.writer.save(),
     )
 
 
@@ -127,6 +130,8 @@ def restored_session(saved: SavedSession, history: History) -> Session:
     ]
     session.decoding.remember(pending, decided=saved.decided)
     session.decoding.saved = saved.decoder
+    if saved.writer is not None:
+        session.writer.restore(saved.writer)
     session.spoken, session.continues, session.counted = saved.spoken, saved.continues, saved.counted
     session.stale = saved.decided
     session.layers.undecided = [Chunk(*chunk) for chunk in saved.undecided]

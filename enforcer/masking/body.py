@@ -156,7 +156,8 @@ class BodyMask:
     def restored(cls, rules: Rules, saved: Sequence[object]) -> BodyMask:
         """Give a body as it was saved."""
         kind, looks, inner, position, pieces, waiting = cast(
-            "tuple[list[str], list[list[object]], list[list[object]], int, list[tuple[int, int, int]], list[bytes]]", tuple(saved)
+            "tuple[list[str], list[list[object]], list[list[object]], int, list[tuple[int, int, int]], list[bytes]]",
+            tuple(saved),
         )
         body = cls(rules, *kind)
         body._position = position
@@ -167,9 +168,7 @@ class BodyMask:
             first.restore(looks[0])
             return body
         body._inner = tuple(
-            Scanner.restored(rules, state)
-            if isinstance(scanner, Scanner)
-            else JsonScanner.restored(rules.json_paths, state)
+            Scanner.restored(rules, state) if isinstance(scanner, Scanner) else JsonScanner.restored(rules.json_paths, state)
             for scanner, state in zip(body._inner, inner, strict=True)
         )
         body._looks = body._inner

@@ -9,6 +9,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from capd.decoders.http2.frames import HEADER_BYTES, PREFACE
+from capd.decoders.http2.resync import follow_each_other
 from capd.enforcer.masking.body import BodyMask
 from capd.enforcer.masking.header import header_places
 from capd.enforcer.masking.place import Place
@@ -50,6 +52,8 @@ class HttpMask:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._body: Framed | None = None
+        self._opaque: bool | None = None
+        """Whether what runs after a switch of protocols is HTTP/2, whose headers are compressed; None before any."""
         self.decided = 0
         """Everything before is judged."""
         self.pieces: list[tuple[int, int]] = []
@@ -77,10 +81,18 @@ class HttpMask:
             self.pieces = self._content(self._body, raw, start, whole=whole)
             return []
         places = self._finish()
-        if raw:
+        if kind == "tunnel" and self._is_opaque(fields, raw):
+            places.append(Place(start, start + len(raw), "undecided", "HTTP/2, not decoded"))
+        elif raw:
             places += self._head(raw, start) if kind == "end" else self._text(raw, start)
         self.decided = start + len(raw)
         return places
+
+    def _is_opaque(self, fields: Mapping[str, object], raw: bytes) -> bool:
+        if self._opaque is None:
+            known = fields.get("protocol") == "h2c" or raw.startswith(PREFACE[:HEADER_BYTES])
+            self._opaque = known or follow_each_other(raw) is not False
+        return self._opaque
 
     def gap(self, length: int) -> list[Place]:
         """Bytes are missing in the body that is on its way."""
@@ -110,12 +122,12 @@ class HttpMask:
         """Give its state as plain values."""
         body = self._body
         if body is None:
-            return [self.decided, None]
-        return [self.decided, [body.mask.save(), body.chunked, body.chunk_left, body.broken, body.end]]
+            return [self.decided, self._opaque, None]
+        return [self.decided, self._opaque, [body.mask.save(), body.chunked, body.chunk_left, body.broken, body.end]]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
-        self.decided, found = cast("tuple[int, Sequence[object] | None]", tuple(saved))
+        self.decided, self._opaque, found = cast("tuple[int, bool | None, Sequence[object] | None]", tuple(saved))
         if found is None:
             return
         mask, chunked, chunk_left, broken, end = cast("tuple[Sequence[object], bool, int, bool, int]", tuple(found))

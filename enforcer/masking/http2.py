@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, cast
 
-from capd.decoders.http2.frames import BLOCKS, HEADER_BYTES, Type, fragment, frame_at
+from capd.decoders.http2.frames import BLOCKS, HEADER_BYTES, fragment, frame_at
 from capd.enforcer.masking.body import BodyMask
 from capd.enforcer.masking.header import header_places
 from capd.enforcer.masking.place import Place

@@ -11,7 +11,7 @@ from hpack import Encoder
 
 from capd.daemon.masking.levels import Levels
 from capd.daemon.masking.stage import Stage
-from capd.decoders.http2.frames import BLOCKS, HEADER_BYTES, Frame, Type, fragment, frame_at
+from capd.decoders.http2.frames import BLOCKS, HEADER_BYTES, PREFACE, Frame, Type, fragment, frame_at
 from capd.enforcer.masking.rules import Choice, Rules
 from capd.recording.record import Kind, Record
 from tests.assembly.world import REQUEST, RESPONSE, of_kind, stream
@@ -26,7 +26,7 @@ Frames = list[tuple[int, Frame, bytes]]
 def frames(data: bytes) -> Frames:
     """Give the frames of a direction: offset, head, payload."""
     found: Frames = []
-    at = len(h2.PREFACE) if data.startswith(h2.PREFACE) else 0
+    at = len(PREFACE) if data.startswith(PREFACE) else 0
     while at < len(data):
         head = frame_at(data, at)
         end = at + HEADER_BYTES + head.length
@@ -121,7 +121,8 @@ def test_nothing_hides_beside_the_content(size: int) -> None:
     promise = h2.frame(Type.PUSH_PROMISE, b"\0\0\0\2" + h2.literal(*GET, ("authorization", "Bearer hunter2-0")), 4, 1)
     answer = h2.headers(1, h2.literal(*h2.OK, ("x-secret-key", "hunter2-0"))) + h2.goaway(1, 2, secret)
     plain, kept = shown(talk((REQUEST, padded + data + unknown), (RESPONSE, promise + answer)), size=size)
-    assert b"hunter2-0" in stream(plain, REQUEST) and b"hunter2-0" in stream(plain, RESPONSE)
+    assert b"hunter2-0" in stream(plain, REQUEST)
+    assert b"hunter2-0" in stream(plain, RESPONSE)
     assert b"hunter2-0" not in stored(kept)
     assert ["preface", "SETTINGS", "request", "body", "end", "extension"] == types(kept, REQUEST)
     assert b"ab" + b"*" * len(secret) in stream(kept, REQUEST)
@@ -161,8 +162,58 @@ def test_a_connection_that_began_before(size: int) -> None:
     said = h2.data(7, b"abc", end=True) + h2.headers(5, early, end=True) + again + h2.frame(Type.PING, bytes(8))
     plain, kept = shown([(REQUEST, said)], size=size, mid_stream=1)
     assert "http2" in {record.body.get("protocol") for record in of_kind(kept, Kind.MARKER)}
-    assert early not in stream(kept, REQUEST) and early in stream(plain, REQUEST)
+    assert early in stream(plain, REQUEST)
+    assert early not in stream(kept, REQUEST)
     assert ["body", "end", "headers", "end", "headers", "end", "PING"] == types(kept, REQUEST)
+
+
+UPGRADE = (
+    b"GET /first HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
+)
+SWITCHING = b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_an_upgrade(size: int) -> None:
+    """What follows an upgrade to HTTP/2 is decoded and masked as such, and the first answer is that of the request before."""
+    client, server = Encoder(), Encoder()
+    answer = h2.headers(1, h2.block(server, [*h2.OK, ("set-cookie", "s=sid-4711")])) + h2.data(1, b"hello", end=True)
+    second = h2.headers(3, h2.block(client, [*GET, ("authorization", "Bearer a.b.c-d")]), end=True)
+    said: Talk = [(REQUEST, UPGRADE), (RESPONSE, SWITCHING + h2.SETTINGS + answer), (REQUEST, h2.OPENING + second)]
+    said.append((RESPONSE, h2.headers(3, h2.block(server, h2.OK), end=True)))
+    plain, kept = shown(said, size=size)
+    assert ["http1", "http2"] == [r.body["protocol"] for r in of_kind(kept, Kind.MARKER) if r.body["name"] == "protocol"]
+    assert ["request", "end", "preface", "SETTINGS", "request", "end"] == types(kept, REQUEST)
+    assert [
+        "response",
+        "SETTINGS",
+        "response",
+        *["body"] * (len(types(kept, RESPONSE)) - 6),
+        "end",
+        "response",
+        "end",
+    ] == types(kept, RESPONSE)
+    heads = [r.body for r in of_kind(kept, Kind.MESSAGE) if r.body["type"] in ("request", "response")]
+    assert [0, 0, 0, 2, 2] == [head["exchange"] for head in heads]
+    spans = [(r.body["start"], r.body["end"]) for r in of_kind(kept, Kind.MESSAGE) if r.direction == REQUEST]
+    assert [end for _, end in spans[:-1]] == [start for start, _ in spans[1:]]
+    for secret in (b"a.b.c-d", b"sid-4711"):
+        assert secret not in stored(kept)
+    for block in (answer, second):
+        _, _, payload = frames(block)[0]
+        assert payload in stream(plain, REQUEST) + stream(plain, RESPONSE)
+        assert payload not in stream(kept, REQUEST) + stream(kept, RESPONSE)
+
+
+@pytest.mark.parametrize("size", [100_000, 61, 9])
+def test_a_proxy(size: int) -> None:
+    """HTTP/2 in the clear behind a proxy's CONNECT is not decoded, and so it is not stored."""
+    secret = h2.headers(1, h2.block(Encoder(), [*GET, ("authorization", "Bearer a.b.c-d")]), end=True)
+    said: Talk = [(REQUEST, b"CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n"), (RESPONSE, b"HTTP/1.1 200 OK\r\n\r\n")]
+    said += [(RESPONSE, h2.SETTINGS + h2.ACKED), (REQUEST, h2.OPENING + secret)]
+    _, kept = shown(said, size=size)
+    assert secret[HEADER_BYTES:] not in stream(kept, REQUEST)
+    assert stream(kept, REQUEST).endswith(b"*" * len(secret))
 
 
 def test_a_stream_that_waits_does_not_hold_the_others() -> None:

@@ -75,7 +75,7 @@ def http2_talk() -> Talk:
     parts = [BODY[at : at + 11] for at in range(0, len(BODY), 11)]
     mixed = b"".join(h2.data(1, part, padding=3) + h2.data(3, part) for part in parts)
     ends = h2.headers(1, h2.block(server, [("x-api-key", "hunter2-0")]), end=True) + h2.data(3, b"", end=True)
-    quiet = h2.headers(5, h2.block(client, head[:2] + [(":path", "/plain"), head[3]]), end=True)
+    quiet = h2.headers(5, h2.block(client, [*head[:2], (":path", "/plain"), head[3]]), end=True)
     return [
         (REQUEST, h2.OPENING),
         (RESPONSE, h2.SETTINGS),
