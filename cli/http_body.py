@@ -31,6 +31,7 @@ class Body:
         kept: its first bytes.
         length: how many there were.
         notes: why it is not all that was said.
+        stream: of HTTP/2.
     """
 
     media_type: str = ""
@@ -40,6 +41,7 @@ class Body:
     kept: bytearray = field(default_factory=bytearray)
     length: int = 0
     notes: list[str] = field(default_factory=list)
+    stream: int | None = None
 
     @classmethod
     def after(cls, fields: Facts) -> Body:
@@ -111,6 +113,15 @@ def headers_of(fields: Facts) -> Mapping[str, str]:
     """Give the headers by name in lower case; of several the last."""
     pairs = (pair_of(pair) for pair in facts.sequence(fields, "headers"))
     return {name.lower(): value for name, value in pairs}
+
+
+def pieces_of(told: Facts) -> Sequence[tuple[int, int]] | None:
+    """Give where in the stream the content of a message is, as position and length; None: framing has to be taken out."""
+    fields = facts.mapping(told, "fields")
+    if "pieces" not in fields:
+        return None
+    pairs = [facts.sequence_of(pair) for pair in facts.sequence(fields, "pieces")]
+    return sorted((pair[0], pair[1]) for pair in pairs if len(pair) == 2 and all(type(part) is int for part in pair))  # type: ignore[misc]  # noqa: PLR2004 - a pair
 
 
 def _span_length(told: Facts) -> int:

@@ -8,7 +8,10 @@ from __future__ import annotations
 import gzip
 import json
 
+from hpack import Encoder
+
 from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation
+from tests.decoders import http2_bytes as h2
 from tests.decoders import postgresql_bytes as pg
 
 ANSWER = {"id": 42, "name": "Ada", "balance": 12345678901234567890.10, "note": "\x1b]0;owned\x07 said the server", "tags": []}
@@ -37,6 +40,34 @@ def over_http() -> Conversation:
     said.say(RESPONSE, b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 256\r\n\r\n" + picture)
     said.say(REQUEST, b"DELETE /v1/customers/42 HTTP/1.1\r\nHost: api.example.org\r\n\r\n")
     said.say(RESPONSE, b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\nnot yours\n")
+    return said.close()
+
+
+def over_http2() -> Conversation:
+    """An HTTP/2 conversation: two streams at a time, JSON both ways, trailers, a reset, a call of gRPC, a promise."""
+    said = Conversation(b"http2", started_ns=START_NS + 2_000_000_000)
+    said.tls()
+    client, server = Encoder(), Encoder()
+    api = [(":scheme", "https"), (":authority", "api.example.org")]
+    posted = [(":method", "POST"), *api, (":path", "/v1/chat?n=1"), ("authorization", "Bearer sk-very-secret")]
+    head = h2.headers(1, h2.block(client, [*posted, ("content-type", "application/json")]))
+    said.say(REQUEST, h2.OPENING + h2.frame(8, b"\0\0\xff\0") + head + h2.data(1, b'{"model": ', padding=4))
+    said.say(RESPONSE, h2.settings(s3=100, s4=65_536) + h2.ACKED)
+    second = h2.block(client, [(":method", "GET"), *api, (":path", "/logo.png"), ("cookie", "sid=abcdef")])
+    said.say(REQUEST, h2.headers(3, second, end=True) + h2.data(1, b'"m-1"}', end=True))
+    found = h2.block(server, [(":status", "200"), ("content-type", "application/json"), ("set-cookie", "sid=abcdef")])
+    said.say(RESPONSE, h2.headers(1, found) + h2.data(1, b'{"id": 42, '), pause_ms=250)
+    picture = h2.headers(3, h2.block(server, [(":status", "404"), ("content-type", "text/plain")]))
+    said.say(RESPONSE, picture + h2.data(3, b"no logo\n", end=True) + h2.data(1, b'"name": "Ada"}'))
+    said.say(RESPONSE, h2.headers(1, h2.block(server, [("x-checksum", "c0ffee")]), end=True))
+    call = [(":method", "POST"), *api, (":path", "/shop.Orders/List"), ("content-type", "application/grpc")]
+    said.say(REQUEST, h2.headers(5, h2.block(client, call)) + h2.data(5, h2.grpc(b"\x0a\x03ada"), end=True))
+    listed = h2.headers(5, h2.block(server, [(":status", "200"), ("content-type", "application/grpc")]))
+    said.say(RESPONSE, listed + h2.data(5, h2.grpc(b"\x0a\x05order") + h2.grpc(b"\x0a\x05other")))
+    failed = h2.block(server, [("grpc-status", "8"), ("grpc-message", "too many")])
+    said.say(RESPONSE, h2.headers(5, failed, end=True))
+    said.say(REQUEST, h2.headers(7, h2.block(client, [*posted, ("content-type", "text/plain")])) + h2.data(7, b"never mi"))
+    said.say(REQUEST, h2.reset(7) + h2.goaway(0))
     return said.close()
 
 
