@@ -11,6 +11,7 @@ from capd.cli.line import plain
 from capd.cli.payload import BRIEF, FULL, Limits
 from capd.cli.transcript import Transcript
 from capd.cli.window import Window
+from capd.decoders.http2.frames import HEADER_BYTES, frame_at
 from capd.recording.record import Kind
 from tests.cli.recorded import REQUEST, RESPONSE, Conversation
 from tests.cli.spoken import over_http2
@@ -118,18 +119,19 @@ def test_har_of_a_promise_and_a_reset() -> None:
     assert "RST_STREAM CANCEL of the response" in entries[1]["comment"]
 
 
+def frame_of(before: bytes, said: bytes) -> bytes:
+    """Give the payload of the frame that comes behind some bytes."""
+    head = frame_at(said, len(before))
+    return said[len(before) + HEADER_BYTES :][: head.length]
+
+
 @pytest.mark.parametrize("form", ["har", "page", "pcap"])
 def test_no_form_gives_a_credential_away(form: str) -> None:
     """Neither as it is nor as it was compressed: blocks with a credential are filled in packets, others are not."""
     said = over_http2()
     given = b"".join(pieces(form, [spoken(said.records)], FULL))
     raw = b"".join(bytes(record.body["payload"]) for record in said.records if record.kind is Kind.DATA)  # type: ignore[arg-type]
-    request = next(record.body for record in said.records if record.body.get("type") == "request")
-    first = b"".join(
-        bytes(record.body["payload"])  # type: ignore[arg-type]
-        for record in said.records
-        if record.kind is Kind.DATA and record.direction == REQUEST
-    )[request["start"] + 9 : request["end"]]  # type: ignore[operator]
+    first = frame_of(h2.OPENING + h2.frame(8, bytes(4)), raw)
     assert first in raw
     assert first not in given
     assert b"sk-very-secret" not in given
