@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.assembly import session as sessions_module
+from capd.daemon.assembly.decoding import Decoding
 from capd.daemon.assembly.snapshot import UnreadableSnapshotError, pack, unpack
 from capd.probes.layouts import Absence, Library, Tie
 from capd.recording.journal import Block
@@ -136,6 +137,25 @@ def test_a_death_costs_nothing_of_compressed_headers() -> None:
     ]
     for number in range(len(cycles)):
         assert expected == killed_at(cycles, {number})
+
+
+def test_what_is_masked_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its remembered state a decoder of compressed headers resynchronises: the recording's are masked."""
+    monkeypatch.setattr(Decoding, "save", lambda _: None)
+    records = killed_at(http2_story(), {5})
+    assert 1 == [record.body.get("name") for record in records].count("resumed")
+
+
+def test_what_is_passed_over_is_told_before_what_comes_behind_it() -> None:
+    """However often bytes are passed over for one reason, all of them are told by the time of the next message."""
+    covered = 0
+    for record in assemble(http2_story()):
+        if record.kind is Kind.MESSAGE or record.body.get("name") == "skipped":
+            start, end = record.body["start"], record.body["end"]
+            assert isinstance(start, int)
+            assert isinstance(end, int)
+            assert covered == start
+            covered = end
 
 
 @settings(max_examples=20)
