@@ -20,7 +20,7 @@ from capd.daemon.masking.shown import Shown
 from capd.daemon.masking.side import Side
 from capd.daemon.masking.tally import Tally
 from capd.enforcer.masking.http import HttpMask
-from capd.enforcer.masking.http2 import RESET, Http2Mask
+from capd.enforcer.masking.http2 import Http2Mask
 from capd.enforcer.masking.place import Place, filled
 from capd.enforcer.masking.postgresql import CREDENTIALS, PostgresqlMask
 from capd.enforcer.masking.rules import Rules
@@ -295,9 +295,8 @@ class MaskedSession:
             waiting.pieces = pieces
         elif not mixed:
             side.judged = max(side.judged, end)
-        elif kind == RESET:
-            other = 1 - direction
-            self.sides[other].mask(cast("Http2Mask", self.http[other]).reset(fields))
+        if isinstance(other := self.http[1 - direction], Http2Mask):
+            self.sides[1 - direction].mask(other.other_said(kind, fields))
 
     def _advance(self, direction: int) -> None:
         """Judge what was told of."""

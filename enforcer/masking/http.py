@@ -23,6 +23,8 @@ _FRAMING: Final = re.compile(rb"(?:\r\n)?([0-9A-Fa-f]{1,16})[^\r\n]{0,4096}\r\n"
 _HARMLESS: Final = re.compile(rb"(?:\r?\n?[0-9A-Fa-f]{0,16}\r?\n?)?")
 """What of a body's framing may have come before the content that it frames."""
 HARMLESS_BYTES_MAX: Final = 20
+NOT_TEXT: Final = frozenset({"h2c", "websocket"})
+"""HTTP/2 compresses headers, WebSocket scrambles what a client says (RFC 6455 section 5.3)."""
 
 
 class Framed:
@@ -53,7 +55,7 @@ class HttpMask:
         self._rules = rules
         self._body: Framed | None = None
         self._opaque: bool | None = None
-        """Whether what runs after a switch of protocols is HTTP/2, whose headers are compressed; None before any."""
+        """Whether what runs after a switch of protocols holds texts in a form that nothing here reads; None before any."""
         self.decided = 0
         """Everything before is judged."""
         self.pieces: list[tuple[int, int]] = []
@@ -82,7 +84,7 @@ class HttpMask:
             return []
         places = self._finish()
         if kind == "tunnel" and self._is_opaque(fields, raw):
-            places.append(Place(start, start + len(raw), "undecided", "HTTP/2, not decoded"))
+            places.append(Place(start, start + len(raw), "undecided", "not decoded"))
         elif raw:
             places += self._head(raw, start) if kind == "end" else self._text(raw, start)
         self.decided = start + len(raw)
@@ -90,7 +92,7 @@ class HttpMask:
 
     def _is_opaque(self, fields: Mapping[str, object], raw: bytes) -> bool:
         if self._opaque is None:
-            known = fields.get("protocol") == "h2c" or raw.startswith(PREFACE[:HEADER_BYTES])
+            known = str(fields.get("protocol")).lower() in NOT_TEXT or raw.startswith(PREFACE[:HEADER_BYTES])
             self._opaque = known or follow_each_other(raw) is not False
         return self._opaque
 

@@ -27,6 +27,11 @@ BEHIND_BYTES_MAX: Final = 65_536
 HEADS: Final = frozenset({"request", "response", "headers", "end", "PUSH_PROMISE"})
 NOT_DECODED: Final = "header block not decoded"
 RESET: Final = "RST_STREAM"
+TEXT_PROBE_BYTES: Final = 1_024
+TEXT_CHARS_MIN: Final = 32
+"""Of random bytes so many are UTF-8 without controls once in 10^12 times."""
+NOT_LOOKED_INTO: Final = "websocket"
+"""Stands for a coding that capd does not know."""
 
 
 class Http2Mask:
@@ -37,6 +42,8 @@ class Http2Mask:
         self._bodies: dict[int, BodyMask] = {}
         self._busy: dict[int, BodyMask] = {}
         """Those of which something is not judged."""
+        self._opaque: dict[int, bool] = {}
+        """Streams whose answers carry what is not decoded."""
         self._told = 0
         self.decided = 0
         """Everything before is judged."""
@@ -54,19 +61,23 @@ class Http2Mask:
             if kind == "end":
                 places += self._finish(number)
             elif kind in ("request", "response") and fields.get("framing") == "frames":
-                places += self._begin(number, BodyMask.after(self._rules, fields))
+                places += self._begin(number, self._mask(number, fields))
             return places + self._block(fields, raw, start, whole=whole)
         if kind == RESET:
             places += self._finish(number)
         return places + (Scanner(self._rules, start).feed(raw, final=True) if raw else [])
 
-    def reset(self, fields: Mapping[str, object]) -> list[Place]:
-        """The other direction ended a stream in both."""
-        return self._finish(cast("int", fields.get("stream", 0)))
-
     def passed_over(self, end: int) -> None:
         """Bytes up to an offset are no message."""
         self._told = max(self._told, end)
+
+    def other_said(self, kind: str, fields: Mapping[str, object]) -> list[Place]:
+        """Hear of a message of the other direction: it may end a stream in both, or say what runs in one."""
+        if kind == RESET:
+            return self._finish(cast("int", fields.get("stream", 0)))
+        if kind == "request" and fields.get("protocol") is not None and len(self._opaque) < BODIES_MAX:
+            self._opaque[cast("int", fields.get("stream", 0))] = True
+        return []
 
     def judge(self) -> list[Place]:
         """Look at what came of the bodies; what may be the beginning of something waits for more."""
@@ -102,15 +113,24 @@ class Http2Mask:
 
     def save(self) -> list[object]:
         """Give its state as plain values."""
-        return [self._told, self.decided, [[number, body.save()] for number, body in self._bodies.items()]]
+        return [self._told, self.decided, list(self._opaque), [[number, body.save()] for number, body in self._bodies.items()]]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
-        self._told, self.decided, bodies = cast("tuple[int, int, list[tuple[int, list[object]]]]", tuple(saved))
+        self._told, self.decided, opaque, bodies = cast(
+            "tuple[int, int, list[int], list[tuple[int, list[object]]]]", tuple(saved)
+        )
+        self._opaque = dict.fromkeys(opaque, True)
         self._bodies = {number: BodyMask.restored(self._rules, state) for number, state in bodies}
         self._busy = {number: body for number, body in self._bodies.items() if body.busy}
 
     # -- bodies ----------------------------------------------------------------------------------------------------------------
+
+    def _mask(self, number: int, fields: Mapping[str, object]) -> BodyMask:
+        """Give the mask of a body; what runs in a CONNECT with a protocol (RFC 8441) is not decoded, in either direction."""
+        if fields.get("protocol") is not None or self._opaque.pop(number, False):
+            return BodyMask(self._rules, coding=NOT_LOOKED_INTO)
+        return BodyMask.after(self._rules, fields)
 
     def _begin(self, number: int, body: BodyMask) -> list[Place]:
         places = self._finish(number)
@@ -121,16 +141,20 @@ class Http2Mask:
 
     def _content(self, number: int, fields: Mapping[str, object], raw: bytes, start: int) -> list[Place]:
         """Take a part of a body. What is in it beside content is framing: padding that is more than zeros is no message."""
-        places = [] if number in self._bodies else self._begin(number, BodyMask(self._rules))
-        body = self._bodies[number]
+        places: list[Place] = []
         self.pieces = []
         end = start + len(raw)
         for position, length in _pairs(fields.get("pieces")):
             begin, until = max(position, start), min(position + length, end)
             if begin < until:
-                body.take(raw[begin - start : until - start], begin)
+                content = raw[begin - start : until - start]
+                if number not in self._bodies:
+                    # Its head was not seen or not decoded: it may be packed, in any way.
+                    coding = "" if _is_text(content) else NOT_LOOKED_INTO
+                    places += self._begin(number, BodyMask(self._rules, coding=coding))
+                self._bodies[number].take(content, begin)
                 self.pieces.append((begin, until - begin))
-                self._busy[number] = body
+                self._busy[number] = self._bodies[number]
         return places
 
     def _finish(self, number: int) -> list[Place]:
@@ -182,6 +206,15 @@ def _pairs(value: object) -> Iterator[tuple[int, int]]:
     for pair in value if isinstance(value, Sequence) else ():
         at, length = pair
         yield at, length
+
+
+def _is_text(content: bytes) -> bool:
+    """Say whether bytes are text, and so many that no packing looks like it."""
+    try:
+        said = content[:TEXT_PROBE_BYTES].decode("utf-8")
+    except UnicodeDecodeError as error:
+        said = content[: error.start].decode("utf-8") if error.reason == "unexpected end of data" else ""
+    return len(said) >= TEXT_CHARS_MIN and all(character >= " " or character in "\t\r\n" for character in said)
 
 
 def _parts(raw: bytes) -> Iterator[tuple[int, int, bool]]:

@@ -216,6 +216,34 @@ def test_a_proxy(size: int) -> None:
     assert stream(kept, REQUEST).endswith(b"*" * len(secret))
 
 
+@pytest.mark.parametrize("size", [100_000, 7])
+def test_websocket_in_a_stream(size: int) -> None:
+    """What runs in a CONNECT with a protocol is scrambled or packed, and not decoded, and so it is not stored."""
+    head = [(":method", "CONNECT"), (":protocol", "websocket"), *h2.GET[1:]]
+    asked = h2.headers(1, h2.literal(*head)) + h2.data(1, b"\x81\x85keys\0\0\0\0\0", end=True)
+    answer = h2.headers(1, h2.literal(*h2.OK)) + h2.data(1, b"\x81\5plain", end=True)
+    plain, kept = shown(talk((REQUEST, asked), (RESPONSE, answer)), size=size)
+    for direction in (REQUEST, RESPONSE):
+        (said,), (now,) = (
+            [part for _, head, part in frames(stream(records, direction)) if head.type == Type.DATA]
+            for records in (plain, kept)
+        )
+        assert b"*" * len(said) == now
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_a_body_without_its_head(text: bool) -> None:
+    """What nobody can say how it is packed is stored if it is text, and masked as such; else it is hidden."""
+    content = b'{"note": "' + TOKEN + b'", "free": "stays"}'
+    said = h2.frame(Type.PING, bytes(8)) + h2.data(7, content if text else gzip.compress(content), end=True) + h2.data(9, b"x")
+    _, kept = shown([(REQUEST, said)], mid_stream=1)
+    contents = [part for _, head, part in frames(stream(kept, REQUEST)) if head.type == Type.DATA]
+    if text:
+        assert [content.replace(TOKEN, b"*" * len(TOKEN)), b"*"] == contents
+    else:
+        assert {ord("*")} == set(contents[0])
+
+
 def test_a_stream_that_waits_does_not_hold_the_others() -> None:
     """What may be the beginning of something in one stream is hidden when too much comes behind it; and its rest too."""
     asked = h2.headers(1, h2.literal(*GET)) + h2.data(1, b"a password=hun")
