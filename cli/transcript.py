@@ -25,7 +25,7 @@ ARROWS: Final = {Direction.REQUEST: "→", Direction.RESPONSE: "←"}
 STYLES: Final = {Direction.REQUEST: Style.REQUEST, Direction.RESPONSE: Style.RESPONSE}
 # Requests without an answer that are remembered, to say how long it took; pipelining clients stop far below.
 ASKED_MAX: Final = 1024
-DECODED: Final = frozenset({"http1", "http2", "postgresql"})
+DECODED: Final = frozenset({"http1", "http2", "postgresql", "websocket"})
 # Undecoded bytes that follow each other are shown as one payload up to this many, so that a byte-wise writer stays readable.
 RAW_TOGETHER_BYTES_MAX: Final = 16 * 1024
 MASKED_PLACES_SHOWN_MAX: Final = 8
@@ -129,6 +129,8 @@ class Transcript:
         elif protocol.startswith("http"):
             held = self._pending_body(key) if kind in {"request", "response"} else []
             lines = self._http.message(direction, told, content)
+        elif protocol == "websocket":
+            lines, held = self._said(told, content), []
         else:
             lines, held = [_generic(told)], []
         if kind == "body":
@@ -142,6 +144,18 @@ class Transcript:
         first = self._waiting.pop(key, record)
         lines[0] = (*lines[0], *self._waited(record, facts.number(told, "exchange")))
         return [*held, _block(record, lines, first=first, warning=bool(facts.text(told, "incomplete")))]
+
+    def _said(self, told: Facts, content: bytes) -> list[Line]:
+        """Say a message of WebSocket."""
+        kind, note = facts.text(told, "type"), facts.text(told, "incomplete")
+        if kind in {"ping", "pong"} and not self._limits.everything:
+            return []
+        first: Line = (Span(facts.text(told, "summary"), Style.STRONG),)
+        if note:
+            first = (*first, Span(f"  incomplete: {note}", Style.BAD))
+        shown = content[: self._limits.body_bytes] if kind != "close" else b""
+        lines = preview(shown, limits=self._limits, json_like=shown[:1] in {b"{", b"["}, total=len(content)) if shown else []
+        return [first, *lines]
 
     def _waited(self, record: Record, exchange: int | None) -> Line:
         """Give how long the first answer took, once."""

@@ -28,7 +28,7 @@ from capd.cli.forms.frames import (
     tcp_packet,
     udp_packet,
 )
-from capd.cli.forms.spoken import Spoken, head_words
+from capd.cli.forms.spoken import HTTP, Spoken, head_words
 from capd.cli.line import plain
 from capd.cli.transcript import gap_line, masked_line
 from capd.cli.veil import StreamVeil, credential_spans
@@ -77,7 +77,7 @@ class _Packets:
     def __init__(self, spoken: Spoken) -> None:
         self._spoken = spoken
         row = spoken.row
-        http = row.protocol.startswith("http")
+        http = row.protocol in HTTP
         spans = credential_spans(spoken.records())
         self._sides = {direction: _Side(StreamVeil(http=http, spans=spans[direction])) for direction in Direction}
         self._ends = dict(zip(Direction, ends(row.local, row.target), strict=True))

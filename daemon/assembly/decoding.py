@@ -31,8 +31,9 @@ DATAGRAM_PROTOCOLS: Final = {53: "dns", 123: "ntp", 443: "quic"}
 """Names by port, for datagrams, whose bytes capd does not look into yet."""
 BEGUN: Final = frozenset({"http2"})
 """Protocols that say that they begin, and can be followed from later on."""
-SWITCHED: Final = {"h2c": "http2"}
+SWITCHED: Final = {"h2c": "http2", "websocket": "websocket"}
 """Protocols that an exchange of HTTP/1 may go over to (RFC 9110 section 7.8), by the name in its Upgrade field."""
+SWITCHING: Final = 101
 STARTED_BEFORE: Final = "the connection began before capture"
 OVER_TLS: Final = frozenset({"postgresql", "smtp", "imap", "ldap", "mysql"})
 """Protocols that turn into TLS in mid-conversation and go on with their own state. After any other preamble (a proxy's CONNECT,
@@ -80,6 +81,8 @@ class Decoding:
     _prefixes: list[bytearray] = field(default_factory=lambda: [bytearray(), bytearray()])
     _switching: list[Message] = field(default_factory=list)
     """What came of a protocol that HTTP/1 went over to, until nothing more of HTTP/1 comes."""
+    _agreed: str = ""
+    """Extensions of WebSocket that the latest answer named."""
     _asked: bool = True
     """Whether the latest request came to its end."""
     _fed: list[int] = field(default_factory=lambda: [0, 0])
@@ -251,8 +254,12 @@ class Decoding:
         if message.type != "tunnel":
             if message.direction is Direction.REQUEST:
                 self._asked = message.type == "end"
+            elif message.fields.get("status") == SWITCHING:
+                self._agreed = _extensions(message)
             return False
-        return message.fields.get("protocol") in SWITCHED and (self._asked or message.direction is Direction.REQUEST)
+        return str(message.fields.get("protocol")).lower() in SWITCHED and (
+            self._asked or message.direction is Direction.REQUEST
+        )
 
     def _switch(self) -> Iterator[Decoded]:
         """Go on with the decoder of the protocol that HTTP/1 went over to; of it nothing was looked at yet."""
@@ -262,10 +269,10 @@ class Decoding:
         for message in reversed(waiting):
             direction = message.direction ^ state.swapped
             begins[direction] = state.base[direction] + message.start
-        state.base, state.protocol = begins, SWITCHED[str(waiting[0].fields["protocol"])]
+        state.base, state.protocol = begins, SWITCHED[str(waiting[0].fields["protocol"]).lower()]
         # The request that asked for it is the first stream (RFC 7540 section 3.2).
         state.exchange_base = state.exchange_last - 1
-        self.decoder = decoder_for(state.protocol)
+        self.decoder = decoder_for(state.protocol, self._agreed)
         self._fed = [0, 0]
         for message in waiting:
             yield from self._decode(message.direction ^ state.swapped, message.content)
@@ -274,6 +281,11 @@ class Decoding:
         offset = self.state.application[direction] - self.state.base[direction]
         reason = f"the decoder failed: {type(error).__name__}: {error}"
         return Failure(direction=Direction(direction ^ self.state.swapped), offset=offset, reason=reason, ours=True)
+
+
+def _extensions(answer: Message) -> str:
+    headers = cast("Sequence[Sequence[str]]", answer.fields.get("headers", ()))
+    return ",".join(value for name, value in headers if name.lower() == "sec-websocket-extensions")
 
 
 def opener(state: SessionState) -> int:

@@ -34,6 +34,8 @@ BINARY_PROBE_BYTES: Final = 1024
 ROW_TYPE: Final = "DataRow"
 BODY_TYPE: Final = "body"
 COLUMNS: Final = "columns"
+SAID_TYPES: Final = frozenset({"text", "binary", "ping", "pong", "close"})
+"""WebSocket's: their payload is scrambled or packed where it stands, and short enough to be told."""
 _MESSAGE: Final = Kind.MESSAGE
 
 
@@ -129,7 +131,21 @@ class MessageWriter:
         columns = fields.get(COLUMNS)
         if columns is not None and isinstance(columns, Sequence) and not isinstance(columns, str):
             self._columns, self._columns_of, self._rows_told = columns, message.exchange, 0
-        self._write(message, self._body(message), time_ns, batch)
+        body = self._body(message)
+        if kind in SAID_TYPES and "pieces" in fields:
+            self._say(message, body)
+        self._write(message, body, time_ns, batch)
+
+    def _say(self, message: Message, body: dict[str, Value]) -> None:
+        """Tell what a message says that is a whole by itself: where it is; and what, if it stands there in another form."""
+        fields, base = message.fields, self._base(message)
+        pieces = cast("Sequence[tuple[int, int]]", fields["pieces"])
+        body["fields"] = {**fields, "pieces": [[at + base, size] for at, size in pieces]}
+        said = message.content
+        binary = message.type == "binary" or b"\0" in said[:BINARY_PROBE_BYTES]
+        body["text"] = "" if binary else said[:TEXT_BYTES_MAX].decode("utf-8", "ignore")
+        if fields.get("masked") or fields.get("packed"):
+            body["content"] = said
 
     def _join(self, message: Message, time_ns: int, batch: Batch) -> None:
         together = self._together

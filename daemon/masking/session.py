@@ -24,6 +24,7 @@ from capd.enforcer.masking.http2 import Http2Mask
 from capd.enforcer.masking.place import Place, filled
 from capd.enforcer.masking.postgresql import CREDENTIALS, PostgresqlMask
 from capd.enforcer.masking.rules import Rules
+from capd.enforcer.masking.websocket import WebsocketMask
 from capd.recording.record import Direction, Kind, Record, Value, from_fields, pack, unpack_arrays
 
 KEPT_BYTES_MAX: Final = 1024 * 1024
@@ -32,7 +33,11 @@ HELD_BYTES_MAX: Final = 20 * 1024 * 1024
 """What may wait in a session: the longest statement that a decoder holds, and room. Beyond it bytes are judged as they come."""
 DIRECTIONS: Final = (0, 1)
 HTTP2: Final = "http2"
-HTTP: Final = frozenset({"http1", HTTP2})
+WEBSOCKET: Final = "websocket"
+CODED: Final = frozenset({HTTP2, WEBSOCKET})
+"""Protocols whose bytes are no text: what belongs to no message is hidden."""
+HTTP: Final = frozenset({"http1"}) | CODED
+"""HTTP, and what it goes over to."""
 POSTGRESQL: Final = "postgresql"
 DECODED: Final = HTTP | {POSTGRESQL}
 AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
@@ -49,21 +54,23 @@ class Waiting:
         record: as it came.
         quiet: for messages: nothing in their bytes can be masked.
         pieces: of a body: where its content is in the stream.
+        said: of a message of WebSocket: what it says, masked; None: it is as it was.
     """
 
     record: Record
     quiet: bool = False
     pieces: list[tuple[int, int]] | None = None
+    said: bytes | None = None
 
 
 _Saved = tuple[
     Mapping[str, Value],
     str | None,
     int | None,
-    list[tuple[bytes, bool, list[tuple[int, int]] | None]],
+    list[tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None]],
     list[Sequence[object]],
     list[Sequence[object]],
-    tuple[bool, bool],
+    tuple[bool, bool, bool],
     tuple[Mapping[str, list[int]], list[int]],
 ]
 
@@ -87,37 +94,40 @@ class MaskedSession:
         self.http = self._http_masks()
         self.postgresql = PostgresqlMask(self._rules)
         self.authenticated = False
+        self.upgrading = False
+        """HTTP/1 was asked to go over to a protocol whose bytes are no text, and nobody knows that it does not."""
         self.blind = False
         """Bytes were missing before it was known which protocol it is: it may be one that has columns."""
         self.tally = Tally()
         self.closed = False
         self.failed = False
 
-    def _http_masks(self) -> list[HttpMask | Http2Mask]:
-        mask = Http2Mask if self.protocol == HTTP2 else HttpMask
+    def _http_masks(self) -> list[HttpMask | Http2Mask | WebsocketMask]:
+        masks: dict[str | None, type[Http2Mask | WebsocketMask]] = {HTTP2: Http2Mask, WEBSOCKET: WebsocketMask}
+        mask = masks.get(self.protocol, HttpMask)
         return [mask(self._rules) for _ in DIRECTIONS]
 
     # -- over the recorder's end
 
     def save(self) -> list[object]:
         """Give its state as plain values."""
-        queue = [[pack(waiting.record), waiting.quiet, waiting.pieces] for waiting in self.queue]
+        queue = [[pack(waiting.record), waiting.quiet, waiting.pieces, waiting.said] for waiting in self.queue]
         sides = [side.save() for side in (*self.sides, *self.wire)]
         masks = [self.http[0].save(), self.http[1].save(), self.postgresql.save()]
         told = None if self.told is None else int(self.told)
         tally = [self.tally.masked, [int(level) for level in self.tally.levels]]
-        return [self.facts, self.protocol, told, queue, sides, masks, [self.authenticated, self.blind], tally]
+        return [self.facts, self.protocol, told, queue, sides, masks, [self.authenticated, self.blind, self.upgrading], tally]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
         facts, protocol, told, queue, sides, masks, seen, tally = cast("_Saved", tuple(saved))
         self.facts, self.protocol = dict(facts), protocol
         self.http = self._http_masks()
-        self.authenticated, self.blind = seen
+        self.authenticated, self.blind, self.upgrading = seen
         self.told = None if told is None else Level(told)
-        for packed, quiet, pieces in queue:
+        for packed, quiet, pieces, said in queue:
             record = from_fields(next(unpack_arrays(packed)))
-            self.queue.append(Waiting(record, quiet, None if pieces is None else [(at, size) for at, size in pieces]))
+            self.queue.append(Waiting(record, quiet, None if pieces is None else [(at, size) for at, size in pieces], said))
         for side, state in zip((*self.sides, *self.wire), sides, strict=True):
             side.restore(state)
         for mask, state in zip(self.http, masks[:2], strict=True):
@@ -170,7 +180,7 @@ class MaskedSession:
             self._choose()
             self.http = self._http_masks()
             self.postgresql = PostgresqlMask(self._rules)
-            self.authenticated = False
+            self.authenticated = self.upgrading = False
             for side in self.sides:
                 side.raw = False
         elif name == "skipped" and record.direction is not None:
@@ -181,7 +191,7 @@ class MaskedSession:
 
     def _skipped(self, direction: int, start: Value, end: Value) -> None:
         side, mask = self.sides[direction], self.http[direction]
-        if isinstance(mask, Http2Mask) and isinstance(start, int) and isinstance(end, int):
+        if not isinstance(mask, HttpMask) and isinstance(start, int) and isinstance(end, int):
             # Other streams may have said something before that waits for its rest, which is judged by itself.
             side.mask(Place(at, at + len(data), UNJUDGED, "not decoded") for at, data in side.parts(start, end))
             mask.passed_over(end)
@@ -224,7 +234,7 @@ class MaskedSession:
 
     def _hides_all(self, direction: int) -> bool:
         """Say whether bytes of the protocol that belong to no message must be masked: nobody can say what they are."""
-        if self.protocol == HTTP2:
+        if self.protocol in CODED or self.upgrading:
             return True
         if self.protocol != POSTGRESQL:
             return self.blind and self.protocol not in DECODED and bool(self._rules.columns)
@@ -244,7 +254,7 @@ class MaskedSession:
         if direction is None or not isinstance(kind, str) or not isinstance(start, int) or not isinstance(end, int):
             return
         side = self.sides[direction]
-        if self.protocol == HTTP2 and start > side.covered:
+        if self.protocol in CODED and start > side.covered:
             self._skipped(direction, side.covered, start)
         fields = body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
@@ -280,21 +290,27 @@ class MaskedSession:
         side, body = self.sides[direction], waiting.record.body
         kind, fields = str(body.get("type")), body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
-        mask, mixed = self.http[direction], self.protocol == HTTP2
-        waiting.quiet = not mixed and whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
+        mask, coded = self.http[direction], self.protocol in CODED
+        waiting.quiet = not coded and whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
         if begun and kind != "body":
             if kind == "preface":  # which holds nothing that anybody chose
                 side.scan(end, final=True)
             self._look(side, direction, end, final=True)
             parts = []
         pieces: list[tuple[int, int]] = []
+        if isinstance(mask, WebsocketMask):
+            mask.content = cast("bytes | None", body.get("content"))
         for position, raw in parts or [(end, b"")]:
             side.mask(mask.message(kind, fields, raw, position, whole=whole))
             pieces += mask.pieces if kind == "body" else []
         if kind == "body":
             waiting.pieces = pieces
-        elif not mixed:
+        elif not coded:
             side.judged = max(side.judged, end)
+        if isinstance(mask, WebsocketMask):
+            waiting.said = mask.shown
+        elif isinstance(mask, HttpMask):
+            self.upgrading = mask.upgrades(kind, fields, already=self.upgrading)
         if isinstance(other := self.http[1 - direction], Http2Mask):
             self.sides[1 - direction].mask(other.other_said(kind, fields))
 
@@ -462,7 +478,8 @@ class MaskedSession:
             return self._shown.body(record, side, waiting.pieces)
         start, end = record.body.get("start"), record.body.get("end")
         touched = isinstance(start, int) and isinstance(end, int) and bool(side.overlapping(start, end))
-        return self._shown.message(record, self.postgresql if self.protocol == POSTGRESQL else None, touched=touched)
+        shown = self._shown.message(record, self.postgresql if self.protocol == POSTGRESQL else None, touched=touched)
+        return shown if waiting.said is None else self._shown.said(shown, waiting.said)
 
 
 def _begin(record: Record) -> int:

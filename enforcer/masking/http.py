@@ -23,6 +23,7 @@ _FRAMING: Final = re.compile(rb"(?:\r\n)?([0-9A-Fa-f]{1,16})[^\r\n]{0,4096}\r\n"
 _HARMLESS: Final = re.compile(rb"(?:\r?\n?[0-9A-Fa-f]{0,16}\r?\n?)?")
 """What of a body's framing may have come before the content that it frames."""
 HARMLESS_BYTES_MAX: Final = 20
+SWITCHING: Final = 101
 NOT_TEXT: Final = frozenset({"h2c", "websocket"})
 """HTTP/2 compresses headers, WebSocket scrambles what a client says (RFC 6455 section 5.3)."""
 
@@ -89,6 +90,14 @@ class HttpMask:
             places += self._head(raw, start) if kind == "end" else self._text(raw, start)
         self.decided = start + len(raw)
         return places
+
+    def upgrades(self, kind: str, fields: Mapping[str, object], *, already: bool) -> bool:
+        """Say whether what follows may be a protocol whose bytes are no text: it was asked for, and not refused."""
+        if kind == "response":
+            return already and (bool(fields.get("interim")) or fields.get("status") in (None, SWITCHING))
+        headers = fields.get("headers")
+        pairs = headers if kind == "request" and isinstance(headers, Sequence) else ()
+        return already or any(str(name).lower() == "upgrade" and str(value).lower() in NOT_TEXT for name, value in pairs)
 
     def _is_opaque(self, fields: Mapping[str, object], raw: bytes) -> bool:
         if self._opaque is None:

@@ -13,6 +13,7 @@ from hpack import Encoder
 from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation
 from tests.decoders import http2_bytes as h2
 from tests.decoders import postgresql_bytes as pg
+from tests.decoders import test_websocket as ws
 
 ANSWER = {"id": 42, "name": "Ada", "balance": 12345678901234567890.10, "note": "\x1b]0;owned\x07 said the server", "tags": []}
 
@@ -68,6 +69,28 @@ def over_http2() -> Conversation:
     said.say(RESPONSE, h2.headers(5, failed, end=True))
     said.say(REQUEST, h2.headers(7, h2.block(client, [*posted, ("content-type", "text/plain")])) + h2.data(7, b"never mi"))
     said.say(REQUEST, h2.reset(7) + h2.goaway(0))
+    return said.close()
+
+
+def over_websocket() -> Conversation:
+    """A WebSocket conversation: its handshake, JSON both ways, scrambled and packed, a ping, binary, the end."""
+    said = Conversation(b"websocket", started_ns=START_NS + 3_000_000_000)
+    said.tls()
+    said.say(
+        REQUEST,
+        b"GET /v1/realtime HTTP/1.1\r\nHost: api.example.org\r\nAuthorization: Bearer sk-very-secret\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    said.say(
+        RESPONSE,
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+    )
+    said.say(REQUEST, ws.client(1, b'{"type": "session.update", "voice": "ada"}'))
+    said.say(RESPONSE, ws.frame(1, ws.packed(b'{"type": "session.updated"}')[0], bits=4) + ws.frame(9, b"?"), pause_ms=40)
+    said.say(REQUEST, ws.client(10, b"?") + ws.client(2, bytes(range(20))))
+    said.say(RESPONSE, ws.frame(1, b"plain words", fin=False) + ws.frame(0, b" in two frames"))
+    said.say(REQUEST, ws.client(8, b"\x03\xe8done"))
     return said.close()
 
 

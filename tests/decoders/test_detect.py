@@ -103,7 +103,7 @@ def test_detect_any_bytes(request: bytes, response: bytes, port: int | None, end
 
 def test_registry() -> None:
     """Every protocol that can be decoded gets a decoder of its own each time, every other none."""
-    assert {"http1", "http2", "postgresql"} == decodable()
+    assert {"http1", "http2", "postgresql", "websocket"} == decodable()
     for name in decodable():
         first, second = decoder_for(name), decoder_for(name)
         assert first is not None

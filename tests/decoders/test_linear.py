@@ -11,6 +11,7 @@ import pytest
 from capd.decoders.message import Direction, Gap
 from tests.decoders import http2_bytes as h2
 from tests.decoders import postgresql_bytes as pg
+from tests.decoders import test_websocket as ws
 from tests.decoders.conversations import DECODERS
 from tests.decoders.feeding import REQUEST, RESPONSE, Arrival, drain
 
@@ -86,6 +87,14 @@ HTTP2 = {
     "lost among frames by byte": Shape(NO_REQUEST, REQUEST, again(b"\0\x40\0\0\0\0\0\0\1"), 1),
     "lost among false frames": Shape(NO_REQUEST, REQUEST, again(h2.frame(6, bytes(8)) * 2 + b"\0\0\x07\6\0\0\0\0\0")),
 }
+WEBSOCKET = {
+    "one message by byte": Shape([], REQUEST, lambda size: ws.client(1, b"x" * size), 1),
+    "tiny messages": Shape([], REQUEST, again(ws.client(1, b"x"))),
+    "tiny messages by byte": Shape([], REQUEST, again(ws.client(1, b"x")), 1),
+    "tiny frames": Shape([(REQUEST, ws.client(1, b"", fin=False))], REQUEST, again(ws.client(0, b"x", fin=False)), 7),
+    "empty frames": Shape([(RESPONSE, ws.frame(1, b"", fin=False))], RESPONSE, again(ws.frame(0, b"", fin=False))),
+    "packed": Shape([], RESPONSE, again(ws.frame(1, ws.packed(b"hello" * 9)[0], bits=4))),
+}
 POSTGRESQL = {
     "rows": Shape(OPEN, RESPONSE, again(pg.row(b"1", None))),
     "rows by byte": Shape(OPEN, RESPONSE, again(pg.row(b"1", None)), 1),
@@ -106,6 +115,7 @@ POSTGRESQL = {
 SHAPES = {
     **{("http1", name): shape for name, shape in HTTP.items()},
     **{("http2", name): shape for name, shape in HTTP2.items()},
+    **{("websocket", name): shape for name, shape in WEBSOCKET.items()},
     **{("postgresql", name): shape for name, shape in POSTGRESQL.items()},
 }
 
