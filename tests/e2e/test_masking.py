@@ -9,6 +9,7 @@ import base64
 import re
 import shlex
 import sqlite3
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -19,9 +20,10 @@ from capd.recording.record import pack
 from capd.recording.segment import SegmentReader
 from tests.e2e.certificates import Certificates
 from tests.e2e.http2 import http2_server
-from tests.e2e.instance import Instance
+from tests.e2e.instance import CLIENTS, Instance
 from tests.e2e.postgres import Database, environment, relay
 from tests.e2e.truth import Server, serving
+from tests.e2e.websocket import websocket_server
 from tests.requirements import require_command, require_probes
 
 pytestmark = pytest.mark.e2e
@@ -34,7 +36,9 @@ CARD = "4539578763621486"
 BEARER2, COOKIE2, PASSWORD2 = "bearer-Wc3nR7uD2p", "cookie-Vt9hS5jF6x", "hunter2-Ek4aB8mZ1q"
 """What is said over HTTP/2, where a secret in a header is in a code of bits."""
 COMPRESSED = (BEARER2, COOKIE2)
-SECRETS = (BEARER, COOKIE, PASSWORD, PIN, SSN, KEY, CARD, ARGUMENT, BEARER2, COOKIE2, PASSWORD2)
+SPOKEN, PACKED = "hunter2-Ns6pY2wC8r", "hunter2-Df1xM7vL3g"
+"""What is said over WebSocket, scrambled and packed."""
+SECRETS = (BEARER, COOKIE, PASSWORD, PIN, SSN, KEY, CARD, ARGUMENT, BEARER2, COOKIE2, PASSWORD2, SPOKEN, PACKED)
 CURL = f"""url = "https://127.0.0.1:PORT/masked?api_key={PASSWORD}&n=/10"
 header = "Authorization: Bearer {BEARER}"
 header = "Cookie: sid={COOKIE}"
@@ -101,7 +105,7 @@ def traces(instance: Instance, secrets: Sequence[str]) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def talk(directory: Path, ca: Path, port: int, port2: int) -> list[str]:
+def talk(directory: Path, ca: Path, port: int, port2: int, port3: int) -> list[str]:
     """Give a command in which an agent says all of its secrets. They are in files: the arguments have but one."""
     (directory / "body").write_text(BODY)
     (directory / "curl").write_text(CURL.replace("PORT", str(port)).replace("BODY", str(directory / "body")))
@@ -111,7 +115,12 @@ def talk(directory: Path, ca: Path, port: int, port2: int) -> list[str]:
     tls = ["curl", "-sSf", "--cacert", str(ca), "-o", "/dev/null"]
     curl, curl2 = [*tls, "--http1.1", "-K", str(directory / "curl")], [*tls, "--http2", "-K", str(directory / "curl2")]
     psql = ["psql", "-X", "-q", "-o", "/dev/null", "-f", str(directory / "sql")]
-    lines = ["set -e", shlex.join(curl), shlex.join(curl2), shlex.join(psql), shlex.join(["/bin/true", "--password", ARGUMENT])]
+    for packed, secret in enumerate((SPOKEN, PACKED)):
+        (directory / f"said{packed}").write_text(f'{{"password": "{secret}", "n": 1}}\n{{"n": 2}}\n')
+    talking = [
+        [sys.executable, str(CLIENTS / "talking.py"), str(ca), str(port3), str(directory / f"said{n}"), str(n)] for n in (0, 1)
+    ]
+    lines = ["set -e", *map(shlex.join, (curl, curl2, *talking, psql)), shlex.join(["/bin/true", "--password", ARGUMENT])]
     return ["/bin/sh", "-c", "\n".join(lines)]
 
 
@@ -127,10 +136,10 @@ def recorded(directory: Path, trusted: Certificates, mirrors: Sequence[Server], 
             command = talk(directory, trusted.authority, *(mirror.port for mirror in mirrors))
             instance.run("masked", *command, environment=environment(port, trusted))
             ledger.take(1)
-        for mirror in mirrors:
-            mirror.ledger.take(1)
-        sessions = instance.settled("masked", 3, transport="tcp")
-        assert {"http1", "http2", "postgresql"} == {session["protocol"] for session in sessions}
+        for number, mirror in enumerate(mirrors):
+            mirror.ledger.take(1 + number // 2)
+        sessions = instance.settled("masked", 5, transport="tcp")
+        assert {"http1", "http2", "postgresql", "websocket"} == {session["protocol"] for session in sessions}
     finally:
         assert 0 == instance.stop()
     return instance
@@ -142,9 +151,9 @@ def test_no_secret_is_on_the_disk(directory: Path, trusted: Certificates, mirror
     require_probes()
     for command in ("curl", "psql"):
         require_command(command)
-    with serving(http2_server(trusted)) as mirror2:
-        masked = recorded(directory, trusted, (mirror, mirror2), database, "masked")
-        full = recorded(directory, trusted, (mirror, mirror2), database, "full")
+    with serving(http2_server(trusted)) as mirror2, serving(websocket_server(trusted)) as parrot:
+        masked = recorded(directory, trusted, (mirror, mirror2, parrot), database, "masked")
+        full = recorded(directory, trusted, (mirror, mirror2, parrot), database, "full")
     kept = everything(full)
     for secret in COMPRESSED:
         assert any(form in data for form in huffman_forms(secret) for data in kept.values())
