@@ -16,6 +16,7 @@ from capd.cli.line import Line, Span, Style
 from capd.cli.payload import Limits, preview, unpack
 from capd.cli.safe_text import cut, visible
 from capd.cli.veil import pair_of, veiled
+from capd.decoders.sse import ServerSentEvent
 from capd.recording.record import Direction
 
 # What a person looks for in an exchange; the rest is counted and shown by --full.
@@ -32,6 +33,7 @@ QUIET: Final = frozenset({"preface", "WINDOW_UPDATE", "PING", "PRIORITY"})
 BODIES_MAX: Final = 1_024
 """Bodies at a time, as many as a server allows streams; of more the oldest is shown in two parts."""
 GRPC_PREFIX_BYTES: Final = 5
+NOT_AT_HAND: Final = "its middle is not shown; --full gives more"
 
 BodyKey = tuple[Direction, int | None]
 """Whose body, and of which exchange."""
@@ -127,9 +129,31 @@ class HttpLines:
 
     def _part(self, key: BodyKey, told: Facts, content: bytes) -> list[Line]:
         body = self._bodies.setdefault(key, Body())
-        body.take(told, content, self._limits.body_bytes)
+        said, missing = body.take(told, content, self._limits.body_bytes)
         body.stream = facts.number(facts.mapping(told, "fields"), "stream")
-        return self.pending(key) if body.streamed else []
+        if body.events is None:
+            return self.pending(key) if body.streamed else []
+        self._bodies[key] = body.successor()
+        self._bodies[key].notes = body.notes
+        events = body.events.take(said)
+        if missing:
+            body.events.lose(missing, NOT_AT_HAND)
+        return [line for event in events for line in self._event(event, body.stream)]
+
+    def lost(self, direction: Direction, reason: str) -> None:
+        """Bytes of a direction are missing: what was on its way may have lost some."""
+        for (of, _), body in self._bodies.items():
+            if of == direction and body.events is not None:
+                body.events.lose(None, reason)
+
+    def _event(self, event: ServerSentEvent, stream: int | None) -> list[Line]:
+        """Say one server-sent event."""
+        words = "".join([f"  id {event.id}" if event.id else "", "" if stream is None else f"  stream {stream}"])
+        first: Line = (Span(f"event {visible(event.type)}", Style.STRONG), Span(visible(words), Style.FAINT))
+        if event.incomplete:
+            first = (*first, Span(f"  incomplete: {event.incomplete}", Style.BAD))
+        data = event.data.encode("utf-8", "replace")
+        return [first, *preview(data, limits=self._limits, json_like=data.startswith((b"{", b"[{")))]
 
     def _end(self, key: BodyKey, told: Facts) -> list[Line]:
         body = self._bodies.pop(key, Body())
@@ -139,6 +163,9 @@ class HttpLines:
         fields = facts.mapping(told, "fields")
         body.stream = facts.number(fields, "stream")
         lines = self._body_lines(body, whole=not body.notes) if body.length or body.notes else []
+        if body.events is not None:
+            lines = [line for event in body.events.end() for line in self._event(event, body.stream)]
+            lines += [(Span(f"incomplete: {words}", Style.BAD),) for words in dict.fromkeys(body.notes)]
         return [
             *lines,
             *([_summary(told)] if facts.text(told, "summary") else []),

@@ -180,6 +180,8 @@ class Transcript:
 
     def _gap(self, record: Record) -> list[Block]:
         line = gap_line(record.direction, record.body, layer=facts.text(record.body, "layer"))
+        for direction in Direction if record.direction is None else (record.direction,):
+            self._http.lost(direction, "bytes lost")
         return [*self.pending(), _block(record, [line], warning=True)]
 
     def _masked(self, record: Record) -> list[Block]:

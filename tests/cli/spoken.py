@@ -94,6 +94,22 @@ def over_websocket() -> Conversation:
     return said.close()
 
 
+def over_events() -> Conversation:
+    """An answer in server-sent events, over HTTP/1.1 in chunks that cut them, and over HTTP/2."""
+    said = Conversation(b"events", started_ns=START_NS + 4_000_000_000)
+    said.say(REQUEST, b"GET /stream HTTP/1.1\r\nHost: api.example.org\r\n\r\n")
+    events = (
+        b': ping\n\nevent: delta\nid: 1\ndata: {"text": "Zo\xc3\xab"}\n\ndata: two\ndata: lines\n\ndata: [DONE]\n\ndata: cut'
+    )
+    chunks = [b"%x\r\n%b\r\n" % (len(events[at : at + 23]), events[at : at + 23]) for at in range(0, len(events), 23)]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+    said.say(RESPONSE, head + chunks[0])
+    for chunk in chunks[1:]:
+        said.say(RESPONSE, chunk, pause_ms=100)
+    said.say(RESPONSE, b"0\r\n\r\n")
+    return said.close()
+
+
 def over_postgresql() -> Conversation:
     """A PostgreSQL conversation: simple and extended statements, NULL, an error, something lost."""
     said = Conversation(b"postgresql", port=5432, target="db.internal", started_ns=START_NS + 1_000_000_000)
