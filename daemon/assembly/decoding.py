@@ -105,7 +105,9 @@ class Decoding:
             if isinstance(data, bytes):
                 prefix = self._prefixes[direction]
                 prefix += data[: PREFIX_BYTES - len(prefix)]
-            if self._decide(last=not data or isinstance(data, Gap) or len(self.pending) >= PENDING_MAX):
+            # Bytes that are missing before any that are there say nothing; behind some, what is there is all that will tell.
+            lost = isinstance(data, Gap) and any(self._prefixes)
+            if self._decide(last=not data or lost or len(self.pending) >= PENDING_MAX):
                 return self._catch_up()
         return iter(())
 

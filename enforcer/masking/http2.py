@@ -22,8 +22,9 @@ from capd.enforcer.masking.scanner import Scanner
 
 BODIES_MAX: Final = 4_096
 """As many as the decoder remembers streams; of more the oldest is judged as it is."""
-BEHIND_BYTES_MAX: Final = 65_536
-"""What is behind the beginning of something in one stream waits for its rest, but not for longer than this."""
+BEHIND_BYTES_MAX: Final = 1024 * 1024
+"""What is behind the beginning of something in one stream waits for its rest, but not for longer than this: packed bodies are
+judged in blocks of 64 KiB, and a server sends a dozen at a time."""
 HEADS: Final = frozenset({"request", "response", "headers", "end", "PUSH_PROMISE"})
 NOT_DECODED: Final = "header block not decoded"
 RESET: Final = "RST_STREAM"

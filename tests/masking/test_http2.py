@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import random
 from collections.abc import Sequence
 from itertools import accumulate
 
@@ -12,6 +13,7 @@ from hpack import Encoder
 from capd.daemon.masking.levels import Levels
 from capd.daemon.masking.stage import Stage
 from capd.decoders.http2.frames import BLOCKS, HEADER_BYTES, PREFACE, Frame, Type, fragment, frame_at
+from capd.enforcer.masking import http2
 from capd.enforcer.masking.rules import Choice, Rules
 from capd.recording.record import Kind, Record
 from tests.assembly.world import REQUEST, RESPONSE, of_kind, stream
@@ -167,6 +169,17 @@ def test_a_connection_that_began_before(size: int) -> None:
     assert ["body", "end", "headers", "end", "headers", "end", "PING"] == types(kept, REQUEST)
 
 
+def test_a_connection_whose_beginning_was_lost() -> None:
+    """When the first bytes were lost, those behind them still tell that it is HTTP/2, and what of it can be decoded."""
+    block = h2.block(Encoder(), [*GET, ("authorization", "Bearer a.b.c-d")])
+    asked = h2.headers(1, block, end=True) + h2.frame(Type.PING, bytes(8))
+    plain, kept = shown(talk((REQUEST, asked), (RESPONSE, h2.headers(1, h2.block(Encoder(), h2.OK), end=True))), lost=[1])
+    assert [33] == [record.body["length"] for record in of_kind(kept, Kind.GAP)]
+    assert block in stream(plain, REQUEST)
+    assert block not in stream(kept, REQUEST)
+    assert (["headers", "end", "PING"], ["SETTINGS", "response", "end"]) == (types(kept, REQUEST), types(kept, RESPONSE))
+
+
 UPGRADE = (
     b"GET /first HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n\r\n"
 )
@@ -244,8 +257,24 @@ def test_a_body_without_its_head(text: bool) -> None:
         assert {ord("*")} == set(contents[0])
 
 
-def test_a_stream_that_waits_does_not_hold_the_others() -> None:
+@pytest.mark.parametrize("size", [1 << 20, 9_000])
+def test_large_packed_bodies(size: int) -> None:
+    """Packed bodies that are mixed stay as they are, however large, when nothing is in them."""
+    noise = random.Random(1).randbytes(300_000).hex().encode()
+    body = gzip.compress(b" ".join(noise[at : at + 7] for at in range(0, 300_000, 7)), 1)
+    head = h2.literal(*h2.OK, ("content-encoding", "gzip"))
+    asked = h2.headers(1, h2.literal(*GET), end=True) + h2.headers(3, h2.literal(*GET), end=True)
+    parts = [body[at : at + 16_384] for at in range(0, len(body), 16_384)]
+    said = h2.headers(1, head) + h2.headers(3, head) + b"".join(h2.data(1, part) + h2.data(3, part) for part in parts)
+    ends = h2.data(1, b"", end=True) + h2.data(3, b"", end=True)
+    plain, kept = shown(talk((REQUEST, asked), (RESPONSE, said + ends)), Rules(Choice(identifiers=())), size)
+    assert len(body) > 2 * 65_536
+    assert stream(plain, RESPONSE) == stream(kept, RESPONSE)
+
+
+def test_a_stream_that_waits_does_not_hold_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """What may be the beginning of something in one stream is hidden when too much comes behind it; and its rest too."""
+    monkeypatch.setattr(http2, "BEHIND_BYTES_MAX", 65_536)
     asked = h2.headers(1, h2.literal(*GET)) + h2.data(1, b"a password=hun")
     other = h2.headers(3, h2.literal(*GET)) + b"".join(h2.data(3, bytes([65 + at % 26]) * 9_000) for at in range(12))
     rest = h2.data(1, b"ter2-0 and more", end=True)
