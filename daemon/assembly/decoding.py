@@ -133,6 +133,7 @@ class Decoding:
         self.decided = False
         self._prefixes = [bytearray(), bytearray()]
         self._fed = [0, 0]
+        self._asked, self._agreed = True, ""
         self.pending = []
 
     def label_datagrams(self, peer: tuple[int, int, bytes] | None) -> None:
