@@ -9,6 +9,8 @@ from itertools import accumulate
 
 import pytest
 from hpack import Encoder
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from capd.daemon.masking.levels import Levels
 from capd.daemon.masking.stage import Stage
@@ -20,6 +22,8 @@ from tests.assembly.world import REQUEST, RESPONSE, of_kind, stream
 from tests.decoders import http2_bytes as h2
 from tests.masking.test_stage import BODY, RULES, SECRETS, TOKEN, Talk, cycles, http2_talk, passed, stored
 
+PART_BYTES = 8
+"""So much of a block cannot be the same by accident."""
 SIZES = (100_000, 41, 7, 1)
 GET = (*h2.GET[:2], (":path", "/plain"), h2.GET[3])
 Frames = list[tuple[int, Frame, bytes]]
@@ -153,6 +157,20 @@ def test_what_cannot_be_decoded_is_hidden(lost: int) -> None:
     for begin, end in blocks:
         if begin > position:
             assert {ord("*")} >= {after[at] for at in range(begin + HEADER_BYTES, end) if at in after}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.randoms(use_true_random=False))
+def test_lost_bytes_uncover_no_block(chance: random.Random) -> None:
+    """Whatever is lost, no part of a header block with a secret in it is stored, decoded or not."""
+    lost = {chance.randrange(1, 60) for _ in range(chance.randrange(1, 5))}
+    said = http2_talk()
+    _, kept = shown(said, size=chance.choice([16, 29, 64, 150]), lost=lost)
+    held = stored(kept)
+    for direction in (REQUEST, RESPONSE):
+        for _, head, payload in frames(b"".join(part for of, part in said if of == direction)):
+            if head.kind in BLOCKS and head.stream != 5:
+                assert [] == [at for at in range(len(payload) - PART_BYTES) if payload[at : at + PART_BYTES] in held]
 
 
 @pytest.mark.parametrize("size", [100_000, 50])
