@@ -114,7 +114,7 @@ def test_registry() -> None:
 
 @pytest.mark.parametrize(
     ("said", "expected"),
-    [(b"", True), (b"GE", True), (b"GET / HTTP/1.1\r\n", True), (b"\xff\xfe\xfd", False), (b"SSH-", False)],
+    [(b"", True), (b"GE", True), (b"GET / HTTP/1.1\r\n", True), (b"\xff\xfe\xfd", False), (b"SSH-2.0-x\r\n", False)],
 )
 def test_candidates(said: bytes, expected: bool) -> None:
     """A protocol is a candidate as long as the bytes could be its begin."""
