@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from capd.daemon import locations, metrics_address, units
+from capd.daemon.enforcement_section import EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
@@ -260,6 +261,7 @@ class Configuration(_Section):
     recorder: RecorderSection = RecorderSection()
     encryption: EncryptionSection = EncryptionSection()
     selection: SelectionSection = SelectionSection()
+    enforcement: EnforcementSection = EnforcementSection()
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()

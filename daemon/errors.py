@@ -70,6 +70,20 @@ class MountError(CapdError):
     hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"
 
 
+class EnforcingError(CapdError):
+    """What forces agents' traffic cannot be taken away while the daemon that keeps it runs."""
+
+    exit_status: ClassVar[int] = ExitStatus.ALREADY_RUNNING
+    hint: ClassVar[str] = "set `enforcement.mode` to `off` and restart the daemon, or stop it, then repeat this"
+
+
+class InheritedSocketError(CapdError):
+    """A command that is to be forced through the enforcer would bring along a connection that cannot be."""
+
+    exit_status: ClassVar[int] = ExitStatus.NOT_PERMITTED
+    hint: ClassVar[str] = "close them before, or start it from a shell that has none: `capd run -- COMMAND 3>&-`"
+
+
 class NoBucketError(CapdError):
     """There is nowhere to ship to."""
 

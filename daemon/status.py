@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 from capd.daemon import catalogue_status, control_client, health, lock
 from capd.daemon.control_client import RefusedError
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
+from capd.daemon.health import DaemonFacts, EnforcementFacts, Facts, Health, ShipperFacts, StorageFacts
 from capd.recording.durable import open_regular
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -91,6 +91,7 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         attach_failures=len(cast("list[object]", answer["attach_failures"])) + withheld.get("attach_failures", 0),
         unselected=len(cast("list[object]", answer.get("unselected") or [])) + withheld.get("unselected", 0),
         storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {}), withheld.get("problems", 0)),
+        enforcement=_enforcement(cast("Mapping[str, object]", answer.get("enforcement") or {}), withheld.get("escaped", 0)),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
@@ -155,6 +156,23 @@ def _storage(storage: Mapping[str, object], withheld: int) -> StorageFacts:
         described=str(storage.get("described", "")),
         action=str(storage.get("action", "refuse")),
         problems=len(cast("list[object]", storage.get("problems") or [])) + withheld,
+    )
+
+
+def _enforcement(found: Mapping[str, object], escaped_withheld: int) -> EnforcementFacts:
+    """Pick from the daemon's words; a daemon of an earlier version says nothing of it."""
+    canary, table, repaired = (_inner(found, key) for key in ("canary", "table", "repaired"))
+    return EnforcementFacts(
+        mode=str(found.get("mode", "off")),
+        problem=cast("str | None", found.get("problem")),
+        owned=bool(table.get("owned", True)),
+        open=tuple(cast("list[str]", canary.get("open", []))),
+        closed=tuple(cast("list[str]", canary.get("closed", []))),
+        unknown=cast("str | None", canary.get("unknown")),
+        canary_ns=cast("int | None", canary.get("time_ns")),
+        escaped=len(cast("list[str]", found.get("escaped", []))) + escaped_withheld,
+        repaired=cast("str | None", repaired.get("what")),
+        repaired_ns=cast("int", repaired.get("time_ns", 0)),
     )
 
 
