@@ -34,9 +34,17 @@ class Barrier:
         """Use a directory below a bpffs, made when it is needed."""
         self._directory = directory
         self._loaded: dict[str, tuple[Program, int]] = {}
+        self._links: dict[Path, int] = {}
+        """Held open, so that who removes the names takes no program off while this process lives."""
 
     def close(self) -> None:
         """Let go of what this process holds; what is pinned stays."""
+        for link in self._links.values():
+            os.close(link)
+        self._links.clear()
+        self._unload()
+
+    def _unload(self) -> None:
         for _program, descriptor in self._loaded.values():
             os.close(descriptor)
         self._loaded.clear()
@@ -51,7 +59,7 @@ class Barrier:
         Raises:
             OSError: the kernel refused one, or there is no bpffs.
         """
-        self.close()
+        self._unload()
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         counters = self._counters()
         try:
@@ -73,6 +81,8 @@ class Barrier:
             self._put_on(number, directory)
         for number in self.held() - cgroups.keys():
             _remove(self._directory / str(number))
+        for path in [path for path in self._links if path.parent.name not in {str(number) for number in cgroups}]:
+            os.close(self._links.pop(path))
 
     def held(self) -> set[int]:
         """Give the numbers of the cgroups for which there are pins."""
@@ -123,12 +133,27 @@ class Barrier:
         cgroup = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             for program, descriptor in self._loaded.values():
-                _replace(place / program.name, bpf_call.attach_cgroup(descriptor, cgroup, program.attach_type))
+                self._replace(place / program.name, bpf_call.attach_cgroup(descriptor, cgroup, program.attach_type))
         finally:
             os.close(cgroup)
         for entry in place.iterdir():
             if entry.name not in self._loaded:
                 entry.unlink()
+
+    def _replace(self, path: Path, link: int) -> None:
+        """Hold a link under a name, and only then let go of the one that had it."""
+        new = path.with_name(path.name + NEW_SUFFIX)
+        try:
+            new.unlink(missing_ok=True)
+            bpf_call.pin(link, new)
+            new.rename(path)
+        except OSError:
+            os.close(link)
+            raise
+        before = self._links.pop(path, None)
+        self._links[path] = link
+        if before is not None:
+            os.close(before)
 
     def _missing(self, number: int, directory: Path) -> Iterator[str]:
         for name, (program, _descriptor) in self._loaded.items():
@@ -143,16 +168,6 @@ class Barrier:
                 os.close(descriptor)
             if (found.cgroup, found.attach_type) != (number, program.attach_type):
                 yield f"the program {name} does not stand on {directory} any more"
-
-
-def _replace(path: Path, link: int) -> None:
-    new = path.with_name(path.name + NEW_SUFFIX)
-    try:
-        new.unlink(missing_ok=True)
-        bpf_call.pin(link, new)
-        new.rename(path)
-    finally:
-        os.close(link)
 
 
 def _remove(directory: Path) -> None:

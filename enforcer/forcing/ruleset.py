@@ -49,7 +49,7 @@ class ForcingError(CapdError):
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = (
         "the kernel needs nf_tables with `socket`, `redir`, `reject` and conntrack (CONFIG_NFT_SOCKET, _REDIR, _REJECT, _CT; "
-        "modules nft_socket, nft_redir); `capd doctor` looks; another program may hold a table of this name"
+        "modules nft_socket, nft_redir); another program may hold a table of this name"
     )
 
 

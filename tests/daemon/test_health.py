@@ -17,7 +17,7 @@ from capd.daemon import health
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
-from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, StorageFacts, Verdict
+from capd.daemon.health import DaemonFacts, EnforcementFacts, Facts, ShipperFacts, StorageFacts, Verdict
 from capd.daemon.status import _reported, gather
 
 DAEMON = DaemonFacts(
@@ -68,6 +68,11 @@ def with_shipper(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
     return replace(GOOD, shipper=replace(SHIPPER, **changes))
 
 
+def with_enforcement(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Enforce, and change what the daemon says of it."""
+    return with_daemon(enforcement=EnforcementFacts(**{"mode": "enforce", **changes}))
+
+
 CASES = [
     (GOOD, Verdict.HEALTHY, ""),
     (replace(GOOD, daemon=None, unreachable="nobody answers"), Verdict.DOWN, "nobody answers"),
@@ -102,6 +107,17 @@ CASES = [
     (with_daemon(storage=StorageFacts(state="critical", action="continue")), Verdict.DEGRADED, "agents go on unrecorded"),
     (with_daemon(storage=StorageFacts(state="out")), Verdict.DEGRADED, "nothing is recorded"),
     (with_daemon(storage=StorageFacts(state="critical", problems=2)), Verdict.DEGRADED, "2 runs could not be held back"),
+    (with_enforcement(canary_ns=10**15), Verdict.HEALTHY, ""),
+    (with_enforcement(mode="off", problem="x"), Verdict.HEALTHY, ""),
+    (with_enforcement(problem="no nf_tables"), Verdict.DEGRADED, "not forced through the enforcer: no nf_tables"),
+    (with_enforcement(open=("a datagram",)), Verdict.DEGRADED, "gets around the enforcer: a datagram"),
+    (with_enforcement(closed=("IPv4",)), Verdict.DEGRADED, "agents reach nothing: IPv4"),
+    (with_enforcement(unknown="it gave no answer"), Verdict.DEGRADED, "says nothing: it gave no answer"),
+    (with_enforcement(canary_ns=10**15 - health.CANARY_NS_STALE - 1), Verdict.DEGRADED, "no canary has tried"),
+    (with_enforcement(escaped=2), Verdict.DEGRADED, "2 processes of runs left their cgroup"),
+    (with_enforcement(owned=False), Verdict.DEGRADED, "other programs of root can remove the rules"),
+    (with_enforcement(repaired="it is gone", repaired_ns=10**15 - 1), Verdict.DEGRADED, "others changed what forces"),
+    (with_enforcement(repaired="it is gone", repaired_ns=10**15 - health.LOSS_NS_RECENT), Verdict.HEALTHY, ""),
 ]
 
 

@@ -122,10 +122,11 @@ def test_a_parent_made_anew_is_followed(ground: Yard, make: Make) -> None:
 
 
 def test_what_others_take_away_is_put_back(ground: Yard, make: Make, clock: Clock, names: EnforcementNames) -> None:
-    """A program that somebody removed from bpffs is put back with the next look, and that is told."""
+    """A program that somebody removed from bpffs holds on, is put back there with the next look, and that is told."""
     enforcement = make()
     clock.look(enforcement, ground)
-    shutil.rmtree(next(path for path in names.pins.iterdir() if path.is_dir()))
+    shutil.rmtree(names.pins)
+    assert "EPERM" == ground.attempt("socket.socket(socket.AF_INET, socket.SOCK_RAW, 1)", "parent")
     clock.look(enforcement, ground)
     repaired = enforcement.describe()["repaired"]
     assert isinstance(repaired, dict)
@@ -151,7 +152,7 @@ def test_a_way_around_is_found_by_the_canary(ground: Yard, make: Make, clock: Cl
     """When neither layer holds any more and nothing else tells so, the canary does, and no run is let in."""
     enforcement = make()
     clock.look(enforcement, ground)
-    shutil.rmtree(names.pins)
+    enforcement._barrier.remove()
     assert enforcement._ruleset is not None
     enforcement._ruleset.remove(names.table)
     enforcement._table = None  # else the comparison would put it back first
