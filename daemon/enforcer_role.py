@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from capd.daemon import cgroups, enforcer_user, trust
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
 from capd.daemon.enforcement_names import names_of
+from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, restrict
@@ -40,6 +41,8 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
 
 STATUS_SECONDS: Final = 1.0
+RESOLVER: Final = -1
+"""In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
 """Between two starts of one worker: one that cannot live costs little."""
@@ -52,10 +55,10 @@ Say = Callable[[str], None]
 
 @dataclass(kw_only=True)
 class Child:
-    """A worker, as its parent knows it.
+    """A worker, or the resolver, as its parent knows it.
 
     Attributes:
-        number: of its own.
+        number: of its own; RESOLVER of the resolver.
         listeners: its sockets, which outlive it.
         pid: 0 while there is none.
         due: monotonic time of its next start.
@@ -97,9 +100,13 @@ def run(configuration: Configuration, say: Say) -> None:
     }
     upstreams = Upstreams(ca_file=section.ca_file, certificates=certificates)
     hierarchy = cgroups.find_root()
+    resolver = Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM))
     children = [
-        Child(number=number, listeners=_listen(section.proxy_port))
-        for number in range(section.workers or len(os.sched_getaffinity(0)))
+        resolver,
+        *(
+            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
+            for number in range(section.workers or len(os.sched_getaffinity(0)))
+        ),
     ]
     confine(uid, gid, families=INTERNET, who="enforcer")
     confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
@@ -128,7 +135,23 @@ def run(configuration: Configuration, say: Say) -> None:
             observe=section.mode == "observe",
         )
 
-    Enforcer(configuration, children, lambda child: run_worker(parts(child)), say, confinement=confinement).run()
+    def work(child: Child) -> None:
+        if child.number == RESOLVER:
+            run_resolver(
+                ResolverParts(
+                    datagrams=child.listeners,
+                    policies=policies,
+                    stamp=lambda: stamp(configuration.policy_dir),
+                    runs=configuration.runs_dir,
+                    hierarchy=hierarchy,
+                    status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
+                    observe=section.mode == "observe",
+                )
+            )
+        else:
+            run_worker(parts(child))
+
+    Enforcer(configuration, children, work, say, confinement=confinement).run()
     lock.release()
 
 
@@ -194,7 +217,7 @@ class Enforcer:
                 self._work(child)
                 status = 0
         except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it
-            self._say(f"capd enforcer: worker {child.number}: {error!r}")
+            self._say(f"capd enforcer: {_called(child.number)}: {error!r}")
         finally:
             os._exit(status)
 
@@ -202,7 +225,7 @@ class Enforcer:
         """Start anew what has ended."""
         for child in self._children:
             if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
-                self._say(f"capd enforcer: worker {child.number} ended, starting it anew; its connections were reset")
+                self._say(f"capd enforcer: {_called(child.number)} ended, starting it anew; what it held was reset")
                 self._restarts += 1
                 child.pid, child.due = 0, time.monotonic() + RESTART_SECONDS
             if not child.pid and time.monotonic() >= child.due:
@@ -222,7 +245,7 @@ class Enforcer:
 
     def _write_status(self, state: str) -> None:
         directory = self._configuration.enforcer_runtime_dir
-        workers = [_read_status(_worker_status(directory, child.number)) for child in self._children]
+        told = {child.number: _read_status(_worker_status(directory, child.number)) for child in self._children}
         status = {
             "state": state,
             "pid": os.getpid(),
@@ -231,7 +254,8 @@ class Enforcer:
             "confinement": self._confinement,
             "proxy_port": self._configuration.enforcement.proxy_port,
             "restarts": self._restarts,
-            "workers": workers,
+            "resolver": told.pop(RESOLVER, None),
+            "workers": list(told.values()),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
             content = json.dumps(status, indent=1).encode()
@@ -247,22 +271,25 @@ def stamp(directory: Path) -> object:
         return str(error)
 
 
-def _listen(port: int) -> list[socket.socket]:
-    """Listen on both loopback addresses; every worker has sockets of its own, among which the kernel divides connections.
+def _bind(port: int, kind: socket.SocketKind) -> list[socket.socket]:
+    """Bind on both loopback addresses; every worker has sockets of its own, among which the kernel divides connections.
 
     Raises:
         PortTakenError: somebody else listens there.
     """
     listeners = []
     for family, address in LOOPBACK:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener = socket.socket(family, kind)
+        if kind is socket.SOCK_STREAM:
+            # Of datagrams this would let others bind there too, and hear what is meant for us.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind((address, port))
-            listener.listen(BACKLOG)
+            if kind is socket.SOCK_STREAM:
+                listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
             if family == socket.AF_INET6 and not _has_ipv6():
@@ -287,7 +314,11 @@ def _restrict_files(configuration: Configuration) -> str:
 
 
 def _worker_status(directory: Path, number: int) -> Path:
-    return directory / f"worker-{number}.status.json"
+    return directory / f"{_called(number).replace(' ', '-')}.status.json"
+
+
+def _called(number: int) -> str:
+    return "resolver" if number == RESOLVER else f"worker {number}"
 
 
 def _read_status(path: Path) -> object:

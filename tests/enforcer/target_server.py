@@ -1,4 +1,4 @@
-"""Targets for clients behind an enforcer: HTTP with and without TLS, a server that speaks first. One process, until it is killed.
+"""Targets for clients behind an enforcer: HTTP with and without TLS, a server that speaks first.
 
 What lives here: what a path answers. What must not: anything of capd: it is the other end.
 """
@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
 EVENT_SECONDS = 0.2
+NAME_SERVER = "127.0.0.9"
 HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
 
 
@@ -27,7 +28,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """Answer."""
         if self.path.startswith("/large"):
             self._whole(bytes(LARGE_BYTES))
@@ -38,9 +39,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._told(b"")
 
-    do_HEAD = do_DELETE = do_GET
+    do_HEAD = do_DELETE = do_GET  # noqa: N815 - the library's names
 
-    def do_POST(self) -> None:  # noqa: N802 - as above
+    def do_POST(self) -> None:
         """Tell what came."""
         if "chunked" in self.headers.get("transfer-encoding", ""):
             parts = []
@@ -53,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
         self._told(body)
 
-    do_PUT = do_POST
+    do_PUT = do_POST  # noqa: N815 - as above
 
     def _told(self, body: bytes) -> None:
         told = {
@@ -117,8 +118,21 @@ def _greet(connection: socket.socket) -> None:
         connection.sendall(b"bye\r\n")
 
 
+def names() -> None:
+    """Be a name server whose every name has one address."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((NAME_SERVER, 53))
+    while True:
+        query, peer = server.recvfrom(2000)
+        end = query.index(b"\0", 12) + 5
+        answer = bytes.fromhex("c00c00010001000000050004c0000207") if query[end - 3] == 1 else b""
+        counts = b"\0\1" + (b"\0\1" if answer else bytes(2)) + bytes(4)
+        server.sendto(query[:2] + b"\x81\x80" + counts + query[12:end] + answer, peer)
+
+
 def main() -> None:
     """Serve."""
+    threading.Thread(target=names, daemon=True).start()
     for port in HTTP_PORTS:
         server = Server(("::", port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -97,11 +97,11 @@ def test_denials(place: Yard) -> None:
 
 
 def test_other_clients(place: Yard) -> None:
-    """wget with GnuTLS, node with OpenSSL of its own, and Java where they are installed get what they ask for."""
+    """Wget with GnuTLS, node with OpenSSL of its own, and Java where they are installed get what they ask for."""
     require_command("wget", "node")
     wget = place.agent("wget", "-q", "-O", "-", f"--ca-certificate={place.trust / 'bundle.pem'}", "https://api.test/wget")
     assert "/wget" == json.loads(wget.stdout)["path"], wget.stderr
-    script = "fetch('https://api.test/node').then(r => r.text()).then(console.log).catch(e => { console.error(e.cause); process.exit(1) })"
+    script = "fetch('https://api.test/node').then(r => r.text()).then(console.log)"
     node = place.agent("node", "-e", script, variables={"NODE_EXTRA_CA_CERTS": str(place.trust / "authority.pem")})
     assert "/node" == json.loads(node.stdout)["path"], node.stderr
 
@@ -138,7 +138,7 @@ while line := answer.readline():
 
 
 def test_a_server_that_speaks_first(place: Yard) -> None:
-    """A protocol that is not decoded passes where a rule says so: the server speaks first, the client ends first, nothing is lost."""
+    """A protocol that is not decoded passes where a rule says so: the server speaks first, the client ends first."""
     script = """
 import socket
 connection = socket.create_connection(("127.0.0.1", 2525))
@@ -202,7 +202,7 @@ def test_the_role_is_confined(place: Yard) -> None:
 
 
 def test_every_decision_is_in_the_log(place: Yard) -> None:
-    """What an agent did is in the decision log: its connection, the kernel's cookie, the decision with rule and policy, its end."""
+    """What an agent did is in the decision log: its connection, the decision with rule and policy, its end."""
     before = len(place.entries())
     curl(place, "http://api.test/logged")
     time.sleep(0.2)
@@ -250,6 +250,15 @@ def test_runtimes_trust_us_by_the_environment_of_a_run(place: Yard) -> None:
     ):
         done = place.agent(*words, variables=environment)
         assert 0 == done.returncode, (words, done.stderr)
+
+
+def test_names_are_resolved_for_runs_alone(place: Yard) -> None:
+    """What a run asks its name server reaches the resolver, which asks the host's; who is of no run gets no answer."""
+    script = "import socket; print(socket.getaddrinfo('name.example.com', 1, socket.AF_INET)[0][4][0])"
+    assert "192.0.2.7\n" == python(place, script)
+    assert 0 != place.agent("/usr/bin/python3", "-c", script, inside=False).returncode
+    _until(lambda: place.status()["resolver"]["queries"].get("no_run"))  # type: ignore[index] # an object
+    assert 1 <= place.status()["resolver"]["queries"]["resolved"]  # type: ignore[index] # as above
 
 
 def test_the_doctor_tries_runtimes(place: Yard) -> None:

@@ -18,12 +18,13 @@ from pathlib import Path
 from uuid import uuid4
 
 from capd.daemon.cgroups import RunCgroup, find_root
+from capd.daemon.enforcement_names import names_of
 from capd.daemon.runs import Registry, Run, user_principal
 from capd.enforcer.decision_log import read_entries
 from tests.e2e.certificates import Certificates, make
 
 AGENT = 61_999
-PROXY_PORT = 15_001
+PROXY_PORT, RESOLVER_PORT = 15_001, 15_053
 NAMES = ("api.test", "other.test", "files.test")
 READY_SECONDS = 20.0
 SERVER = Path(__file__).parent / "target_server.py"
@@ -32,6 +33,7 @@ HTTP_PORT, HTTPS_PORT, RAW_PORT, PLAIN_PORT = 80, 443, 2525, 8080
 RULES = f"""\
 add table inet yard
 add chain inet yard out {{ type nat hook output priority -100; }}
+add rule inet yard out meta skuid {AGENT} udp dport 53 redirect to :{RESOLVER_PORT}
 add rule inet yard out meta skuid {AGENT} meta l4proto tcp redirect to :{PROXY_PORT}
 """
 
@@ -86,17 +88,7 @@ class Yard:
             timeout=seconds,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": "/tmp", **(variables or {})},
-            preexec_fn=self._enter if inside else None,  # noqa: PLW1509 - tests have one thread
-        )
-
-    def start_agent(self, *words: str | Path) -> subprocess.Popen[bytes]:
-        """Start a client that goes on."""
-        return subprocess.Popen(
-            self._as_agent(words),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
-            preexec_fn=self._enter,  # noqa: PLW1509 - as above
+            preexec_fn=self._enter if inside else None,
         )
 
     def _as_agent(self, words: Sequence[str | Path]) -> list[str]:
@@ -180,9 +172,10 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
         with contextlib.suppress(UnboundLocalError):
             made.stop()
         _ip("netns", "del", name)
-        with contextlib.suppress(OSError):
-            (cgroup / "inner").rmdir()
-            cgroup.rmdir()
+        own = find_root() / names_of(directory / "run", systemd=False).enforcer.lstrip("/")
+        for path in (cgroup / "inner", cgroup, own):
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _run(directory: Path, cgroup: Path) -> Run:
@@ -204,6 +197,7 @@ policy_dir = "{directory}/policy"
 [enforcement]
 mode = "enforce"
 proxy_port = {PROXY_PORT}
+resolver_port = {RESOLVER_PORT}
 workers = 1
 ca_file = "{directory}/tls/ca.pem"
 """
