@@ -303,6 +303,8 @@ class Witness:
             return
         if flow is None:
             if heard_ns >= seen.closed_ns + matching.AGE_NS:
+                if self._enforced and seen.spoke and matching.resolved(seen):
+                    self._cannot_compare(seen, "the resolver answers this port, and keeps no log")
                 self._forget_seen(seen)
         elif flow.closed_ns is not None or heard_ns >= seen.closed_ns + FAREWELL_NS:
             self._compare(seen, flow, heard_ns)
@@ -313,13 +315,16 @@ class Witness:
         why = matching.incomparable(seen, flow)
         words = matching.differing(seen, flow)
         if why is not None:
-            self.books.counts.incomparable += 1
-            told = f"bytes cannot be compared with the enforcer's: {why}"
-            marker = verdicts.finding(seen.session, told, seen.last_ns, alarm=False)
-            self._give(f"incomparable:{seen.session}", [marker], self._ready)
+            self._cannot_compare(seen, why)
         elif words is not None and self._enforced:
             self.books.counts.differing += 1
             self._alarm("differing", seen, words, now_ns)
+
+    def _cannot_compare(self, seen: Seen, why: str) -> None:
+        self.books.counts.incomparable += 1
+        words = f"cannot be compared with what the enforcer says: {why}"
+        marker = verdicts.finding(seen.session, words, seen.last_ns, alarm=False)
+        self._give(f"incomparable:{seen.session}", [marker], self._ready)
 
     def _alarm(self, kind: str, seen: Seen, words: str, now_ns: int) -> None:
         seen.alarms.append(words)
