@@ -70,6 +70,16 @@ class Child:
     due: float = 0.0
 
 
+def _load(configuration: Configuration, say: Say) -> PolicySet:
+    """Load the policy, and say what came of it; without one everything is denied."""
+    policies = PolicySet(lambda: load_policy(configuration.policy_dir))
+    loaded = policies.reload()
+    say(f"capd enforcer: {loaded.words()}")
+    if loaded.refused is not None:
+        say(str(loaded.refused))
+    return policies
+
+
 def enter_cgroup(configuration: Configuration) -> None:
     """Enter the cgroup by which, with the user, the rules know the enforcer; a unit of systemd is in it already.
 
@@ -113,11 +123,7 @@ def run(configuration: Configuration, say: Say) -> None:
     os.umask(0o027)
     lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
     authority = trust.load(configuration, datetime.now(UTC))
-    policies = PolicySet(lambda: load_policy(configuration.policy_dir))
-    loaded = policies.reload()
-    say(f"capd enforcer: {loaded.words()}")
-    if loaded.refused is not None:
-        say(str(loaded.refused))
+    policies = _load(configuration, say)
 
     def parts(child: Child) -> Parts:
         return Parts(

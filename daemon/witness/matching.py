@@ -20,7 +20,6 @@ from capd.daemon.witness.state import Away, Flow, Seen
 
 SKEW_NS: Final = 100_000_000
 """How much earlier than the probes' event the enforcer may seem to have accepted: two clocks read in two processes."""
-DNS_PORT: Final = 53
 AGE_NS: Final = 5_000_000_000
 """How long one witness may be behind the other: the enforcer writes before it forwards, the recorder reads after a tenth of a
 second. A worker that is too busy for so long has its connections turned away or cut, which is told as well."""
@@ -58,17 +57,12 @@ def undecided(seen: Seen, *, heard_ns: int, since_ns: int) -> str | None:
         heard_ns: wall time up to which all that the enforcer wrote was read.
         since_ns: wall time since when runs are forced through it.
     """
-    known = seen.flow is not None or seen.turned_away or resolved(seen)
+    known = seen.flow is not None or seen.turned_away
     if known or not seen.spoke or seen.incomparable is not None or seen.started_ns < since_ns:
         return None
     if heard_ns < (seen.started_ns if seen.closed_ns is None else seen.closed_ns) + AGE_NS:
         return None
     return "undecided flow: bytes moved on this connection, and the enforcer has no decision about it"
-
-
-def resolved(seen: Seen) -> bool:
-    """Say whether the resolver answers a connection in the enforcer's place; it keeps no log of its decisions."""
-    return seen.target is not None and seen.target[1] == DNS_PORT
 
 
 def unseen(flow: Flow, *, seen_ns: int) -> bool:

@@ -303,8 +303,6 @@ class Witness:
             return
         if flow is None:
             if heard_ns >= seen.closed_ns + matching.AGE_NS:
-                if self._enforced and seen.spoke and matching.resolved(seen):
-                    self._cannot_compare(seen, "the resolver answers this port, and keeps no log")
                 self._forget_seen(seen)
         elif flow.closed_ns is not None or heard_ns >= seen.closed_ns + FAREWELL_NS:
             self._compare(seen, flow, heard_ns)

@@ -17,7 +17,16 @@ from capd.daemon import health
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
-from capd.daemon.health import DaemonFacts, EnforcementFacts, EnforcerFacts, Facts, ShipperFacts, StorageFacts, Verdict
+from capd.daemon.health import (
+    DaemonFacts,
+    EnforcementFacts,
+    EnforcerFacts,
+    Facts,
+    ShipperFacts,
+    StorageFacts,
+    Verdict,
+    WitnessFacts,
+)
 from capd.daemon.status import _reported, gather
 
 DAEMON = DaemonFacts(
@@ -79,6 +88,11 @@ def with_enforcer(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
     return replace(GOOD, enforcer=replace(enforcer, **changes))
 
 
+def with_witness(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Change what came of comparing probes and enforcer."""
+    return replace(GOOD, witness=WitnessFacts(**changes))
+
+
 CASES = [
     (GOOD, Verdict.HEALTHY, ""),
     (replace(GOOD, daemon=None, unreachable="nobody answers"), Verdict.DOWN, "nobody answers"),
@@ -95,6 +109,10 @@ CASES = [
     (replace(GOOD, recorder_seconds=11.0), Verdict.DEGRADED, "for 11 s not reported"),
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
     (with_enforcer(), Verdict.HEALTHY, ""),
+    (with_witness(undecided=2, alarmed_ns=10**15 - 1), Verdict.DEGRADED, "of runs: 2 without a decision"),
+    (with_witness(unseen=1, differing=3, alarmed_ns=10**15 - 1), Verdict.DEGRADED, "1 that no probe saw, 3 whose bytes differ"),
+    (with_witness(unseen=1, alarmed_ns=10**15 - health.LOSS_NS_RECENT), Verdict.HEALTHY, ""),
+    (with_witness(damages=1, damaged_ns=10**15 - 1), Verdict.DEGRADED, "1 parts of the decision log could not be read"),
     (with_enforcer(running=False), Verdict.DEGRADED, "the enforcer does not run"),
     (with_enforcer(seconds=11.0), Verdict.DEGRADED, "the enforcer has not reported"),
     (with_enforcer(unlogged=3), Verdict.DEGRADED, "3 decisions could not be written down"),

@@ -44,6 +44,14 @@ STATUS: dict[str, Any] = {
             "damages": 0,
             "blocks_malformed": 0,
             "rss_bytes": 1 << 25,
+            "witness": {
+                "verdicts": 5,
+                "undecided": 1,
+                "unseen": 0,
+                "differing": HOSTILE,
+                "incomparable": 2,
+                "log": {"damages": 1},
+            },
             "errors": [HOSTILE],
         },
         "shipper": {

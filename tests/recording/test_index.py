@@ -97,6 +97,7 @@ def test_a_session_has_the_row_that_is_promised(index: Index, conversation: Conv
         "messages": 4,
         "completeness": {"verdict": "complete", "reasons": [], "policy": []},
         "tie": None,
+        "decision": None,
         "expired": [],
     } == row.to_json()
 

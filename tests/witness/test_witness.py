@@ -17,7 +17,6 @@ from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, 
 
 ONE = Connection(number=1, requests=2)
 OTHERS = [ONE.opened(run=UUID(int=9).bytes), ONE.closed()]
-DNS = ONE.opened(target={"host": "192.0.2.1", "port": 53, "name": None})
 CUT = ONE.ended(received=99, all_of_it=False)
 
 
@@ -81,7 +80,6 @@ def test_messages_that_are_not_recorded_cost_no_verdict() -> None:
         pytest.param(OTHERS, [ONE.let_in()], 60, ["unseen flow", "undecided flow"], id="another run"),
         pytest.param([ONE.opened(mid_stream=True), ONE.data()], [], 60, [], id="began before capture"),
         pytest.param([ONE.opened(role="server"), ONE.data()], [], 60, [], id="the agent is the server"),
-        pytest.param([DNS, ONE.data(), ONE.closed()], [], 60, [], id="the resolver's port"),
         pytest.param([ONE.opened(transport="udp"), ONE.data()], [], 60, [], id="not TCP"),
         pytest.param([replace(ONE, begins_ns=1).opened(), ONE.data()], [], 60, [], id="before runs were forced"),
         pytest.param(ONE.probes(), [ONE.let_in(), ONE.ended(received=101)], 60, ["bytes differ"], id="read more than was sent"),
