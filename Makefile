@@ -69,9 +69,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready packaging/requirements-dev.txt
 	@mkdir -p .cache
 	@touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-spark.txt
-	@echo 'env: adding Spark' >&2
-	@$(PIP) install -r packaging/requirements-spark.txt
+$(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-test.txt packaging/azurite
+	@echo 'env: adding Spark, Node.js and azurite' >&2
+	@$(PIP) install -r packaging/requirements-test.txt
+	@packaging/azurite $(VENV)
 	@touch $@
 
 pin: env-dev ## write packaging/requirements*.txt from pyproject.toml with today's versions
