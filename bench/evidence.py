@@ -37,8 +37,7 @@ from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Position
 from capd.recording.keys import HostKey
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentWriter
-from capd.recording.segment.writer import Sealing
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
 START_NS: Final = 1_795_245_851_000_000_000
 HOST: Final = UUID(int=7)

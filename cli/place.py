@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -170,6 +169,8 @@ def open_archive(place: Place, *, searched: bool = False) -> Iterator[Archive]:
         if withheld:
             bare = recorded = True
         if bare:
+            from tempfile import TemporaryDirectory  # noqa: PLC0415 - it brings 2 ms of modules that nobody else here needs
+
             # Right after the first start there is neither index nor segment: nothing was recorded, which is no error.
             memory = SHARED_MEMORY if place.identity is not None and os.access(SHARED_MEMORY, os.W_OK) else None
             directory = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-", dir=memory)))

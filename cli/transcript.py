@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from capd.cli import facts, moments
 from capd.cli.facts import Facts
-from capd.cli.http_lines import HttpLines
 from capd.cli.line import Line, Span, Style
 from capd.cli.payload import Limits, preview
-from capd.cli.postgresql_lines import PostgresqlLines
 from capd.cli.summary import tls_words
 from capd.cli.window import Window
 from capd.recording.record import Direction, Kind, Record, Value
+
+if TYPE_CHECKING:
+    from capd.cli.http_lines import HttpLines
+    from capd.cli.postgresql_lines import PostgresqlLines
 
 ARROWS: Final = {Direction.REQUEST: "→", Direction.RESPONSE: "←"}
 STYLES: Final = {Direction.REQUEST: Style.REQUEST, Direction.RESPONSE: Style.RESPONSE}
@@ -63,8 +66,6 @@ class Transcript:
         """
         self._limits = limits
         self._windows = {direction: Window(limits.body_bytes) for direction in Direction}
-        self._http = HttpLines(limits)
-        self._postgresql = PostgresqlLines(limits)
         self._decoded = dict.fromkeys(Direction, protocol in DECODED)
         self._waiting: dict[Direction, Record] = {}
         """The first message of each direction that is not shown yet, because more of the same body may follow."""
@@ -78,6 +79,18 @@ class Transcript:
             Kind.MARKER: self._marker,
             Kind.MASKED: self._masked,
         }
+
+    @cached_property
+    def _http(self) -> HttpLines:
+        from capd.cli.http_lines import HttpLines  # noqa: PLC0415 - a replay pays for the protocols that were spoken
+
+        return HttpLines(self._limits)
+
+    @cached_property
+    def _postgresql(self) -> PostgresqlLines:
+        from capd.cli.postgresql_lines import PostgresqlLines  # noqa: PLC0415 - as above
+
+        return PostgresqlLines(self._limits)
 
     def feed(self, record: Record) -> list[Block]:
         """Take the next record; give the blocks that are now ready to show."""
@@ -180,9 +193,9 @@ class Transcript:
         return [*self.pending(), _block(record, [(Span(marker_words(record.body), Style.FAINT),)])]
 
     def _pending_body(self, direction: Direction) -> list[Block]:
-        lines = self._http.pending(direction)
         first = self._waiting.pop(direction, None)
-        if not lines or first is None:
+        lines = [] if first is None else self._http.pending(direction)
+        if not lines:
             return []
         return [_block(self._last[direction], lines, first=first)]
 

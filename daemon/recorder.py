@@ -46,9 +46,11 @@ from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
-from capd.recording.segment import SegmentReader, SegmentWriter, recover
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
+from capd.recording.segment.recovery import recover
 from capd.recording.segment.trailer import Signer
+from capd.recording.segment.writer import SegmentWriter
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration

@@ -12,7 +12,7 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from capd.recording.age import NoKeys
@@ -37,7 +37,6 @@ from capd.recording.index_columns import (
     session_from,
     session_values,
 )
-from capd.recording.index_messages import MessageTable
 from capd.recording.index_schema import (
     PROCESSES,
     RUNS,
@@ -50,12 +49,15 @@ from capd.recording.index_schema import (
     sqlite_errors,
 )
 from capd.recording.index_search import SessionFilter, find_messages, session_conditions
-from capd.recording.projection import Changes, Projection
 from capd.recording.reading import LISTED_DEFAULT
 from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
+
+if TYPE_CHECKING:
+    from capd.recording.index_messages import MessageTable
+    from capd.recording.projection import Changes, Projection
 
 WITHHELD: Final = "withheld"
 _NO_KEYS: Final = NoKeys()
@@ -152,6 +154,8 @@ class Index:
         """Write messages, over those with the same session and ordinal. Their sessions need not be there yet."""
         with sqlite_errors(self.path):
             if self._messages is None:
+                from capd.recording.index_messages import MessageTable  # noqa: PLC0415 - who only reads must not pay for it
+
                 self._messages = MessageTable(self._connection)
             rows = list(rows)
             for session, _ in groupby(rows, attrgetter("session")):
@@ -352,6 +356,8 @@ class Index:
         Returns:
             Those that are damaged: they were taken in as far as they can be read.
         """
+        from capd.recording.projection import Projection  # noqa: PLC0415 - who only reads must not pay for it
+
         projection = Projection(load_session=self.find_session, load_run=self.find_run)
         last = self.last_segment()
         missing = [path for path in _sealed(segments) if (sequence_of(path) or 0) > last]

@@ -14,8 +14,9 @@ from capd.recording.errors import CorruptSegmentError, NothingRecordedError
 from capd.recording.index import Index
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentWriter, recover
 from capd.recording.segment.layout import open_path, sealed_path
+from capd.recording.segment.recovery import recover
+from capd.recording.segment.writer import SegmentWriter
 
 Conversation = Callable[..., list[Record]]
 HOST = UUID(int=1)

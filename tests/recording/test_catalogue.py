@@ -17,9 +17,9 @@ from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
-from capd.recording.segment.writer import Sealing
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
 pytest.importorskip("pyarrow", reason="the fleet extra is not installed")
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")

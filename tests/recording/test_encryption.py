@@ -26,8 +26,10 @@ from capd.recording.errors import (
 from capd.recording.index import Index
 from capd.recording.journal import Position
 from capd.recording.record import Kind, Record
-from capd.recording.segment import Sealing, SegmentReader, SegmentWriter, recover
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import FileHeader, open_path, sealed_path
+from capd.recording.segment.recovery import recover
+from capd.recording.segment.writer import Sealing, SegmentWriter
 from capd.recording.verify import verify_directory
 
 HOST = UUID(int=1)

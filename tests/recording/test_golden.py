@@ -22,9 +22,10 @@ from capd.recording.journal import Block, JournalReader, JournalWriter, Position
 from capd.recording.journal.block import HEADER, HEADER_BYTES, MAGIC
 from capd.recording.keys import HostKey
 from capd.recording.record import Direction, Kind, Record
-from capd.recording.segment import Sealing, SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import FILE_HEADER, FRAME_HEADER, VERSION, FileHeader
 from capd.recording.segment.trailer import TRAILER, parse_trailer, seal_message
+from capd.recording.segment.writer import Sealing, SegmentWriter
 from capd.recording.verify import verify_files
 
 GOLDEN = Path(__file__).parent / "golden"

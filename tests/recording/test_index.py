@@ -26,7 +26,8 @@ from capd.recording.journal import Position
 from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import Endpoint, MessageRow, RunRow, SegmentRow, SessionProcess, SessionRow
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
+from capd.recording.segment.writer import SegmentWriter
 
 Conversation = Callable[..., list[Record]]
 HOST = UUID(int=1)
