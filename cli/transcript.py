@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from capd.cli.http_lines import HttpLines
     from capd.cli.postgresql_lines import PostgresqlLines
 
-ARROWS: Final = {Direction.REQUEST: "→", Direction.RESPONSE: "←"}
-STYLES: Final = {Direction.REQUEST: Style.REQUEST, Direction.RESPONSE: Style.RESPONSE}
 # Requests without an answer that are remembered, to say how long it took; pipelining clients stop far below.
 ASKED_MAX: Final = 1024
 DECODED: Final = frozenset({"http1", "postgresql"})

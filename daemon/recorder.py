@@ -37,9 +37,9 @@ from capd.daemon.recorder_user import user_name
 from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
+from capd.recording import index_segments
 from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError, EncryptedError, StorageFullError
-from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
 from capd.recording.keys import HostKey
@@ -112,7 +112,7 @@ class Recorder:
             configuration.segments_dir, clock=time.time_ns, signer=signer, quarantine=configuration.quarantine_dir
         )
         recovery = after_heads(recovery, configuration.segments_dir)
-        self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
+        self._index = index_segments.open_whole(configuration.index_file, configuration.segments_dir, ring)
         self._projection = self._new_projection()
         recorded = recovery.position or Position(0, 0)
         remembered = self._begin_at(self._memory.load())
@@ -342,7 +342,7 @@ class Recorder:
             if self._index_behind:
                 with suppress(CapdError):
                     self._index.close()
-                self._index = Index.open_whole(
+                self._index = index_segments.open_whole(
                     self._configuration.index_file, self._configuration.segments_dir, self._seals.ring
                 )
                 self._projection = self._new_projection()

@@ -1,7 +1,7 @@
 """The index: what makes recordings findable, in one SQLite file.
 
-What lives here: opening and closing, writing rows, finding runs, sessions and messages, rebuilding. What must not: how rows
-come about from records, formats of other files.
+What lives here: opening and closing, writing rows, finding runs, sessions and messages. What must not: how rows come about from
+records, and from segments (index_segments.py).
 """
 
 from __future__ import annotations
@@ -15,13 +15,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
-from capd.recording.age import NoKeys
-from capd.recording.durable import DIRECTORY_MODE, sync_directory
+from capd.recording.durable import DIRECTORY_MODE
 from capd.recording.errors import (
     AmbiguousSessionError,
-    CorruptSegmentError,
-    EncryptedError,
-    IndexUnusableError,
     NothingRecordedError,
     UnknownSessionError,
     on_disk,
@@ -37,6 +33,7 @@ from capd.recording.index_columns import (
     session_from,
     session_values,
 )
+from capd.recording.index_messages import MessageTable
 from capd.recording.index_schema import (
     PROCESSES,
     RUNS,
@@ -46,21 +43,17 @@ from capd.recording.index_schema import (
     connect_readonly,
     connect_writable,
     create_schema,
+    remove_database,
     sqlite_errors,
 )
 from capd.recording.index_search import SessionFilter, find_messages, session_conditions
 from capd.recording.reading import LISTED_DEFAULT
 from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
-from capd.recording.segment import SegmentReader
-from capd.recording.segment.cipher import Keys
-from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
 if TYPE_CHECKING:
-    from capd.recording.index_messages import MessageTable
-    from capd.recording.projection import Changes, Projection
+    from capd.recording.projection import Changes
 
 WITHHELD: Final = "withheld"
-_NO_KEYS: Final = NoKeys()
 MATCHES_SHOWN: Final = 5
 _SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
 EXCHANGE_LOOKED_BACK: Final = 1_000
@@ -113,22 +106,6 @@ class Index:
             raise
         return cls(path, connection)
 
-    @classmethod
-    def open_whole(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS) -> Index:
-        """Open an index for writing, with everything that is sealed; one that cannot be used is made anew.
-
-        Raises:
-            NewerVersionError: a later capd made it.
-            StateDirectoryError: a file cannot be used.
-        """
-        try:
-            index = cls.open(path)
-            index.catch_up(segments, keys)
-        except IndexUnusableError:
-            cls.rebuild(path, segments, keys)
-            index = cls.open(path)
-        return index
-
     # Writing
 
     def apply(self, changes: Changes) -> None:
@@ -154,8 +131,6 @@ class Index:
         """Write messages, over those with the same session and ordinal. Their sessions need not be there yet."""
         with sqlite_errors(self.path):
             if self._messages is None:
-                from capd.recording.index_messages import MessageTable  # noqa: PLC0415 - who only reads must not pay for it
-
                 self._messages = MessageTable(self._connection)
             rows = list(rows)
             for session, _ in groupby(rows, attrgetter("session")):
@@ -343,81 +318,6 @@ class Index:
             count = "SELECT count(*) FROM {}".format  # of names that are written here
             return {table: int(self._connection.execute(count(table)).fetchone()[0]) for table in tables}
 
-    # From segments
-
-    def catch_up(self, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
-        """Take in the sealed segments that are newer than the index, as there are after a crash.
-
-        Args:
-            segments: where they are.
-            keys: who opens encrypted ones; of those that stay closed only their numbers and sessions' ids are taken.
-            said: whether the text of encrypted ones is taken; never into an index that stays beside them.
-
-        Returns:
-            Those that are damaged: they were taken in as far as they can be read.
-        """
-        from capd.recording.projection import Projection  # noqa: PLC0415 - who only reads must not pay for it
-
-        projection = Projection(load_session=self.find_session, load_run=self.find_run)
-        last = self.last_segment()
-        missing = [path for path in _sealed(segments) if (sequence_of(path) or 0) > last]
-        return [path for path in missing if not self._take_in(path, projection, keys, said=said)]
-
-    @classmethod
-    def rebuild(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
-        """Make an index anew from the sealed segments alone, and put it in the place of the old one.
-
-        Args:
-            path: the index.
-            segments: where they are.
-            keys: who opens encrypted ones.
-            said: whether the text of encrypted ones is taken.
-
-        Returns:
-            Segments that are damaged: they were taken in as far as they can be read.
-
-        Raises:
-            StateDirectoryError: it cannot be written.
-        """
-        temporary = path.with_name(f".{path.name}.new")
-        with on_disk("remove", temporary):
-            _remove(temporary)
-        with cls.open(temporary) as index:
-            damaged = index.catch_up(segments, keys, said=said)
-        with on_disk("replace", path):
-            _remove(path)
-            temporary.rename(path)
-            sync_directory(path.parent)
-        return damaged
-
-    def _take_in(self, path: Path, projection: Projection, keys: Keys, *, said: bool) -> bool:
-        """Take in one sealed segment; False when it is damaged."""
-        whole = True
-        try:
-            reader = SegmentReader(path, keys=keys)
-        except CorruptSegmentError:
-            whole = False
-            try:
-                reader = SegmentReader(path, sealed=False, keys=keys)
-            except CorruptSegmentError:
-                return False
-        with reader:
-            projection.metadata_only = bool(reader.header.key_block) and not said
-            if projection.metadata_only:
-                self.withhold()
-            try:
-                for frame in reader.frames():
-                    projection.receive(frame.records())
-                    self.apply(projection.changes())
-            except CorruptSegmentError:
-                whole = False
-            except EncryptedError:
-                self.withhold()
-            if reader.footer is not None:
-                self.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
-        self.commit()
-        return whole
-
     def _by_prefix(self, select: str, column: str, text: str) -> list[tuple[Cell, ...]]:
         """Give the first rows whose id starts with a text, with or without the dashes."""
         between = identities_from(text)
@@ -432,26 +332,12 @@ class Index:
 def _make(path: Path) -> None:
     """Make an empty index in one step: who reads meanwhile meets none or a whole one."""
     unfinished = path.with_name(f".{path.name}.made")
-    _remove(unfinished)
+    remove_database(unfinished)
     with sqlite_errors(unfinished):
         connection = connect_writable(unfinished)
         try:
             create_schema(connection)
         finally:
             connection.close()
-    _remove(path)  # the log of one that was taken away would be applied to this one
+    remove_database(path)  # the log of one that was taken away would be applied to this one
     unfinished.rename(path)
-
-
-def _sealed(segments: Path) -> list[Path]:
-    with on_disk("read", segments):
-        try:
-            return sorted(path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and sequence_of(path) is not None)
-        except FileNotFoundError:
-            return []
-
-
-def _remove(path: Path) -> None:
-    """Remove a database and what belongs to it; itself first, so that a crash leaves no index rather than half of one."""
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-        path.with_name(name).unlink(missing_ok=True)

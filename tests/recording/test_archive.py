@@ -9,6 +9,7 @@ from uuid import UUID
 
 import pytest
 
+from capd.recording import index_segments
 from capd.recording.archive import Archive, GapRecord
 from capd.recording.errors import CorruptSegmentError, NothingRecordedError
 from capd.recording.index import Index
@@ -42,7 +43,7 @@ class Recorder:
         self.writer.seal({})
         if indexed:
             with Index.open(self.index_path) as index:
-                index.catch_up(self.segments)
+                index_segments.catch_up(index, self.segments)
 
 
 @pytest.fixture

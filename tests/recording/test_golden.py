@@ -15,6 +15,7 @@ from uuid import UUID
 import msgpack
 import pytest
 
+from capd.recording import index_segments
 from capd.recording.age import Identities
 from capd.recording.errors import EncryptedError
 from capd.recording.index import Index
@@ -275,7 +276,7 @@ def test_the_golden_segments_verify_and_are_indexed(version: Path, tmp_path: Pat
         assert [[]] == [report.findings for report in verify_files([path], keys)]
     shutil.copy(version / PLAIN, tmp_path)
     with Index.open(tmp_path / "capd.db") as index:
-        assert [] == index.catch_up(tmp_path)
+        assert [] == index_segments.catch_up(index, tmp_path)
         assert [SESSION] == [hit.session for hit in index.search('"select caf*"')]
         assert ["partial", "closed", "postgresql"] == [
             index.session(SESSION).verdict,

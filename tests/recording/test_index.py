@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capd.recording import index_segments
 from capd.recording.errors import (
     AmbiguousSessionError,
     IndexUnusableError,
@@ -390,7 +391,7 @@ def test_an_index_rebuilt_from_segments_is_the_one_that_was_kept(tmp_path: Path,
         kept.commit()
         path = tmp_path / "rebuilt.db"
         path.write_bytes(b"not a database" * 1000)
-        assert [] == Index.rebuild(path, segments)
+        assert [] == index_segments.rebuild(path, segments)
         with Index.open(path, readonly=True) as rebuilt:
             assert kept.sessions() == rebuilt.sessions()
             assert kept.search("message") == rebuilt.search("message")
@@ -407,9 +408,9 @@ def test_a_damaged_segment_is_taken_in_as_far_as_it_goes(tmp_path: Path, convers
     for path, size in ((paths[0], 10), (paths[1], -10)):
         path.write_bytes(path.read_bytes()[:size])
     with Index.open(tmp_path / "capd.db") as index:
-        assert paths[:2] == index.catch_up(segments)
+        assert paths[:2] == index_segments.catch_up(index, segments)
         assert 4 == index.counts()["sessions"]
-        assert [] == index.catch_up(segments)
+        assert [] == index_segments.catch_up(index, segments)
 
 
 def test_a_newer_index_is_refused(tmp_path: Path) -> None:
