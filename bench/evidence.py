@@ -10,6 +10,7 @@ Run: PYTHONPATH=src:. python -P bench/evidence.py [store verify replay search fl
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -239,9 +240,8 @@ def search(folder: Path, sizes: Sizes) -> Figures:
     times = ", ".join(f"{name} {seconds * 1000:.1f} ms" for name, seconds in found.items())
     print(f"search over {sizes.messages:,} messages, the question alone: {times} (budget: 50 ms)")
     command = first_lines(["search", "word77", "--state-dir", str(state)])
-    print(
-        f"  `capd search word77`: first line after {command['line'] * 1000:,.0f} ms ({command['line_cpu'] * 1000:,.0f} ms of CPU)"
-    )
+    whole = f"{command['line'] * 1000:,.0f} ms ({command['line_cpu'] * 1000:,.0f} ms of CPU)"
+    print(f"  `capd search word77`, with its interpreter: first line after {whole}")
     return {f"{name}_seconds": seconds for name, seconds in {**found, "command": command["line"]}.items()}
 
 
@@ -308,24 +308,30 @@ def _seconds(work: Callable[[], object]) -> float:
 def first_lines(arguments: Sequence[str]) -> Figures:
     """Give the least seconds, of the clock and of CPU, from the start of a command to its first line.
 
-    `said` is the first line of what was said, behind the head of a transcript and the empty line that ends it.
+    `said` is the first line of what was said, behind the head of a transcript and the empty line that ends it. Python's
+    bytecode is there, as it is where capd is installed; what it takes to make it is in a first round that does not count.
     """
-    return {name: min(values) for name, *values in zip(_NAMES, *(_once(arguments) for _ in range(ROUNDS)), strict=True)}
+    with tempfile.TemporaryDirectory(prefix="capd-bench-") as bytecode:
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+        environment["PYTHONPYCACHEPREFIX"] = bytecode
+        _, *rounds = (_once(arguments, environment) for _ in range(1 + ROUNDS))
+    return {name: min(values) for name, *values in zip(_NAMES, *rounds, strict=True)}
 
 
 _NAMES: Final = ("line", "line_cpu", "said", "said_cpu")
 
 
-def _once(arguments: Sequence[str]) -> tuple[float, ...]:
+def _once(arguments: Sequence[str], environment: dict[str, str]) -> tuple[float, ...]:
+    command = [sys.executable, "-P", "-m", "capd.cli.main", *arguments]
     began = time.perf_counter()
-    with subprocess.Popen([sys.executable, "-P", "-m", "capd.cli.main", *arguments], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         line = process.stdout.readline()
         first = (time.perf_counter() - began, _cpu_seconds(process.pid))
         assert line, f"{arguments} printed nothing"
         while line.strip():
             line = process.stdout.readline()
-        process.stdout.readline()
+        line = process.stdout.readline()
         said = (time.perf_counter() - began, _cpu_seconds(process.pid))
         process.kill()
     return (*first, *said)
