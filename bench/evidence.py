@@ -56,7 +56,7 @@ QUESTIONS: Final = {
     "phrase": '"word77 word78"',
     "word of every message": "select",
     "beginning of 11 words": "word77*",
-    "beginning of 1,111 words": "word7*",
+    "beginning of 111 words": "word7*",
     "beginning of every word": "word*",
     "nothing": "absent",
 }

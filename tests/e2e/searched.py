@@ -58,7 +58,8 @@ def everything(instance: Instance, bucket: Path) -> Iterator[tuple[str, bytes]]:
     for path in instance.directory.rglob("*"):
         if path.is_file() and not path.is_symlink():
             place = _place(instance, bucket, path)
-            yield place, path.read_bytes()
+            data = path.read_bytes()
+            yield place, data if data.strip(b"\0") else b""  # the reserve is many megabytes of nothing
             yield from ((place, data) for data in _unpacked(path))
     reader = JournalReader(instance.state / "journal", None, JournalKeys(instance.state / "keys" / "journal.key"))
     while (block := reader.read()) is not None:
