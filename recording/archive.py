@@ -6,6 +6,7 @@ What lives here: the index, a session's records and streams, evidence. What must
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,11 +114,17 @@ class Archive:
         from capd.recording.cursor import Cursor, sequences  # noqa: PLC0415 - who only finds sessions must not pay for it
 
         cursor = Cursor(self.segments, self.keys, session, from_ns, until_ns, skip=not follow)
+        parts = deque(self.index.expired_parts(session) if self.index_path.exists() else ())
         known, start = self._known(session)
         for number in known:
+            while parts and parts[0].first < number:
+                yield cursor.hole(parts.popleft().words())
             yield from cursor.read(number)
             if cursor.missing:
-                yield cursor.missing_segment(number)
+                gone = "expired" if self.index.is_expired(number) else "missing"
+                yield cursor.hole(f"segment {number} is {gone}")
+        for part in parts:
+            yield cursor.hole(part.words())
         sequence = next(iter(sequences(self.segments)), 1) if start is None else start
         while True:
             yield from cursor.read(sequence)

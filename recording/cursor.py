@@ -72,9 +72,9 @@ class Cursor:
             if self._until_ns is None or record.time_ns < self._until_ns:
                 yield record
 
-    def missing_segment(self, sequence: int) -> Record:
-        """Give a GAP record for a segment that the index knows and that is not there."""
-        body: dict[str, Value] = {"position": 0, "length": None, "reason": f"segment {sequence} is missing"}
+    def hole(self, reason: str) -> Record:
+        """Give a GAP record for what the index knows of and is not there."""
+        body: dict[str, Value] = {"position": 0, "length": None, "reason": reason}
         return Record(Kind.GAP, self._session, self._last_ns, None, body)
 
     def _open(self, sequence: int) -> SegmentReader | None:

@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from capd.recording.segment.trailer import Signer
+if TYPE_CHECKING:
+    from capd.recording.segment.trailer import Signer
 
 VERSION: Final = 1
 DOMAIN: Final = b"capd deletion 1\0"
@@ -120,6 +121,12 @@ class Deletion:
 def is_deletion(name: str) -> bool:
     """Tell whether an object of this name is a record of deletion."""
     return _NAME.fullmatch(name) is not None
+
+
+def range_of(name: str) -> tuple[int, int] | None:
+    """Give the first and the last segment that a record of deletion of this name is about; None: it is no such name."""
+    found = _NAME.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def _canonical(fields: dict[str, object]) -> bytes:

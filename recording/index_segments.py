@@ -76,6 +76,7 @@ def rebuild(path: Path, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = F
     with on_disk("remove", temporary):
         remove_database(temporary)
     with Index.open(temporary) as index:
+        index.carry_over(path)
         damaged = catch_up(index, segments, keys, said=said)
     with on_disk("replace", path):
         remove_database(path)
@@ -102,7 +103,7 @@ def _take_in(index: Index, path: Path, projection: Projection, keys: Keys, *, sa
         try:
             for frame in reader.frames():
                 projection.receive(frame.records())
-                index.apply(projection.changes())
+                index.apply(projection.changes(), reader.header.sequence)
         except CorruptSegmentError:
             whole = False
         except EncryptedError:
