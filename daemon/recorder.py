@@ -30,7 +30,7 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
-from capd.daemon.recorder_memory import LET_GO, SETTLED, Memory, Remembered, steps_since
+from capd.daemon.recorder_memory import LET_GO, PARTED, SETTLED, Memory, Remembered, steps_since
 from capd.daemon.recorder_resumption import go_again
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
@@ -245,10 +245,16 @@ class Recorder:
             self._append(self._assembler.damaged().records)
             self._position = cycle.next
         else:
+            if self._cycles.parted is not None:
+                self._store([self._step(PARTED, at=list(self._cycles.parted.to_fields()))])
             for batch in self._assembler.process(cycle):
                 self._append(batch.records)
             self._last_block = cycle[-1]
             self._position = cycle[-1].next
+
+    def _step(self, name: str, **facts: Value) -> Record:
+        """Give the marker of a step that has to be taken again on the way to here."""
+        return Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": name, **facts})
 
     def _append(self, records: list[Record]) -> None:
         """Hand records on: nothing reaches a segment or the index that masking has not passed."""
@@ -270,7 +276,7 @@ class Recorder:
         now = time.monotonic()
         if idle and self._assembler.unsettled:
             self._append(self._assembler.settle().records)
-            self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+            self._append([self._step(SETTLED)])
         waiting = self._writer.raw_bytes - self._flushed_bytes
         if waiting >= FLUSH_BYTES or (waiting and (now - self._flushed_at >= FLUSH_SECONDS or idle)):
             self._flush()
@@ -294,9 +300,9 @@ class Recorder:
             self._take(self._cycles.rest())
         if self._assembler.unsettled:
             self._append(self._assembler.settle().records)
-            self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+            self._append([self._step(SETTLED)])
         if held := self._stage.cut():
-            self._store([*held, Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": LET_GO})])
+            self._store([*held, self._step(LET_GO)])
         self._flush()
         self._seal()
         self._say_head(final=True)

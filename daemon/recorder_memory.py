@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,7 +28,7 @@ from capd.recording.durable import open_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
 from capd.recording.journal import JournalDamage, JournalKeys, Position
 from capd.recording.journal.cipher import AlteredError, UnknownKeyError
-from capd.recording.record import Kind, Record
+from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
@@ -39,6 +40,8 @@ PLAIN: Final = b"CAPP"
 _KEY_ID: Final = struct.Struct("<I")
 LET_GO: Final = "let_go"
 """Name of the marker that says: here the recorder was ended, and what masking had held back was stored as it was."""
+PARTED: Final = "parted"
+"""Name of the marker that says: what follows is more of a drain turn of which a part was taken before, up to `at`."""
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
 
@@ -48,7 +51,7 @@ class Steps:
     """How the recorder went from one position to another.
 
     Attributes:
-        cuts: positions at which records were stored.
+        cuts: positions at which records were stored, or a part of a drain turn was taken.
         settled: those of them at which waiting had been ended before.
         let_go: those of them at which masking had let go of what it held.
     """
@@ -165,12 +168,21 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     if not header.continued:
                         cuts.add(index.preamble.position)
                     if host in index.sessions:
-                        for name in marked.keys() & _markers(reader.frame(number).records(host)):
+                        markers = list(_markers(reader.frame(number).records(host)))
+                        cuts.update(_parted(markers))
+                        for name in marked.keys() & {body.get("name") for body in markers}:
                             marked[name].add(index.preamble.position)
         except (CorruptSegmentError, EncryptedError):
             continue
     return Steps(cuts=frozenset(cuts), settled=frozenset(marked[SETTLED]), let_go=frozenset(marked[LET_GO]))
 
 
-def _markers(records: Iterable[Record]) -> set[str]:
-    return {str(record.body.get("name")) for record in records if record.kind is Kind.MARKER}
+def _markers(records: Iterable[Record]) -> Iterator[Mapping[str, Value]]:
+    return (record.body for record in records if record.kind is Kind.MARKER)
+
+
+def _parted(markers: Iterable[Mapping[str, Value]]) -> Iterator[Position]:
+    for body in markers:
+        if body.get("name") == PARTED:
+            with suppress(ValueError):
+                yield Position.from_fields(body.get("at"))

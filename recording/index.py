@@ -52,9 +52,11 @@ from capd.recording.index_schema import (
 from capd.recording.index_search import SessionFilter, find_messages, session_conditions
 from capd.recording.projection import Changes, Projection
 from capd.recording.reading import LISTED_DEFAULT
+from capd.recording.record import Kind, Record
 from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
+from capd.recording.segment.footer import Footer
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
 WITHHELD: Final = "withheld"
@@ -346,7 +348,7 @@ class Index:
 
         Args:
             segments: where they are.
-            keys: who opens encrypted ones; of those that stay closed only their numbers and sessions' ids are taken.
+            keys: who opens encrypted ones; of those that stay closed only their numbers, sessions' ids and ends are taken.
             said: whether the text of encrypted ones is taken; never into an index that stays beside them.
 
         Returns:
@@ -407,10 +409,23 @@ class Index:
                 whole = False
             except EncryptedError:
                 self.withhold()
+                projection.receive(self._ends(reader.footer))
+                self.apply(projection.changes())
             if reader.footer is not None:
                 self.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
         self.commit()
         return whole
+
+    def _ends(self, footer: Footer | None) -> list[Record]:
+        """Give what is said of the ends of known sessions in the footer of an encrypted segment, which is in the clear."""
+        if footer is None:
+            return []
+        at_ns = footer.last_ns or footer.sealed_ns
+        return [
+            Record(Kind.CLOSE, session, at_ns, None, {"completeness": entry.completeness})
+            for session, entry in footer.sessions.items()
+            if entry.completeness is not None and self.find_session(session) is not None
+        ]
 
     def _by_prefix(self, select: str, column: str, text: str) -> list[tuple[Cell, ...]]:
         """Give the first rows whose id starts with a text, with or without the dashes."""

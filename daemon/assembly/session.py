@@ -463,7 +463,7 @@ class Session:
         if behind <= REFEED_BYTES_MAX:
             self.writer.muted = True
             for direction, start, data in recorded(self._history(state.id), state):
-                if start == at[direction] and at[direction] < state.application[direction]:
+                if start == at[direction] and (isinstance(data, Gap) or start < state.application[direction]):
                     at[direction] += (data.length or 0) if isinstance(data, Gap) else len(data)
                     self._decode(direction, data, wall_ns, batch)
             self.writer.flush(batch)
