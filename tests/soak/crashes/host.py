@@ -154,6 +154,8 @@ class Host:
     jump_ns: int = 0
     """How much the wall clock is wrong."""
     boot: UUID = BOOT
+    lost_keys: bool = False
+    """Whether what the runtime directory held is gone."""
     settles: bool = True
     """Whether everything that was said was over whenever a recorder ended: then it does not matter when that was."""
 
@@ -399,6 +401,7 @@ class Host:
         self.follow()
         self.disk.cut(self.chance)
         shutil.rmtree(self.run)
+        self.lost_keys = True
         self._make_directories()
         self.boot = UUID(int=self.chance.getrandbits(128))
         keys.ensure(self.settings.keys_dir)
