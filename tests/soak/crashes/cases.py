@@ -273,7 +273,8 @@ def run(seed: int, directory: Path, kind: str = "") -> str:
     """
     chance = random.Random(seed)
     kind = kind or sorted(KINDS)[seed % len(KINDS)]
-    host = Host(directory, chance, encrypted=chance.random() < 0.2, traced=kind == "power")
+    encrypted = chance.random() < (0.5 if kind == "parts" else 0.2)
+    host = Host(directory, chance, encrypted=encrypted, traced=kind == "power")
     try:
         KINDS[kind](host)
     except BaseException as error:
