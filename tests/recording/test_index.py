@@ -411,6 +411,23 @@ def test_a_damaged_segment_is_taken_in_as_far_as_it_goes(tmp_path: Path, convers
         assert [] == index.catch_up(segments)
 
 
+def test_what_nothing_sealed_holds_can_be_removed(tmp_path: Path, conversation: Conversation) -> None:
+    """After a power cut an index may have what the recording lost: newest sessions and messages go, words and all."""
+    fill_segments(tmp_path / "segments", conversation, 2)
+    with Index.open_whole(tmp_path / "capd.db", tmp_path / "segments") as index:
+        kept, lost = {row.session for row in index.sessions()}, conversation(99)
+        before = {session: index.session(session).messages for session in kept}
+        take(index, lost)
+        ahead = message(next(iter(kept)), 50, "zebra")
+        index.upsert_messages([ahead])
+        assert [lost[0].session] == index.remove_unsealed()
+        index.remove_messages(ahead.session, 50)
+        assert [] == index.remove_unsealed()
+        assert before == {row.session: row.messages for row in index.sessions()}
+        assert not index.search("zebra")
+        assert kept == {hit.session for hit in index.search("message")}
+
+
 def test_a_newer_index_is_refused(tmp_path: Path) -> None:
     """An index of a later version is refused with both versions in the message, and is not touched."""
     path = tmp_path / "capd.db"
