@@ -30,7 +30,8 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
-from capd.daemon.recorder_memory import LET_GO, PARTED, SETTLED, Memory, Remembered, steps_since
+from capd.daemon.recorder_history import history
+from capd.daemon.recorder_memory import DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, steps_since
 from capd.daemon.recorder_resumption import go_again
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
@@ -38,7 +39,7 @@ from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
-from capd.recording.errors import CapdError, EncryptedError, StorageFullError
+from capd.recording.errors import CapdError, StorageFullError
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
@@ -47,7 +48,6 @@ from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
 from capd.recording.segment import SegmentReader, SegmentWriter, recover
-from capd.recording.segment.layout import sealed_path
 from capd.recording.segment.trailer import Signer
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -190,15 +190,8 @@ class Recorder:
             self._append([Record(Kind.CLOSE, row.session, row.last_ns, None, body)])
 
     def _history(self, session: UUID) -> Iterator[Record]:
-        """Give what is on disk of a session: for decoders that are built anew. Nothing that was not sealed is asked for."""
-        directory = self._configuration.segments_dir
-        for sequence in self._index.segments_of(session):
-            with SegmentReader(sealed_path(directory, sequence), keys=self._seals.ring) as reader:
-                try:
-                    yield from reader.records(session)
-                except EncryptedError:  # written too long ago: the decoder finds its place again
-                    return
-        yield from self._stage.held(session)
+        numbers = self._index.segments_of(session)
+        return history(session, self._configuration.segments_dir, numbers, self._seals.ring, self._stage)
 
     def _new_projection(self) -> Projection:
         index, closed = self._index, self._seals.encrypted
@@ -248,6 +241,8 @@ class Recorder:
         if isinstance(cycle, JournalDamage):
             self.counts["damages"] += 1
             self._errors.append(f"journal damaged at file {cycle.position.file}, byte {cycle.position.offset}: {cycle.reason}")
+            places = {"at": list(cycle.position.to_fields()), "next": list(cycle.next.to_fields())}
+            self._store([self._step(DAMAGED, **places, reason=cycle.reason)])
             self._append(self._assembler.damaged().records)
             self._position = cycle.next
         else:

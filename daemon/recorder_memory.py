@@ -24,9 +24,10 @@ import msgpack
 
 from capd.daemon.assembly import snapshot as snapshots
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
+from capd.daemon.needed import say_needed
 from capd.recording.durable import open_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
-from capd.recording.journal import JournalDamage, JournalKeys, Position
+from capd.recording.journal import JournalKeys, Position
 from capd.recording.journal.cipher import AlteredError, UnknownKeyError
 from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
@@ -38,6 +39,8 @@ ENCRYPTED: Final = b"CAPS"
 PLAIN: Final = b"CAPP"
 """How one starts that is not; its CRC-32 follows."""
 _KEY_ID: Final = struct.Struct("<I")
+DAMAGED: Final = "journal_damaged"
+"""Name of the marker that says: from `at` to `next` the journal could not be read."""
 LET_GO: Final = "let_go"
 """Name of the marker that says: here the recorder was ended, and what masking had held back was stored as it was."""
 PARTED: Final = "parted"
@@ -54,15 +57,14 @@ class Steps:
         cuts: positions at which records were stored, or a part of a drain turn was taken.
         settled: those of them at which waiting had been ended before.
         let_go: those of them at which masking had let go of what it held.
+        damages: from where to where the journal could not be read then. What cannot be read now and is not among them was lost
+            after it was recorded.
     """
 
     cuts: frozenset[Position]
     settled: frozenset[Position]
     let_go: frozenset[Position]
-
-    def contradict(self, damage: JournalDamage) -> bool:
-        """Tell whether something was recorded from within what cannot be read now: the damage is newer than the recording."""
-        return any(damage.position < cut < damage.next for cut in self.cuts)
+    damages: frozenset[tuple[Position, Position]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,11 +154,13 @@ class Memory:
             replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
             replace_content(self._position_file, position.to_bytes(), mode=0o644)
+            say_needed(self._position_file.parent, remembered.sequence)
 
 
 def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     """Find the steps that the recorder took in the segments from a number on. Damaged segments are passed over."""
     cuts: set[Position] = set()
+    damages: set[tuple[Position, Position]] = set()
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
     with on_disk("read", segments):
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
@@ -169,20 +173,27 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                         cuts.add(index.preamble.position)
                     if host in index.sessions:
                         markers = list(_markers(reader.frame(number).records(host)))
-                        cuts.update(_parted(markers))
+                        cuts.update(at for (at,) in _positions(markers, PARTED, "at"))
+                        damages.update((at, end) for at, end in _positions(markers, DAMAGED, "at", "next"))
                         for name in marked.keys() & {body.get("name") for body in markers}:
                             marked[name].add(index.preamble.position)
         except (CorruptSegmentError, EncryptedError):
             continue
-    return Steps(cuts=frozenset(cuts), settled=frozenset(marked[SETTLED]), let_go=frozenset(marked[LET_GO]))
+    return Steps(
+        cuts=frozenset(cuts),
+        settled=frozenset(marked[SETTLED]),
+        let_go=frozenset(marked[LET_GO]),
+        damages=frozenset(damages),
+    )
 
 
 def _markers(records: Iterable[Record]) -> Iterator[Mapping[str, Value]]:
     return (record.body for record in records if record.kind is Kind.MARKER)
 
 
-def _parted(markers: Iterable[Mapping[str, Value]]) -> Iterator[Position]:
+def _positions(markers: Iterable[Mapping[str, Value]], name: str, *facts: str) -> Iterator[list[Position]]:
+    """Give the journal positions in the markers of a name."""
     for body in markers:
-        if body.get("name") == PARTED:
+        if body.get("name") == name:
             with suppress(ValueError):
-                yield Position.from_fields(body.get("at"))
+                yield [Position.from_fields(body.get(fact)) for fact in facts]

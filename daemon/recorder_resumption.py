@@ -34,7 +34,7 @@ def go_again(
     first = at = start or Position(0, 0)
     while at < recorded:
         cycle = cycles.next() or cycles.rest()
-        if not cycle or (isinstance(cycle, JournalDamage) and steps.contradict(cycle)):
+        if not cycle or (isinstance(cycle, JournalDamage) and (cycle.position, cycle.next) not in steps.damages):
             return None
         at = _step(cycle, assembler, stage)
         _end_waiting(at, assembler, stage, steps)

@@ -399,7 +399,9 @@ def test_a_turn_that_was_met_in_parts_is_met_so_again(settings: Configuration, m
     following = Recorder(settings, host=HOST, user="test")
     following.stop()
     following.run()
-    assert [b"before after"] == [stream(records, REQUEST) for records in recorded(settings).values() if stream(records, REQUEST)]
+    assert [b"before after"] == [
+        stream(records, REQUEST) for records in recorded(settings).values() if stream(records, REQUEST)
+    ]
 
 
 @pytest.mark.parametrize("damage", ["state", "index"])

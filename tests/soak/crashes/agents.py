@@ -63,7 +63,7 @@ class Conversation:
     def end(self, time_ns: int) -> list[bytes]:
         """Give the events of its end."""
         if not self.stream:
-            return [closed(time_ns, self.socket, *self.said)]
+            return [closed(time_ns, self.socket, self.said[0], self.said[1])]
         return [
             tls_closed(time_ns, self.stream, self.socket, *self.said),
             closed(time_ns + 1, self.socket, 0, 0),

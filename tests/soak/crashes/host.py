@@ -27,6 +27,7 @@ from capd.daemon import recorder as recorder_module
 from capd.daemon import spool as spool_module
 from capd.daemon.companions import Companions
 from capd.daemon.configuration import Configuration, EncryptionSection, JournalSection
+from capd.daemon.needed import needed_from
 from capd.daemon.recorder import Recorder
 from capd.daemon.shipper_local import Limits, Memory
 from capd.daemon.shipper_pace import Throttle
@@ -374,6 +375,7 @@ class Host:
                 memory=memory,
                 companions=companions,
                 limits=self.limits,
+                needed=lambda: needed_from(self.settings.recorder_dir),
                 throttle=Throttle(0),
                 pause=lambda _seconds: True,
             ).turn()

@@ -36,7 +36,7 @@ from tests.soak.crashes.host import Host, copy_journal
 from tests.soak.crashes.seam import Fault
 
 Sessions = Mapping[UUID, Sequence[Record]]
-STEPS: Final = frozenset({"settled", "let_go", "parted"})
+STEPS: Final = frozenset({"settled", "let_go", "parted", "journal_damaged"})
 """Markers that tell of the recorder's own steps."""
 
 
@@ -59,7 +59,6 @@ def _records(segments: Path, reading: Keys, without: Container[int] = ()) -> Ses
 
 def expected(host: Host, blocks: Iterable[Block] | None = None) -> Sessions:
     """Give what a recorder that nothing happened to makes of the same journal, or of some blocks."""
-
 
     def work(made: Recorder) -> None:
         made.stop(60)
@@ -261,7 +260,9 @@ def judge_index(host: Host, found: Sessions) -> None:
     if host.encrypted and host.lost_keys:
         assert set(listed) <= set(messages), f"the index has sessions {set(listed) - set(messages)} that nobody recorded"
         return
-    wrong = {str(key): (messages.get(key), listed.get(key)) for key in messages | listed if messages.get(key) != listed.get(key)}
+    wrong = {
+        str(key): (messages.get(key), listed.get(key)) for key in messages | listed if messages.get(key) != listed.get(key)
+    }
     assert not wrong, f"messages that are recorded, and that the index says: {wrong}"
 
 
