@@ -171,10 +171,9 @@ class Recorder:
     def _abandon_unknown(self) -> None:
         """End the sessions that the index calls open and nobody knows any more, as when the snapshot was lost.
 
-        What the index has of an open segment that was lost is not recorded: it comes again from the journal, or never.
+        Messages that the index has of an open segment that was lost are not recorded: they come again, or never.
         """
         known = {session.state.id: session.state.messages for _, session in self._assembler.table.items()}
-        self._index.remove_unsealed()
         for session, messages in known.items():
             self._index.remove_messages(session, messages)
         for row in self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None):

@@ -115,7 +115,7 @@ class Index:
 
     @classmethod
     def open_whole(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS) -> Index:
-        """Open an index for writing, with everything that is sealed; one that cannot be used is made anew.
+        """Open an index for writing, with everything that is sealed and nothing else; one that cannot be used is made anew.
 
         Raises:
             NewerVersionError: a later capd made it.
@@ -123,6 +123,7 @@ class Index:
         """
         try:
             index = cls.open(path)
+            index.remove_unsealed()
             index.catch_up(segments, keys)
         except IndexUnusableError:
             cls.rebuild(path, segments, keys)

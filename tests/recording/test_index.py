@@ -420,9 +420,9 @@ def test_what_nothing_sealed_holds_can_be_removed(tmp_path: Path, conversation: 
         take(index, lost)
         ahead = message(next(iter(kept)), 50, "zebra")
         index.upsert_messages([ahead])
-        assert [lost[0].session] == index.remove_unsealed()
+        assert lost[0].session in {row.session for row in index.sessions()}
+    with Index.open_whole(tmp_path / "capd.db", tmp_path / "segments") as index:
         index.remove_messages(ahead.session, 50)
-        assert [] == index.remove_unsealed()
         assert before == {row.session: row.messages for row in index.sessions()}
         assert not index.search("zebra")
         assert kept == {hit.session for hit in index.search("message")}

@@ -217,8 +217,9 @@ def healed(host: Host) -> None:
         host.shipper(fault(chance, "shipper") if chance.random() < 0.5 else NONE).end()
         for name in chance.sample(sorted(VICTIMS), chance.randint(1, 2)):
             for path in host.root.glob(VICTIMS[name]):
-                spoil(chance, path)
+                how = spoil(chance, path)
                 exact = exact and name != "snapshot"  # who knows nothing of a run cannot say so of its processes
+                host.flipped_index = host.flipped_index or (name == "index" and how == "flipped")
     finish(host)
     judge(host, exact=exact)
 

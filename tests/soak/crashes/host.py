@@ -155,6 +155,8 @@ class Host:
     jump_ns: int = 0
     """How much the wall clock is wrong."""
     boot: UUID = BOOT
+    flipped_index: bool = False
+    """Whether bits of it were flipped: SQLite has no checksums, so it is only told what does not fit together."""
     lost_keys: bool = False
     """Whether what the runtime directory held is gone."""
     settles: bool = True

@@ -255,6 +255,8 @@ def judge_index(host: Host, found: Sessions) -> None:
         for session, records in found.items()
         if any(record.kind is Kind.OPEN for record in records)
     }
+    if host.flipped_index:
+        Index.rebuild(host.settings.index_file, host.settings.segments_dir, host.reading)
     with Index.open(host.settings.index_file, readonly=True) as index:
         listed = {row.session: row.messages for row in index.sessions(limit=None)}
     if host.encrypted and host.lost_keys:
@@ -263,7 +265,7 @@ def judge_index(host: Host, found: Sessions) -> None:
     wrong = {
         str(key): (messages.get(key), listed.get(key)) for key in messages | listed if messages.get(key) != listed.get(key)
     }
-    assert not wrong, f"messages that are recorded, and that the index says: {wrong}"
+    assert not wrong, f"the index tells otherwise of sessions {wrong}"
 
 
 def judge_no_repetition(found: Sessions) -> None:
