@@ -164,8 +164,11 @@ class HostKey:
         if not isinstance(private, Ed25519PrivateKey):
             raise HostKeyError(str(path), "it is no Ed25519 key")
         raw = private.public_key().public_bytes_raw()
-        public = directory / public_name(key_id(raw))
-        return cls(private, PublicKey.from_text(_content(public), str(public)))
+        path = directory / public_name(key_id(raw))
+        public = PublicKey.from_text(_content(path), str(path))
+        if public.raw != raw:
+            raise HostKeyError(str(path), "it is another key than its name says")
+        return cls(private, public)
 
 
 def key_id(raw: bytes) -> bytes:

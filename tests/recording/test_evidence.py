@@ -448,6 +448,9 @@ def test_keys_survive_and_other_files_are_refused(tmp_path: Path) -> None:
     assert [True, False] == [
         key.verifies(signature, seal_message(HOST, 1, bytes(32))) for key in (following.public, key.public)
     ]
+    (tmp_path / f"{key.key_id.hex()}.pub").write_bytes(following.public.to_text())
+    with pytest.raises(HostKeyError, match="another key than its name says"):
+        ensure(tmp_path)
     (tmp_path / "host.key").write_bytes(b"nothing")
     with pytest.raises(HostKeyError, match="it is no private key"):
         ensure(tmp_path)

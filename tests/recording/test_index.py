@@ -457,6 +457,18 @@ def test_a_file_that_is_no_index_is_refused(tmp_path: Path, content: bytes, read
         Index.open(path, readonly=readonly)
 
 
+def test_a_damaged_index_whose_words_are_no_text_is_made_anew(tmp_path: Path, conversation: Conversation) -> None:
+    """SQLite quotes what it finds in a damaged file, which need be no UTF-8: that too is a damaged index, and no more."""
+    path = tmp_path / "capd.db"
+    fill_segments(tmp_path / "segments", conversation, 2)
+    Index.open_whole(path, tmp_path / "segments").close()
+    before = path.read_bytes()
+    for old, new in ((b"CREATE TABLE", b"CREATE\xdfTABLE"), (b"messages_fts", b"mess\xdfges_fts")):
+        path.write_bytes(before.replace(old, new))
+        with Index.open_whole(path, tmp_path / "segments") as index:
+            assert 2 == len(index.sessions())
+
+
 def test_an_index_comes_into_being_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While an index is made readers meet none, and after a crash there is none, nor is an older one's log taken for its."""
     path = tmp_path / "capd.db"

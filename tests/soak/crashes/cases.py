@@ -25,6 +25,8 @@ from tests.soak.crashes.judgement import (
     said,
 )
 from tests.soak.crashes.seam import DEADLY, NONE, Action, Fault
+from tests.soak.crashes.small_disk import PAGE, SmallDisk
+from tests.soak.crashes.verifier import public_key, signing_key, verify
 
 CALLS: Final = {"daemon": 60, "recorder": 400, "shipper": 250}
 """About how many calls a role makes in a case: a fault comes at one of them, early ones more often."""
@@ -96,6 +98,24 @@ def killed(host: Host) -> None:
 def full(host: Host) -> None:
     """The disk is full, or fails, for some calls, and roles are killed."""
     rounds(host, (Action.NO_SPACE, Action.IO_ERROR, Action.NO_SPACE, Action.KILL_AFTER))
+    finish(host)
+    judge(host)
+
+
+def cramped(host: Host) -> None:
+    """The disk, the bucket's as well, is really full, for a while and to the last byte, and roles are killed."""
+    chance, disk = host.chance, host.small
+    assert disk is not None
+    for _ in range(chance.randint(1, 4)):
+        host.talk()
+        for _ in range(chance.randint(1, 3)):
+            disk.fill(chance.choice([0, 1, 4, 20, 100, 400]) * PAGE)
+            said_by_daemon = host.daemon(fault(chance, "daemon") if chance.random() < 0.3 else NONE).end()[1]
+            said_by_recorder = host.recorder(fault(chance, "recorder") if chance.random() < 0.3 else NONE).end()[1]
+            host.shipper(fault(chance, "shipper") if chance.random() < 0.3 else NONE).end()
+            disk.empty()
+            host.took(said_by_daemon)
+            host.recorded(said_by_recorder)
     finish(host)
     judge(host)
 
@@ -183,6 +203,7 @@ VICTIMS: Final = {
     "memory of the shipper": "state/shipper/shipped.json",
     "position": "state/recorder/position",
     "snapshot": "state/recorder/state",
+    "what the recorder needs": "state/recorder/needed",
     "index": "state/index/capd.db",
     "open segment": "state/segments/*.open",
 }
@@ -220,8 +241,44 @@ def healed(host: Host) -> None:
                 how = spoil(chance, path)
                 exact = exact and name != "snapshot"  # who knows nothing of a run cannot say so of its processes
                 host.flipped_index = host.flipped_index or (name == "index" and how == "flipped")
+                host.lost_keys = host.lost_keys or name == "index"
     finish(host)
     judge(host, exact=exact)
+
+
+DOUBTED: Final = {
+    "head": "host/state/segments/*.head",
+    "public key": "host/state/keys/*.pub",
+    "private key": "host/state/keys/host.key",
+    "pins": "pins.json",
+}
+CONVICTING: Final = frozenset({"head", "public key"})
+"""What cannot be otherwise and the record be called whole. A pin that forgot some of what was seen is not seen to have."""
+
+
+def doubted(host: Host) -> None:
+    """Heads, keys and what a verifier remembers are spoiled: verification does not call that whole, and says what is wrong."""
+    chance = host.chance
+    for _ in range(chance.randint(1, 3)):
+        host.talk()
+        write_all(host)
+        record(host)
+    pins, key = host.directory / "pins.json", signing_key(host)
+    assert verify(host, pins) == 0, "it is whole"
+    for name in chance.sample(sorted(DOUBTED), chance.randint(1, 3)):
+        victim = chance.choice(sorted(host.directory.glob(DOUBTED[name])))
+        before = victim.read_bytes()
+        spoil(chance, victim)
+        after = victim.read_bytes()
+        status = verify(host, host.directory / f"{len(before)}.json" if name == "public key" else pins)  # a pin has the key too
+        harmless = after == before or (name == "public key" and public_key(after) == public_key(before))
+        assert harmless or name not in CONVICTING or status in {1, 6}, f"{name} was spoiled, verification ended with {status}"
+        assert signing_key(host) in {key, None}, "another key is taken for the host's"
+        victim.write_bytes(before)
+        assert verify(host, pins) == 0, f"{name} is as it was"
+    host.talk()
+    finish(host)
+    judge(host)
 
 
 def told(host: Host) -> None:
@@ -261,6 +318,8 @@ KINDS: Final[dict[str, Callable[[Host], None]]] = {
     "healed": healed,
     "clock": clock,
     "told": told,
+    "doubted": doubted,
+    "cramped": cramped,
     "together": together,
     "parts": parts,
 }
@@ -275,12 +334,17 @@ def run(seed: int, directory: Path, kind: str = "") -> str:
     chance = random.Random(seed)
     kind = kind or sorted(KINDS)[seed % len(KINDS)]
     encrypted = chance.random() < (0.5 if kind == "parts" else 0.2)
-    host = Host(directory, chance, encrypted=encrypted, traced=kind == "power")
+    small = SmallDisk(directory / "small") if kind == "cramped" else None
     try:
-        KINDS[kind](host)
+        host = Host(directory, chance, encrypted=encrypted, traced=kind == "power", small=small)
+        try:
+            KINDS[kind](host)
+        finally:
+            host.close()
     except BaseException as error:
         error.add_note(f"seed {seed}, kind {kind}")
         raise
     finally:
-        host.close()
+        if small is not None:
+            small.close()
     return kind

@@ -47,12 +47,15 @@ from tests.assembly.world import BOOT, HOST
 from tests.soak.crashes.agents import Agents
 from tests.soak.crashes.power import Disk
 from tests.soak.crashes.seam import DEADLY, NONE, Action, Fault, arm, changes
+from tests.soak.crashes.small_disk import SmallDisk
 
 ENDLESS_SECONDS: Final = 20.0
 """A role that has not ended by then hangs: a case takes hundredths of a second."""
 KEEP: Final = Limits(age_ns_max=None, bytes_max=None, free_bytes_min=0)
 RELEASE: Final = Limits(age_ns_max=0, bytes_max=0, free_bytes_min=0)
 YEAR_NS: Final = 366 * 86_400 * 10**9
+REFUSALS_MAX: Final = 100
+"""A daemon in whose journal there is no room for so long is ended."""
 FULL: Final = 75
 """Exit status of a child that met a full or failing disk and said so with an error of ours: it is started again."""
 BROKEN: Final = 70
@@ -71,6 +74,8 @@ class Child:
     fault: Fault
     says: int
     name: str
+    cramped: bool = False
+    """Its disk may be full."""
 
     def end(self) -> tuple[int, list[str]]:
         """Wait for its end; give its exit status, negative for a signal, and the lines that it said."""
@@ -88,7 +93,7 @@ class Child:
         os.close(self.says)
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         said = b"".join(parts).decode().splitlines()
-        if status == BROKEN or (status == FULL and self.fault.action in {Action.NOTHING, *DEADLY}):
+        if status == BROKEN or (status == FULL and self.fault.action in {Action.NOTHING, *DEADLY} and not self.cramped):
             raise RoleError(f"{self.name} ended with {self.fault}:\n" + "\n".join(said))
         if status < 0 and status != -signal.SIGKILL:
             raise RoleError(f"{self.name} was ended by signal {-status}, with {self.fault}")
@@ -155,23 +160,26 @@ class Host:
     jump_ns: int = 0
     """How much the wall clock is wrong."""
     boot: UUID = BOOT
+    small: SmallDisk | None = None
+    """What all of it is on, if that may be full."""
     flipped_index: bool = False
     """Whether bits of it were flipped: SQLite has no checksums, so it is only told what does not fit together."""
     lost_keys: bool = False
-    """Whether what the runtime directory held is gone."""
+    """Whether the recorder cannot read its encrypted segments any more: what its index does not know, it will not."""
     settles: bool = True
     """Whether everything that was said was over whenever a recorder ended: then it does not matter when that was."""
 
     def __post_init__(self) -> None:
         """Make the directories as the daemon does, and the keys."""
-        self.root = self.directory / "host"
+        place = self.small.directory if self.small else self.directory
+        self.root = place / "host"
         self.state, self.run, self.bucket = (self.root / name for name in ("state", "run", "bucket"))
         self.identity = x25519.Identity.generate() if self.encrypted else None
         recipients = (str(self.identity.to_public()),) if self.identity else ()
         self.settings = Configuration(
             state_dir=self.state, runtime_dir=self.run, encryption=EncryptionSection(recipients=recipients)
         )
-        self.shadow = self.directory / "shadow"
+        self.shadow = place / "shadow"
         """Every journal file has a second name here, so that it can be read when the daemon has freed it."""
         for path in (self.bucket, self.shadow, self.settings.journal_dir):
             path.mkdir(parents=True)
@@ -228,7 +236,7 @@ class Host:
         pid = os.fork()
         if pid:
             os.close(writing)
-            return Child(pid, fault, reading, name)
+            return Child(pid, fault, reading, name, cramped=self.small is not None)
         status = BROKEN
 
         def say(line: str) -> None:
@@ -268,8 +276,12 @@ class Host:
         self._shadow(spool.position.file)
         for number, block in enumerate(wanted):
             stamps = {"boottime_ns": block.boottime_ns, "realtime_ns": block.realtime_ns}
-            while not spool.append(block.source, block.payload, count=block.count, **stamps):
+            for _ in range(REFUSALS_MAX):
+                if spool.append(block.source, block.payload, count=block.count, **stamps):
+                    break
                 spool.refresh()
+            else:
+                return
             self._shadow(spool.position.file)
             say(f"block {number}")
             if number % 4 == 0:
@@ -277,7 +289,7 @@ class Host:
             yield
 
     def _shadow(self, number: int) -> None:
-        with contextlib.suppress(FileExistsError, FileNotFoundError):
+        with contextlib.suppress(OSError):  # where there is no room for it now, it is tried again
             os.link(file_path(self.settings.journal_dir, number), file_path(self.shadow, number))
 
     def took(self, said: list[str]) -> None:
