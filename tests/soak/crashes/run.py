@@ -16,6 +16,8 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+import sqlite_utils  # noqa: F401 - half of the time of a recorder in a case was importing it, once in each child
+
 from tests.soak.crashes import cases
 from tests.soak.crashes.seam import VARIABLE
 
