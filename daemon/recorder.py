@@ -152,7 +152,8 @@ class Recorder:
             snapshot=remembered.snapshot if remembered else None,
         )
         start = remembered.position if remembered else position
-        self._reader = JournalReader(configuration.journal_dir, start, JournalKeys(configuration.journal_key_file))
+        after = remembered.block if remembered else None
+        self._reader = JournalReader(configuration.journal_dir, start, JournalKeys(configuration.journal_key_file), after=after)
         self._cycles = Cycles(self._reader)
         return remembered
 
@@ -408,6 +409,7 @@ class Recorder:
             masking=self._stage.save(),
             position=self._position,
             sequence=self._writer.sequence,
+            block=self._last_block.sequence if self._last_block and self._last_block.next == self._position else None,
         )
 
     def _refuse(self, error: CapdError) -> None:

@@ -76,12 +76,14 @@ class Remembered:
         masking: the state of what stands between it and the disk.
         position: everything that the journal holds before it was in sealed segments.
         sequence: number of the first segment that was written afterwards.
+        block: sequence of the journal's block before the position; None when that could not be read.
     """
 
     snapshot: Snapshot
     masking: bytes
     position: Position
     sequence: int
+    block: int | None = None
 
 
 class Memory:
@@ -111,12 +113,13 @@ class Memory:
             except FileNotFoundError:
                 return None
         try:
-            sequence, position, packed, masking = msgpack.unpackb(self._opened(data))
+            sequence, position, packed, masking, *block = msgpack.unpackb(self._opened(data))  # earlier ones have no block
             return Remembered(
                 snapshot=snapshots.unpack(packed),
                 masking=bytes(masking),
                 position=Position.from_fields(position),
                 sequence=int(sequence),
+                block=int(block[0]) if block and block[0] is not None else None,
             )
         except (UnreadableSnapshotError, UnknownKeyError, AlteredError, ValueError, TypeError, msgpack.UnpackException):
             return None
@@ -150,7 +153,8 @@ class Memory:
         """
         position = remembered.position
         with on_disk("write", self._state_file):
-            fields = (remembered.sequence, position.to_fields(), snapshots.pack(remembered.snapshot), remembered.masking)
+            packed = snapshots.pack(remembered.snapshot)
+            fields = (remembered.sequence, position.to_fields(), packed, remembered.masking, remembered.block)
             replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
             replace_content(self._position_file, position.to_bytes(), mode=0o644)

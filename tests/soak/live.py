@@ -72,6 +72,9 @@ class Rounds:
     def _kill(self, victim: str, pids: dict[str, int]) -> None:
         if victim == "everything":
             self._capd.kill_all()
+            wait_until(
+                lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids.values() if pid), BACK_SECONDS, "all are gone"
+            )
             self._capd.start()
         elif pids[victim]:
             os.kill(pids[victim], signal.SIGKILL)

@@ -244,6 +244,7 @@ class Host:
 
         try:
             os.close(reading)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             arm(self.root, fault, self._trace if self.traced else -1)
             role(say)
             status = 0
