@@ -50,6 +50,9 @@ class Rounds:
         victims = self._victims()
         pids = self._pids()
         agents = [self._agent(name) for _ in range(AGENTS)]
+        wait_until(
+            lambda: self._mirror.ledger.begun == AGENTS, BACK_SECONDS, "the agents talk"
+        )  # no run begins without a daemon
         for victim in victims:
             time.sleep(self._chance.uniform(0, 0.8))
             self._kill(victim, pids)
