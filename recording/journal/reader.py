@@ -56,10 +56,9 @@ class JournalReader:
         self._decompressor = zstandard.ZstdDecompressor()
         self._fd = -1
         self._fd_number = -1
-        self._after = after
-        """Sequence of the block before the position, if what comes next must follow it."""
-        self._end = position
-        """Where that block ends."""
+        self._before: tuple[Position, int | None] | None = None if position is None or after is None else (position, after)
+        """Where what was given last ends, and the sequence of that block; None for what was passed over."""
+        self._sequence = 0
 
     @property
     def position(self) -> Position | None:
@@ -161,7 +160,8 @@ class JournalReader:
         later = later or numbers
         if not later:
             return None
-        self._position, self._after = Position(later[0], 0), None
+        self._position = Position(later[0], 0)
+        self._before = (self._position, None)
         return JournalDamage(
             position=wanted,
             next=self._position,
@@ -182,6 +182,7 @@ class JournalReader:
                 raise NewerVersionError(path, error.version, VERSION) from error
             except MalformedBlockError:
                 return None
+            self._sequence = header.sequence
             start = position.offset + HEADER_BYTES
             if os.fstat(self._fd).st_size < start + header.stored_bytes:
                 return None
@@ -206,12 +207,11 @@ class JournalReader:
         )
 
     def _advance(self, found: Block | JournalDamage) -> Block | JournalDamage:
-        after, self._after = self._after, found.sequence if isinstance(found, Block) else None
-        end, self._end = self._end, found.next
-        if isinstance(found, Block) and None not in (after, end) and found.sequence not in (0, (after or 0) + 1):
-            self._after = None  # it is given next
-            reason = f"block {found.sequence} of a start follows block {after}: what was between them is gone"
-            return JournalDamage(position=end or found.position, next=found.position, bytes=None, reason=reason)
+        before, self._before = self._before, (found.next, self._sequence)
+        if before is not None and found.position != before[0] and self._sequence not in (0, _following(before[1])):
+            self._before = None  # it is given next
+            reason = f"block {self._sequence} of its start comes next, and is not the next one: what was between is gone"
+            return JournalDamage(position=before[0], next=found.position, bytes=None, reason=reason)
         self._position = found.next
         return found
 
@@ -225,12 +225,12 @@ class JournalReader:
         missing = 0 if self._begins(following) else following - position.file - 1
         rest = max(0, size - position.offset)
         if size < position.offset:
-            self._after = None
+            self._before = (self._position, None)
             words = f"the file has {size} bytes: what was behind them is gone"
             return JournalDamage(position=position, next=self._position, bytes=None, reason=words)
         if not rest and not missing:
             return None
-        self._after = None
+        self._before = (self._position, None)
         reason = f"{rest} bytes of an unfinished or damaged block" if rest else f"{missing} journal files were removed unread"
         return JournalDamage(position=position, next=self._position, bytes=None if missing else rest, reason=reason)
 
@@ -245,6 +245,10 @@ class JournalReader:
                 return False
             except MalformedBlockError:
                 return True  # nothing is in it yet, or what is in it is told as damage of its own
+
+
+def _following(sequence: int | None) -> int | None:
+    return None if sequence is None else sequence + 1
 
 
 def _pread_whole(fd: int, size: int, offset: int) -> bytes:

@@ -304,6 +304,19 @@ def test_a_file_that_lost_its_last_blocks_whole_is_damage(tmp_path: Path, begin:
     assert [b"damage", *(bytes(block.payload) for block in blocks[2:])] == payloads(read_all(reader))[1 - bool(begin) :]
 
 
+def test_behind_damage_more_damage_is_told(tmp_path: Path) -> None:
+    """A file that was emptied behind one that is known to be torn is told by the number of the first block behind it."""
+    with JournalWriter(tmp_path, level=None, file_bytes_max=250) as writer:
+        for number in range(6):
+            append(writer, b"block %d" % number * 8)
+    torn = file_path(tmp_path, 0).stat().st_size - 1
+    os.truncate(file_path(tmp_path, 0), torn)
+    assert [b"damage"] == payloads(read_all(JournalReader(tmp_path, None)))[1:2]
+    os.truncate(file_path(tmp_path, 1), 0)
+    found = [payload[:7] for payload in payloads(read_all(JournalReader(tmp_path, None)))]
+    assert [b"block 0", b"damage", b"damage", b"block 4", b"block 5"] == found
+
+
 def test_a_journal_that_was_removed_and_begun_again_is_read_from_its_beginning(tmp_path: Path) -> None:
     """A position far beyond everything there is damage, not endless waiting."""
     with JournalWriter(tmp_path, level=None) as writer:
