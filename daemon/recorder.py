@@ -30,7 +30,7 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
-from capd.daemon.recorder_history import history
+from capd.daemon.recorder_history import history, messages_in
 from capd.daemon.recorder_memory import DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, steps_since
 from capd.daemon.recorder_resumption import go_again
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
@@ -167,7 +167,12 @@ class Recorder:
     def _resume(self, sequence: int, recorded: Position) -> Position | None:
         """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""
         steps = steps_since(self._configuration.segments_dir, sequence, self._host, self._seals.ring)
-        return go_again(self._cycles, self._assembler, self._stage, steps, start=self._reader.position, recorded=recorded)
+        start = self._reader.position
+        reached = go_again(self._cycles, self._assembler, self._stage, steps, start=start, recorded=recorded)
+        for state in (session.state for _, session in self._assembler.table.items() if session.resynchronised):
+            # On the way it decoded other messages than are recorded.
+            state.messages = max(state.messages, messages_in(self._history(state.id)))
+        return reached
 
     def _abandon_unknown(self) -> None:
         """End the sessions that the index calls open and nobody knows any more, as when the snapshot was lost.

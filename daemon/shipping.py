@@ -24,7 +24,7 @@ from capd.daemon.shipper_local import Copy, Limits, Memory, Sealed, UnshippableE
 from capd.daemon.shipper_pace import Throttle
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.errors import BucketError, ObjectMissingError
-from capd.recording.durable import open_regular
+from capd.recording.durable import open_regular, sync_directory
 from capd.recording.segment.layout import sealed_path
 
 READ_BYTES: Final = 1 << 20
@@ -127,6 +127,8 @@ class Shipping:
         """
         self._companions.bring_keys()
         waiting = self._look()
+        # A recorder that died right after renaming left a name that a power cut takes back: its number would be used again.
+        sync_directory(self._segments)
         for number, item in enumerate(waiting):
             self.progress.waiting = waiting[number:]
             if not self._pause(self._throttle.wait(self._monotonic())):

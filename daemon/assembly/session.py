@@ -57,6 +57,7 @@ class Session:
         "decoding",
         "ends",
         "layers",
+        "resynchronised",
         "spoken",
         "stale",
         "state",
@@ -85,6 +86,8 @@ class Session:
         """Streams that are met for the first time begin at position 0."""
         self.stale = False
         """The decoder has not seen what is already recorded."""
+        self.resynchronised = False
+        """What is recorded could not bring the decoder to where it was."""
         self.continues = False
         """The probes were restarted: the next TLS stream goes on with the same conversation."""
         self.spoken: set[int] = set()
@@ -474,6 +477,7 @@ class Session:
     def _resynchronise(self, wall_ns: int, batch: Batch) -> None:
         """Go on with a decoder that has to find the next message by itself."""
         state = self.state
+        self.resynchronised = True
         state.base = list(state.application)
         self.decoding.resume()
         self.writer.over_tls()

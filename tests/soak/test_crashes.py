@@ -1,7 +1,7 @@
 """Crashes, many of them: roles killed at any of their calls, full disks, jumping clocks, cut power, spoiled files and keys.
 
-How many cases: CAPD_SOAK_CRASHES; `make soak` asks for 2,000, `make test` runs two of each kind. Where they begin: CAPD_SOAK_SEED.
-A failure names the seed of its case; CAPD_SOAK_SEED=that CAPD_SOAK_CRASHES=1 runs it again.
+How many cases: CAPD_SOAK_CRASHES; `make soak` asks for 2,000, `make test` runs two of each kind. Where they begin:
+CAPD_SOAK_SEED. A failure names the seed of its case; CAPD_SOAK_SEED=that CAPD_SOAK_CRASHES=1 runs it again.
 """
 
 from __future__ import annotations
