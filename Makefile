@@ -10,6 +10,8 @@ RUN := $(VENV)/bin
 # -P: the folders at the root (daemon, cli, ...) are importable as capd.<folder> only.
 PY := $(RUN)/python -P
 PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
+# Most tests wait most of the time. tests/side_by_side.py says which must run in one process.
+SIDE_BY_SIDE := -n 4 --dist loadscope
 # Tests that load probes need root; everything of theirs goes to temporary directories.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
@@ -22,7 +24,7 @@ demo: env ## record an agent against a real HTTPS server and a real PostgreSQL, 
 	@$(SUDO) ./demo/run
 
 test: check env-test ## check, then every test; those that need root or a kernel feature say so when they skip
-	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable packaging/alongside $(PY) -m pytest $(PYTEST)
+	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST)
 
 check: env-dev ## ruff, mypy --strict, import-linter
 	@$(RUN)/ruff check --quiet .

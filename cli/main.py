@@ -27,12 +27,14 @@ VERBS: Final = {
     "replay": "Show what was said in a session.",
     "export": "Give a session or a run to others.",
     "mask": "Say what a recording would hide.",
+    "policy": "Check, explain, test and try a policy.",
     "verify": "Check that the record is whole.",
     "keys": "List the keys that sign what this host records.",
     "hold": "Keep recordings from being deleted, whatever the retention policy says.",
     "daemon": "Capture from the kernel (the role that is root).",
     "recorder": "Turn what was captured into the record (the role without rights).",
     "catalogue": "Bring the bucket's catalogue up to date (an errand that ends).",
+    "metrics": "Watch capd's health: log alerts, serve metrics (a role).",
     "shipper": "Ship sealed segments to the bucket (the role that talks to it).",
 }
 """Verb and what stands beside it in `capd --help`; a test holds it against each verb's own help. Module: capd.cli.<verb>."""

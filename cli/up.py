@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from typing import Final
 
 import click
@@ -28,7 +29,7 @@ def command(config: str | None) -> int:
     """Run all of capd in the foreground, as one process tree.
 
     The daemon captures as root; the recorder decodes as a user without rights, which need not exist beforehand; with a
-    `bucket_url` the shipper ships as that user. Ctrl-C or SIGTERM ends all; nothing stays behind.
+    `bucket_url` the shipper ships as that user, who watches health too. Ctrl-C or SIGTERM ends all; nothing stays behind.
     """
     if os.geteuid() != 0:
         raise NotRootError("capd up loads programs into the kernel, which only root may")
@@ -42,6 +43,7 @@ def command(config: str | None) -> int:
             ("recorder", f"user {user}"),
             ("state_dir", settings.state_dir),
             *([("bucket", settings.bucket_url)] if settings.bucket_url else []),
+            *([("metrics", settings.metrics.listen)] if settings.metrics.listen else []),
             ("runtime_dir", settings.runtime_dir),
             ("record", f"capd run{f' --config {config}' if config else ''} -- COMMAND"),
         ):
@@ -54,10 +56,13 @@ def command(config: str | None) -> int:
 
     def uncatalogued() -> bool:
         shipped, catalogued = settings.shipper_status_file, settings.catalogue_status_file
-        return catalogue_status.wanted(catalogue_status.read_status(shipped), catalogue_status.read_status(catalogued))
+        read = catalogue_status.read_status
+        return catalogue_status.wanted(read(shipped), read(catalogued), time.time())
 
     ship = settings.bucket_url is not None
+    watch = settings.alerts.enabled or settings.metrics.listen is not None
+    others = [*(["shipper"] if ship else []), *(["metrics"] if watch else [])]
     errands = []
     if ship and settings.catalogue.enabled and catalogue_status.possible():
         errands = [Errand(name="catalogue", wanted=uncatalogued, every=settings.catalogue.delay_seconds)]
-    return Supervisor(arguments, settings.control_socket, say, ship=ship, errands=errands).run(ready)
+    return Supervisor(arguments, settings.control_socket, say, others=others, errands=errands).run(ready)

@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from capd.daemon import locations, units
+from capd.daemon import locations, metrics_address, units
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
@@ -46,6 +46,11 @@ def _bucket_url(value: str) -> str:
         parse_url(value)
     except BucketUrlError as error:
         raise ValueError(str(error)) from error
+    return value
+
+
+def _listen(value: str) -> str:
+    metrics_address.parse(value)
     return value
 
 
@@ -174,7 +179,7 @@ class ShipperSection(_Section):
         default=300, ge=1, le=86_400, description="the longest wait between two tries while the bucket fails"
     )
     late_seconds: int = Field(
-        default=600, ge=30, description="`capd status` says degraded when something has waited this long to be shipped"
+        default=600, ge=1, description="`capd status` says degraded when something has waited this long to be shipped"
     )
 
 
@@ -185,6 +190,22 @@ class CatalogueSection(_Section):
     delay_seconds: int = Field(
         default=60, ge=1, le=86_400, description="how long a shipped segment waits for others to share a file with"
     )
+
+
+class MetricsSection(_Section):
+    """`[metrics]`: figures for Prometheus."""
+
+    listen: Annotated[str, AfterValidator(_listen)] | None = Field(
+        default=None, description="`unix:/path`, `127.0.0.1:PORT` or `[::1]:PORT`; others are refused; none: nobody listens"
+    )
+
+
+class AlertsSection(_Section):
+    """`[alerts]`: when a change of health is told."""
+
+    enabled: bool = Field(default=True, description="whether changes of health are logged, and are files while they last")
+    begin_seconds: float = Field(default=10, ge=0, le=3600, description="how long something must be wrong to be told")
+    end_seconds: float = Field(default=60, ge=0, le=3600, description="how long it must be right again to be told")
 
 
 class LocalSection(_Section):
@@ -230,6 +251,9 @@ class Configuration(_Section):
     bucket_url: BucketUrl | None = Field(
         default=None, description="where sealed segments are shipped; none: they stay in state_dir"
     )
+    policy_dir: AbsolutePath = Field(
+        default=locations.POLICY_DIRECTORY, description="what agents may do: *.yaml, docs/policy.md"
+    )
     capture: CaptureSection = CaptureSection()
     journal: JournalSection = JournalSection()
     storage: StorageSection = StorageSection()
@@ -240,6 +264,8 @@ class Configuration(_Section):
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()
     local: LocalSection = LocalSection()
+    metrics: MetricsSection = MetricsSection()
+    alerts: AlertsSection = AlertsSection()
     recording: RecordingSection = RecordingSection()
     masking: MaskingSection = MaskingSection()
     retention: tuple[RetentionRule, ...] = Field(default=(), description="how long recordings are kept; none: for ever")
@@ -284,6 +310,11 @@ class Configuration(_Section):
     def shipper_dir(self) -> Path:
         """The shipper's own: what it knows to be in the bucket, and its lock."""
         return self.state_dir / "shipper"
+
+    @property
+    def deletions_dir(self) -> Path:
+        """Copies of this host's records of deletion."""
+        return self.shipper_dir / "deletions"
 
     @property
     def journal_key_file(self) -> Path:
@@ -374,6 +405,21 @@ class Configuration(_Section):
     def catalogue_status_file(self) -> Path:
         """JSON, replaced whenever the catalogue was extended."""
         return self.shipper_runtime_dir / "catalogue.status.json"
+
+    @property
+    def metrics_runtime_dir(self) -> Path:
+        """The corner of the role that watches health."""
+        return self.runtime_dir / "metrics"
+
+    @property
+    def metrics_status_file(self) -> Path:
+        """JSON, replaced by that role every two seconds."""
+        return self.metrics_runtime_dir / "metrics.status.json"
+
+    @property
+    def alerts_dir(self) -> Path:
+        """One JSON file for each alert, for as long as it lasts."""
+        return self.runtime_dir / "alerts"
 
     @property
     def runs_dir(self) -> Path:

@@ -24,7 +24,7 @@ def disclosed(status: Mapping[str, object], uid: int) -> dict[str, object]:
         uid: who asks.
 
     Returns:
-        The status with lists of what is the user's or nobody's, and `withheld`: how many elements of each list are others'.
+        The status with lists of what is the user's or nobody's, and `withheld`: how many elements of each list are not shown.
     """
     shown = dict(status)
     withheld = {}
@@ -34,8 +34,10 @@ def disclosed(status: Mapping[str, object], uid: int) -> dict[str, object]:
         mine = [element for element in elements if uid == 0 or element["uid"] in common]
         withheld[name] = len(elements) - len(mine)
         shown[name] = [element["text"] if name == "attach_failures" else element for element in mine]
-    shown["withheld"] = withheld
+    storage = cast("Mapping[str, Sequence[object]]", status["storage"])
+    unselected = cast("Sequence[object]", status["unselected"])
+    withheld |= {"unselected": 0 if uid == 0 else len(unselected), "problems": 0 if uid == 0 else len(storage["problems"])}
     if uid != 0:
         shown["unselected"] = []
-        shown["storage"] = {**cast("Mapping[str, object]", status["storage"]), "problems": []}
-    return shown
+        shown["storage"] = {**storage, "problems": []}
+    return {**shown, "withheld": withheld}

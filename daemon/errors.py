@@ -77,6 +77,16 @@ class NoBucketError(CapdError):
     hint: ClassVar[str] = "set `bucket_url` in the configuration; without it segments stay in `state_dir`"
 
 
+class CannotListenError(CapdError):
+    """Metrics cannot be served where the configuration says."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = (
+        "see who has it (`ss -lxtp`), or set another `metrics.listen`; a unix socket needs a directory that the recorder's "
+        "user may write, such as `runtime_dir`/metrics"
+    )
+
+
 class NothingToCatalogueError(CapdError):
     """There is no recording on this host whose catalogue could be written."""
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
+from capd.daemon.alert_kinds import KINDS, Alert, Severity
+
 LOSS_NS_RECENT: Final = 600_000_000_000
 """A loss counts against health for ten minutes; it stays in the record, and in the totals, for ever."""
 RECORDER_SECONDS_STALE: Final = 10.0
@@ -22,6 +24,7 @@ ACTION_WORDS: Final = {
     "refuse": "new connections of agents are refused",
     "stop": "agents are stopped",
 }
+STORAGE_ALERTS: Final = {"low": Alert.STORAGE_LOW, "critical": Alert.STORAGE_CRITICAL, "out": Alert.STORAGE_OUT}
 FAILING_SECONDS_MAX: Final = 30.0
 """A bucket may fail for so long before anybody has to hear of it."""
 UNTIL_FULL_SECONDS_MIN: Final = 3600.0
@@ -125,6 +128,7 @@ class Facts:
         state_dir: for the operator's eyes.
         now_ns: wall time.
         shipper: the shipper's; None: no bucket is configured.
+        metrics_running: whether the process that serves metrics lives; None: none is wanted.
     """
 
     daemon: DaemonFacts | None
@@ -135,6 +139,7 @@ class Facts:
     state_dir: str
     now_ns: int
     shipper: ShipperFacts | None = None
+    metrics_running: bool | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,12 +147,19 @@ class Reason:
     """One thing that is wrong.
 
     Attributes:
+        alert: the name of the cause; no two reasons of one judgement have the same.
         reason: what.
         next_step: what to do.
     """
 
+    alert: Alert
     reason: str
     next_step: str
+
+    @property
+    def severity(self) -> Severity:
+        """How grave the cause is."""
+        return KINDS[self.alert].severity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,12 +174,15 @@ def judge(facts: Facts) -> Health:
     """Judge: down without a daemon, degraded with anything missing, late or lost, else healthy."""
     if facts.daemon is None:
         start = "start it: `systemctl start capd` or `sudo capd up`; `capd doctor` checks the host"
-        return Health(verdict=Verdict.DOWN, reasons=(Reason(reason=facts.unreachable, next_step=start),))
+        return Health(
+            verdict=Verdict.DOWN, reasons=(Reason(alert=Alert.DAEMON_DOWN, reason=facts.unreachable, next_step=start),)
+        )
     reasons = (
         *_daemon(facts.daemon, facts.now_ns),
         *_recorder(facts),
         *_storage(facts.daemon.storage, facts.state_dir),
         *_shipper(facts.shipper),
+        *_metrics(facts),
     )
     return Health(verdict=Verdict.DEGRADED if reasons else Verdict.HEALTHY, reasons=reasons)
 
@@ -175,6 +190,7 @@ def judge(facts: Facts) -> Health:
 def _daemon(daemon: DaemonFacts, now_ns: int) -> Iterator[Reason]:
     if daemon.stopped is not None:
         yield Reason(
+            alert=Alert.NOT_DRAINING,
             reason=f"not draining: {daemon.stopped}",
             next_step="free disk space or let the recorder catch up; it resumes by itself; till then bytes are lost, counted",
         )
@@ -182,21 +198,25 @@ def _daemon(daemon: DaemonFacts, now_ns: int) -> Iterator[Reason]:
         ago = max(0, now_ns - daemon.lost_ns) // NS_PER_SECOND
         others = ", ".join(f"{name} {count}" for name, count in sorted(daemon.lost_records.items()))
         yield Reason(
+            alert=Alert.BYTES_LOST,
             reason=f"{daemon.lost_bytes} bytes of agents' streams lost, the last {ago} s ago ({others or 'no counter grew'})",
             next_step="the sessions concerned say `partial`; raise capture.data_ring_bytes if `ring_full` counters grow",
         )
     if daemon.attach_failures:
         yield Reason(
+            alert=Alert.COVERAGE_GAP,
             reason=f"{daemon.attach_failures} TLS libraries cannot be watched",
             next_step="`capd status` lists them, `capd show RUN` those of a run; their sessions are `opaque`",
         )
     if daemon.unselected:
         yield Reason(
+            alert=Alert.RUN_UNRECORDED,
             reason=f"{daemon.unselected} cgroups that a selector names are not recorded",
             next_step="`capd status --json` has the reasons under `unselected`; capd tries again every second",
         )
     if daemon.backlog_bytes * BACKLOG_SHARE > daemon.backlog_bytes_max:
         yield Reason(
+            alert=Alert.RECORDER_BEHIND,
             reason=f"the recorder is {daemon.backlog_bytes // MIB} MiB behind, the journal holds "
             f"{daemon.backlog_bytes_max // MIB} MiB",
             next_step="see whether the recorder has enough processor time; at journal.bytes_max draining stops",
@@ -206,17 +226,20 @@ def _daemon(daemon: DaemonFacts, now_ns: int) -> Iterator[Reason]:
 def _recorder(facts: Facts) -> Iterator[Reason]:
     if not facts.recorder_running:
         yield Reason(
+            alert=Alert.RECORDER_DOWN,
             reason="the recorder does not run; what is captured waits in the journal",
             next_step="start it: `systemctl start capd-recorder`; under `capd up` it is restarted by itself",
         )
     elif facts.recorder_seconds is None or facts.recorder_seconds > RECORDER_SECONDS_STALE:
         age = "never" if facts.recorder_seconds is None else f"for {facts.recorder_seconds:.0f} s not"
         yield Reason(
+            alert=Alert.RECORDER_SILENT,
             reason=f"the recorder has {age} reported",
             next_step="it may be stuck: see its log, then restart it; it resumes from the journal and loses nothing",
         )
     elif facts.recorder_state != "running":
         yield Reason(
+            alert=Alert.RECORDER_FAILING,
             reason=f"the recorder says: {facts.recorder_state}",
             next_step="`capd status --json` has its last errors; what is captured waits in the journal",
         )
@@ -228,11 +251,13 @@ def _storage(storage: StorageFacts, state_dir: str) -> Iterator[Reason]:
     what = "nothing is recorded" if storage.state == "out" else ACTION_WORDS[storage.action]
     happens = f"; {what}" if storage.state != "low" else ""
     yield Reason(
+        alert=STORAGE_ALERTS[storage.state],
         reason=f"storage is {storage.state}: {state_dir} has {storage.described}{happens}",
         next_step="free space on that file system, or move `state_dir` to a larger one; capd goes on by itself",
     )
     if storage.problems:
         yield Reason(
+            alert=Alert.HOLDING_FAILED,
             reason=f"{storage.problems} runs could not be held back",
             next_step="`capd status --json` has the reasons under `storage.problems`; capd tries again every second",
         )
@@ -243,33 +268,48 @@ def _shipper(facts: ShipperFacts | None) -> Iterator[Reason]:
         return
     if not facts.running or facts.seconds is None or facts.seconds > RECORDER_SECONDS_STALE:
         yield Reason(
+            alert=Alert.SHIPPER_SILENT if facts.running else Alert.SHIPPER_DOWN,
             reason="the shipper has not reported for some time" if facts.running else "the shipper does not run",
             next_step="`systemctl restart capd-shipper`; under `capd up` it is restarted by itself; nothing is lost meanwhile",
         )
         return
     if facts.failing_seconds is not None and facts.failing_seconds > FAILING_SECONDS_MAX:
         yield Reason(
+            alert=Alert.SHIPPER_FAILING,
             reason=f"nothing can be shipped for {facts.failing_seconds:.0f} s: {facts.error}",
             next_step=facts.hint or "it is tried again by itself",
         )
     if facts.oldest_seconds is not None and facts.oldest_seconds > facts.late_seconds:
         yield Reason(
+            alert=Alert.SHIPPER_LATE,
             reason=f"{facts.segments} segments, {facts.bytes // MIB} MiB, wait to be shipped, "
             f"the oldest for {facts.oldest_seconds:.0f} s",
             next_step="raise shipper.bytes_per_second, or see what slows the way to the bucket; they are on this host only",
         )
     if facts.conflicts:
         yield Reason(
+            alert=Alert.BUCKET_CONFLICT,
             reason=f"the bucket holds something else under {facts.conflicts} keys of this host's segments",
             next_step="`capd status --json` has them in roles.shipper.conflicts; see who writes there; local copies are kept",
         )
     if facts.unshippable:
         yield Reason(
+            alert=Alert.SEGMENT_UNREADABLE,
             reason=f"{facts.unshippable} files among the segments are none",
             next_step="`capd status --json` has them in roles.shipper.unshippable; `capd verify` says what is wrong with them",
         )
     if facts.seconds_until_full is not None and facts.seconds_until_full < UNTIL_FULL_SECONDS_MIN:
         yield Reason(
+            alert=Alert.DISK_FILLING,
             reason=f"the disk will be full in {facts.seconds_until_full / 60:.0f} minutes at the present rate",
             next_step="free space, or lower `local.days` or `local.bytes_max`: what is shipped need not stay here",
+        )
+
+
+def _metrics(facts: Facts) -> Iterator[Reason]:
+    if facts.metrics_running is False:
+        yield Reason(
+            alert=Alert.METRICS_DOWN,
+            reason="nobody serves the metrics that `metrics.listen` asks for",
+            next_step="`systemctl restart capd-metrics` and see its log; under `capd up` it is restarted by itself",
         )

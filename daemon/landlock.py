@@ -3,8 +3,8 @@
 What lives here: the three system calls and the rights that are asked for. What must not: which directories (shipper.py), users
 and system calls (confinement.py).
 
-Reading stays as the user's rights have it. Kernels without Landlock (before 5.13, or switched off) refuse, and the caller
-says so.
+Reading stays as the user's rights have it, unless it is to be given up too. Kernels without Landlock (before 5.13, or switched
+off) refuse, and the caller says so.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class Right(IntFlag):
 
     EXECUTE = 1 << 0
     WRITE_FILE = 1 << 1
+    READ_FILE = 1 << 2
+    READ_DIR = 1 << 3
     REMOVE_DIR = 1 << 4
     REMOVE_FILE = 1 << 5
     MAKE_CHAR = 1 << 6
@@ -45,17 +47,22 @@ class Right(IntFlag):
     TRUNCATE = 1 << 14
 
 
-OF_VERSION: Final = {1: Right((1 << 13) - 1) & ~Right(0b1100), 2: Right.REFER, 3: Right.TRUNCATE}
-"""What each version of Landlock added; reading files and directories (bits 2 and 3) is not asked for."""
+OF_VERSION: Final = {1: Right((1 << 13) - 1) & ~(Right.READ_FILE | Right.READ_DIR), 2: Right.REFER, 3: Right.TRUNCATE}
+"""What each version of Landlock added; reading is asked for apart."""
+READ: Final = Right.READ_FILE | Right.READ_DIR
 KEEP_FILES: Final = Right.WRITE_FILE | Right.MAKE_REG | Right.REMOVE_FILE | Right.TRUNCATE
 KEEP_TREE: Final = KEEP_FILES | Right.MAKE_DIR
 REMOVE: Final = Right.REMOVE_FILE
 
 
-def restrict(places: Mapping[Path, Right]) -> None:
+def restrict(places: Mapping[Path, Right], *, reading: bool = False) -> None:
     """Let this thread, and all that it starts from now on, do to files only what is listed, below each place. Cannot be undone.
 
     Needs no_new_privs, or root. Places that do not exist, or cannot be reached, are passed over.
+
+    Args:
+        places: what may be done below each; with an open file, and to see whether something exists, no right is needed.
+        reading: whether reading is held to these places as well.
 
     Raises:
         SandboxError: the kernel does not have it, or refused.
@@ -64,7 +71,7 @@ def restrict(places: Mapping[Path, Right]) -> None:
     version = libc.syscall(CREATE_RULESET, None, 0, FLAG_VERSION)
     if version < 1:
         raise SandboxError("the kernel has no Landlock")
-    handled = Right(0)
+    handled = READ if reading else Right(0)
     for since, rights in OF_VERSION.items():
         if version >= since:
             handled |= rights

@@ -30,9 +30,10 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
-from capd.daemon.recorder_history import history, messages_in
+from capd.daemon.recorder_expiry import RecorderExpiry
+from capd.daemon.recorder_history import history
 from capd.daemon.recorder_memory import DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, steps_since
-from capd.daemon.recorder_resumption import go_again
+from capd.daemon.recorder_resumption import abandoned, go_again, renumber
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
 from capd.daemon.state_directory import boot_id, read_host
@@ -128,6 +129,7 @@ class Recorder:
             sealing=self._seals.sealing,
         )
         self._index_behind = False
+        self._expiry = RecorderExpiry(configuration.deletions_dir, configuration.keys_dir, host)
         self._closing = False
         """Storage is out: what is open is sealed, so that the journal can be freed, with the room that the reserve gave."""
         self._flushed_bytes = 0
@@ -169,30 +171,18 @@ class Recorder:
         steps = steps_since(self._configuration.segments_dir, sequence, self._host, self._seals.ring)
         start = self._reader.position
         reached = go_again(self._cycles, self._assembler, self._stage, steps, start=start, recorded=recorded)
-        for state in (session.state for _, session in self._assembler.table.items() if session.resynchronised):
-            # On the way it decoded other messages than are recorded.
-            state.messages = max(state.messages, messages_in(self._history(state.id)))
+        renumber(self._assembler, self._history)
         return reached
 
     def _abandon_unknown(self) -> None:
-        """End the sessions that the index calls open and nobody knows any more, as when the snapshot was lost.
-
-        Messages that the index has of an open segment that was lost are not recorded: they come again, or never.
-        """
-        known = {session.state.id: session.state.messages for _, session in self._assembler.table.items()}
-        for session, messages in known.items():
-            self._index.remove_messages(session, messages)
+        """End the sessions that the index calls open and nobody knows any more, and take out messages that were lost."""
+        known = {session.state.id for _, session in self._assembler.table.items()}
+        for state in (session.state for _, session in self._assembler.table.items()):
+            self._index.remove_messages(state.id, state.messages)
         for row in self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None):
             if row.session in known or row.host not in (None, self._host):
                 continue
-            reasons = [reason for reason in row.reasons if reason != "still open"]
-            body: dict[str, Value] = {
-                "state": "abandoned",
-                "bytes": {"request": row.bytes[0], "response": row.bytes[1]},
-                "messages": row.messages,
-                "completeness": {"verdict": "partial", "reasons": [*reasons, "the recorder lost its state"]},
-            }
-            self._append([Record(Kind.CLOSE, row.session, row.last_ns, None, body)])
+            self._append([abandoned(row)])
 
     def _history(self, session: UUID) -> Iterator[Record]:
         numbers = self._index.segments_of(session)
@@ -293,6 +283,7 @@ class Recorder:
             self._seal()
         elif idle and self._writer.empty and now - self._remembered_at > MEMORY_IDLE_SECONDS:
             self._remember()
+        self._expire(idle=idle)
         if now - self._status_at >= STATUS_SECONDS:
             self._say_head(final=False)
             closing = read_state(self._configuration.storage_file) is State.OUT
@@ -337,8 +328,17 @@ class Recorder:
         if self._index_behind:
             return
         try:
-            self._index.apply(self._projection.changes())
+            self._index.apply(self._projection.changes(), self._writer.sequence)
             self._index.commit()
+        except CapdError as error:
+            self._leave_index(error)
+
+    def _expire(self, *, idle: bool) -> None:
+        """Take a little of what expired out of the index, unless that lacks room itself."""
+        if self._index_behind or self._refused_at is not None or self._stopping is not None:
+            return
+        try:
+            self._expiry.attend(self._index, idle=idle)
         except CapdError as error:
             self._leave_index(error)
 
@@ -453,6 +453,7 @@ class Recorder:
             "blocks_malformed": self._assembler.malformed,
             **self.counts,
             "losses": self._assembler.losses,
+            "expiry_refused": sorted(self._expiry.refused)[:ERRORS_SHOWN],
             "rss_bytes": rss_bytes(),
             "errors": list(self._errors),
         }

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from capd.daemon.masking.stage import Stage
 from capd.recording.errors import EncryptedError, StateDirectoryError
-from capd.recording.record import Kind, Record
+from capd.recording.record import Record
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import sealed_path
@@ -44,9 +44,3 @@ def history(session: UUID, segments: Path, numbers: Iterable[int], keys: Keys, s
                 raise
             return
     yield from stage.held(session)
-
-
-def messages_in(records: Iterable[Record]) -> int:
-    """Give how many messages a session has by its records: the ordinal of the next one."""
-    ordinals = (record.body.get("ordinal") for record in records if record.kind is Kind.MESSAGE)
-    return max((ordinal + 1 for ordinal in ordinals if isinstance(ordinal, int)), default=0)

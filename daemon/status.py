@@ -10,13 +10,16 @@ import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from capd.daemon import catalogue_status, control_client, health, lock
-from capd.daemon.configuration import Configuration
+from capd.daemon.control_client import RefusedError
 from capd.daemon.errors import DaemonUnreachableError
 from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
 from capd.recording.durable import open_regular
+
+if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.configuration import Configuration
 
 STATUS_BYTES_MAX: Final = 1 << 20
 """Of the recorder's status, which an unprivileged process writes and root may read."""
@@ -31,8 +34,9 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
         The object that `capd status --json` prints (docs/operations.md), and the judgement in it.
     """
     answer, unreachable = _ask(configuration.control_socket)
-    recorder, age = _recorder(configuration.recorder_status_file)
-    shipper = None if configuration.bucket_url is None else _recorder(configuration.shipper_status_file)
+    recorder, age = _reported(configuration.recorder_status_file)
+    shipper = None if configuration.bucket_url is None else _reported(configuration.shipper_status_file)
+    metrics = _reported(configuration.metrics_status_file)
     free, total = _disk(configuration.state_dir)
     judged = health.judge(
         Facts(
@@ -44,16 +48,21 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             state_dir=str(configuration.state_dir),
             now_ns=time.time_ns(),
             shipper=shipper_facts(configuration, shipper),
+            metrics_running=None if configuration.metrics.listen is None else _runs(*metrics),
         )
     )
     daemon_pid = answer.get("pid") if answer else None
     status: Json = {
         "health": judged.verdict.name.lower(),
-        "reasons": [{"reason": item.reason, "next_step": item.next_step} for item in judged.reasons],
+        "reasons": [
+            {"alert": item.alert, "severity": item.severity, "reason": item.reason, "next_step": item.next_step}
+            for item in judged.reasons
+        ],
         "roles": {
             "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
             "recorder": _role(recorder, age),
             **({} if shipper is None else {"shipper": {**_role(*shipper), "catalogue": _catalogue(configuration)}}),
+            **({"metrics": _role(*metrics)} if configuration.metrics.listen or configuration.alerts.enabled else {}),
         },
         "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
         **{key: value for key, value in (answer or {}).items() if key not in {"ok", "pid"}},
@@ -73,15 +82,15 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
     journal = cast("Mapping[str, object]", answer["journal"])
     losses = cast("Mapping[str, object]", answer["losses"])
     stopped = cast("Mapping[str, str] | None", journal["stopped"])
+    withheld = cast("Mapping[str, int]", answer.get("withheld") or {})
     return DaemonFacts(
         stopped=None if stopped is None else f"{stopped['cause']}: {stopped['detail']}",
         lost_bytes=cast("int", losses["bytes"]),
         lost_records=cast("dict[str, int]", losses["counters"]),
         lost_ns=cast("int | None", losses["changed_ns"]),
-        attach_failures=len(cast("list[object]", answer["attach_failures"]))
-        + cast("Mapping[str, int]", answer.get("withheld") or {}).get("attach_failures", 0),
-        unselected=len(cast("list[object]", answer.get("unselected") or [])),
-        storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {})),
+        attach_failures=len(cast("list[object]", answer["attach_failures"])) + withheld.get("attach_failures", 0),
+        unselected=len(cast("list[object]", answer.get("unselected") or [])) + withheld.get("unselected", 0),
+        storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {}), withheld.get("problems", 0)),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
@@ -139,24 +148,24 @@ def _length(facts: Mapping[str, object], key: str) -> int:
     return len(found) if isinstance(found, list) else 0
 
 
-def _storage(storage: Mapping[str, object]) -> StorageFacts:
-    """Pick from the daemon's words; a daemon of an earlier version says nothing of it."""
+def _storage(storage: Mapping[str, object], withheld: int) -> StorageFacts:
+    """Pick from the daemon's words; a daemon of an earlier version says nothing of it. `withheld`: problems not shown."""
     return StorageFacts(
         state=str(storage.get("state", "ok")),
         described=str(storage.get("described", "")),
         action=str(storage.get("action", "refuse")),
-        problems=len(cast("list[object]", storage.get("problems") or [])),
+        problems=len(cast("list[object]", storage.get("problems") or [])) + withheld,
     )
 
 
 def _ask(path: Path) -> tuple[Json | None, str]:
     try:
         return control_client.ask(path, "status"), ""
-    except DaemonUnreachableError as error:
+    except (DaemonUnreachableError, RefusedError) as error:  # one that cannot say how it is may as well not be there
         return None, str(error)
 
 
-def _recorder(path: Path) -> tuple[Json, float | None]:
+def _reported(path: Path) -> tuple[Json, float | None]:
     """Read the recorder's status and say how old it is, in seconds; empty and None if there is none."""
     try:
         with os.fdopen(open_regular(path), "rb") as file:

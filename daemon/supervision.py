@@ -29,7 +29,7 @@ BACKOFF_SECONDS_MAX: Final = 30.0
 """A role that cannot live costs two starts a minute."""
 STEADY_SECONDS: Final = 60.0
 """A role that lived this long has its backoff forgiven."""
-STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0, "shipper": 10.0}
+STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0, "shipper": 10.0, "metrics": 5.0}
 """How long a role may take to end by itself: the daemon drains, then the recorder seals what the daemon left. What is not
 shipped by then is shipped after the next start."""
 SECRETS: Final = re.compile(r"AWS_(SECRET|SESSION|ACCESS|WEB|CONTAINER).*|AZURE_.*|GOOGLE_.*")
@@ -37,6 +37,8 @@ SECRETS: Final = re.compile(r"AWS_(SECRET|SESSION|ACCESS|WEB|CONTAINER).*|AZURE_
 TRUSTED: Final = frozenset({"shipper", "catalogue"})
 """Who talks to the bucket."""
 ERRAND_STOP_SECONDS_MAX: Final = 5.0
+FIRST_TO_END: Final = "metrics"
+"""It would take the end of the others for something that is wrong."""
 KEPT: Final = {
     "recorder": "; the journal keeps what is captured",
     "shipper": "; what is not shipped stays on this host",
@@ -118,7 +120,13 @@ class Supervisor:
     """Keeps the roles of one instance alive until it is told to stop."""
 
     def __init__(
-        self, arguments: Sequence[str], control_socket: Path, say: Say, *, ship: bool = False, errands: Sequence[Errand] = ()
+        self,
+        arguments: Sequence[str],
+        control_socket: Path,
+        say: Say,
+        *,
+        others: Sequence[str] = (),
+        errands: Sequence[Errand] = (),
     ) -> None:
         """Prepare.
 
@@ -126,7 +134,7 @@ class Supervisor:
             arguments: what every role's command line ends with, such as --config.
             control_socket: where the daemon answers once it is ready.
             say: tells the operator one line.
-            ship: whether there is a bucket.
+            others: which roles there are beside daemon and recorder.
             errands: what is done now and then.
         """
         self._arguments = list(arguments)
@@ -134,7 +142,7 @@ class Supervisor:
         self._say = say
         self._daemon = Role(name="daemon")
         self._recorder = Role(name="recorder")
-        self._roles = [self._daemon, self._recorder, *([Role(name="shipper")] if ship else [])]
+        self._roles = [self._daemon, self._recorder, *(Role(name=name) for name in others)]
         self._errands = list(errands)
         self._stopping = False
 
@@ -166,7 +174,7 @@ class Supervisor:
             finally:
                 for errand in self._errands:
                     self._end(errand.process, ERRAND_STOP_SECONDS_MAX, errand.name)
-                for role in self._roles:
+                for role in sorted(self._roles, key=lambda role: role.name != FIRST_TO_END):
                     process, role.process = role.process, None
                     self._end(process, STOP_SECONDS_MAX[role.name], role.name)
 

@@ -12,7 +12,9 @@ from datetime import timedelta
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
 
+from tests import kept_probes, side_by_side
 from tests.e2e.certificates import make
 from tests.requirements import in_ci
 from tests.servers import azurite as azure
@@ -27,6 +29,21 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if in_ci() else 
 # A build server may start us in the background with SIGINT ignored; every process that a test starts would inherit that.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let all processes of this run share what they compile."""
+    config.add_cleanup(kept_probes.begin())
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put first what takes longest."""
+    items.sort(key=lambda item: side_by_side.rank(item.path.relative_to(config.rootpath).as_posix()))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> side_by_side.Scheduling:
+    """Say which tests run in one process."""
+    return side_by_side.Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

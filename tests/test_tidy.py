@@ -187,11 +187,3 @@ def test_documents_are_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
     pages = {str(page.relative_to(ROOT / "docs")) for page in (ROOT / "docs").rglob("*.md")} - {"README.md"}
     assert set() == {page for page in pages if f"({page})" not in index}
-
-
-def test_every_folder_of_tests_is_run() -> None:
-    """packaging/alongside divides the tests by their folders: it names each of them once."""
-    words = (ROOT / "packaging" / "alongside").read_text(encoding="utf-8").split()
-    named = sorted(word for word in words if word.startswith("tests/") and not word.endswith(")"))
-    tests = {path.relative_to(ROOT / "tests").parts[0] for path in (ROOT / "tests").rglob("test_*.py")}
-    assert named == sorted(f"tests/{name}" for name in tests)

@@ -23,6 +23,7 @@ from capd.daemon import control_client
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import DaemonUnreachableError
 from capd.recording.journal import Block, JournalKeys, JournalReader, Source
+from tests import kept_probes
 from tests.requirements import require_command, require_probes, require_root
 
 PYTHON = sys.executable
@@ -101,6 +102,7 @@ class Daemon:
 
     def start(self) -> None:
         """Start it and wait until it answers."""
+        kept_probes.bring(self.directory / "state")
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
                 capd(self.verb, "--config", self.config),
@@ -111,6 +113,7 @@ class Daemon:
                 start_new_session=True,
             )
         wait_until(self._answers, f"ready; it said {self.said()}")
+        kept_probes.keep(self.directory / "state")
 
     def _answers(self) -> bool:
         assert self.process is not None

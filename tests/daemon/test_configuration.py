@@ -47,6 +47,7 @@ def test_all_paths_move_with_two_keys(tmp_path: Path) -> None:
         ("[capture]\ndata_ring_bytes = 4096", "capture.data_ring_bytes: Input should be greater than or equal to 65536"),
         ("[journal]\nbytes_max = 1", "journal.bytes_max: Input should be greater than or equal to 1048576"),
         ("[journal]\ncompression = 'lz4'", "journal.compression: Input should be 'zstd' or 'none'"),
+        ("[metrics]\nlisten = '0.0.0.0:9477'", "metrics.listen: 0.0.0.0 can be reached from other hosts"),
         ("state_dir = 'here'", "state_dir: must be an absolute path"),
         ("state_dir = '/a'\nruntime_dir = '/a'", "state_dir and runtime_dir must be two directories"),
         ("state_dir = [", "not TOML"),

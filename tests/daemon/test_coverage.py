@@ -49,9 +49,9 @@ STATUS: dict[str, Any] = {
 @pytest.mark.parametrize(
     ("uid", "runs", "paths", "failures", "withheld"),
     [
-        (0, ["mine", "theirs", "unit"], ["/usr/lib", "/home/8"], ["a", "b"], (0, 0, 0)),
-        (7, ["mine"], ["/usr/lib"], ["a"], (2, 1, 1)),
-        (9, [], ["/usr/lib"], [], (3, 1, 2)),
+        (0, ["mine", "theirs", "unit"], ["/usr/lib", "/home/8"], ["a", "b"], (0, 0, 0, 0, 0)),
+        (7, ["mine"], ["/usr/lib"], ["a"], (2, 1, 1, 1, 1)),
+        (9, [], ["/usr/lib"], [], (3, 1, 2, 1, 1)),
     ],
 )
 def test_who_sees_what(uid: int, runs: list[str], paths: list[str], failures: list[str], withheld: tuple[int, ...]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import selectors
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,11 @@ from typing import Any
 import pytest
 
 from capd.daemon import health
+from capd.daemon.alert_kinds import Alert
+from capd.daemon.configuration import Configuration
+from capd.daemon.control import ControlServer, Peer, Verb
 from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, StorageFacts, Verdict
-from capd.daemon.status import _recorder
+from capd.daemon.status import _reported, gather
 
 DAEMON = DaemonFacts(
     stopped=None,
@@ -78,6 +83,8 @@ CASES = [
     (replace(GOOD, recorder_seconds=None), Verdict.DEGRADED, "has never reported"),
     (replace(GOOD, recorder_seconds=11.0), Verdict.DEGRADED, "for 11 s not reported"),
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
+    (replace(GOOD, metrics_running=True), Verdict.HEALTHY, ""),
+    (replace(GOOD, metrics_running=False), Verdict.DEGRADED, "nobody serves the metrics"),
     (with_shipper(), Verdict.HEALTHY, ""),
     (with_shipper(running=False), Verdict.DEGRADED, "the shipper does not run"),
     (with_shipper(seconds=11.0), Verdict.DEGRADED, "the shipper has not reported"),
@@ -108,17 +115,42 @@ def test_verdict(facts: Facts, verdict: Verdict, words: str) -> None:
     assert all(reason.next_step for reason in found.reasons)
 
 
+def test_every_alert_has_its_cause() -> None:
+    """Each name stands for something in the table above, and none twice for one judgement."""
+    judged = [[reason.alert for reason in health.judge(facts).reasons] for facts, _, _ in CASES]
+    assert set(Alert) == {alert for alerts in judged for alert in alerts}
+    assert [] == [alerts for alerts in judged if len(alerts) != len(set(alerts))]
+
+
 def test_all_reasons_are_told() -> None:
     """Several things that are wrong are all told."""
     bad = replace(with_daemon(stopped="x", attach_failures=1), recorder_running=False)
     assert 3 == len(health.judge(bad).reasons)
 
 
+def test_a_daemon_that_cannot_say_how_it_is_counts_as_none(tmp_path: Path) -> None:
+    """A daemon whose answer is that it failed makes the status `down`, with its words, instead of ending who asks."""
+    configuration = Configuration(state_dir=tmp_path / "state", runtime_dir=tmp_path)
+
+    def fail(_peer: Peer, _request: Mapping[str, object]) -> dict[str, object]:
+        raise KeyError("x")
+
+    with selectors.DefaultSelector() as selector, ThreadPoolExecutor() as pool:
+        server = ControlServer(configuration.control_socket, {"status": Verb(act=fail)}, selector)
+        asked = pool.submit(gather, configuration)
+        while not asked.done():
+            for key, _events in selector.select(0.02):
+                key.data()
+        server.close()
+    _document, judged = asked.result()
+    assert (Verdict.DOWN, "the daemon failed: KeyError: 'x'") == (judged.verdict, judged.reasons[0].reason)
+
+
 def test_a_pipe_for_a_status_does_not_block(tmp_path: Path) -> None:
     """A compromised recorder that puts a pipe where its status is expected is taken for one that does not report."""
     os.mkfifo(tmp_path / "status")
     with ThreadPoolExecutor() as pool:
-        asked = pool.submit(_recorder, tmp_path / "status")
+        asked = pool.submit(_reported, tmp_path / "status")
         try:
             assert ({}, None) == asked.result(5)
         finally:
@@ -129,5 +161,5 @@ def test_a_pipe_for_a_status_does_not_block(tmp_path: Path) -> None:
 def test_a_status_of_other_types_is_not_shown(tmp_path: Path, value: object) -> None:
     """What an untrusted recorder says in another type than ours is left out, so that no screen fails over it."""
     (tmp_path / "status").write_text(json.dumps({"pid": value, "lag_bytes": value, "state": [value], "x": 1}))
-    found, _age = _recorder(tmp_path / "status")
+    found, _age = _reported(tmp_path / "status")
     assert {"x": 1} == found

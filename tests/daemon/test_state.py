@@ -45,6 +45,8 @@ def test_directories_keep_the_roles_apart(configuration: Configuration, root: No
         "run/recorder": (61190, 61190, "0o755"),
         "run/runs": (0, 0, "0o700"),
         "run/shipper": (61190, 61190, "0o755"),
+        "run/metrics": (61190, 61190, "0o755"),
+        "run/alerts": (61190, 61190, "0o755"),
         "state": (0, 0, "0o755"),
         "state/index": (61190, 61190, "0o750"),
         "state/journal": (0, 61190, "0o750"),
@@ -54,6 +56,7 @@ def test_directories_keep_the_roles_apart(configuration: Configuration, root: No
         "state/recorder": (61190, 61190, "0o750"),
         "state/segments": (61190, 61190, "0o750"),
         "state/shipper": (61190, 61190, "0o750"),
+        "state/shipper/deletions": (61190, 61190, "0o750"),
     }
     assert expected == owners(configuration)
     state_directory.prepare(configuration, NOBODY)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from capd.daemon.alert_kinds import KINDS, Alert
 from capd.daemon.cgroups import AGENTS_SLICE
 from tests.daemon.conftest import REPOSITORY, wait_until
 from tests.requirements import require_command, require_probes
@@ -120,7 +121,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
 @pytest.mark.slow
 @pytest.mark.skipif(not WANTED, reason="CAPD_TEST_NSPAWN is not set: a systemd container takes minutes")
 def test_capd_under_systemd(machine: Machine) -> None:
-    """As a service capd gets healthy; `capd run` makes a scope; a unit of the slice is a run, and outlives a killed daemon."""
+    """As a service capd gets healthy; runs are scopes or units of the slice and outlive the daemon; the journal has alerts."""
     started = machine("systemctl", "start", "capd")
     assert 0 == started.returncode, started.stderr + machine("journalctl", "-u", "capd").stdout
     wait_until(lambda: machine("capd", "status").returncode == 0, "healthy")
@@ -138,5 +139,12 @@ def test_capd_under_systemd(machine: Machine) -> None:
     wait_until(lambda: "agent.service" in machine("capd", "status").stdout, "the next daemon took it up")
     machine("systemctl", "stop", "agent")
     wait_until(lambda: "none live" in machine("capd", "status").stdout, "the unit's run has ended")
-    assert 0 == machine("systemctl", "stop", "capd", "capd-recorder").returncode
-    assert "failed" not in machine("systemctl", "is-failed", "capd", "capd-recorder").stdout
+
+    machine("systemctl", "stop", "capd-recorder")
+    entry = ["journalctl", f"MESSAGE_ID={KINDS[Alert.RECORDER_DOWN].message_id.hex}", "--output=cat", "--quiet"]
+    wait_until(lambda: machine(*entry).stdout, f"an alert; {machine('journalctl', '-u', 'capd-metrics').stdout}", seconds=60)
+    assert machine(*entry).stdout.startswith("alert recorder-down begins (critical): the recorder does not run")
+    assert machine("ls", "/run/capd/alerts").stdout.split() == ["recorder-down.json"]
+    assert 0 == machine("systemctl", "stop", "capd").returncode
+    assert "inactive" == machine("systemctl", "is-active", "capd-metrics").stdout.strip()
+    assert "failed" not in machine("systemctl", "is-failed", "capd", "capd-recorder", "capd-metrics").stdout

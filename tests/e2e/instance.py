@@ -22,6 +22,7 @@ from capd.cli.main import capd
 from capd.recording.journal import Block, JournalKeys, JournalReader
 from capd.recording.record import pack
 from capd.recording.segment import SegmentReader
+from tests import kept_probes
 from tests.e2e.truth import Hash, Pair, wait_until
 
 CAPD = Path(sys.executable).parent / "capd"
@@ -33,9 +34,6 @@ READY_SECONDS = 180
 """Two compilations on a machine that is busy with other things; a daemon that ends is told at once."""
 SETTLED_SECONDS = 90
 STOP_SECONDS = 30
-
-PROBES: dict[str, bytes] = {}
-"""What instances of this session compiled: a minute of each start on a busy machine, and tests/probes prove the compiling."""
 
 SESSIONS_MAX = "100000"
 """Of one instance in all tests together."""
@@ -85,23 +83,11 @@ class Instance:
         if self._before:
             script = f'{self._before}\nexec "$@"'
             command = ["unshare", "--mount", "--propagation", "private", "/bin/sh", "-ec", script, "sh", *command]
-        self._bring_probes()
+        kept_probes.bring(self.state)
         with self._log.open("ab") as log:
             self._up = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
         wait_until(self._ready, READY_SECONDS, "capd is ready")
-        self._keep_probes()
-
-    def _bring_probes(self) -> None:
-        """Give a new instance what others compiled; capd takes it for its own only where it would compile the same."""
-        place = self.state / "probes"
-        if PROBES and not self.state.exists():
-            place.mkdir(mode=0o700, parents=True)
-            for name, content in PROBES.items():
-                (place / name).write_bytes(content)
-                (place / name).chmod(0o600)
-
-    def _keep_probes(self) -> None:
-        PROBES.update({path.name: path.read_bytes() for path in (self.state / "probes").glob("*.probes")})
+        kept_probes.keep(self.state)
 
     def _ready(self) -> bool:
         assert self.alive(), f"capd up ended with {self.ended_with()}:\n{self.said()}"

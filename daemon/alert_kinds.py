@@ -1,0 +1,148 @@
+"""What capd raises an alert for: the name of each cause, how grave it is, and its journald message id.
+
+What lives here: names that monitoring is configured with. What must not: judging (health.py), telling (alerting.py).
+
+A name or a number is never changed or used for something else: rules, dashboards and `journalctl MESSAGE_ID=` go by them.
+docs/metrics.md lists all; a test holds it against this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+from uuid import UUID
+
+
+class Severity(StrEnum):
+    """How soon somebody must look."""
+
+    CRITICAL = "critical"
+    """Something is lost, or will be in a moment, or the evidence is in doubt."""
+    WARNING = "warning"
+    """Nothing that capd could read is lost yet."""
+
+
+class Alert(StrEnum):
+    """A cause: at most one of a kind is there at a time."""
+
+    DAEMON_DOWN = "daemon-down"
+    NOT_DRAINING = "not-draining"
+    BYTES_LOST = "bytes-lost"
+    COVERAGE_GAP = "coverage-gap"
+    RUN_UNRECORDED = "run-unrecorded"
+    RECORDER_DOWN = "recorder-down"
+    RECORDER_SILENT = "recorder-silent"
+    RECORDER_FAILING = "recorder-failing"
+    RECORDER_BEHIND = "recorder-behind"
+    STORAGE_LOW = "storage-low"
+    STORAGE_CRITICAL = "storage-critical"
+    STORAGE_OUT = "storage-out"
+    HOLDING_FAILED = "holding-failed"
+    SHIPPER_DOWN = "shipper-down"
+    SHIPPER_SILENT = "shipper-silent"
+    SHIPPER_FAILING = "shipper-failing"
+    SHIPPER_LATE = "shipper-late"
+    BUCKET_CONFLICT = "bucket-conflict"
+    SEGMENT_UNREADABLE = "segment-unreadable"
+    DISK_FILLING = "disk-filling"
+    METRICS_DOWN = "metrics-down"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """What is fixed of a cause.
+
+    Attributes:
+        severity: how grave.
+        message_id: of its lines in journald, when it begins and when it ends (systemd.journal-fields(7)).
+        meaning: one phrase.
+    """
+
+    severity: Severity
+    message_id: UUID
+    meaning: str
+
+
+_KINDS: Final = (
+    (Alert.DAEMON_DOWN, Severity.CRITICAL, "f170367948d742beb66b78c60f86f88c", "no daemon answers: nothing is recorded"),
+    (
+        Alert.NOT_DRAINING,
+        Severity.CRITICAL,
+        "c70c9f40ae6f42c8b5907b26513dec69",
+        "what is captured is not taken out of the kernel's rings, and lost once they are full",
+    ),
+    (
+        Alert.BYTES_LOST,
+        Severity.CRITICAL,
+        "fb6e4a8a19ec4952baefb01140b78adb",
+        "something that agents said or heard was lost in the last ten minutes",
+    ),
+    (
+        Alert.COVERAGE_GAP,
+        Severity.WARNING,
+        "ca4c35c558314f888ea1e87a11d0d437",
+        "TLS libraries of runs cannot be watched; their sessions are opaque",
+    ),
+    (
+        Alert.RUN_UNRECORDED,
+        Severity.CRITICAL,
+        "06c03826cdbc40b9b1653ed864a8acc4",
+        "a selector names cgroups that are not recorded",
+    ),
+    (Alert.RECORDER_DOWN, Severity.CRITICAL, "62d603f40e7348fd80ac3f8bd715c8ad", "the recorder does not run"),
+    (
+        Alert.RECORDER_SILENT,
+        Severity.WARNING,
+        "29c12fb9e6a646889215bc5bd3c6d21d",
+        "the recorder has not reported for some time",
+    ),
+    (Alert.RECORDER_FAILING, Severity.CRITICAL, "8d8483a5e8df428487cb6cf29136992e", "the recorder runs and cannot write"),
+    (Alert.RECORDER_BEHIND, Severity.WARNING, "252bcc98af91432c826f6e7af8656ac7", "the journal is more than half full"),
+    (Alert.STORAGE_LOW, Severity.WARNING, "0b76bbea34b24751902fb81636ba0bb7", "room for the recording is short"),
+    (
+        Alert.STORAGE_CRITICAL,
+        Severity.CRITICAL,
+        "2ff1a00415454b188ee07b82c68b5066",
+        "room is so short that `storage.action` is done",
+    ),
+    (Alert.STORAGE_OUT, Severity.CRITICAL, "47c5ee3db1d246bfb312e8266631f608", "there is no room: nothing is recorded"),
+    (
+        Alert.HOLDING_FAILED,
+        Severity.CRITICAL,
+        "93992f153b7148bb8ff5245c310e0cf7",
+        "`storage.action` could not be done to some runs",
+    ),
+    (Alert.SHIPPER_DOWN, Severity.WARNING, "50ca8dbf6a584744af578d94036a3311", "the shipper does not run"),
+    (Alert.SHIPPER_SILENT, Severity.WARNING, "1d96cb18ae3b4bea87df31d182aa8b20", "the shipper has not reported for some time"),
+    (Alert.SHIPPER_FAILING, Severity.WARNING, "d670d4d3652c40d89623fa264aa3a99e", "the bucket takes nothing"),
+    (
+        Alert.SHIPPER_LATE,
+        Severity.WARNING,
+        "f5b0e74d956a43be818c30d1e479c33f",
+        "something has waited to be shipped for longer than `shipper.late_seconds`",
+    ),
+    (
+        Alert.BUCKET_CONFLICT,
+        Severity.CRITICAL,
+        "373d41b7a19841548ad110ec3a067ccb",
+        "the bucket holds something else under a key of this host",
+    ),
+    (Alert.SEGMENT_UNREADABLE, Severity.CRITICAL, "85199a7e8df24909bb5c444fe8ff794f", "files among the segments are none"),
+    (
+        Alert.DISK_FILLING,
+        Severity.WARNING,
+        "351316f943d84d549a949bf2632cd69b",
+        "the disk will be full within the hour at the present rate",
+    ),
+    (
+        Alert.METRICS_DOWN,
+        Severity.WARNING,
+        "77fcd31a51f54df39518d252943b1882",
+        "`[metrics] listen` is set and the metrics role does not run",
+    ),
+)
+KINDS: Final = {
+    alert: Kind(severity=severity, message_id=UUID(message_id), meaning=meaning)
+    for alert, severity, message_id, meaning in _KINDS
+}
