@@ -132,9 +132,8 @@ class Recorder:
         self._expiry = RecorderExpiry(configuration.deletions_dir, configuration.keys_dir, host)
         self._closing = False
         """Storage is out: what is open is sealed, so that the journal can be freed, with the room that the reserve gave."""
-        self._flushed_bytes = 0
+        self._flushed_bytes, self._remembering_seconds = 0, 0.0
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
-        self._remembering_seconds = 0.0
         self._remembered_position = start
         self._seals.begin(configuration.segments_dir, host, recovery)
         self._abandon_unknown()
@@ -176,9 +175,9 @@ class Recorder:
 
     def _abandon_unknown(self) -> None:
         """End the sessions that the index calls open and nobody knows any more, and take out messages that were lost."""
-        known = {session.state.id for _, session in self._assembler.table.items()}
-        for state in (session.state for _, session in self._assembler.table.items()):
-            self._index.remove_messages(state.id, state.messages)
+        known = {session.state.id: session.state.messages for _, session in self._assembler.table.items()}
+        for session, messages in known.items():
+            self._index.remove_messages(session, messages)
         for row in self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None):
             if row.session in known or row.host not in (None, self._host):
                 continue
@@ -236,8 +235,8 @@ class Recorder:
         if isinstance(cycle, JournalDamage):
             self.counts["damages"] += 1
             self._errors.append(f"journal damaged at file {cycle.position.file}, byte {cycle.position.offset}: {cycle.reason}")
-            places = {"at": list(cycle.position.to_fields()), "next": list(cycle.next.to_fields())}
-            self._store([self._step(DAMAGED, **places, reason=cycle.reason)])
+            at, end = cycle.position.to_fields(), cycle.next.to_fields()
+            self._store([self._step(DAMAGED, at=[*at], next=[*end], reason=cycle.reason)])
             self._append(self._assembler.damaged().records)
             self._position = cycle.next
         else:

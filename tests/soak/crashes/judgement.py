@@ -112,7 +112,7 @@ def retraced(host: Host) -> Sessions:
 def said(records: Iterable[Record]) -> list[tuple[object, ...]]:
     """Give what was said, without the OPEN records: how often facts are repeated depends on how the journal grew.
 
-    Without the times of messages, too: a decoder that was built anew may be sure of the end of a part of a body at another byte.
+    Without the times of messages, too: a decoder that was built anew may end a part of a body at another moment.
     """
     return [
         (record.kind, record.direction, 0 if record.kind is Kind.MESSAGE else record.time_ns, dict(record.body))
