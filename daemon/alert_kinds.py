@@ -47,6 +47,16 @@ class Alert(StrEnum):
     SEGMENT_UNREADABLE = "segment-unreadable"
     DISK_FILLING = "disk-filling"
     METRICS_DOWN = "metrics-down"
+    FORCING_MISSING = "forcing-missing"
+    FORCING_OPEN = "forcing-open"
+    FORCING_CLOSED = "forcing-closed"
+    FORCING_UNKNOWN = "forcing-unknown"
+    RUN_ESCAPED = "run-escaped"
+    FORCING_CHANGED = "forcing-changed"
+    FORCING_UNOWNED = "forcing-unowned"
+    ENFORCER_DOWN = "enforcer-down"
+    ENFORCER_UNLOGGED = "enforcer-unlogged"
+    POLICY_REFUSED = "policy-refused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +150,66 @@ _KINDS: Final = (
         Severity.WARNING,
         "77fcd31a51f54df39518d252943b1882",
         "`[metrics] listen` is set and the metrics role does not run",
+    ),
+    (
+        Alert.FORCING_MISSING,
+        Severity.CRITICAL,
+        "66fbc573e75a4488b3c9d693cc868e3c",
+        "agents' traffic is not forced through the enforcer: no run is let in",
+    ),
+    (
+        Alert.FORCING_OPEN,
+        Severity.CRITICAL,
+        "3043a163dcc64cf0ab43d6bb7c6c332d",
+        "the canary got something around the enforcer: no run is let in",
+    ),
+    (
+        Alert.FORCING_CLOSED,
+        Severity.CRITICAL,
+        "ec1282459b084ec1a039720e186cf000",
+        "agents reach nothing: the enforcer does not listen",
+    ),
+    (
+        Alert.FORCING_UNKNOWN,
+        Severity.WARNING,
+        "0dcb74a55815475fb5371ceb7adfeb6e",
+        "no canary has said lately whether traffic is forced",
+    ),
+    (
+        Alert.RUN_ESCAPED,
+        Severity.CRITICAL,
+        "3496b4469e9742118f7acd8765ae20a7",
+        "processes of runs left their cgroup, and what they connect is not forced",
+    ),
+    (
+        Alert.FORCING_CHANGED,
+        Severity.CRITICAL,
+        "89710aa53748427a8c104bb4f905e74c",
+        "others changed what forces traffic in the last ten minutes",
+    ),
+    (
+        Alert.FORCING_UNOWNED,
+        Severity.WARNING,
+        "5e12477233c64ddc88c8968e2126ca7c",
+        "root's other programs can remove the rules: the kernel is older than 6.9",
+    ),
+    (
+        Alert.ENFORCER_DOWN,
+        Severity.CRITICAL,
+        "0bcc0d1cd5a9414599ba695ab78d8387",
+        "the enforcer does not run or has not reported: what agents send is refused",
+    ),
+    (
+        Alert.ENFORCER_UNLOGGED,
+        Severity.CRITICAL,
+        "e08137f33a084ec99f95e90587134be1",
+        "decisions cannot be written down: what agents send is refused",
+    ),
+    (
+        Alert.POLICY_REFUSED,
+        Severity.WARNING,
+        "6b8816776b5a4b73a94472d1a7d32946",
+        "the policy on disk cannot be used; the one before it is in force, or none",
     ),
 )
 KINDS: Final = {
