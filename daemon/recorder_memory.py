@@ -14,6 +14,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,11 @@ import msgpack
 
 from capd.daemon.assembly import snapshot as snapshots
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
+from capd.daemon.needed import say_needed
 from capd.daemon.witness.verdicts import WITNESSED
 from capd.recording.durable import open_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
-from capd.recording.journal import JournalDamage, JournalKeys, Position
+from capd.recording.journal import JournalKeys, Position
 from capd.recording.journal.cipher import AlteredError, UnknownKeyError
 from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
@@ -38,8 +40,12 @@ ENCRYPTED: Final = b"CAPS"
 PLAIN: Final = b"CAPP"
 """How one starts that is not; its CRC-32 follows."""
 _KEY_ID: Final = struct.Struct("<I")
+DAMAGED: Final = "journal_damaged"
+"""Name of the marker that says: from `at` to `next` the journal could not be read."""
 LET_GO: Final = "let_go"
 """Name of the marker that says: here the recorder was ended, and what masking had held back was stored as it was."""
+PARTED: Final = "parted"
+"""Name of the marker that says: what follows is more of a drain turn of which a part was taken before, up to `at`."""
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
 
@@ -49,20 +55,19 @@ class Steps:
     """How the recorder went from one position to another.
 
     Attributes:
-        cuts: positions at which records were stored.
+        cuts: positions at which records were stored, or a part of a drain turn was taken.
         settled: those of them at which waiting had been ended before.
         let_go: those of them at which masking had let go of what it held.
+        damages: from where to where the journal could not be read then. What cannot be read now and is not among them was lost
+            after it was recorded.
         witnessed: keys of what the second witness had written.
     """
 
     cuts: frozenset[Position]
     settled: frozenset[Position]
     let_go: frozenset[Position]
+    damages: frozenset[tuple[Position, Position]]
     witnessed: frozenset[str] = frozenset()
-
-    def contradict(self, damage: JournalDamage) -> bool:
-        """Tell whether something was recorded from within what cannot be read now: the damage is newer than the recording."""
-        return any(damage.position < cut < damage.next for cut in self.cuts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +80,7 @@ class Remembered:
         witness: what the second witness knows, and how far it read the decision log.
         position: everything that the journal holds before it was in sealed segments.
         sequence: number of the first segment that was written afterwards.
+        block: sequence of the journal's block before the position; None when that could not be read.
     """
 
     snapshot: Snapshot
@@ -82,6 +88,7 @@ class Remembered:
     witness: bytes = b""
     position: Position
     sequence: int
+    block: int | None = None
 
 
 class Memory:
@@ -111,13 +118,15 @@ class Memory:
             except FileNotFoundError:
                 return None
         try:
-            sequence, position, packed, masking, *witness = msgpack.unpackb(self._opened(data))
+            sequence, position, packed, masking, *later = msgpack.unpackb(self._opened(data))
+            block, witness = (*later, None, None)[:2]  # earlier ones have neither
             return Remembered(
                 snapshot=snapshots.unpack(packed),
                 masking=bytes(masking),
-                witness=bytes(witness[0]) if witness else b"",
+                witness=bytes(witness or b""),
                 position=Position.from_fields(position),
                 sequence=int(sequence),
+                block=None if block is None else int(block),
             )
         except (UnreadableSnapshotError, UnknownKeyError, AlteredError, ValueError, TypeError, msgpack.UnpackException):
             return None
@@ -152,15 +161,24 @@ class Memory:
         position = remembered.position
         with on_disk("write", self._state_file):
             packed = snapshots.pack(remembered.snapshot)
-            fields = (remembered.sequence, position.to_fields(), packed, remembered.masking, remembered.witness)
+            fields = (
+                remembered.sequence,
+                position.to_fields(),
+                packed,
+                remembered.masking,
+                remembered.block,
+                remembered.witness,
+            )
             replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
             replace_content(self._position_file, position.to_bytes(), mode=0o644)
+            say_needed(self._position_file.parent, remembered.sequence)
 
 
 def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     """Find the steps that the recorder took in the segments from a number on. Damaged segments are passed over."""
     cuts: set[Position] = set()
+    damages: set[tuple[Position, Position]] = set()
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
     witnessed: set[str] = set()
     with on_disk("read", segments):
@@ -173,11 +191,13 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     if not header.continued:
                         cuts.add(index.preamble.position)
                     if host in index.sessions:
-                        for body in _markers(reader.frame(number).records(host)):
-                            name = str(body.get("name"))
-                            if name in marked:
-                                marked[name].add(index.preamble.position)
-                            elif name == WITNESSED:
+                        markers = list(_markers(reader.frame(number).records(host)))
+                        cuts.update(at for (at,) in _positions(markers, PARTED, "at"))
+                        damages.update((at, end) for at, end in _positions(markers, DAMAGED, "at", "next"))
+                        for name in marked.keys() & {body.get("name") for body in markers}:
+                            marked[name].add(index.preamble.position)
+                        for body in markers:
+                            if body.get("name") == WITNESSED:
                                 witnessed.update(_texts(body.get("keys")))
         except (CorruptSegmentError, EncryptedError):
             continue
@@ -185,6 +205,7 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
         cuts=frozenset(cuts),
         settled=frozenset(marked[SETTLED]),
         let_go=frozenset(marked[LET_GO]),
+        damages=frozenset(damages),
         witnessed=frozenset(witnessed),
     )
 
@@ -195,3 +216,11 @@ def _markers(records: Iterable[Record]) -> Iterator[Mapping[str, Value]]:
 
 def _texts(value: Value) -> list[str]:
     return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []
+
+
+def _positions(markers: Iterable[Mapping[str, Value]], name: str, *facts: str) -> Iterator[list[Position]]:
+    """Give the journal positions in the markers of a name."""
+    for body in markers:
+        if body.get("name") == name:
+            with suppress(ValueError):
+                yield [Position.from_fields(body.get(fact)) for fact in facts]

@@ -1,26 +1,23 @@
 """The index: what makes recordings findable, in one SQLite file.
 
-What lives here: opening and closing, writing rows, rebuilding. What must not: how rows come about from records, questions
-(index_reading.py), formats of other files.
+What lives here: opening and closing, writing rows. What must not: how rows come about from records and from segments
+(index_segments.py), questions (index_reading.py).
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Self
+from uuid import UUID
 
 from capd.recording import index_carried
-from capd.recording.age import NoKeys
-from capd.recording.durable import DIRECTORY_MODE, sync_directory
+from capd.recording.durable import DIRECTORY_MODE
 from capd.recording.errors import (
-    CorruptSegmentError,
-    EncryptedError,
-    IndexUnusableError,
     NothingRecordedError,
     on_disk,
 )
@@ -43,15 +40,13 @@ from capd.recording.index_schema import (
     connect_readonly,
     connect_writable,
     create_schema,
+    remove_database,
     sqlite_errors,
 )
-from capd.recording.projection import Changes, Projection
 from capd.recording.rows import MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
-from capd.recording.segment import SegmentReader
-from capd.recording.segment.cipher import Keys
-from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
-_NO_KEYS: Final = NoKeys()
+if TYPE_CHECKING:
+    from capd.recording.projection import Changes
 
 
 class Index(IndexReading):
@@ -101,22 +96,6 @@ class Index(IndexReading):
             raise
         return cls(path, connection)
 
-    @classmethod
-    def open_whole(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS) -> Index:
-        """Open an index for writing, with everything that is sealed; one that cannot be used is made anew.
-
-        Raises:
-            NewerVersionError: a later capd made it.
-            StateDirectoryError: a file cannot be used.
-        """
-        try:
-            index = cls.open(path)
-            index.catch_up(segments, keys)
-        except IndexUnusableError:
-            cls.rebuild(path, segments, keys)
-            index = cls.open(path)
-        return index
-
     # Writing
 
     def apply(self, changes: Changes, sequence: int = 0) -> None:
@@ -141,13 +120,38 @@ class Index(IndexReading):
     def upsert_messages(self, rows: Iterable[MessageRow], sequence: int = 0) -> None:
         """Write messages, over those with the same session and ordinal. Their sessions need not be there yet."""
         with sqlite_errors(self.path):
-            if self._messages is None:
-                self._messages = MessageTable(self._connection)
+            table = self._message_table()
             rows = list(rows)
             for session, _ in groupby(rows, attrgetter("session")):
-                if self._messages.session_key(session) is None:
+                if table.session_key(session) is None:
                     self.upsert_session(SessionRow(session=session), sequence)
-            self._messages.upsert(rows, sequence)
+            table.upsert(rows, sequence)
+
+    def remove_messages(self, session: UUID, first: int) -> None:
+        """Remove the messages of a session from an ordinal on, which are not in the recording."""
+        with sqlite_errors(self.path):
+            self._message_table().remove(session, first)
+
+    def remove_unsealed(self) -> list[UUID]:
+        """Remove the newest sessions as long as nothing sealed holds anything of them; give their ids.
+
+        An index has rows of what is not sealed yet. Where that was lost, to a power cut, they tell of what nobody recorded.
+        Sessions are in it in the order of their first records, so all before the newest that is in a segment are in segments.
+        """
+        find = """SELECT session, EXISTS (SELECT 1 FROM session_segments AS sealed WHERE sealed.session = sessions.session)
+            FROM sessions ORDER BY id DESC"""
+        with sqlite_errors(self.path):
+            rows = takewhile(lambda row: not row[1], self._connection.execute(find))
+            gone = [UUID(session) for session, _ in rows]
+            for session in gone:
+                self._message_table().remove(session, 0)
+                self._connection.execute("DELETE FROM sessions WHERE session = ?", [str(session)])
+        return gone
+
+    def _message_table(self) -> MessageTable:
+        if self._messages is None:
+            self._messages = MessageTable(self._connection)
+        return self._messages
 
     def upsert_processes(self, rows: Iterable[ProcessRow], sequence: int = 0) -> None:
         """Write processes, over what was known of them."""
@@ -218,104 +222,16 @@ class Index(IndexReading):
         """Take in what was written down beside another index, into this one, which is empty."""
         index_carried.load(path, self._connection)
 
-    # From segments
-
-    def catch_up(self, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
-        """Take in the sealed segments that are newer than the index, as there are after a crash.
-
-        Args:
-            segments: where they are.
-            keys: who opens encrypted ones; of those that stay closed only their numbers and sessions' ids are taken.
-            said: whether the text of encrypted ones is taken; never into an index that stays beside them.
-
-        Returns:
-            Those that are damaged: they were taken in as far as they can be read.
-        """
-        projection = Projection(load_session=self.find_session, load_run=self.find_run)
-        last = self.last_segment()
-        missing = [path for path in _sealed(segments) if (sequence_of(path) or 0) > last]
-        return [path for path in missing if not self._take_in(path, projection, keys, said=said)]
-
-    @classmethod
-    def rebuild(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
-        """Make an index anew from the sealed segments alone, and put it in the place of the old one.
-
-        Args:
-            path: the index.
-            segments: where they are.
-            keys: who opens encrypted ones.
-            said: whether the text of encrypted ones is taken.
-
-        Returns:
-            Segments that are damaged: they were taken in as far as they can be read.
-
-        Raises:
-            StateDirectoryError: it cannot be written.
-        """
-        temporary = path.with_name(f".{path.name}.new")
-        with on_disk("remove", temporary):
-            _remove(temporary)
-        with cls.open(temporary) as index:
-            index.carry_over(path)
-            damaged = index.catch_up(segments, keys, said=said)
-        with on_disk("replace", path):
-            _remove(path)
-            temporary.rename(path)
-            sync_directory(path.parent)
-        return damaged
-
-    def _take_in(self, path: Path, projection: Projection, keys: Keys, *, said: bool) -> bool:
-        """Take in one sealed segment; False when it is damaged."""
-        whole = True
-        try:
-            reader = SegmentReader(path, keys=keys)
-        except CorruptSegmentError:
-            whole = False
-            try:
-                reader = SegmentReader(path, sealed=False, keys=keys)
-            except CorruptSegmentError:
-                return False
-        with reader:
-            projection.metadata_only = bool(reader.header.key_block) and not said
-            if projection.metadata_only:
-                self.withhold()
-            try:
-                for frame in reader.frames():
-                    projection.receive(frame.records())
-                    self.apply(projection.changes(), reader.header.sequence)
-            except CorruptSegmentError:
-                whole = False
-            except EncryptedError:
-                self.withhold()
-            if reader.footer is not None:
-                self.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
-        self.commit()
-        return whole
-
 
 def _make(path: Path) -> None:
     """Make an empty index in one step: who reads meanwhile meets none or a whole one."""
     unfinished = path.with_name(f".{path.name}.made")
-    _remove(unfinished)
+    remove_database(unfinished)
     with sqlite_errors(unfinished):
         connection = connect_writable(unfinished)
         try:
             create_schema(connection)
         finally:
             connection.close()
-    _remove(path)  # the log of one that was taken away would be applied to this one
+    remove_database(path)  # the log of one that was taken away would be applied to this one
     unfinished.rename(path)
-
-
-def _sealed(segments: Path) -> list[Path]:
-    with on_disk("read", segments):
-        try:
-            return sorted(path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and sequence_of(path) is not None)
-        except FileNotFoundError:
-            return []
-
-
-def _remove(path: Path) -> None:
-    """Remove a database and what belongs to it; itself first, so that a crash leaves no index rather than half of one."""
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-        path.with_name(name).unlink(missing_ok=True)

@@ -234,6 +234,12 @@ _INDEX_PRINCIPALS: Final = "CREATE INDEX idx_sessions_principal ON sessions (pri
 """As the filter in index_search.py asks for it."""
 
 
+def remove_database(path: Path) -> None:
+    """Remove a database and what belongs to it; itself first, so that a crash leaves no index rather than half of one."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        path.with_name(name).unlink(missing_ok=True)
+
+
 def create_schema(connection: sqlite3.Connection) -> None:
     """Make all tables, unless they are there."""
     # Only who writes needs it; importing it takes a third of the time that `capd sessions` may take.
@@ -350,6 +356,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         raise IndexUnusableError(path, str(error)) from error
     except UnicodeEncodeError as error:
         raise NotTextError(str(error.object)) from error
+    except ValueError as error:  # what SQLite quotes of a damaged file need be no UTF-8, an id in it no id
+        raise IndexUnusableError(path, f"it is damaged: {error}") from error
     except OSError as error:
         raise state_error("use", path, error) from error
 

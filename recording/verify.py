@@ -22,7 +22,7 @@ import zstandard
 from capd.recording.age import NoKeys
 from capd.recording.durable import open_regular
 from capd.recording.errors import EncryptedError, on_disk
-from capd.recording.journal.block import Position
+from capd.recording.position import Position
 from capd.recording.record import Direction, Kind, MalformedRecordError, Record, from_fields, unpack_arrays
 from capd.recording.segment.cipher import FrameCipher, Keys
 from capd.recording.segment.footer import Footer, SessionEntry, parse_footer
@@ -172,7 +172,9 @@ class Chain:
         expected = stream.next
         payload, length = body.get("payload"), body.get("length")
         if record.kind is Kind.DATA:
-            stream.next = position + len(payload) if isinstance(payload, bytes) else None
+            # Where only sizes are recorded, the length says how much there was.
+            size = length if not payload and isinstance(length, int) else len(payload) if isinstance(payload, bytes) else None
+            stream.next = None if size is None else position + size
         else:
             stream.next = position + length if isinstance(length, int) else None
         if expected is not None and position != expected:

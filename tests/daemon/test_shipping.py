@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from capd.daemon import needed
 from capd.daemon import shipping as shipping_module
 from capd.daemon.companions import Companions
 from capd.daemon.shipper_local import Copy, Limits, Memory, to_release
@@ -22,7 +23,7 @@ from capd.recording.bucket.layout import SegmentKey
 from capd.recording.heads import HeadLog
 from capd.recording.keys import HostKey, PublicKey
 from tests.daemon.recorded_segments import HOST, seal
-from tests.servers.ceph import Ceph
+from tests.servers.kinds import LOCKING, empty_bucket
 
 KEEP = Limits(age_ns_max=None, bytes_max=None, free_bytes_min=0)
 NOON_NS = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()) * 10**9
@@ -73,16 +74,10 @@ class Desk:
         return {entry.key: bucket.read(entry.key) for entry in bucket.list()}
 
 
-@pytest.fixture(params=["directory", "s3"])
+@pytest.fixture(params=["directory", "azure", LOCKING])
 def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Give a host with a bucket of each kind."""
-    if request.param == "directory":
-        (tmp_path / "bucket").mkdir()
-        return Desk(tmp_path, str(tmp_path / "bucket"))
-    ceph: Ceph = request.getfixturevalue("ceph")
-    for name, value in ceph.environment.items():
-        monkeypatch.setenv(name, value)
-    return Desk(tmp_path, ceph.url(lock=True))
+    return Desk(tmp_path, empty_bucket(request.param, request, monkeypatch, tmp_path))
 
 
 def key(sequence: int) -> str:
@@ -204,6 +199,31 @@ def test_local_copies_go_when_the_bucket_is_seen_to_have_them(desk: Desk) -> Non
     assert contents == desk.shipped()
     gone = sum(len(content) for name, content in contents.items() if name != key(3))
     assert (2, gone) == (shipping._memory.released, shipping._memory.released_bytes)
+
+
+@pytest.mark.parametrize(("said", "kept"), [(b"2\n", 2), (b"1\n", 3), (b"nothing", 3), (None, 3)])
+def test_what_the_recorder_would_read_again_stays(tmp_path: Path, said: bytes | None, kept: int) -> None:
+    """Copies from the recorder's snapshot on stay, whatever the limits say; where nothing tells of one, all stay."""
+    (tmp_path / "bucket").mkdir()
+    desk = Desk(tmp_path, str(tmp_path / "bucket"))
+    made = desk.seal(count=3)
+    if said is not None:
+        (tmp_path / needed.NAME).write_bytes(said)
+    shipping = desk.shipping(Limits(age_ns_max=0, bytes_max=None, free_bytes_min=0))
+    shipping._needed = lambda: needed.needed_from(tmp_path)
+    shipping.turn()
+    assert kept == sum(path.exists() for path in made)
+
+
+def test_names_are_durable_before_anything_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a power cut could take back, and a recorder use again, does not get into the bucket."""
+    (tmp_path / "bucket").mkdir()
+    desk = Desk(tmp_path, str(tmp_path / "bucket"))
+    desk.seal()
+    shipped_then: list[int] = []
+    monkeypatch.setattr(shipping_module, "sync_directory", lambda _path: shipped_then.append(len(desk.shipped())))
+    desk.shipping().turn()
+    assert ([0], 1) == (shipped_then, len(desk.shipped()))
 
 
 def test_a_memory_that_is_wrong_loses_nothing(desk: Desk) -> None:
