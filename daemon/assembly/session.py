@@ -18,6 +18,7 @@ from capd.daemon.assembly.messages import MessageWriter
 from capd.daemon.assembly.naming import NAMING_TYPES, library_name, peer_name, tie_name
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.recorded import APPLICATION, WIRE, recorded
+from capd.daemon.assembly.socket_bytes import socket_bytes
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, Loss, SessionState
 from capd.daemon.assembly.streams import DAMAGED, RESTARTED, UNKNOWN, Channel, Chunk, Hole, reason_of
 from capd.daemon.assembly.wire import UNFINISHED
@@ -401,9 +402,7 @@ class Session:
         }
         if state.encrypted:
             body["wire_bytes"] = {"request": state.wire[REQUEST], "response": state.wire[RESPONSE]}
-        counted = self._counted()
-        if counted is not None:
-            body["socket_bytes"] = {"request": counted[REQUEST], "response": counted[RESPONSE]}
+        body |= socket_bytes(self.closing, state)
         batch.records.append(Record(Kind.CLOSE, state.id, state.moment(wall_ns), None, body))
 
     def _compare_with_kernel(self, event: SocketCloseEvent, wall_ns: int, batch: Batch) -> None:
@@ -415,14 +414,6 @@ class Session:
             if missing > 0:
                 layer = self._layer(False, direction)
                 self.gap(direction, missing, UNKNOWN, wall_ns, batch, layer=layer, detail="TCP counted them, no probe saw them")
-
-    def _counted(self) -> tuple[int, int] | None:
-        """Give what moved on the socket itself, of whatever layer; None: nobody counted all of it."""
-        event = self.closing
-        if not isinstance(event, SocketCloseEvent) or self.state.mid_stream or RESTARTED in self.state.losses:
-            return None
-        request, response = event.kernel or event.position
-        return max(request, event.position[REQUEST]), max(response, event.position[RESPONSE])
 
     def _expected(self, tls_stream: bool, stream: int, direction: int) -> int:
         channel = self.channels.get((tls_stream, stream, direction))
