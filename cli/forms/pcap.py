@@ -83,7 +83,7 @@ class _Packets:
         self._ends = dict(zip(Direction, ends(row.local, row.target), strict=True))
         self._udp = row.transport == "udp"
         self._opener = Direction.RESPONSE if row.role == "server" else Direction.REQUEST
-        self._begun = False
+        self._begun = self._over = False
 
     def blocks(self) -> Iterator[bytes]:
         """Give the blocks of all its packets."""
@@ -100,7 +100,8 @@ class _Packets:
                 yield from self._remark(
                     record.time_ns, direction or Direction.REQUEST, plain(masked_line(direction, record.body))
                 )
-            elif record.kind is Kind.CLOSE and not self._udp and facts.text(record.body, "state") == "closed":
+            elif record.kind is Kind.CLOSE and not (self._udp or self._over) and facts.text(record.body, "state") == "closed":
+                self._over = True  # a second one only tells what was found later
                 yield from self._end(record.time_ns)
 
     def _begin(self, record: Record) -> Iterator[bytes]:

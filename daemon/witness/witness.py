@@ -188,6 +188,7 @@ class Witness:
         seen = self.books.seen.get(record.session)
         if seen is None:
             seen = self._begin(record)
+        seen.last_ns = max(seen.last_ns, record.time_ns)
         self._take_from_index(seen)
         seen.local, seen.target = _ends(body.get("local")) or seen.local, _ends(body.get("target")) or seen.target
         self._index(seen)
@@ -355,7 +356,9 @@ class Witness:
 
     def _end_alone(self, flow: Flow) -> None:
         self._place(flow, self._ready)
-        self._give(f"alone:{flow.id}:close", [verdicts.closed_alone(flow, flow.closed_ns or flow.opened_ns)], self._ready)
+        self._give(
+            f"alone:{flow.id}:close", [verdicts.closed_alone(flow, max(flow.closed_ns or 0, flow.opened_ns))], self._ready
+        )
         self._forget_flow(flow)
 
     def _link(self, flow: Flow, seen: Seen, out: list[Record]) -> None:

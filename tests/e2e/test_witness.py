@@ -195,3 +195,16 @@ def test_a_connection_without_decision_is_an_alarm(place: Place) -> None:
     assert "WITNESS undecided flow" in place.verb("replay", session["session"])
     wait_until(lambda: "witness-alarm" in place.verb("status", "--json"), "the health is told", 10)
     assert 1 == place.witness()["undecided"]
+
+
+def test_what_was_added_can_be_proven(place: Place) -> None:
+    """With verdicts, findings and ends that were told twice the recording is whole, record by record."""
+    place.capd.stop()
+    done = subprocess.run(
+        capd("verify", "--records", "--pins", place.capd.directory / "pins", "--config", place.capd.config),
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert 0 == done.returncode, done.stdout

@@ -204,6 +204,14 @@ def test_whatever_is_in_the_log_stops_nothing(body: bytes, data: st.DataObject) 
         assert pack(record) == pack(from_fields(next(unpack_arrays(pack(record)))))
 
 
+def assert_in_order(records: list[Record]) -> None:
+    """Time never goes back within a session: `capd verify` would call that a fault."""
+    last: dict[UUID, int] = {}
+    for record in records:
+        assert last.setdefault(record.session, 0) <= record.time_ns
+        last[record.session] = record.time_ns
+
+
 CONNECTIONS = [Connection(number=number, port=40_000 + number % 2, requests=number) for number in range(4)]
 
 
@@ -250,4 +258,5 @@ def test_any_interleaving_and_any_deaths_record_everything_once(data: st.DataObj
     found = sorted((one.session, *str(one.body["decision"]).split("/")) for one in stored if one.kind is Kind.VERDICT)
     assert [(session, flow, str(number + 1)) for session, flow, number in expected] == found
     assert [] == findings(stored)
+    assert_in_order(stored)
     assert RUN not in {record.session for record in stored}
