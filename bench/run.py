@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import calls, evidence, recorder, secrecy, throughput
+from bench import calls, evidence, policy, recorder, secrecy, throughput
 from bench.instance import built, started
 
 TIERS = ("modern", "classic")
@@ -134,6 +134,12 @@ def proof(_setting: Setting) -> Figures:
     return secrecy.measure()
 
 
+def judged(_setting: Setting) -> Figures:
+    """Print what a decision takes."""
+    print("\na decision by a policy, CPU time")
+    return policy.measure()
+
+
 PARTS: dict[str, Callable[[Setting], Figures]] = {
     "sustained": sustained,
     "tls": tls,
@@ -142,6 +148,7 @@ PARTS: dict[str, Callable[[Setting], Figures]] = {
     "memory": memory,
     "evidence": kept,
     "secrecy": proof,
+    "policy": judged,
 }
 
 

@@ -27,6 +27,7 @@ VERBS: Final = {
     "replay": "Show what was said in a session.",
     "export": "Give a session or a run to others.",
     "mask": "Say what a recording would hide.",
+    "policy": "Check, explain, test and try a policy.",
     "verify": "Check that the record is whole.",
     "keys": "List the keys that sign what this host records.",
     "hold": "Keep recordings from being deleted, whatever the retention policy says.",

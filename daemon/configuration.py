@@ -251,6 +251,9 @@ class Configuration(_Section):
     bucket_url: BucketUrl | None = Field(
         default=None, description="where sealed segments are shipped; none: they stay in state_dir"
     )
+    policy_dir: AbsolutePath = Field(
+        default=locations.POLICY_DIRECTORY, description="what agents may do: *.yaml, docs/policy.md"
+    )
     capture: CaptureSection = CaptureSection()
     journal: JournalSection = JournalSection()
     storage: StorageSection = StorageSection()

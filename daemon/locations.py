@@ -15,6 +15,7 @@ from capd.daemon.errors import ConfigurationError
 from capd.recording.durable import read_regular
 
 CONFIGURATION: Final = Path("/etc/capd/capd.toml")
+POLICY_DIRECTORY: Final = Path("/etc/capd/policy.d")
 STATE_DIRECTORY: Final = Path("/var/lib/capd")
 RUNTIME_DIRECTORY: Final = Path("/run/capd")
 CONFIGURATION_BYTES_MAX: Final = 1 << 20

@@ -1,0 +1,174 @@
+"""An HTTP request as an action: what of its head decides where it goes and what it does.
+
+What lives here: reading of target, Host and SNI into one target, one path. What must not: parsing of bytes (decoders/http1).
+
+Whatever two readers could understand differently makes the action incomplete, with the reason: no rule that allows matches it
+then, and every rule that denies and could match does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Principal, Run, Target, Tls, Tri
+from capd.enforcer.policy.host_name import HostNameError, normal_host
+from capd.enforcer.policy.http_path import PathError, normal_path
+from capd.enforcer.policy.port_range import PORT_MAX
+from capd.enforcer.policy.protocol import HTTP
+
+OVERRIDES: Final = frozenset(
+    {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-method"}
+)
+"""Fields by which some servers take another method or path than the request line's."""
+NAMING: Final = (":authority", "host")
+"""Fields that name the target; the first in HTTP/2 (RFC 9113 section 8.3.1)."""
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
+_ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
+_AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::(\d{0,5}))?", re.ASCII)
+_CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestHead:
+    """A request's head, as it was sent, and what is known of its connection.
+
+    Attributes:
+        method, target: of the request line; text as decoders give it (Latin-1).
+        headers: fields in order, names as sent.
+        sni: server name of the TLS handshake; None without TLS or where it is not known.
+        connection: where it goes: port, address and TLS. Its host is used only when the request names none.
+        truncated: whether there is more of the body than `body`; None: that is not known.
+        body: text of the body; None when it was not read.
+        problems: why what is given here is not all that was sent.
+    """
+
+    method: str
+    target: str
+    headers: Sequence[tuple[str, str]] = ()
+    sni: str | None = None
+    connection: Target
+    truncated: Tri = None
+    body: str | None = None
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Reading:
+    """What was found so far."""
+
+    problems: list[str]
+    hosts: list[str] = field(default_factory=list)
+    ports: list[int] = field(default_factory=list)
+    path: str | None = None
+    query: str | None = None
+
+
+def http_action(head: RequestHead, *, principal: Principal | None, run: Run, query_known: bool = True) -> Action:
+    """Give the action of a request. Never raises: what has no one meaning is among its problems.
+
+    Args:
+        head: the request.
+        principal: whom the run acts for.
+        run: which.
+        query_known: whether its query is as it was sent.
+    """
+    reading = _Reading(list(head.problems))
+    if _METHOD.fullmatch(head.method) is None:
+        reading.problems.append("the method is none")
+    default = _default_port(head.connection)
+    _read_target(head, default, reading)
+    _read_fields(head, default, reading)
+    if head.sni is not None:
+        _take_host(head.sni, reading)
+    hosts = list(dict.fromkeys(reading.hosts)) or [head.connection.host]
+    agree = len(hosts) == 1 and set(reading.ports) <= {head.connection.port}
+    if len(hosts) > 1:
+        reading.problems.append(f"the request names {' and '.join(hosts)} for its target")
+    if not set(reading.ports) <= {head.connection.port}:
+        reading.problems.append(f"the request names another port than {head.connection.port}, where it goes")
+    target = Target(
+        host=hosts[0],
+        aliases=tuple(hosts[1:]),
+        port=head.connection.port,
+        address=head.connection.address,
+        tls=head.connection.tls,
+    )
+    return Action(
+        principal=principal,
+        run=run,
+        target=target,
+        protocol=HTTP,
+        operation=head.method,
+        path=reading.path,
+        query=reading.query if query_known else None,
+        text=head.body,
+        facts={"target.names_agree": agree, "http.body_truncated": head.truncated},
+        problems=tuple(reading.problems),
+    )
+
+
+def _default_port(connection: Target) -> int:
+    """Give the port that a Host field without one means; without knowing of TLS it can be either, and is taken for right."""
+    if connection.tls is Tls.UNKNOWN:
+        return connection.port
+    return DEFAULT_PORTS["http" if connection.tls is Tls.NONE else "https"]
+
+
+def _read_target(head: RequestHead, default: int, reading: _Reading) -> None:
+    """Read the request target (RFC 9112 section 3.2)."""
+    if head.method == "CONNECT":
+        _take_authority(head.target, default, reading)
+        return
+    if head.target == "*":
+        return
+    absolute = _ABSOLUTE.fullmatch(head.target)
+    if absolute is not None:
+        _take_authority(absolute[2], DEFAULT_PORTS[absolute[1].lower()], reading)
+        path, query = absolute[3] or "/", (absolute[4] or "")[1:]
+    else:
+        path, _, query = head.target.partition("?")
+    try:
+        reading.path = normal_path(path)
+    except PathError as error:
+        reading.problems.append(str(error))
+    if _CONTROL.search(query) or "#" in query:
+        reading.problems.append("the query has characters that no client sends")
+    else:
+        reading.query = query
+
+
+def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
+    for field_name in NAMING:
+        hosts = [value for name, value in head.headers if name.lower() == field_name]
+        for value in hosts:
+            _take_authority(value.strip(" \t"), default, reading)
+        if len(hosts) > 1:
+            reading.problems.append(f"the request has more than one {field_name} field")
+    overriding = sorted({name.lower() for name, _ in head.headers} & OVERRIDES)
+    if overriding:
+        reading.problems.append(f"the request says something else to some servers: it has {', '.join(overriding)}")
+
+
+def _take_authority(text: str, default: int, reading: _Reading) -> None:
+    found = _AUTHORITY.fullmatch(text)
+    if found is None:
+        reading.problems.append("the request names a host in a form that readers take differently")
+        reading.hosts.append(UNREADABLE_HOST)
+        return
+    _take_host(found[1], reading)
+    port = int(found[2]) if found[2] else default
+    if not 1 <= port <= PORT_MAX:
+        reading.problems.append(f"the request names port {port}, which there is none")
+    reading.ports.append(port)
+
+
+def _take_host(text: str, reading: _Reading) -> None:
+    try:
+        reading.hosts.append(normal_host(text))
+    except HostNameError as error:
+        reading.problems.append(str(error))
+        reading.hosts.append(UNREADABLE_HOST)

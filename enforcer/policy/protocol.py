@@ -1,0 +1,97 @@
+"""What can be judged: the protocols, and which parts of a rule have a meaning for each.
+
+What lives here: the tables. What must not: any protocol's messages. A protocol is added with the proxy that speaks it: a rule
+for a protocol that capd cannot judge would never do what it says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+HTTP: Final = "http"
+POSTGRESQL: Final = "postgresql"
+TLS: Final = "tls"
+TCP: Final = "tcp"
+
+HOLD_SECONDS_HTTP_MAX: Final = 55
+"""Clients of HTTP and of tools give up after 60 s."""
+HOLD_SECONDS_MAX: Final = 600
+"""A database's client waits; its transaction, and its locks, wait with it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """What rules may ask of a protocol, and do to it.
+
+    Attributes:
+        keys: keys of `match` about the content of its messages.
+        variables: prefix of its variables in conditions.
+        masks: whether what it says can be rewritten.
+        injects: whether credentials can be put in.
+        hold_seconds_max: how long a message of it can be held.
+    """
+
+    keys: frozenset[str] = frozenset()
+    variables: str | None = None
+    masks: bool = False
+    injects: bool = False
+    hold_seconds_max: int = HOLD_SECONDS_HTTP_MAX
+
+
+PROTOCOLS: Final[Mapping[str, Protocol]] = {
+    HTTP: Protocol(
+        keys=frozenset({"methods", "paths", "path_regex", "query_regex", "text_regex"}),
+        variables="http.",
+        masks=True,
+        injects=True,
+    ),
+    POSTGRESQL: Protocol(
+        keys=frozenset({"commands", "effects", "resources", "text_regex"}),
+        variables="sql.",
+        masks=True,
+        injects=True,
+        hold_seconds_max=HOLD_SECONDS_MAX,
+    ),
+    TLS: Protocol(),
+    TCP: Protocol(),
+}
+"""`tls` is TLS that is not opened, `tcp` is anything that capd does not decode; of both only the connection is judged."""
+
+CONTENT_KEYS: Final = frozenset[str]().union(*(protocol.keys for protocol in PROTOCOLS.values()))
+
+EFFECTS: Final[Mapping[str, str]] = {
+    "select": "reads rows",
+    "insert": "adds rows",
+    "update": "changes rows",
+    "delete": "removes rows",
+    "define": "creates or changes a definition: CREATE, ALTER, COMMENT",
+    "drop": "removes a definition, or all rows: DROP, TRUNCATE",
+    "grant": "changes rights: GRANT, REVOKE, roles",
+    "session": "changes the session: SET, transactions, cursors",
+    "code": "runs code: DO, CALL, functions with side effects",
+    "file": "reads or writes files or programs of the server",
+}
+"""What a statement can do, and what that means."""
+
+FACTS: Final[Mapping[str, str]] = {
+    "target.names_agree": "every name that the message claims for its target (Host field, absolute URL, SNI) is the same",
+    "target.name_bound": "the name leads to the address, as capd's own resolver found it",
+    "http.body_truncated": "there is more of the body than was judged",
+    "sql.has_where": "the statement restricts the rows that it changes",
+}
+"""Facts that are true, false or not known, and what they mean. A condition sees them as variables of the same name."""
+
+RECORDED: Final[Mapping[str, str]] = {"http1": HTTP, "http2": HTTP, "postgresql": POSTGRESQL, "tls": TLS}
+"""What decoders call protocols, and what policies do; all else is TCP."""
+
+
+def of_recorded(name: str) -> str:
+    """Give a protocol's name by the name that its decoder has."""
+    return RECORDED.get(name, TCP)
+
+
+def hold_seconds_max(names: Iterable[str]) -> int:
+    """Give how long messages of some protocols can be held: the shortest of their limits."""
+    return min(PROTOCOLS[name].hold_seconds_max for name in names)

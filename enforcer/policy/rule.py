@@ -1,0 +1,131 @@
+"""A rule: what it is about, and what then happens.
+
+What lives here: the values of rules. What must not: reading, judging.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from capd.enforcer.policy.match import Match
+from capd.enforcer.policy.problem import Place
+
+
+class Effect(StrEnum):
+    """What happens to an action that a rule matches, the strongest first. A mask, an injection and a log are no permission."""
+
+    DENY = "deny"
+    APPROVE = "approve"
+    MASK = "mask"
+    INJECT = "inject"
+    ALLOW = "allow"
+    LOG = "log"
+
+
+class Stage(StrEnum):
+    """Whether a rule is in force, or only told of."""
+
+    ENFORCE = "enforce"
+    OBSERVE = "observe"
+
+
+class ApprovalScope(StrEnum):
+    """What one approval is for: this action, actions of the same shape, or all that the rule holds for the rest of the run."""
+
+    ONCE = "once"
+    SHAPE = "shape"
+    RUN = "run"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """How an action is held.
+
+    Attributes:
+        hold_seconds: how long it waits in the open before its client is told to come again.
+        scope: what an approval is good for.
+        ttl_seconds: how long an approval is good, used or not.
+        quorum: how many persons must say yes.
+        groups: who may; none: every approver.
+    """
+
+    hold_seconds: int = 55
+    scope: ApprovalScope = ApprovalScope.ONCE
+    ttl_seconds: int = 900
+    quorum: int = 1
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mask:
+    """What is hidden, as in enforcer/masking: names of fields, cookies, members, columns, identifiers, and places in JSON."""
+
+    headers: tuple[str, ...] = ()
+    cookies: tuple[str, ...] = ()
+    keys: tuple[str, ...] = ()
+    json_paths: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
+    identifiers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Injection:
+    """Which credential is put in, where.
+
+    Attributes:
+        credential: its name in capd's store.
+        header: the HTTP field whose value it becomes; whatever the agent put there is removed. None for databases.
+        prefix: before it, such as `Bearer `.
+    """
+
+    credential: str
+    header: str | None = None
+    prefix: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        id: unique in a policy; `capd:` begins those that come with capd.
+        then: what happens.
+        match: what it is about.
+        when: a condition in CEL; None: none.
+        stage: whether it is in force.
+        reason: what the agent is told, of deny and approve.
+        approval, mask, injection: the options of its effect.
+        accept_incomplete: of allow: whether it also allows what capd could not read in full.
+        description: for people; decides nothing.
+        place: where it stands.
+    """
+
+    id: str
+    then: Effect
+    match: Match = field(default_factory=Match)
+    when: str | None = None
+    stage: Stage = Stage.ENFORCE
+    reason: str | None = None
+    approval: Approval | None = None
+    mask: Mask | None = None
+    injection: Injection | None = None
+    accept_incomplete: bool = False
+    description: str | None = field(default=None, compare=False)
+    place: Place = field(default=Place("-"), compare=False)
+
+    @property
+    def enforced(self) -> bool:
+        """Whether it is in force."""
+        return self.stage is Stage.ENFORCE
+
+
+CAREFUL: Final = frozenset({Effect.DENY, Effect.APPROVE, Effect.MASK, Effect.LOG})
+"""Effects of rules that match when it is not known whether they do; the others do not match then."""
+
+
+def by_id(rules: Sequence[Rule]) -> list[Rule]:
+    """Give rules in the one order that does not depend on files."""
+    return sorted(rules, key=lambda rule: rule.id)
