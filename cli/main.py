@@ -31,9 +31,11 @@ VERBS: Final = {
     "verify": "Check that the record is whole.",
     "keys": "List the keys that sign what this host records.",
     "hold": "Keep recordings from being deleted, whatever the retention policy says.",
+    "enforcement": "Take away what forces agents' traffic through the enforcer.",
     "daemon": "Capture from the kernel (the role that is root).",
     "recorder": "Turn what was captured into the record (the role without rights).",
     "catalogue": "Bring the bucket's catalogue up to date (an errand that ends).",
+    "enforcer": "Stand between agents and their targets (the role that decides).",
     "metrics": "Watch capd's health: log alerts, serve metrics (a role).",
     "shipper": "Ship sealed segments to the bucket (the role that talks to it).",
 }

@@ -60,6 +60,8 @@ def lines(found: Facts, columns: int | None) -> Iterator[Line]:
     if "tier" in found:
         yield from _capture(found)
     yield from _disk(found)
+    if "canary" in cast("Facts", found.get("enforcement", {})):
+        yield from _enforcement(_map(found, "enforcement"))
     if "runs" in found:
         yield from _runs(_list(found, "runs"), columns)
         others = cast("int", _map(found, "withheld").get("runs", 0)) if "withheld" in found else 0
@@ -154,6 +156,15 @@ def _disk(found: Facts) -> Iterator[Line]:
         yield _label("storage", f"{storage['state']}: {storage['described']}{held}")
         for problem in cast("list[object]", storage["problems"]):
             yield _label("", str(problem))
+
+
+def _enforcement(facts: Facts) -> Iterator[Line]:
+    canary, refused = _map(facts, "canary"), _map(facts, "refused")
+    moment, result = cast("int | None", canary["time_ns"]), canary["result"]
+    tried = "not tried yet" if moment is None else f"{result}, tried {max(0.0, time.time() - moment / 1e9):.0f} s ago"
+    yield _label("enforcement", f"{facts['mode']}: {facts['problem'] or tried}")
+    counts = [f"{kind} {count}" for layer in refused.values() for kind, count in cast("Facts", layer).items() if count]
+    yield _label("refused", ", ".join(counts) or "nothing")
 
 
 def _runs(runs: list[Facts], columns: int | None) -> Iterator[Line]:

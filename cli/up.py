@@ -28,7 +28,8 @@ def command(config: str | None) -> int:
     """Run all of capd in the foreground, as one process tree.
 
     The daemon captures as root; the recorder decodes as a user without rights, which need not exist beforehand; with a
-    `bucket_url` the shipper ships as that user, who watches health too. Ctrl-C or SIGTERM ends all; nothing stays behind.
+    `bucket_url` the shipper ships as that user, who watches health too; with `[enforcement]` the enforcer
+    judges what agents send, as a user of its own. Ctrl-C or SIGTERM ends all; nothing stays behind.
     """
     if os.geteuid() != 0:
         raise NotRootError("capd up loads programs into the kernel, which only root may")
@@ -42,6 +43,7 @@ def command(config: str | None) -> int:
             ("recorder", f"user {user}"),
             ("state_dir", settings.state_dir),
             *([("bucket", settings.bucket_url)] if settings.bucket_url else []),
+            *([("enforcement", settings.enforcement.mode)] if settings.enforcement.mode != "off" else []),
             *([("metrics", settings.metrics.listen)] if settings.metrics.listen else []),
             ("runtime_dir", settings.runtime_dir),
             ("record", f"capd run{f' --config {config}' if config else ''} -- COMMAND"),
@@ -59,7 +61,8 @@ def command(config: str | None) -> int:
 
     ship = settings.bucket_url is not None
     watch = settings.alerts.enabled or settings.metrics.listen is not None
-    others = [*(["shipper"] if ship else []), *(["metrics"] if watch else [])]
+    enforce = settings.enforcement.mode != "off"
+    others = [*(["enforcer"] if enforce else []), *(["shipper"] if ship else []), *(["metrics"] if watch else [])]
     errands = []
     if ship and settings.catalogue.enabled and catalogue_status.possible():
         errands = [Errand(name="catalogue", wanted=uncatalogued, every=settings.catalogue.delay_seconds)]

@@ -47,6 +47,16 @@ class Alert(StrEnum):
     SEGMENT_UNREADABLE = "segment-unreadable"
     DISK_FILLING = "disk-filling"
     METRICS_DOWN = "metrics-down"
+    ENFORCEMENT_ABSENT = "enforcement-absent"
+    ENFORCEMENT_OPEN = "enforcement-open"
+    ENFORCEMENT_CLOSED = "enforcement-closed"
+    ENFORCEMENT_UNTRIED = "enforcement-untried"
+    RUN_ESCAPED = "run-escaped"
+    ENFORCEMENT_CHANGED = "enforcement-changed"
+    ENFORCEMENT_REMOVABLE = "enforcement-removable"
+    ENFORCER_DOWN = "enforcer-down"
+    ENFORCER_UNLOGGED = "enforcer-unlogged"
+    POLICY_REFUSED = "policy-refused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,6 +150,56 @@ _KINDS: Final = (
         Severity.WARNING,
         "77fcd31a51f54df39518d252943b1882",
         "`[metrics] listen` is set and the metrics role does not run",
+    ),
+    (
+        Alert.ENFORCEMENT_ABSENT,
+        Severity.CRITICAL,
+        "e2a214e8bbe946759d52490575ffc53d",
+        "agents' traffic is not forced through the enforcer",
+    ),
+    (Alert.ENFORCEMENT_OPEN, Severity.CRITICAL, "03aa3897fcf446b6986c39e8c7bb69f6", "agents' traffic gets around the enforcer"),
+    (
+        Alert.ENFORCEMENT_CLOSED,
+        Severity.WARNING,
+        "5c22c46963e948fda4d4748ca3c77ebf",
+        "agents reach nothing, not even the enforcer",
+    ),
+    (
+        Alert.ENFORCEMENT_UNTRIED,
+        Severity.WARNING,
+        "b2609a0bdd2b45508c656018eee38dc1",
+        "nobody has tried lately whether traffic is forced",
+    ),
+    (Alert.RUN_ESCAPED, Severity.CRITICAL, "5bd0f521be84462bbb9be05d0e8e2329", "processes of runs left their cgroup"),
+    (
+        Alert.ENFORCEMENT_CHANGED,
+        Severity.WARNING,
+        "7ea3ef27e2e94528a4e0689e1888df20",
+        "others changed what forces agents' traffic, and capd put it back",
+    ),
+    (
+        Alert.ENFORCEMENT_REMOVABLE,
+        Severity.WARNING,
+        "5c3981a844ab46d8bb81e5e0309e6043",
+        "other programs of root can remove the rules",
+    ),
+    (
+        Alert.ENFORCER_DOWN,
+        Severity.CRITICAL,
+        "0bcc0d1cd5a9414599ba695ab78d8387",
+        "the enforcer does not run or has not reported: what agents send is refused",
+    ),
+    (
+        Alert.ENFORCER_UNLOGGED,
+        Severity.CRITICAL,
+        "e08137f33a084ec99f95e90587134be1",
+        "decisions cannot be written down: what agents send is refused",
+    ),
+    (
+        Alert.POLICY_REFUSED,
+        Severity.WARNING,
+        "6b8816776b5a4b73a94472d1a7d32946",
+        "the policy on disk cannot be used; the one before it is in force, or none",
     ),
 )
 KINDS: Final = {

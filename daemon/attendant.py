@@ -31,6 +31,7 @@ from capd.probes.attachments import NotWatchedError
 from capd.probes.budget import Claim
 
 if TYPE_CHECKING:  # pragma: no cover
+    from capd.daemon.enforcement import Enforcement
     from capd.daemon.runs import Run
     from capd.probes.attachments import Attachment
     from capd.probes.capture import Capture
@@ -59,6 +60,7 @@ class Attendant:
         keeper: RunKeeper,
         holding: Holding,
         storage: StorageKeeper,
+        enforcement: Enforcement | None,
         facts: Callable[[], dict[str, object]],
         wake_drain: Callable[[], None],
     ) -> None:
@@ -71,6 +73,7 @@ class Attendant:
             keeper: the runs.
             holding: holds runs back while there is no room to record them.
             storage: knows how much room there is.
+            enforcement: keeps agents' traffic forced, if that is configured.
             facts: gives what else belongs into a status: the drain thread's numbers.
             wake_drain: makes the drain thread look at its notes now.
         """
@@ -80,6 +83,7 @@ class Attendant:
         self._keeper = keeper
         self._holding = holding
         self._storage = storage
+        self._enforcement = enforcement
         self._facts = facts
         self._wake_drain = wake_drain
         self._hints: queue.Queue[FileHint] = queue.Queue(HINTS_MAX)
@@ -110,7 +114,7 @@ class Attendant:
             ready: is told how many live runs were taken up.
         """
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
-        self._selector.register(self._keeper.watch, selectors.EVENT_READ, self._keeper.changed)
+        self._selector.register(self._keeper.watch, selectors.EVENT_READ, self._cgroups_changed)
         self._thread = threading.Thread(target=self._run, args=(server, ready), name="capd-attendant", daemon=True)
         self._thread.start()
 
@@ -143,6 +147,8 @@ class Attendant:
             self._keeper.end_empty()  # nobody else would for as long as no daemon runs
         if self._server is not None:
             self._server.close()
+        if self._enforcement is not None:
+            self._enforcement.close()
         self._selector.close()
         self._keeper.watch.close()
         os.close(self._wake_fd)
@@ -159,6 +165,7 @@ class Attendant:
             self._keeper.clean()
             self._keeper.select_configured()
             self._hold_back()
+            self._force()
             self._server = server(self._selector)
             ready(resumed)
             self._loop()
@@ -177,6 +184,7 @@ class Attendant:
                 self._keeper.end_empty()
                 self._keeper.try_again()
                 self._hold_back()
+                self._force()
                 self._coverage.keep(self._keeper.keys())
             if time.monotonic() >= sweep_due:
                 sweep_due = time.monotonic() + SWEEP_SECONDS
@@ -198,6 +206,17 @@ class Attendant:
     def _hold_back(self) -> None:
         """Do to the runs what is configured for as little room as there is, or undo it."""
         self._holding.apply(self._keeper.cgroups() if self._storage.state >= State.CRITICAL else {})
+
+    def _cgroups_changed(self) -> None:
+        self._keeper.changed()
+        if self._enforcement is not None:
+            self._enforcement.follow(self._keeper.cgroups())
+
+    def _force(self) -> None:
+        """Keep what is selected forced, and have it tried."""
+        if self._enforcement is not None:
+            self._enforcement.follow(self._keeper.cgroups())
+            self._enforcement.attend(time.monotonic(), self._keeper.escaped)
 
     def _look_at(self, hint: FileHint) -> None:
         """Attach to a file if it is a TLS library; whatever goes wrong with one file is noted and concerns only that file."""
@@ -280,6 +299,7 @@ class Attendant:
                 "refused": self._holding.refused,
                 "problems": list(self._holding.problems),
             },
+            "enforcement": {"mode": "off"} if self._enforcement is None else self._enforcement.describe(),
             "runs": self._keeper.describe(),
             "unselected": [{"cgroup": path, "reason": reason} for path, reason in self._keeper.unselected.items()],
         }

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Final
 from uuid import uuid4
 
 from capd.daemon import drain as draining
-from capd.daemon import mounts, notes, processes, recorder_user, state_directory, version
+from capd.daemon import enforcement_standing, mounts, notes, processes, recorder_user, state_directory, version
 from capd.daemon.attendant import Attendant
-from capd.daemon.cgroups import Hierarchy, shape
+from capd.daemon.cgroups import Hierarchy, has_systemd, shape
 from capd.daemon.control import ControlServer
 from capd.daemon.drain import Drain, PendingNote
+from capd.daemon.enforcement_names import names_of
 from capd.daemon.errors import CgroupError, NotRootError
 from capd.daemon.holding import Holding
 from capd.daemon.lock import InstanceLock
@@ -40,6 +41,7 @@ from capd.recording.journal.cipher import renew
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
+    from capd.daemon.enforcement import Enforcement
 
 BATCH_SECONDS: Final = 0.005
 """How long data may gather in the ring before the next block, so that a trickle does not become a block for each event."""
@@ -89,19 +91,21 @@ class Daemon:
         self._stopping = False
         user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
         state_directory.prepare(configuration, user)
+        if configuration.enforcement.mode != "off":
+            _prepare_enforcer(configuration)
         lock = InstanceLock(configuration.lock_file, configuration.state_lock_file).acquire()
         stack.callback(lock.release)
         state_directory.check_room(configuration)
         keys.ensure(configuration.keys_dir, group=user.gid)  # before the host's id, which the recorder waits for
         self._host = state_directory.host_id(configuration.host_file)
         self._boot = state_directory.boot_id()
-        self._warnings = [*mounts.mount_missing(), *_namespace_warning()]
+        self._warnings = [*mounts.mount_missing(), *_namespace_warning(), *_standing_warning(configuration)]
         for sentence in self._warnings:
             say(sentence)
         self._storage = StorageKeeper(
             configuration.state_dir, configuration.reserve_file, configuration.storage_file, _thresholds(configuration)
         )
-        self._hierarchy = Hierarchy(owner=str(configuration.runtime_dir))
+        self._enforcement, self._hierarchy = _forcing(configuration, say)
         self._registry = Registry(configuration.runs_dir)
         self._refuse_to_record_ourselves()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -176,6 +180,7 @@ class Daemon:
             post=self._post,
             stoppage=lambda: None if self._spool.stoppage is None else self._spool.stoppage.detail,
             closed=self._closed,
+            enforced=self._enforcement is not None and self._enforcement.enforced,
             selection=configuration.selection,
         )
         holding = Holding(configuration.storage.action, self._hierarchy, configuration.frozen_file)
@@ -186,6 +191,7 @@ class Daemon:
             keeper=keeper,
             holding=holding,
             storage=self._storage,
+            enforcement=self._enforcement,
             facts=self._facts,
             wake_drain=self._wake,
         )
@@ -249,6 +255,9 @@ class Daemon:
 
     def _closed(self) -> str | None:
         """Say why no new run is let in although there is room to write, or None."""
+        unforced = None if self._enforcement is None else self._enforcement.closed()
+        if unforced is not None:
+            return unforced
         held = self._storage.state >= State.CRITICAL and self._configuration.storage.action != "continue"
         return f"storage is {self._storage.state.word}: {self._storage.described()}" if held else None
 
@@ -330,6 +339,47 @@ def _settings(configuration: Configuration, cgroup_root: Path) -> CaptureSetting
         cgroup_root=cgroup_root,
         cache=configuration.probes_dir,
     )
+
+
+def _forcing(configuration: Configuration, say: Say) -> tuple[Enforcement | None, Hierarchy]:
+    """Give what forces traffic, if anything is to, and the hierarchy with the permanent parent of runs that it needs.
+
+    Raises:
+        CapdError: there is no hierarchy, or a user of the configuration does not exist.
+    """
+    owner = str(configuration.runtime_dir)
+    section = configuration.enforcement
+    if section.mode == "off":
+        return None, Hierarchy(owner=owner)
+    names = names_of(configuration.runtime_dir, systemd=has_systemd(), enforcer=section.cgroup)
+    hierarchy = Hierarchy(owner=owner, parent=names.parent)
+    # Netlink and its rules take memory that a daemon without enforcement need not have.
+    from capd.daemon.enforcement import Enforcement  # noqa: PLC0415 - see above
+
+    enforcement = Enforcement(section, configuration.selection, hierarchy, names, say)
+    enforcement.follow({})
+    return enforcement, hierarchy
+
+
+def _prepare_enforcer(configuration: Configuration) -> None:
+    """Make what the enforcer and agents need on disk: a unit of its own has not the rights to.
+
+    Raises:
+        CapdError: something of it cannot be made.
+    """
+    # Certificates take memory that a daemon without enforcement need not have; with it they are needed once.
+    from capd.daemon.enforcer_files import prepare  # noqa: PLC0415 - see above
+
+    prepare(configuration)
+
+
+def _standing_warning(configuration: Configuration) -> list[str]:
+    if configuration.enforcement.mode != "off":
+        return []
+    found = enforcement_standing.standing(names_of(configuration.runtime_dir, systemd=has_systemd()))
+    if not found:
+        return []
+    return [f"enforcement is off, but {' and '.join(found)} still stand and refuse: `capd enforcement off` removes them"]
 
 
 def _namespace_warning() -> list[str]:

@@ -24,6 +24,8 @@ from capd.daemon.errors import CgroupError, NoCgroup2Error
 OWN_PARENT: Final = "capd"
 """Under the root of the hierarchy, when there is no systemd to ask."""
 AGENTS_SLICE: Final = "capd-agents.slice"
+CANARY: Final = "capd-canary"
+"""Below the parent of enforced runs: the cgroup of the process that tries whether forcing works. No run."""
 OWNER_MARK: Final = "trusted.capd.owner"
 """On each of our own cgroups: which instance made it, since several may share the host."""
 UNMARKED_SECONDS: Final = 60.0
@@ -86,13 +88,17 @@ def has_systemd() -> bool:
 class Hierarchy:
     """The cgroup2 tree of this host."""
 
-    def __init__(self, root: Path | None = None, *, systemd: bool | None = None, owner: str = "") -> None:
+    def __init__(
+        self, root: Path | None = None, *, systemd: bool | None = None, owner: str = "", parent: str | None = None
+    ) -> None:
         """Use the tree at `root`.
 
         Args:
             root: its mount point; None looks for it.
             systemd: whether to ask systemd for cgroups; None looks for it.
             owner: the instance that our own cgroups are marked with.
+            parent: a permanent cgroup, by its path, below which all runs are made, or with systemd the name of a slice; None:
+                none has to be.
 
         Raises:
             NoCgroup2Error: there is none.
@@ -100,6 +106,7 @@ class Hierarchy:
         self.root = find_root() if root is None else root
         self.systemd = has_systemd() if systemd is None else systemd
         self._owner = owner.encode("utf-8", "surrogateescape")
+        self._parent = parent
 
     def directory(self, path: str) -> Path:
         """Give the directory of a cgroup path."""
@@ -111,6 +118,21 @@ class Hierarchy:
             return self.directory(path).stat().st_ino
         except OSError:
             return None
+
+    def ensure(self, name: str) -> str:
+        """Make a cgroup be there that is to stay: a slice is asked of systemd, anything else is made. Gives its path.
+
+        Raises:
+            CgroupError: the kernel or systemd refused.
+        """
+        path = slice_path(name)
+        if self.systemd and path.endswith(".slice") and self.id_of(path) is None:
+            _call_systemd("StartUnit", "ss", name, "replace", what=name)
+        try:
+            self.directory(path).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise CgroupError(f"cannot make the cgroup {self.directory(path)}: {error.strerror}") from error
+        return path
 
     def create(self, name: str, pid: int, alive: Callable[[], bool]) -> RunCgroup:
         """Make a cgroup for a run and move a process into it.
@@ -162,7 +184,8 @@ class Hierarchy:
         with contextlib.suppress(OSError):
             for below, _directories, _files in os.walk(self.directory(cgroup.path), topdown=False):
                 Path(below).rmdir()
-            self.directory(OWN_PARENT).rmdir()
+            if self._parent is None:
+                self.directory(OWN_PARENT).rmdir()
 
     def freeze(self, path: str, *, frozen: bool) -> None:
         """Stop all that lives in a cgroup and below it, or let it go on (cgroup.freeze, Linux 5.2).
@@ -183,8 +206,8 @@ class Hierarchy:
             What was removed.
         """
         removed = []
-        for path in self.children(OWN_PARENT):
-            if path in live or self.is_populated(path):
+        for path in (*self.children(OWN_PARENT), *(self.children(self._parent) if self._parent else ())):
+            if path in live or self.is_populated(path) or path.endswith(f"/{CANARY}"):
                 continue
             directory = self.directory(path)
             with contextlib.suppress(OSError):
@@ -231,15 +254,16 @@ class Hierarchy:
         return next((line[3:] for line in text.splitlines() if line.startswith("0::")), None)
 
     def _create_own(self, name: str, pid: int) -> RunCgroup:
-        directory = self.directory(f"{OWN_PARENT}/{name}")
+        path = f"/{(self._parent or OWN_PARENT).strip('/')}/{name}"
+        directory = self.directory(path)
         try:
             directory.mkdir(parents=True)
             with contextlib.suppress(OSError):  # without the mark it is cleaned up a minute later
                 os.setxattr(directory, OWNER_MARK, self._owner)
             (directory / "cgroup.procs").write_text(str(pid), encoding="ascii")
-            return RunCgroup(path=f"/{OWN_PARENT}/{name}", id=directory.stat().st_ino, unit=None)
+            return RunCgroup(path=path, id=directory.stat().st_ino, unit=None)
         except OSError as error:
-            self.remove(RunCgroup(path=f"/{OWN_PARENT}/{name}", id=0, unit=None))
+            self.remove(RunCgroup(path=path, id=0, unit=None))
             raise CgroupError(f"cannot move process {pid} into the cgroup {directory}: {error.strerror}") from error
 
     def _create_scope(self, name: str, pid: int) -> RunCgroup:
@@ -247,7 +271,7 @@ class Hierarchy:
         properties = {
             # Everybody may read it, so it says neither the run's name nor its command.
             "Description": ("s", f"capd run {name}"),
-            "Slice": ("s", AGENTS_SLICE),
+            "Slice": ("s", self._parent or AGENTS_SLICE),
             "CollectMode": ("s", "inactive-or-failed"),
         }
         _start_transient_unit(unit, pid, properties)
@@ -266,17 +290,22 @@ class Hierarchy:
 def _start_transient_unit(unit: str, pid: int, properties: dict[str, tuple[str, str]]) -> None:
     """Ask systemd for a scope (org.freedesktop.systemd1(5), StartTransientUnit)."""
     arguments = [word for key, (kind, value) in properties.items() for word in (key, kind, value)]
+    rest = [unit, "fail", str(len(properties) + 1), *arguments, "PIDs", "au", "1", str(pid), "0"]
+    _call_systemd("StartTransientUnit", "ssa(sv)a(sa(sv))", *rest, what=unit)
+
+
+def _call_systemd(method: str, *arguments: str, what: str) -> None:
+    """Call a method of systemd's manager, by busctl(1)."""
     command = [
         *("busctl", "--system", "--quiet", "call", "org.freedesktop.systemd1", "/org/freedesktop/systemd1"),
-        *("org.freedesktop.systemd1.Manager", "StartTransientUnit", "ssa(sv)a(sa(sv))", unit, "fail"),
-        *(str(len(properties) + 1), *arguments, "PIDs", "au", "1", str(pid), "0"),
+        *("org.freedesktop.systemd1.Manager", method, *arguments),
     ]
     try:
         subprocess.run(command, check=True, capture_output=True, timeout=SYSTEMD_SECONDS_MAX, stdin=subprocess.DEVNULL)
     except FileNotFoundError as error:
         raise CgroupError("systemd is the init system, but its busctl is not installed") from error
     except subprocess.TimeoutExpired as error:
-        raise CgroupError(f"systemd did not answer in {SYSTEMD_SECONDS_MAX:.0f} s when asked for {unit}") from error
+        raise CgroupError(f"systemd did not answer in {SYSTEMD_SECONDS_MAX:.0f} s when asked for {what}") from error
     except subprocess.CalledProcessError as error:
         words = error.stderr.decode("utf-8", "replace").strip().replace("\n", " ")
-        raise CgroupError(f"systemd refused to make {unit}: {words}") from error
+        raise CgroupError(f"systemd refused to make {what}: {words}") from error

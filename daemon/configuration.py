@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from capd.daemon import locations, metrics_address, units
+from capd.daemon.enforcement_section import EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
@@ -260,6 +261,7 @@ class Configuration(_Section):
     recorder: RecorderSection = RecorderSection()
     encryption: EncryptionSection = EncryptionSection()
     selection: SelectionSection = SelectionSection()
+    enforcement: EnforcementSection = EnforcementSection()
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()
@@ -400,6 +402,31 @@ class Configuration(_Section):
     def catalogue_status_file(self) -> Path:
         """JSON, replaced whenever the catalogue was extended."""
         return self.shipper_runtime_dir / "catalogue.status.json"
+
+    @property
+    def enforcer_dir(self) -> Path:
+        """The enforcer's own: the key of the authority, and what it decided."""
+        return self.state_dir / "enforcer"
+
+    @property
+    def decisions_dir(self) -> Path:
+        """The decision log."""
+        return self.enforcer_dir / "decisions"
+
+    @property
+    def trust_dir(self) -> Path:
+        """What agents trust; everybody may read it, root alone write."""
+        return self.state_dir / "trust"
+
+    @property
+    def enforcer_runtime_dir(self) -> Path:
+        """The enforcer's own corner."""
+        return self.runtime_dir / "enforcer"
+
+    @property
+    def enforcer_status_file(self) -> Path:
+        """JSON, replaced by the enforcer every second."""
+        return self.enforcer_runtime_dir / "enforcer.status.json"
 
     @property
     def metrics_runtime_dir(self) -> Path:

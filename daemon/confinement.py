@@ -237,6 +237,15 @@ def confine(uid: int, gid: int, *, families: Sequence[int] = LOCAL_ONLY, who: st
     _check(uid, gid, who)
 
 
+def parent_death_signal(number: int) -> None:
+    """Have the kernel send this process a signal when its parent dies.
+
+    Raises:
+        SandboxError: it refused.
+    """
+    _prctl(ctypes.CDLL(None, use_errno=True), PR_SET_PDEATHSIG, number)
+
+
 def _leave_root(libc: ctypes.CDLL, uid: int, gid: int) -> None:
     for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text(encoding="ascii")) + 1):
         _prctl(libc, PR_CAPBSET_DROP, capability)

@@ -15,6 +15,9 @@ from typing import Final, cast
 LISTS: Final = ("runs", "attachments", "attach_failures")
 """Lists of a status whose elements each have an `uid`: whose they are, None for what is nobody's own."""
 
+FORCED_OTHERS: Final = ("selected", "escaped", "users")
+"""What `enforcement` names that belongs to other people."""
+
 
 def disclosed(status: Mapping[str, object], uid: int) -> dict[str, object]:
     """Give what of a status a user may see.
@@ -40,4 +43,7 @@ def disclosed(status: Mapping[str, object], uid: int) -> dict[str, object]:
     if uid != 0:
         shown["unselected"] = []
         shown["storage"] = {**storage, "problems": []}
+        shown["enforcement"] = {
+            key: value for key, value in cast("Mapping[str, object]", status["enforcement"]).items() if key not in FORCED_OTHERS
+        }
     return {**shown, "withheld": withheld}

@@ -70,6 +70,20 @@ class MountError(CapdError):
     hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"
 
 
+class EnforcingError(CapdError):
+    """What forces agents' traffic cannot be taken away while the daemon that keeps it runs."""
+
+    exit_status: ClassVar[int] = ExitStatus.ALREADY_RUNNING
+    hint: ClassVar[str] = "set `enforcement.mode` to `off` and restart the daemon, or stop it, then repeat this"
+
+
+class InheritedSocketError(CapdError):
+    """A command that is to be forced through the enforcer would bring along a connection that cannot be."""
+
+    exit_status: ClassVar[int] = ExitStatus.NOT_PERMITTED
+    hint: ClassVar[str] = "close them before, or start it from a shell that has none: `capd run -- COMMAND 3>&-`"
+
+
 class NoBucketError(CapdError):
     """There is nowhere to ship to."""
 
@@ -117,6 +131,23 @@ class RoleIsRootError(CapdError):
     hint: ClassVar[str] = (
         "start it as root, which then picks a user, or as a user with a group of its own, as its systemd unit does"
     )
+
+
+class PortTakenError(CapdError):
+    """Somebody listens where the enforcer has to."""
+
+    exit_status: ClassVar[int] = ExitStatus.ALREADY_RUNNING
+    hint: ClassVar[str] = "`ss -ltnp` says who listens there; end it, or set `enforcement.proxy_port`"
+
+    def __init__(self, address: str, port: int, error: OSError) -> None:
+        super().__init__(f"cannot listen on {address} port {port}: {error.strerror}")
+
+
+class EnforcementOffError(CapdError):
+    """There is nothing for the enforcer to do."""
+
+    exit_status: ClassVar[int] = ExitStatus.USAGE
+    hint: ClassVar[str] = "set `mode` in `[enforcement]` to `observe` or `enforce`"
 
 
 class StateDirectoryFullError(CapdError):

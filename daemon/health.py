@@ -27,6 +27,8 @@ ACTION_WORDS: Final = {
 STORAGE_ALERTS: Final = {"low": Alert.STORAGE_LOW, "critical": Alert.STORAGE_CRITICAL, "out": Alert.STORAGE_OUT}
 FAILING_SECONDS_MAX: Final = 30.0
 """A bucket may fail for so long before anybody has to hear of it."""
+CANARY_NS_STALE: Final = 120_000_000_000
+"""Four times the pause between two."""
 UNTIL_FULL_SECONDS_MIN: Final = 3600.0
 NS_PER_SECOND: Final = 1_000_000_000
 MIB: Final = 1 << 20
@@ -58,6 +60,52 @@ class StorageFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class EnforcementFacts:
+    """What the daemon says of forcing.
+
+    Attributes:
+        mode: `off`, `observe` or `enforce`.
+        problem: why it is not in place, or None.
+        owned: whether root's other programs cannot change the table.
+        open: ways around the enforcer that the canary found.
+        closed: what keeps traffic from the enforcer, as the canary found.
+        unknown: why the last canary says nothing, or None.
+        canary_ns: wall time of its findings, None before the first.
+        escaped: processes of runs that left their run's cgroup.
+        repaired: what had been changed by others when capd last put something back, or None.
+        repaired_ns: wall time of that.
+    """
+
+    mode: str = "off"
+    problem: str | None = None
+    owned: bool = True
+    open: tuple[str, ...] = ()
+    closed: tuple[str, ...] = ()
+    unknown: str | None = None
+    canary_ns: int | None = None
+    escaped: int = 0
+    repaired: str | None = None
+    repaired_ns: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class EnforcerFacts:
+    """What the enforcer says of itself.
+
+    Attributes:
+        running: whether its process lives.
+        seconds: age of its status; None if there is none.
+        unlogged: decisions that could not be written down since its start.
+        policy_problem: why the policy on disk is not in force, or None.
+    """
+
+    running: bool
+    seconds: float | None
+    unlogged: int
+    policy_problem: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
     """What the daemon says of itself.
 
@@ -68,6 +116,7 @@ class DaemonFacts:
         lost_ns: wall time of the last loss, None if there was none.
         attach_failures: libraries that cannot be watched.
         storage: how much room there is.
+        enforcement: what it says of forcing agents' traffic.
         unselected: cgroups that a selector names and that could not become runs.
         backlog_bytes: of the journal, not in segments yet.
         backlog_bytes_max: where draining stops.
@@ -80,6 +129,7 @@ class DaemonFacts:
     attach_failures: int
     unselected: int
     storage: StorageFacts
+    enforcement: EnforcementFacts = EnforcementFacts()
     backlog_bytes: int
     backlog_bytes_max: int
 
@@ -128,6 +178,7 @@ class Facts:
         state_dir: for the operator's eyes.
         now_ns: wall time.
         shipper: the shipper's; None: no bucket is configured.
+        enforcer: the enforcer's; None: none is configured.
         metrics_running: whether the process that serves metrics lives; None: none is wanted.
     """
 
@@ -139,6 +190,7 @@ class Facts:
     state_dir: str
     now_ns: int
     shipper: ShipperFacts | None = None
+    enforcer: EnforcerFacts | None = None
     metrics_running: bool | None = None
 
 
@@ -181,6 +233,8 @@ def judge(facts: Facts) -> Health:
         *_daemon(facts.daemon, facts.now_ns),
         *_recorder(facts),
         *_storage(facts.daemon.storage, facts.state_dir),
+        *_enforcement(facts.daemon.enforcement, facts.now_ns),
+        *_enforcer(facts.enforcer),
         *_shipper(facts.shipper),
         *_metrics(facts),
     )
@@ -260,6 +314,83 @@ def _storage(storage: StorageFacts, state_dir: str) -> Iterator[Reason]:
             alert=Alert.HOLDING_FAILED,
             reason=f"{storage.problems} runs could not be held back",
             next_step="`capd status --json` has the reasons under `storage.problems`; capd tries again every second",
+        )
+
+
+def _enforcement(facts: EnforcementFacts, now_ns: int) -> Iterator[Reason]:
+    if facts.mode == "off":
+        return
+    if facts.problem is not None:
+        yield Reason(
+            alert=Alert.ENFORCEMENT_ABSENT,
+            reason=f"agents' traffic is not forced through the enforcer: {facts.problem}",
+            next_step="no run is let in while that is so; capd tries again every second; `capd doctor` checks the host",
+        )
+    if facts.open:
+        yield Reason(
+            alert=Alert.ENFORCEMENT_OPEN,
+            reason=f"agents' traffic gets around the enforcer: {', '.join(facts.open)}",
+            next_step="no run is let in while that is so; see what changed the host's rules: `nft list ruleset`",
+        )
+    if facts.closed:
+        yield Reason(
+            alert=Alert.ENFORCEMENT_CLOSED,
+            reason=f"agents reach nothing: {', '.join(facts.closed)}",
+            next_step="see whether the enforcer runs and listens at `enforcement.proxy_port`; till then all is refused",
+        )
+    if facts.unknown is not None:
+        yield Reason(
+            alert=Alert.ENFORCEMENT_UNTRIED,
+            reason=f"the canary that tries whether traffic is forced says nothing: {facts.unknown}",
+            next_step="the rules stand as they were; the next canary tries within 30 s",
+        )
+    elif facts.canary_ns is not None and now_ns - facts.canary_ns > CANARY_NS_STALE:
+        yield Reason(
+            alert=Alert.ENFORCEMENT_UNTRIED,
+            reason="no canary has tried for minutes whether traffic is forced",
+            next_step="the daemon may be stuck: see its log, then restart it; the rules stand meanwhile",
+        )
+    if facts.escaped:
+        yield Reason(
+            alert=Alert.RUN_ESCAPED,
+            reason=f"{facts.escaped} processes of runs left their cgroup: what they connect now is not forced",
+            next_step="`capd status --json` names them under `enforcement.escaped`; name their user in `enforcement.users`",
+        )
+    if facts.repaired is not None and now_ns - facts.repaired_ns < LOSS_NS_RECENT:
+        yield Reason(
+            alert=Alert.ENFORCEMENT_CHANGED,
+            reason=f"others changed what forces agents' traffic: {facts.repaired}",
+            next_step="capd put it back; whoever does that as root can do it again: see what else manages nftables or bpffs",
+        )
+    if not facts.owned and facts.problem is None:
+        yield Reason(
+            alert=Alert.ENFORCEMENT_REMOVABLE,
+            reason="other programs of root can remove the rules: this kernel has no tables that are owned (Linux 6.9)",
+            next_step="the programs on cgroups stand beside them; capd puts the rules back within 30 s",
+        )
+
+
+def _enforcer(facts: EnforcerFacts | None) -> Iterator[Reason]:
+    if facts is None:
+        return
+    if not facts.running or facts.seconds is None or facts.seconds > RECORDER_SECONDS_STALE:
+        yield Reason(
+            alert=Alert.ENFORCER_DOWN,
+            reason="the enforcer has not reported for some time" if facts.running else "the enforcer does not run",
+            next_step="`systemctl restart capd-enforcer` and see its log; under `capd up` it is restarted by itself",
+        )
+        return
+    if facts.unlogged:
+        yield Reason(
+            alert=Alert.ENFORCER_UNLOGGED,
+            reason=f"{facts.unlogged} decisions could not be written down and were denied",
+            next_step="see whether `state_dir` has room and can be written; the enforcer tries again with every decision",
+        )
+    if facts.policy_problem is not None:
+        yield Reason(
+            alert=Alert.POLICY_REFUSED,
+            reason=f"the policy on disk is not in force: {facts.policy_problem.splitlines()[0]}",
+            next_step="`capd policy check` lists all that is wrong with it",
         )
 
 

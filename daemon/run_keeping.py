@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from capd.daemon import notes, processes, runs
-from capd.daemon.cgroups import Hierarchy, RunCgroup, slice_path
+from capd.daemon import inherited_sockets, notes, processes, runs
+from capd.daemon.cgroups import CANARY, Hierarchy, RunCgroup, slice_path
 from capd.daemon.control import Peer
 from capd.daemon.drain import PendingNote
-from capd.daemon.errors import NotRecordingError, RequestRefusedError
+from capd.daemon.errors import InheritedSocketError, NotRecordingError, RequestRefusedError
 from capd.daemon.runs import Registry, Run
 from capd.daemon.watch import IN_CREATE, IN_MODIFY, IN_ONLYDIR, Watch
 from capd.recording.errors import CapdError
@@ -60,6 +60,7 @@ class RunKeeper:
         post: Post,
         stoppage: Callable[[], str | None],
         closed: Callable[[], str | None],
+        enforced: bool,
         selection: SelectionSection,
     ) -> None:
         """Take what it works with.
@@ -71,6 +72,7 @@ class RunKeeper:
             post: puts a note into the journal, before or after the events that are in the rings.
             stoppage: why nothing is written at the moment, or None.
             closed: why no client's run is let in at the moment, or None.
+            enforced: whether runs' traffic is forced, so that none may bring a connection along.
             selection: what becomes a run by itself.
         """
         self._capture = capture
@@ -79,6 +81,7 @@ class RunKeeper:
         self._post = post
         self._stoppage = stoppage
         self._closed = closed
+        self._enforced = enforced
         self._selection = selection
         # In a pid namespace our numbers are not the kernel's: there a process is found by its cgroup, at its next fork or exec.
         self._by_pid = processes.in_initial_pid_namespace()
@@ -94,6 +97,7 @@ class RunKeeper:
             NotRecordingError: nothing is written at the moment.
             TooManyRunsError: its user has as many as there is room for.
             CgroupError: its cgroup cannot be made.
+            InheritedSocketError: its traffic would be forced, and it brings a network socket along.
         """
         wishes = _Wishes(request)
         reason = self._stoppage() or self._closed()
@@ -102,6 +106,7 @@ class RunKeeper:
         if peer.pid == 0 or not peer.alive():
             raise RequestRefusedError("the daemon cannot see the process that asks: it is gone, or in another pid namespace")
         self._registry.check_room(peer.uid)
+        self._refuse_sockets(peer)
         outer = self._registry.get(self._capture.selected().get(peer.pid, 0))
         now_ns = time.time_ns()
         identity = uuid7_from(now_ns // 1_000_000, os.urandom(SEED_BYTES))
@@ -129,6 +134,16 @@ class RunKeeper:
             self._hierarchy.undo(cgroup, origin, meant=peer.alive())
             raise
         return {"run": str(run.id), "cgroup": cgroup.path, "unit": cgroup.unit}
+
+    def _refuse_sockets(self, peer: Peer) -> None:
+        if not self._enforced:
+            return
+        try:
+            found = inherited_sockets.inherited(peer.pid)
+        except OSError as error:
+            raise RequestRefusedError(f"the descriptors of process {peer.pid} cannot be seen: {error.strerror}") from error
+        if found:
+            raise InheritedSocketError(f"descriptors {', '.join(map(str, found))} are network sockets from outside of the run")
 
     def resume(self) -> int:
         """Take up the runs that an earlier daemon left and that still live; end the others.
@@ -204,6 +219,16 @@ class RunKeeper:
         """Give the cgroups of the live runs, by the kernel's number."""
         return {run.cgroup.id: run.cgroup.path for run in self._registry}
 
+    def escaped(self) -> list[str]:
+        """Name the processes that belong to a run and left its cgroup: one phrase for each."""
+        found = []
+        for pid, key in self._capture.selected().items():
+            run = self._registry.get(key)
+            path = self._hierarchy.path_of(pid) if run is not None and self._by_pid else None
+            if run is not None and path is not None and not f"{path}/".startswith(f"{run.cgroup.path.rstrip('/')}/"):
+                found.append(f"process {pid} of run {run.id} is in the cgroup {path}")
+        return found
+
     def run_of(self, key: object) -> Run | None:
         """Give a live run by its key."""
         return self._registry.get(key) if isinstance(key, int) else None
@@ -239,6 +264,8 @@ class RunKeeper:
             just_made: it is empty because its maker is about to put the first process in; wait for that with the selection in
                 place, so that the process is in the record from its first instruction.
         """
+        if path.endswith(f"/{CANARY}"):
+            return
         cgroup_id = self._hierarchy.id_of(path)
         own = self._hierarchy.path_of(os.getpid()) or "/"
         if cgroup_id is None or self._registry.by_cgroup(path) is not None or f"{own}/".startswith(f"{path}/"):

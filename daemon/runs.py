@@ -164,7 +164,8 @@ class Registry:
         path = self._file(run)
         content = json.dumps(run.to_json(), ensure_ascii=True).encode("ascii")
         with on_disk("write", path):
-            replace_content(path, content, mode=0o600, sync=False)
+            # Their directory decides who can read them: root, and the enforcer where there is one.
+            replace_content(path, content, mode=0o640, sync=False)
         self._runs[run.key] = run
 
     def check_room(self, uid: int | None) -> None:

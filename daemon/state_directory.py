@@ -36,6 +36,29 @@ class _Directory:
     mode: int
 
 
+def prepare_enforcer(configuration: Configuration, uid: int, gid: int) -> None:
+    """Make the enforcer's directories, and let its group read which runs there are.
+
+    Args:
+        configuration: of this instance.
+        uid: the enforcer's user.
+        gid: its group.
+
+    Raises:
+        StateDirectoryError: one cannot be made or changed.
+    """
+    _make(
+        [
+            _Directory(path=configuration.enforcer_dir, uid=uid, gid=gid, mode=0o700),
+            _Directory(path=configuration.decisions_dir, uid=uid, gid=gid, mode=0o750),
+            _Directory(path=configuration.enforcer_runtime_dir, uid=uid, gid=gid, mode=0o755),
+            _Directory(path=configuration.trust_dir, uid=0, gid=0, mode=0o755),
+            # Files in it get its group.
+            _Directory(path=configuration.runs_dir, uid=0, gid=gid, mode=0o2750),
+        ]
+    )
+
+
 def prepare(configuration: Configuration, user: RecorderUser) -> None:
     """Make the directories that are missing and give each the owner and mode that keep the roles apart.
 
@@ -44,7 +67,11 @@ def prepare(configuration: Configuration, user: RecorderUser) -> None:
     Raises:
         StateDirectoryError: one cannot be made or changed.
     """
-    for directory in _layout(configuration, user):
+    _make(_layout(configuration, user))
+
+
+def _make(directories: list[_Directory]) -> None:
+    for directory in directories:
         with on_disk("make", directory.path):
             if directory.path.exists() and not directory.path.is_dir():
                 raise OSError(errno.ENOTDIR, "there is something else, which is no directory")
@@ -126,7 +153,7 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
         of_recorder(configuration.quarantine_dir, 0o750),
         of_recorder(configuration.shipper_dir, 0o750),
         of_root(configuration.runtime_dir, 0o755),
-        of_root(configuration.runs_dir, 0o700),
+        *([of_root(configuration.runs_dir, 0o700)] if configuration.enforcement.mode == "off" else []),
         of_recorder(configuration.recorder_runtime_dir, 0o755),
         of_recorder(configuration.shipper_runtime_dir, 0o755),
         of_recorder(configuration.metrics_runtime_dir, 0o755),

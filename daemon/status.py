@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, cast
 from capd.daemon import catalogue_status, control_client, health, lock
 from capd.daemon.control_client import RefusedError
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import DaemonFacts, Facts, Health, ShipperFacts, StorageFacts
+from capd.daemon.health import DaemonFacts, EnforcementFacts, EnforcerFacts, Facts, Health, ShipperFacts, StorageFacts
 from capd.recording.durable import open_regular
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -37,6 +37,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
     recorder, age = _reported(configuration.recorder_status_file)
     shipper = None if configuration.bucket_url is None else _reported(configuration.shipper_status_file)
     metrics = _reported(configuration.metrics_status_file)
+    enforcer = None if configuration.enforcement.mode == "off" else _reported(configuration.enforcer_status_file)
     free, total = _disk(configuration.state_dir)
     judged = health.judge(
         Facts(
@@ -48,6 +49,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             state_dir=str(configuration.state_dir),
             now_ns=time.time_ns(),
             shipper=shipper_facts(configuration, shipper),
+            enforcer=None if enforcer is None else enforcer_facts(*enforcer),
             metrics_running=None if configuration.metrics.listen is None else _runs(*metrics),
         )
     )
@@ -62,6 +64,7 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
             "recorder": _role(recorder, age),
             **({} if shipper is None else {"shipper": {**_role(*shipper), "catalogue": _catalogue(configuration)}}),
+            **({} if enforcer is None else {"enforcer": _role(*enforcer)}),
             **({"metrics": _role(*metrics)} if configuration.metrics.listen or configuration.alerts.enabled else {}),
         },
         "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
@@ -91,6 +94,7 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         attach_failures=len(cast("list[object]", answer["attach_failures"])) + withheld.get("attach_failures", 0),
         unselected=len(cast("list[object]", answer.get("unselected") or [])) + withheld.get("unselected", 0),
         storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {}), withheld.get("problems", 0)),
+        enforcement=_enforcement(cast("Mapping[str, object]", answer.get("enforcement") or {})),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
@@ -115,6 +119,19 @@ def shipper_facts(configuration: Configuration, found: tuple[Json, float | None]
         conflicts=_length(status, "conflicts"),
         unshippable=_length(status, "unshippable"),
         seconds_until_full=_number(disk, "seconds_until_full"),
+    )
+
+
+def enforcer_facts(status: Mapping[str, object], age: float | None) -> EnforcerFacts:
+    """Pick from the enforcer's status what health hangs on; what is missing or of another type says nothing."""
+    found = status.get("workers")
+    workers = [worker for worker in found if isinstance(worker, dict)] if isinstance(found, list) else []
+    problems = [problem for worker in workers if isinstance(problem := worker.get("policy_problem"), str)]
+    return EnforcerFacts(
+        running=_runs(status, age),
+        seconds=age,
+        unlogged=sum(int(_number(worker, "unlogged") or 0) for worker in workers),
+        policy_problem=problems[0] if problems else None,
     )
 
 
@@ -155,6 +172,23 @@ def _storage(storage: Mapping[str, object], withheld: int) -> StorageFacts:
         described=str(storage.get("described", "")),
         action=str(storage.get("action", "refuse")),
         problems=len(cast("list[object]", storage.get("problems") or [])) + withheld,
+    )
+
+
+def _enforcement(found: Mapping[str, object]) -> EnforcementFacts:
+    """Pick from the daemon's words; a daemon of an earlier version says nothing of it."""
+    canary, table, repaired = (_inner(found, key) for key in ("canary", "table", "repaired"))
+    return EnforcementFacts(
+        mode=str(found.get("mode", "off")),
+        problem=cast("str | None", found.get("problem")),
+        owned=bool(table.get("owned", True)),
+        open=tuple(cast("list[str]", canary.get("open", []))),
+        closed=tuple(cast("list[str]", canary.get("closed", []))),
+        unknown=cast("str | None", canary.get("unknown")),
+        canary_ns=cast("int | None", canary.get("time_ns")),
+        escaped=len(cast("list[str]", found.get("escaped", []))),
+        repaired=cast("str | None", repaired.get("what")),
+        repaired_ns=cast("int", repaired.get("time_ns", 0)),
     )
 
 

@@ -29,7 +29,7 @@ BACKOFF_SECONDS_MAX: Final = 30.0
 """A role that cannot live costs two starts a minute."""
 STEADY_SECONDS: Final = 60.0
 """A role that lived this long has its backoff forgiven."""
-STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0, "shipper": 10.0, "metrics": 5.0}
+STOP_SECONDS_MAX: Final = {"daemon": 15.0, "recorder": 30.0, "enforcer": 10.0, "shipper": 10.0, "metrics": 5.0}
 """How long a role may take to end by itself: the daemon drains, then the recorder seals what the daemon left. What is not
 shipped by then is shipped after the next start."""
 SECRETS: Final = re.compile(r"AWS_(SECRET|SESSION|ACCESS|WEB|CONTAINER).*|AZURE_.*|GOOGLE_.*")
@@ -41,6 +41,7 @@ FIRST_TO_END: Final = "metrics"
 """It would take the end of the others for something that is wrong."""
 KEPT: Final = {
     "recorder": "; the journal keeps what is captured",
+    "enforcer": "; what agents send is refused until then",
     "shipper": "; what is not shipped stays on this host",
 }
 ERRAND_PAUSE_SECONDS_MAX: Final = 900.0

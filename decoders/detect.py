@@ -79,6 +79,12 @@ def detect(request_prefix: bytes, response_prefix: bytes, port: int | None, *, e
     return by_port if by_port in possible and (request or response) else UNKNOWN
 
 
+def candidates(request_prefix: bytes, response_prefix: bytes) -> frozenset[str]:
+    """Name the protocols that a conversation may still turn out to be, or is."""
+    request, response = request_prefix[:LOOKED_AT_BYTES], response_prefix[:LOOKED_AT_BYTES]
+    return frozenset(name for name, test in _TESTS.items() if test(request, response) is not False)
+
+
 def _starts(data: bytes, expected: bytes) -> Verdict:
     if data.startswith(expected):
         return True

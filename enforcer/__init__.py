@@ -1,1 +1,1 @@
-"""The local proxy that judges what agents do. Nothing is enforced yet: capd records."""
+"""The local proxy that judges what agents do, and what forces their traffic before it."""

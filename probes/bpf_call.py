@@ -23,14 +23,19 @@ SYS_BPF: Final = 321
 SYS_PERF_EVENT_OPEN: Final = 298
 ATTRIBUTE_BYTES: Final = 160
 
-MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD = 0, 1, 2, 3, 4, 5
+MAP_CREATE, MAP_LOOKUP, MAP_UPDATE, MAP_DELETE, MAP_NEXT_KEY, PROG_LOAD, OBJ_PIN, OBJ_GET = 0, 1, 2, 3, 4, 5, 6, 7
 OBJ_GET_INFO_BY_FD, RAW_TRACEPOINT_OPEN, BTF_LOAD, MAP_LOOKUP_BATCH, LINK_CREATE = 15, 17, 18, 24, 28
 
 PROG_TYPE_KPROBE: Final = 2
 PROG_TYPE_TRACEPOINT: Final = 5
+PROG_TYPE_CGROUP_SKB: Final = 8
+PROG_TYPE_CGROUP_SOCK: Final = 9
 PROG_TYPE_RAW_TRACEPOINT: Final = 17
 PROG_TYPE_CGROUP_SOCK_ADDR: Final = 18
 PROG_TYPE_TRACING: Final = 26
+ATTACH_INET_INGRESS: Final = 0
+ATTACH_INET_EGRESS: Final = 1
+ATTACH_INET_SOCK_CREATE: Final = 2
 ATTACH_INET4_CONNECT: Final = 10
 ATTACH_INET6_CONNECT: Final = 11
 ATTACH_UDP4_SENDMSG: Final = 14
@@ -213,6 +218,45 @@ def attach_uprobes(program: int, path: str, offsets: Sequence[int], cookies: Seq
 def attach_cgroup(program: int, cgroup: int, attach_type: int) -> int:
     """Attach a program to an open cgroup directory and all cgroups below it. Returns the link's descriptor."""
     return _bpf(LINK_CREATE, struct.pack("<IIII", program, cgroup, attach_type, 0))[0]
+
+
+@dataclass(frozen=True, slots=True)
+class CgroupLink:
+    """Where a program stands (bpf_link_info, Linux 5.8).
+
+    Attributes:
+        program: the kernel's number of the program.
+        cgroup: the kernel's number of the cgroup; 0 when that is gone, and the program with it.
+        attach_type: an ATTACH_*.
+    """
+
+    program: int
+    cgroup: int
+    attach_type: int
+
+
+def cgroup_link(descriptor: int) -> CgroupLink:
+    """Say where the link of a cgroup program holds it.
+
+    Raises:
+        OSError: the descriptor is none of a link.
+    """
+    info = ctypes.create_string_buffer(INFO_BYTES)
+    _bpf(OBJ_GET_INFO_BY_FD, struct.pack("<IIQ", descriptor, len(info), ctypes.addressof(info)))
+    _kind, _id, program, cgroup, attach_type = struct.unpack_from("<III4xQI", info.raw)
+    return CgroupLink(program, cgroup, attach_type)
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Give a program, map or link a name in bpffs, where it stays when this process is gone."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    _bpf(OBJ_PIN, struct.pack("<QII", ctypes.addressof(name), descriptor, 0))
+
+
+def pinned(path: Path) -> int:
+    """Open what has a name in bpffs. Returns its descriptor."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return _bpf(OBJ_GET, struct.pack("<QII", ctypes.addressof(name), 0, 0))[0]
 
 
 def _perf_event(kind: int, config: int, config1: int = 0, config2: int = 0, cpu: int = 0) -> int:

@@ -18,6 +18,7 @@ from typing import Final
 from capd.probes import bpf_call
 from capd.probes.bpf_call import Map, Program
 from capd.probes.compiled import MapShape
+from capd.probes.instructions import Assembly
 
 POINTS: Final = {
     "refuse_connect4": bpf_call.ATTACH_INET4_CONNECT,
@@ -26,12 +27,9 @@ POINTS: Final = {
     "refuse_send6": bpf_call.ATTACH_UDP6_SENDMSG,
 }
 """Program and where it stands. What is refused fails with EPERM; what is connected goes on."""
-_INSTRUCTION: Final = struct.Struct("<BBhi")
 _COUNT: Final = struct.Struct("<Q")
 _KEY: Final = bytes(4)
 COUNTER: Final = MapShape(bpf_call.MAP_TYPE_ARRAY, len(_KEY), _COUNT.size, 1, 0)
-HELPER_MAP_LOOKUP: Final = 1
-PSEUDO_MAP_FD: Final = 1
 
 
 def refusing(counter: int) -> bytes:
@@ -40,22 +38,10 @@ def refusing(counter: int) -> bytes:
     Args:
         counter: descriptor of the map.
     """
-    return b"".join(
-        _INSTRUCTION.pack(code, target | source << 4, offset, immediate)
-        for code, target, source, offset, immediate in (
-            (0x62, 10, 0, -4, 0),  # *(u32 *)(r10 - 4) = 0
-            (0xBF, 2, 10, 0, 0),  # r2 = r10
-            (0x07, 2, 0, 0, -4),  # r2 += -4
-            (0x18, 1, PSEUDO_MAP_FD, 0, counter),  # r1 = map, in two halves
-            (0x00, 0, 0, 0, 0),
-            (0x85, 0, 0, 0, HELPER_MAP_LOOKUP),  # r0 = lookup(r1, r2)
-            (0x15, 0, 0, 2, 0),  # if r0 == 0 skip two
-            (0xB7, 1, 0, 0, 1),  # r1 = 1
-            (0xDB, 0, 1, 0, 0),  # lock *(u64 *)(r0 + 0) += r1
-            (0xB7, 0, 0, 0, 0),  # r0 = 0: no
-            (0x95, 0, 0, 0, 0),  # exit
-        )
-    )
+    code = Assembly()
+    code.count(counter, 0)
+    code.give(0)
+    return code.encode()
 
 
 @dataclass

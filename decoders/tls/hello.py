@@ -1,6 +1,6 @@
 """The ClientHello: the name that a client asks for, the protocols and versions that it offers.
 
-Sources: RFC 8446 4.1.2, RFC 6066 3, RFC 7301. What lives here: one handshake message. What must not: state, keys. With
+Sources: RFC 8446 4.1.2, RFC 6066 3, RFC 7301, RFC 9849. What lives here: one handshake message. What must not: state, keys. With
 Encrypted Client Hello the name is the public one.
 """
 
@@ -20,6 +20,7 @@ _RANDOM_BYTES: Final = 32
 _SERVER_NAME: Final = 0
 _ALPN: Final = 16
 _SUPPORTED_VERSIONS: Final = 43
+_ENCRYPTED_CLIENT_HELLO: Final = 0xFE0D
 _HOST_NAME: Final = 0
 _VERSIONS: Final = {0x0300: "SSL 3.0", 0x0301: "TLS 1.0", 0x0302: "TLS 1.1", 0x0303: "TLS 1.2", 0x0304: "TLS 1.3"}
 
@@ -32,11 +33,14 @@ class ClientHello:
         server_name: the name asked for, or None.
         alpn: application protocols, in the client's order.
         versions: versions offered, in the client's order; unknown ones and GREASE left out.
+        encrypted: there is an Encrypted Client Hello, whose name may be another. Browsers also send one that means nothing
+            (RFC 9849 6.2), which nobody but the server can tell apart.
     """
 
     server_name: str | None = None
     alpn: tuple[str, ...] = ()
     versions: tuple[str, ...] = ()
+    encrypted: bool = False
 
 
 class _CutError(Exception):
@@ -134,6 +138,7 @@ def _read(hello: _Reader) -> ClientHello:
     server_name: str | None = None
     alpn: tuple[str, ...] = ()
     versions: tuple[int, ...] = (legacy,)
+    encrypted = False
     extensions = hello.vector(2) if hello.more else _Reader(b"")
     while extensions.more:
         kind = extensions.number(2)
@@ -145,8 +150,10 @@ def _read(hello: _Reader) -> ClientHello:
         elif kind == _SUPPORTED_VERSIONS:
             offered = extension.vector(1)
             versions = tuple(offered.number(2) for _ in range(len(offered.data) // 2))
+        elif kind == _ENCRYPTED_CLIENT_HELLO:
+            encrypted = True
     named = tuple(_VERSIONS[version] for version in versions if version in _VERSIONS)
-    return ClientHello(server_name=server_name, alpn=alpn, versions=named)
+    return ClientHello(server_name=server_name, alpn=alpn, versions=named, encrypted=encrypted)
 
 
 def _name(extension: _Reader) -> str | None:

@@ -106,7 +106,8 @@ class _Composer:
         self._nodes += 1
         if depth > DEPTH_MAX or self._nodes > NODES_MAX:
             raise self._refused(event, "it is nested too deeply" if depth > DEPTH_MAX else "there is too much in this file")
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
+        # An alias has the anchor's name too.
+        if getattr(event, "anchor", None) is not None:
             raise self._refused(event, "anchors and aliases are refused: write it out")
         if getattr(event, "tag", None) not in (None, "!"):
             raise self._refused(event, "tags are refused")

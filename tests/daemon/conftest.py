@@ -86,8 +86,10 @@ def configuration(instance_dir: Path) -> Configuration:
 class Daemon:
     """A real `capd daemon` (or `capd up`) in directories of its own."""
 
-    def __init__(self, directory: Path, settings: str = "", verb: str = "daemon") -> None:
+    def __init__(self, directory: Path, settings: str = "", verb: str = "daemon", through: tuple[str, ...] = ()) -> None:
         self.directory = directory
+        self.through = through
+        """A command that becomes the one it is given, such as nsenter."""
         self.config = directory / "capd.toml"
         self.config.write_text(
             f'state_dir = "{directory}/state"\nruntime_dir = "{directory}/run"\n{settings}', encoding="utf-8"
@@ -105,7 +107,7 @@ class Daemon:
         kept_probes.bring(self.directory / "state")
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                capd(self.verb, "--config", self.config),
+                [*self.through, *capd(self.verb, "--config", self.config)],
                 stdout=log,
                 stderr=log,
                 env=ENVIRONMENT,

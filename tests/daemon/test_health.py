@@ -17,7 +17,7 @@ from capd.daemon import health
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
-from capd.daemon.health import DaemonFacts, Facts, ShipperFacts, StorageFacts, Verdict
+from capd.daemon.health import DaemonFacts, EnforcementFacts, EnforcerFacts, Facts, ShipperFacts, StorageFacts, Verdict
 from capd.daemon.status import _reported, gather
 
 DAEMON = DaemonFacts(
@@ -68,6 +68,17 @@ def with_shipper(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
     return replace(GOOD, shipper=replace(SHIPPER, **changes))
 
 
+def with_enforcement(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Enforce, and change what the daemon says of it."""
+    return with_daemon(enforcement=EnforcementFacts(**{"mode": "enforce", **changes}))
+
+
+def with_enforcer(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Have an enforcer, and change what it says of itself."""
+    enforcer = EnforcerFacts(running=True, seconds=0.5, unlogged=0, policy_problem=None)
+    return replace(GOOD, enforcer=replace(enforcer, **changes))
+
+
 CASES = [
     (GOOD, Verdict.HEALTHY, ""),
     (replace(GOOD, daemon=None, unreachable="nobody answers"), Verdict.DOWN, "nobody answers"),
@@ -83,6 +94,11 @@ CASES = [
     (replace(GOOD, recorder_seconds=None), Verdict.DEGRADED, "has never reported"),
     (replace(GOOD, recorder_seconds=11.0), Verdict.DEGRADED, "for 11 s not reported"),
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
+    (with_enforcer(), Verdict.HEALTHY, ""),
+    (with_enforcer(running=False), Verdict.DEGRADED, "the enforcer does not run"),
+    (with_enforcer(seconds=11.0), Verdict.DEGRADED, "the enforcer has not reported"),
+    (with_enforcer(unlogged=3), Verdict.DEGRADED, "3 decisions could not be written down"),
+    (with_enforcer(policy_problem="x.yaml:1: no\nmore"), Verdict.DEGRADED, "not in force: x.yaml:1: no"),
     (replace(GOOD, metrics_running=True), Verdict.HEALTHY, ""),
     (replace(GOOD, metrics_running=False), Verdict.DEGRADED, "nobody serves the metrics"),
     (with_shipper(), Verdict.HEALTHY, ""),
@@ -102,6 +118,17 @@ CASES = [
     (with_daemon(storage=StorageFacts(state="critical", action="continue")), Verdict.DEGRADED, "agents go on unrecorded"),
     (with_daemon(storage=StorageFacts(state="out")), Verdict.DEGRADED, "nothing is recorded"),
     (with_daemon(storage=StorageFacts(state="critical", problems=2)), Verdict.DEGRADED, "2 runs could not be held back"),
+    (with_enforcement(canary_ns=10**15), Verdict.HEALTHY, ""),
+    (with_enforcement(mode="off", problem="x"), Verdict.HEALTHY, ""),
+    (with_enforcement(problem="no nf_tables"), Verdict.DEGRADED, "not forced through the enforcer: no nf_tables"),
+    (with_enforcement(open=("a datagram",)), Verdict.DEGRADED, "gets around the enforcer: a datagram"),
+    (with_enforcement(closed=("IPv4",)), Verdict.DEGRADED, "agents reach nothing: IPv4"),
+    (with_enforcement(unknown="it gave no answer"), Verdict.DEGRADED, "says nothing: it gave no answer"),
+    (with_enforcement(canary_ns=10**15 - health.CANARY_NS_STALE - 1), Verdict.DEGRADED, "no canary has tried"),
+    (with_enforcement(escaped=2), Verdict.DEGRADED, "2 processes of runs left their cgroup"),
+    (with_enforcement(owned=False), Verdict.DEGRADED, "other programs of root can remove the rules"),
+    (with_enforcement(repaired="it is gone", repaired_ns=10**15 - 1), Verdict.DEGRADED, "others changed what forces"),
+    (with_enforcement(repaired="it is gone", repaired_ns=10**15 - health.LOSS_NS_RECENT), Verdict.HEALTHY, ""),
 ]
 
 

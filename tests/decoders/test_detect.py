@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capd.decoders.detect import LOOKED_AT_BYTES, UNKNOWN, detect
+from capd.decoders.detect import LOOKED_AT_BYTES, UNKNOWN, candidates, detect
 from capd.decoders.registry import decodable, decoder_for
 from tests.decoders import postgresql_bytes as pg
 
@@ -98,3 +98,12 @@ def test_registry() -> None:
         assert first is not second
     assert decoder_for("ssh") is None
     assert decoder_for(UNKNOWN) is None
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [(b"", True), (b"GE", True), (b"GET / HTTP/1.1\r\n", True), (b"\xff\xfe\xfd", False), (b"SSH-", False)],
+)
+def test_candidates(said: bytes, expected: bool) -> None:
+    """A protocol is a candidate as long as the bytes could be its begin."""
+    assert expected is ("http1" in candidates(said, b""))

@@ -29,6 +29,18 @@ def hello(name: str | None, *alpn: str, lowest: ssl.TLSVersion = ssl.TLSVersion.
     return outgoing.read()
 
 
+def with_extension(said: bytes, kind: int, content: bytes) -> bytes:
+    """A ClientHello of one record, with one more extension."""
+    at = 5 + 4 + 2 + 32
+    at += 1 + said[at]
+    at += 2 + int.from_bytes(said[at : at + 2], "big")
+    at += 1 + said[at]
+    added = struct.pack(">HH", kind, len(content)) + content
+    extensions = said[at + 2 :] + added
+    body = said[9:at] + struct.pack(">H", len(extensions)) + extensions
+    return record(b"\x01" + len(body).to_bytes(3, "big") + body)
+
+
 def record(content: bytes, kind: int = ContentType.HANDSHAKE) -> bytes:
     """A record."""
     return struct.pack(">BHH", kind, 0x0303, len(content)) + content
@@ -51,6 +63,12 @@ def test_client_hello(data: bytes, expected: ClientHello) -> None:
     assert expected == client_hello(data + b"more")
     assert {None} == {client_hello(data[:end]) for end in range(len(data))}
     assert is_client_hello(data[:6])
+
+
+def test_encrypted_client_hello() -> None:
+    """An Encrypted Client Hello is told of; the name is then the public one."""
+    said = with_extension(hello("public.example.com"), 0xFE0D, b"\0\1\2\3")
+    assert ClientHello(server_name="public.example.com", versions=("TLS 1.3", "TLS 1.2"), encrypted=True) == client_hello(said)
 
 
 def test_client_hello_in_pieces() -> None:

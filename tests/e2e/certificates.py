@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CURVE = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-NAMES = "subjectAltName=DNS:localhost,IP:127.0.0.1,IP:::1"
+NAMES = "subjectAltName=DNS:localhost,DNS:api.test,DNS:other.test,IP:127.0.0.1,IP:::1"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,55 @@
+"""`capd enforcement`: take away what forces agents' traffic.
+
+What lives here: the verb. What must not: what there is to take away (daemon/enforcement_standing.py).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+import click
+
+from capd.cli.screen import standard_output
+from capd.cli.summary import to_json
+
+EXAMPLES: Final = """\b
+Examples:
+  sudo capd enforcement off
+  sudo capd enforcement off --config ./capd.toml --json
+"""
+
+
+@click.group(epilog=EXAMPLES)
+def command() -> None:
+    """Take away what forces agents' traffic through the enforcer.
+
+    The rules stand when capd is stopped, killed or upgraded: what they force is refused then. Only this removes them.
+    """
+
+
+@command.command()
+@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: `removed`, a list of what stood.")
+def off(config: str | None, as_json: bool) -> None:
+    """Remove the nftables table and the programs of a capd that is stopped, or whose `enforcement.mode` is `off`."""
+    from capd.daemon import control_client, enforcement_standing, settled  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.daemon.cgroups import has_systemd  # noqa: PLC0415 - as above
+    from capd.daemon.enforcement_names import names_of  # noqa: PLC0415 - as above
+    from capd.daemon.errors import DaemonUnreachableError, EnforcingError, NotRootError  # noqa: PLC0415 - as above
+
+    if os.geteuid() != 0:
+        raise NotRootError("the rules and programs that force traffic belong to root")
+    settings = settled.load(config)
+    try:
+        answer = control_client.ask(settings.control_socket, "status")
+    except DaemonUnreachableError:
+        answer = {}
+    running = answer.get("enforcement")
+    if isinstance(running, dict) and running.get("mode") != "off":
+        raise EnforcingError("the daemon runs, and would put back at once what is removed")
+    removed = enforcement_standing.remove(names_of(settings.runtime_dir, systemd=has_systemd()))
+    if as_json:
+        standard_output().write_json(to_json({"removed": removed}, indent=2))
+    else:
+        click.echo(f"removed {' and '.join(removed)}" if removed else "nothing stood that forces traffic")

@@ -1,0 +1,71 @@
+"""`[enforcement]`: whether and how agents' traffic is forced through the enforcer.
+
+What lives here: the pydantic model of the section. What must not: any rule (enforcer/forcing), what follows (enforcement.py).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+WORKERS_MAX: Final = 64
+
+
+def _absolute(value: Path) -> Path:
+    if not value.is_absolute():
+        raise ValueError("must be an absolute path")
+    return value
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+
+
+class ClientCertificateSection(BaseModel):
+    """`[[enforcement.client_certificates]]`: what the enforcer shows to a target that asks for a certificate."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    host: str = Field(min_length=1, description="name of the target, exactly")
+    certificate: AbsolutePath = Field(description="PEM, with its chain; the enforcer reads it when it starts, as root")
+    key: AbsolutePath = Field(description="PEM; the same")
+
+
+class EnforcementSection(BaseModel):
+    """`[enforcement]`: forcing traffic through the enforcer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+
+    mode: Literal["off", "observe", "enforce"] = Field(
+        default="off",
+        description="`enforce`: what does not reach the enforcer is refused; `observe`: TCP does, the rest is counted",
+    )
+    user: str | None = Field(
+        default=None, description="the enforcer's user; default: `capd-enforcer` if it exists, else a free number"
+    )
+    cgroup: str | None = Field(
+        default=None, description="the enforcer's cgroup by path; default: its unit's with systemd, else one that capd makes"
+    )
+    users: tuple[str, ...] = Field(
+        default=(), description="users (names or numbers) whose traffic is forced wherever their processes live"
+    )
+    proxy_port: Port = Field(default=17861, description="where the enforcer listens for redirected connections")
+    resolver_port: Port = Field(default=17853, description="where it answers DNS")
+    workers: int = Field(default=0, ge=0, le=WORKERS_MAX, description="processes that serve; `0`: one for each processor core")
+    ca_file: AbsolutePath | None = Field(
+        default=None, description="certificates (PEM) that targets are verified with, beside the system's"
+    )
+    client_certificates: tuple[ClientCertificateSection, ...] = Field(
+        default=(), description="certificates for targets that ask for one"
+    )
+    metadata: Literal["deny", "judge"] = Field(
+        default="deny", description="addresses of cloud metadata: refused before any policy, or judged like others"
+    )
+
+    @model_validator(mode="after")
+    def _ports_apart(self) -> Self:
+        if self.proxy_port == self.resolver_port:
+            raise ValueError("proxy_port and resolver_port must be two ports")
+        return self

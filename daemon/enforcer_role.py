@@ -1,0 +1,295 @@
+"""The enforcer: the role that stands between agents and their targets.
+
+What lives here: its process and its workers: listening, confinement, restarts, the status of all together. What must not: a
+worker's work (enforcer_worker.py).
+
+Everything that needs files beyond its own is read before rights are given up, but the policy, which changes. A worker that dies
+is started anew; what it held is reset, and connections that wait on its sockets are taken by the next: closed, never open.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from capd.daemon import cgroups, enforcer_user, trust
+from capd.daemon.confinement import INTERNET, confine, parent_death_signal
+from capd.daemon.enforcement_names import names_of
+from capd.daemon.enforcer_worker import Parts, run_worker
+from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
+from capd.daemon.landlock import KEEP_FILES, restrict
+from capd.daemon.lock import InstanceLock
+from capd.daemon.notify import notify
+from capd.enforcer.policy.directory import load_policy
+from capd.enforcer.policy.policy_set import PolicySet
+from capd.enforcer.proxy.shell import BACKLOG
+from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
+from capd.recording.durable import read_regular, replace_content
+
+if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.configuration import Configuration
+
+STATUS_SECONDS: Final = 1.0
+STOP_SECONDS_MAX: Final = 5.0
+RESTART_SECONDS: Final = 1.0
+"""Between two starts of one worker: one that cannot live costs little."""
+STATUS_BYTES_MAX: Final = 1 << 16
+LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
+"""Where a redirect on the output of this host leads (nft(8), `redirect`)."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(kw_only=True)
+class Child:
+    """A worker, as its parent knows it.
+
+    Attributes:
+        number: of its own.
+        listeners: its sockets, which outlive it.
+        pid: 0 while there is none.
+        due: monotonic time of its next start.
+    """
+
+    number: int
+    listeners: Sequence[socket.socket]
+    pid: int = 0
+    due: float = 0.0
+
+
+def enter_cgroup(configuration: Configuration) -> None:
+    """Enter the cgroup by which, with the user, the rules know the enforcer; a unit of systemd is in it already.
+
+    Raises:
+        CgroupError: it cannot be made or entered.
+    """
+    names = names_of(configuration.runtime_dir, systemd=cgroups.has_systemd(), enforcer=configuration.enforcement.cgroup)
+    hierarchy = cgroups.Hierarchy()
+    if hierarchy.path_of(os.getpid()) == names.enforcer:
+        return
+    directory = hierarchy.directory(hierarchy.ensure(names.enforcer))
+    try:
+        (directory / "cgroup.procs").write_text("0", encoding="ascii")
+    except OSError as error:
+        raise CgroupError(f"cannot enter the cgroup {directory}: {error.strerror}") from error
+
+
+def run(configuration: Configuration, say: Say) -> None:
+    """Be the enforcer until SIGTERM or SIGINT. The directories and the authority must have been prepared.
+
+    Raises:
+        CapdError: it cannot start; nothing listens.
+    """
+    section = configuration.enforcement
+    uid, gid = enforcer_user.identity(section.user)
+    certificates = {
+        one.host: ClientCertificate(certificate=one.certificate, key=one.key) for one in section.client_certificates
+    }
+    upstreams = Upstreams(ca_file=section.ca_file, certificates=certificates)
+    hierarchy = cgroups.find_root()
+    children = [
+        Child(number=number, listeners=_listen(section.proxy_port))
+        for number in range(section.workers or len(os.sched_getaffinity(0)))
+    ]
+    confine(uid, gid, families=INTERNET, who="enforcer")
+    confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
+    os.umask(0o027)
+    lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
+    authority = trust.load(configuration, datetime.now(UTC))
+    policies = PolicySet(lambda: load_policy(configuration.policy_dir))
+    loaded = policies.reload()
+    say(f"capd enforcer: {loaded.words()}")
+    if loaded.refused is not None:
+        say(str(loaded.refused))
+
+    def parts(child: Child) -> Parts:
+        return Parts(
+            number=child.number,
+            listeners=child.listeners,
+            authority=authority,
+            upstreams=upstreams,
+            policies=policies,
+            decisions=configuration.decisions_dir,
+            runs=configuration.runs_dir,
+            hierarchy=hierarchy,
+            status=_worker_status(configuration.enforcer_runtime_dir, child.number),
+            stamp=lambda: stamp(configuration.policy_dir),
+            observe=section.mode == "observe",
+        )
+
+    Enforcer(configuration, children, lambda child: run_worker(parts(child)), say, confinement=confinement).run()
+    lock.release()
+
+
+class Enforcer:
+    """The parent of the workers."""
+
+    def __init__(
+        self,
+        configuration: Configuration,
+        children: Sequence[Child],
+        work: Callable[[Child], None],
+        say: Say,
+        *,
+        confinement: str,
+    ) -> None:
+        self._configuration, self._children, self._work, self._say = configuration, children, work, say
+        self._confinement = confinement
+        self._stopping = False
+        self._restarts = 0
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def run(self) -> None:
+        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        signal.signal(signal.SIGHUP, self._pass_on)
+        for child in self._children:
+            self._start(child)
+        notify("READY=1\nSTATUS=enforcing")
+        while not self._stopping:
+            self._attend()
+            self._write_status("running")
+            select.select([self._wake], [], [], STATUS_SECONDS)
+        self._end()
+        self._write_status("stopped")
+
+    def _stop(self, _number: int, _frame: object) -> None:
+        self._stopping = True
+        os.eventfd_write(self._wake, 1)
+
+    def _pass_on(self, number: int, _frame: object) -> None:
+        for child in self._children:
+            if child.pid:
+                os.kill(child.pid, number)
+
+    def _start(self, child: Child) -> None:
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            self._be(child, parent)
+        child.pid = pid
+
+    def _be(self, child: Child, parent: int) -> NoReturn:
+        """In the worker."""
+        status = 1
+        try:
+            parent_death_signal(signal.SIGTERM)
+            if os.getppid() == parent:
+                for other in self._children:
+                    if other is not child:
+                        for listener in other.listeners:
+                            os.close(listener.fileno())
+                self._work(child)
+                status = 0
+        except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it
+            self._say(f"capd enforcer: worker {child.number}: {error!r}")
+        finally:
+            os._exit(status)
+
+    def _attend(self) -> None:
+        """Start anew what has ended."""
+        for child in self._children:
+            if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
+                self._say(f"capd enforcer: worker {child.number} ended, starting it anew; its connections were reset")
+                self._restarts += 1
+                child.pid, child.due = 0, time.monotonic() + RESTART_SECONDS
+            if not child.pid and time.monotonic() >= child.due:
+                self._start(child)
+
+    def _end(self) -> None:
+        deadline = time.monotonic() + STOP_SECONDS_MAX
+        for child in self._children:
+            if child.pid:
+                os.kill(child.pid, signal.SIGTERM)
+        for child in self._children:
+            while child.pid and not os.waitpid(child.pid, os.WNOHANG)[0]:
+                if time.monotonic() > deadline:
+                    os.kill(child.pid, signal.SIGKILL)
+                time.sleep(0.01)
+            child.pid = 0
+
+    def _write_status(self, state: str) -> None:
+        directory = self._configuration.enforcer_runtime_dir
+        workers = [_read_status(_worker_status(directory, child.number)) for child in self._children]
+        status = {
+            "state": state,
+            "pid": os.getpid(),
+            "time": time.time(),
+            "mode": self._configuration.enforcement.mode,
+            "confinement": self._confinement,
+            "proxy_port": self._configuration.enforcement.proxy_port,
+            "restarts": self._restarts,
+            "workers": workers,
+        }
+        with suppress(OSError):  # the status is late then, and `capd status` says so
+            content = json.dumps(status, indent=1).encode()
+            replace_content(self._configuration.enforcer_status_file, content, mode=0o644, sync=False)
+
+
+def stamp(directory: Path) -> object:
+    """Give what tells whether a policy's files have changed: names, sizes, times."""
+    try:
+        entries = [directory, *directory.iterdir()] if directory.is_dir() else [directory]
+        return tuple(sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in entries))
+    except OSError as error:
+        return str(error)
+
+
+def _listen(port: int) -> list[socket.socket]:
+    """Listen on both loopback addresses; every worker has sockets of its own, among which the kernel divides connections.
+
+    Raises:
+        PortTakenError: somebody else listens there.
+    """
+    listeners = []
+    for family, address in LOOPBACK:
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        try:
+            listener.bind((address, port))
+            listener.listen(BACKLOG)
+        except OSError as error:
+            listener.close()
+            if family == socket.AF_INET6 and not _has_ipv6():
+                continue  # a redirect there finds nobody, which refuses it
+            raise PortTakenError(address, port, error) from error
+        listeners.append(listener)
+    return listeners
+
+
+def _has_ipv6() -> bool:
+    return Path("/proc/net/if_inet6").exists() and Path("/proc/net/if_inet6").read_text(encoding="ascii") != ""
+
+
+def _restrict_files(configuration: Configuration) -> str:
+    """Give up writing but in its own directories; say what was given up."""
+    places = [configuration.enforcer_dir, configuration.decisions_dir, configuration.enforcer_runtime_dir]
+    try:
+        restrict(dict.fromkeys(places, KEEP_FILES))
+    except SandboxError as error:
+        return f"not files ({error})"
+    return "files"
+
+
+def _worker_status(directory: Path, number: int) -> Path:
+    return directory / f"worker-{number}.status.json"
+
+
+def _read_status(path: Path) -> object:
+    with suppress(OSError, ValueError):
+        return json.loads(read_regular(path, STATUS_BYTES_MAX))
+    return None

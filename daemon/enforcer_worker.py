@@ -1,0 +1,186 @@
+"""One process of the enforcer: the proxy in an event loop, with the world as it is.
+
+What lives here: what the proxy's shell needs of this host, put together. What must not: users, confinement, other processes
+(enforcer_role.py), the proxy itself (enforcer/proxy/).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import uvloop
+
+from capd.daemon.enforced_runs import EnforcedRuns
+from capd.enforcer.decision_log import DecisionLog
+from capd.enforcer.policy.host_name import normal_host
+from capd.enforcer.policy.policy_set import PolicySet
+from capd.enforcer.proxy.connection import Connection, open_connection
+from capd.enforcer.proxy.events import Side
+from capd.enforcer.proxy.flow import SocketOwners
+from capd.enforcer.proxy.judge import Agent, judge, name_of, observed
+from capd.enforcer.proxy.names import Names
+from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
+from capd.enforcer.proxy.shell import Shell, work
+from capd.enforcer.proxy.world import World
+from capd.enforcer.tls.authority import Authority
+from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
+from capd.recording.durable import replace_content
+from capd.recording.identity import uuid7_from
+
+RESOLVE_SECONDS: Final = 5.0
+"""A name in clear that cannot be resolved by then leads nowhere."""
+NS_PER_MS: Final = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What a worker is given.
+
+    Attributes:
+        number: tells it from the others.
+        listeners: sockets that listen, its own.
+        authority: signs leaves.
+        upstreams: verifies targets.
+        policies: holds the policy; loaded already.
+        decisions: directory of its log.
+        runs: directory of the files of live runs.
+        hierarchy: where cgroup2 is mounted.
+        status: file for its counters.
+        stamp: tells whether the policy on disk has changed.
+        observe: what would be denied is let through, and written down.
+    """
+
+    number: int
+    listeners: Sequence[socket.socket]
+    authority: Authority
+    upstreams: Upstreams
+    policies: PolicySet
+    decisions: Path
+    runs: Path
+    hierarchy: Path
+    status: Path
+    stamp: Callable[[], object]
+    observe: bool
+
+
+def run_worker(parts: Parts) -> None:
+    """Work until SIGTERM.
+
+    Raises:
+        StateDirectoryError: the decision log cannot be begun.
+    """
+    uvloop.run(Worker(parts).run())
+
+
+class Worker:
+    """One process."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._policies = parts.policies
+        self._log = DecisionLog(parts.decisions, f"w{parts.number}")
+        self._owners = SocketOwners()
+        self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
+        self._names = Names(_resolve)
+        leaves = Leaves(parts.authority, lambda: datetime.now(UTC))
+        self._contexts = TlsContexts(leaves=leaves, upstreams=parts.upstreams)
+        self._stamp = parts.stamp()
+        self._reload = False
+        self._problem: str | None = None
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._ask_for_reload)
+        world = World(
+            judge=self._judge,
+            log=self._log,
+            owner=self._owners.find,
+            agent=self._runs.agent,
+            connection=self._connection,
+            session=_session,
+        )
+        try:
+            await work(world, self._parts.listeners, stopping, self._every)
+        finally:
+            with suppress(OSError):
+                self._log.close()
+            self._owners.close()
+
+    def _connection(self, destination: Destination, session: str) -> Connection:
+        return open_connection(destination, session, self._contexts, normal_host)
+
+    def _judge(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
+        """Judge at once where the name is proven, or known to lead there; else ask the resolver first."""
+        name, address = name_of(question), question.destination.address
+        proven = name == address or (question.inspected and question.server_name is not None)
+        if proven or self._names.remembers(name, address):
+            return self._decide(agent, question, proven=True)
+        return self._judge_name(agent, question, name)
+
+    async def _judge_name(self, agent: Agent, question: Question, name: str) -> Verdict:
+        proven = False
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(RESOLVE_SECONDS):
+                proven = await self._names.leads_to(name, question.destination.address)
+        return self._decide(agent, question, proven=proven)
+
+    def _decide(self, agent: Agent, question: Question, *, proven: bool) -> Verdict:
+        verdict = judge(self._policies.current, agent, question, proven=proven)
+        return observed(verdict) if self._parts.observe and question.kind is not Kind.PASSTHROUGH else verdict
+
+    def _ask_for_reload(self) -> None:
+        self._reload = True
+
+    def _every(self, shell: Shell) -> None:
+        """Take a changed policy into force, and tell how it goes."""
+        stamp = self._parts.stamp()
+        if stamp != self._stamp or self._reload:
+            self._stamp, self._reload = stamp, False
+            reload = self._policies.reload()
+            self._problem = None if reload.refused is None else str(reload.refused)
+            if reload.changed:
+                shell.reconsider()
+        with suppress(OSError):  # it is late then, and whoever reads it says so
+            replace_content(self._parts.status, json.dumps(self._status(shell)).encode(), mode=0o644, sync=False)
+
+    def _status(self, shell: Shell) -> dict[str, object]:
+        counters, current = shell.counters, self._policies.current
+        return {
+            "pid": os.getpid(),
+            "time": time.time(),
+            "policy": None if current is None else current.version,
+            "policy_problem": self._problem,
+            "connections": len(shell.sessions),
+            "accepted": counters.accepted,
+            "turned_away": dict(counters.turned_away),
+            "allowed": counters.allowed,
+            "denied": counters.denied,
+            "refused": counters.refused,
+            "unlogged": counters.unlogged,
+            "defects": counters.defects,
+            "logged": self._log.sequence,
+            "log_files_removed": self._log.removed,
+            "bytes": {"request": counters.bytes[Side.UPSTREAM], "response": counters.bytes[Side.CLIENT]},
+        }
+
+
+async def _resolve(name: str) -> Iterable[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+    return [str(entry[4][0]) for entry in found]
+
+
+def _session() -> str:
+    return str(uuid7_from(time.time_ns() // NS_PER_MS, os.urandom(16)))

@@ -1,0 +1,88 @@
+"""What the core wants done: everything it can do to the world.
+
+What lives here: the commands. What must not: doing them (shell.py). Commands of one list are done in their order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from capd.enforcer.proxy.events import Side, Timer
+from capd.enforcer.proxy.question import Question
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Judge, write the decision down, then answer with `Decided`. Until then nothing that hangs on it is forwarded."""
+
+    question: Question
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The core itself refused something, which no policy could have allowed; write it down.
+
+    Attributes:
+        number: in the place of a decision's.
+        reason: for a person.
+        summary: what was refused, as far as it is known.
+    """
+
+    number: int
+    reason: str
+    summary: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """Connect to the destination; answered with `Dialled` or `DialFailed`. A former connection to it is given up."""
+
+    decision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send bytes.
+
+    Attributes:
+        side: to whom.
+        data: never empty.
+        decision: for the target: number of the allowing decision that these bytes belong to. For the agent: 0.
+    """
+
+    side: Side
+    data: bytes
+    decision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Send what waits, then say that nothing more will come; the other direction stays open."""
+
+    side: Side
+
+
+@dataclass(frozen=True, slots=True)
+class Close:
+    """Close both sides and forget the connection: after what waits is sent, or (`abort`) at once, as a cut."""
+
+    abort: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Go on reading from a side, or (`False`) leave it to wait."""
+
+    side: Side
+    reading: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """Tell `Expired` after so many seconds; a timer of that name that runs is replaced. None: stop it."""
+
+    timer: Timer
+    seconds: float | None
+
+
+Command = Ask | Refused | Dial | Send | Finish | Close | Read | Arm

@@ -1,0 +1,77 @@
+"""Entries of the decision log: facts of a connection as the recorder will read them (docs/formats/decisions.md).
+
+What lives here: their shape. What must not: writing (enforcer/decision_log.py), payload: paths, queries, fields and bodies may
+hold secrets, and masking is the recorder's; a request is told by its hash, which the recorder has too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Final
+
+from capd.enforcer.proxy.commands import Refused
+from capd.enforcer.proxy.events import Side
+from capd.enforcer.proxy.flow import Owner
+from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.question import Destination, Question, Request, Verdict
+
+Entry = dict[str, object]
+TEXT_CHARACTERS_MAX: Final = 1_024
+"""Of what an agent, a target or an operator chose."""
+
+
+def opened_entry(session: str, agent: Agent, owner: Owner, *, client: tuple[str, int], to: Destination, at_ns: int) -> Entry:
+    """Tell of a connection that was let in."""
+    return {
+        "kind": "open",
+        "session": session,
+        "at_ns": at_ns,
+        "run": agent.run.id,
+        "uid": owner.uid,
+        "cgroup": owner.cgroup,
+        "cookie": owner.cookie,
+        "client": list(client),
+        "destination": [to.address, to.port],
+    }
+
+
+def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: int) -> Entry:
+    """Tell of a decision."""
+    return {
+        "kind": "decision",
+        "session": session,
+        "at_ns": at_ns,
+        "number": question.number,
+        "about": question.kind.value,
+        "protocol": question.protocol,
+        "server_name": question.server_name,
+        "inspected": question.inspected,
+        **({} if question.request is None else _request(question.request)),
+        "allowed": verdict.allowed,
+        "needs_body": bool(verdict.body_bytes),
+        "reason": verdict.reason,
+        "rule": verdict.rule[:TEXT_CHARACTERS_MAX],
+        "policy": verdict.policy,
+    }
+
+
+def refused_entry(session: str, refused: Refused, at_ns: int) -> Entry:
+    """Tell of what the proxy refused, or ended, by itself."""
+    reason = refused.reason[:TEXT_CHARACTERS_MAX]
+    return {"kind": "refused", "session": session, "at_ns": at_ns, "number": refused.number, "reason": reason}
+
+
+def closed_entry(session: str, sent: Mapping[Side, int], at_ns: int) -> Entry:
+    """Tell of a connection's end."""
+    to_target, to_agent = sent[Side.UPSTREAM], sent[Side.CLIENT]
+    return {"kind": "close", "session": session, "at_ns": at_ns, "bytes": {"request": to_target, "response": to_agent}}
+
+
+def _request(request: Request) -> Entry:
+    target = request.path if request.query is None else f"{request.path}?{request.query}"
+    return {
+        "method": request.method[:TEXT_CHARACTERS_MAX],
+        "host": request.host,
+        "target_sha256": sha256(target.encode("latin-1")).digest(),
+    }

@@ -1,0 +1,99 @@
+"""Header fields between two connections: which go across, and how they are written.
+
+What lives here: RFC 9110 section 7.6 (what belongs to one connection only). What must not: what a request or a response means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+Fields = Sequence[tuple[str, str]]
+
+HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "content-length",  # written anew from what was decoded, as is the next
+        "transfer-encoding",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "upgrade",
+        "http2-settings",
+    }
+)
+"""Of one connection; each side gets its own."""
+NEVER_NOMINATED: Final = frozenset(
+    {
+        "authorization",
+        "cache-control",
+        "content-encoding",
+        "content-range",
+        "content-type",
+        "cookie",
+        "date",
+        "expect",
+        "host",
+        "location",
+        "range",
+        "set-cookie",
+        "trailer",
+        "vary",
+        "www-authenticate",
+    }
+)
+"""`Connection: authorization` would have us remove what was judged (RFC 9110 7.6.1 forbids to name these)."""
+NEVER_TRAILERS: Final = HOP_BY_HOP | NEVER_NOMINATED | {"expires", "max-forwards", "pragma", "age", "retry-after"}
+"""RFC 9110 6.5.1: framing, routing, authentication; a receiver that merges trailers into the head would take them for it."""
+
+
+class NominationError(ValueError):
+    """A Connection field names what does not belong to the connection."""
+
+
+def values(fields: Fields, name: str) -> list[str]:
+    """Give the values of a field, by its name in lower case."""
+    return [value for field, value in fields if field.lower() == name]
+
+
+def members(fields: Fields, name: str) -> list[str]:
+    """Give the members of a list field, in lower case."""
+    found = (member.strip(" \t").lower() for value in values(fields, name) for member in value.split(","))
+    return [member for member in found if member]
+
+
+def end_to_end(fields: Fields, *, without: Iterable[str] = ()) -> list[tuple[str, str]]:
+    """Leave out what belongs to one connection, what its Connection field names, and `without`.
+
+    Raises:
+        NominationError: it names what everybody needs.
+    """
+    nominated = members(fields, "connection")
+    wrong = NEVER_NOMINATED.intersection(nominated)
+    if wrong:
+        raise NominationError(f"the Connection field names {', '.join(sorted(wrong))}")
+    dropped = HOP_BY_HOP.union(nominated, without)
+    return [(name, value) for name, value in fields if name.lower() not in dropped]
+
+
+def trailers(fields: Fields) -> list[tuple[str, str]]:
+    """Give those trailer fields that may go across."""
+    return [(name, value) for name, value in fields if name.lower() not in NEVER_TRAILERS]
+
+
+def written(start_line: str, fields: Iterable[tuple[str, str]]) -> bytes:
+    """Write a head."""
+    lines = [start_line, *(f"{name}: {value}" for name, value in fields), "", ""]
+    return "\r\n".join(lines).encode("latin-1")
+
+
+def chunk(content: bytes) -> bytes:
+    """Write a chunk (RFC 9112 7.1); of nothing, nothing: it would be the last one."""
+    return b"%x\r\n%b\r\n" % (len(content), content) if content else b""
+
+
+def last_chunk(fields: Iterable[tuple[str, str]]) -> bytes:
+    """Write the last chunk with the trailers."""
+    return written("0", fields)

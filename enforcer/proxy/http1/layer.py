@@ -1,0 +1,483 @@
+"""HTTP/1.1 between an agent and a target: one exchange at a time, each request judged before a byte of it leaves.
+
+What lives here: the life of an exchange. What must not: what a request means (request.py), how answers look (response.py).
+
+The decoder that reads is the recorder's. Requests that came early wait, bounded, for the answer to the one before: answers stay
+in order, and no request leaves before its own decision. Bodies go across as they come; only a verdict that asks for a body has
+it held, up to a limit.
+
+An answer of capd itself goes through the decoder as if the target had given it, so that the answer of the next request is not
+taken for this one's.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+from typing import Final, cast
+
+from capd.decoders.http1 import Http1Decoder
+from capd.decoders.message import NEED_DATA, Direction, Message, ProtocolError
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Send
+from capd.enforcer.proxy.events import (
+    Data,
+    Decided,
+    DialFailed,
+    Dialled,
+    Ended,
+    Event,
+    Expired,
+    Side,
+    Started,
+    Timer,
+)
+from capd.enforcer.proxy.http1 import fields as header
+from capd.enforcer.proxy.http1.request import (
+    BAD_REQUEST,
+    FORBIDDEN,
+    Incoming,
+    RequestRefused,
+    read_request,
+    request_head,
+    summary,
+)
+from capd.enforcer.proxy.http1.response import CONTINUE, SWITCHING, read_response, refusal, verdict_facts
+from capd.enforcer.proxy.layer import Layer, Surroundings
+from capd.enforcer.proxy.opaque import OpaqueLayer
+from capd.enforcer.proxy.question import Body, Kind, Question, Verdict
+
+HEAD_SECONDS: Final = 60.0
+"""From the first byte of a request's head to its last; servers in use have 20 to 60."""
+LINGER_SECONDS: Final = 2.0
+"""How long what a refused client still sends is taken, so that it reads the answer and not a reset (RFC 9112 9.6)."""
+LINGER_BYTES_MAX: Final = 1 << 20
+DRAIN_BYTES_MAX: Final = 65_536
+"""A refused request with no more body than that leaves the connection usable."""
+WAITING_BYTES_MAX: Final = 262_144
+"""Of a client that goes on while its request is judged; then it is left to wait."""
+MESSAGE_BYTES: Final = 256
+"""What a waiting message counts beside its content."""
+BAD_GATEWAY: Final = 502
+NO_RULE: Final = "default"
+"""In the place of a rule's name: what no rule allows is denied."""
+
+
+class Stage(Enum):
+    """Where the exchange is."""
+
+    IDLE = auto()
+    JUDGED = auto()
+    """A verdict is waited for."""
+    COLLECTING = auto()
+    """So is the body, which the verdict needs."""
+    DIALLING = auto()
+    OPEN = auto()
+    DRAINING = auto()
+    """Refused and answered; the rest of its body is passed over."""
+    LINGERING = auto()
+    """Everything is said; the client has a moment to read it."""
+
+
+class Http1Layer(Layer):
+    """One connection."""
+
+    def __init__(self, around: Surroundings, *, dialled: bool) -> None:
+        self._around, self._dialled = around, dialled
+        self._decoder = Http1Decoder()
+        self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
+        self._stage = Stage.IDLE
+        self._incoming: Incoming | None = None
+        self._number = 0
+        self._verdict: Verdict | None = None
+        self._collected = bytearray()
+        self._collected_end: Message | None = None
+        self._request_done = self._response_done = self._answered = self._answering = False
+        self._expects = self._keeps = self._chunked_answer = False
+        self._client_ended = self._armed = self._partial = False
+        self._lingered_bytes = 0
+        self._tunnel: OpaqueLayer | None = None
+        self._out: list[Command] = []
+
+    def wants(self, side: Side) -> bool:
+        """Leave a client to wait that said much more than was judged."""
+        return side is Side.UPSTREAM or self._waiting_bytes < WAITING_BYTES_MAX
+
+    def handle(self, event: Event) -> list[Command]:
+        """Take an event."""
+        if self._tunnel is not None:
+            return self._tunnel.handle(event)
+        match event:
+            case Data():
+                self._data(event)
+            case Ended(side=Side.CLIENT):
+                self._client_over(clean=event.clean)
+            case Ended(side=Side.UPSTREAM):
+                self._upstream_over(clean=event.clean)
+            case Decided():
+                self._decided(event.verdict)
+            case Dialled() if self._stage is Stage.DIALLING:
+                self._dialled = True
+                self._forward()
+            case DialFailed():
+                self._dial_failed(event)
+            case Started():
+                self._arm(HEAD_SECONDS)
+            case Expired(timer=Timer.DEADLINE):
+                self._deadline()
+        self._advance()
+        if self._partial and not self._armed:
+            self._arm(HEAD_SECONDS)
+        out, self._out = self._out, []
+        return out
+
+    def _arm(self, seconds: float | None) -> None:
+        """Start or stop the deadline."""
+        self._partial = False
+        if seconds is not None or self._armed:
+            self._armed = seconds is not None
+            self._do(Arm(Timer.DEADLINE, seconds))
+
+    def _do(self, *commands: Command) -> None:
+        self._out += commands
+
+    def _send(self, side: Side, data: bytes) -> None:
+        """Send, joined with what is just being sent to that side: a head and its body are one write."""
+        if not data:
+            return
+        last = self._out[-1] if self._out else None
+        number = self._number if side is Side.UPSTREAM else 0
+        if isinstance(last, Send) and last.side is side and last.decision == number:
+            self._out[-1] = Send(side, last.data + data, number)
+        else:
+            self._out.append(Send(side, data, number))
+
+    # -- bytes -----------------------------------------------------------------------------------------------------------------
+
+    def _data(self, event: Data) -> None:
+        if self._stage is Stage.LINGERING:
+            self._lingered_bytes += len(event.data)
+            if self._lingered_bytes > LINGER_BYTES_MAX:
+                self._do(Close())
+            return
+        if event.side is Side.UPSTREAM and not self._awaits_answer:
+            self._cut("the target answers what it was not asked")
+            return
+        self._decode(Direction(event.side), event.data)
+        self._partial = event.side is Side.CLIENT and self._stage is Stage.IDLE and not self._waiting
+
+    def _decode(self, direction: Direction, data: bytes) -> None:
+        """Take the messages that became whole; requests wait for their turn."""
+        self._decoder.receive(direction, data)
+        while True:
+            try:
+                message = self._decoder.next_event()
+            except ProtocolError as error:
+                self._malformed(error)
+                return
+            if message is NEED_DATA:
+                return
+            if isinstance(message, Message):
+                self._take(message)
+
+    def _take(self, message: Message) -> None:
+        if self._tunnel is not None:
+            if message.content:
+                self._do(*self._tunnel.handle(Data(Side(message.direction), message.content)))
+        elif message.direction is Direction.REQUEST:
+            self._waiting.append(message)
+            self._waiting_bytes += MESSAGE_BYTES + len(message.content)
+        elif self._awaits_answer:
+            self._answer(message)
+        elif self._stage is not Stage.LINGERING and not self._answering:
+            self._cut("the target answers what it was not asked")
+
+    def _advance(self) -> None:
+        """Do what can be done with the requests that wait."""
+        while self._waiting and self._takes():
+            message = self._waiting.popleft()
+            self._waiting_bytes -= MESSAGE_BYTES + len(message.content)
+            if message.type == "request":
+                self._begin(message)
+            elif message.type == "body":
+                self._body(message)
+            elif message.type == "end":
+                self._end(message)
+        if self._stage is Stage.IDLE and not self._waiting and self._client_ended:
+            self._do(Close())
+
+    def _takes(self) -> bool:
+        """Say whether the next message has its turn."""
+        if self._stage is Stage.OPEN:
+            return not self._request_done
+        return self._stage in (Stage.IDLE, Stage.COLLECTING, Stage.DRAINING)
+
+    # -- the request -----------------------------------------------------------------------------------------------------------
+
+    def _begin(self, message: Message) -> None:
+        self._request_done = self._response_done = self._answered = False
+        self._collected, self._collected_end, self._verdict = bytearray(), None, None
+        self._arm(None)
+        if message.incomplete is not None:
+            self._cut("the client left in the middle of a request")
+            return
+        try:
+            self._incoming = read_request(message, self._around)
+        except RequestRefused as refused:
+            self._incoming = None
+            self._refuse_always(refused, summary(message.fields))
+            return
+        self._expects = self._incoming.expects
+        self._request_done = False
+        self._ask(None)
+
+    def _ask(self, body: Body | None) -> None:
+        assert self._incoming is not None
+        self._number = next(self._around.numbers)
+        self._stage = Stage.JUDGED
+        question = Question(
+            number=self._number,
+            kind=Kind.REQUEST,
+            destination=self._around.destination,
+            protocol="http1",
+            server_name=self._around.server_name,
+            inspected=self._around.inspected,
+            request=self._incoming.request,
+            body=body if body is not None or self._incoming.has_body else Body(content=b"", complete=True),
+        )
+        self._do(Ask(question))
+
+    def _decided(self, verdict: Verdict) -> None:
+        if self._stage is not Stage.JUDGED or verdict.number != self._number:
+            return
+        self._verdict = verdict
+        if verdict.body_bytes and not self._collected and self._collected_end is None:
+            self._collect()
+        elif not verdict.allowed:
+            facts = verdict_facts(verdict, self._around.session)
+            self._refuse(FORBIDDEN, facts, verdict.rule or NO_RULE)
+        elif self._incoming is not None and self._incoming.request.upgrade == "websocket" and not verdict.upgrade:
+            facts = verdict_facts(verdict, self._around.session)
+            facts |= {"reason": "upgrade_not_allowed", "message": "no rule lets it change the protocol"}
+            self._refuse(FORBIDDEN, facts, NO_RULE)
+        elif self._dialled:
+            self._forward()
+        else:
+            self._stage = Stage.DIALLING
+            self._do(Dial(self._number))
+
+    def _collect(self) -> None:
+        """Hold the body until the verdict's limit."""
+        self._stage = Stage.COLLECTING
+        if self._expects:
+            self._expects = False
+            self._send(Side.CLIENT, CONTINUE)
+
+    def _body(self, message: Message) -> None:
+        if self._stage is Stage.COLLECTING:
+            self._collected += message.content
+            assert self._verdict is not None
+            if len(self._collected) > self._verdict.body_bytes:
+                self._ask(Body(content=bytes(self._collected), complete=False))
+        elif self._stage is Stage.OPEN:
+            self._send_body(message.content)
+
+    def _send_body(self, content: bytes) -> None:
+        assert self._incoming is not None
+        self._send(Side.UPSTREAM, header.chunk(content) if self._incoming.chunked else content)
+
+    def _end(self, message: Message) -> None:
+        self._request_done = True
+        if message.incomplete is not None:
+            self._cut("the client left in the middle of a body")
+        elif self._stage is Stage.COLLECTING:
+            self._collected_end = message
+            self._ask(Body(content=bytes(self._collected), complete=True))
+        elif self._stage is Stage.DRAINING:
+            self._finish_exchange()
+        elif self._stage is Stage.OPEN:
+            self._end_sent(message)
+            if self._response_done:
+                self._finish_exchange()
+
+    def _end_sent(self, message: Message) -> None:
+        assert self._incoming is not None
+        if self._incoming.chunked:
+            sent = cast("header.Fields", message.fields.get("trailers") or [])
+            self._send(Side.UPSTREAM, header.last_chunk(header.trailers(sent)))
+
+    def _forward(self) -> None:
+        """Send the head, and what was held of the body."""
+        incoming, verdict = self._incoming, self._verdict
+        assert incoming is not None
+        assert verdict is not None
+        assert verdict.allowed
+        self._stage = Stage.OPEN
+        head = request_head(incoming, self._around, upgrade=verdict.upgrade, expects=self._expects)
+        self._send(Side.UPSTREAM, head)
+        self._send_body(bytes(self._collected))
+        if self._collected_end is not None:
+            self._end_sent(self._collected_end)
+
+    @property
+    def _awaits_answer(self) -> bool:
+        return self._stage is Stage.OPEN and not self._response_done
+
+    # -- the answer ------------------------------------------------------------------------------------------------------------
+
+    def _answer(self, message: Message) -> None:
+        if message.type == "response":
+            self._answer_head(message)
+        elif message.type == "body":
+            self._send(Side.CLIENT, header.chunk(message.content) if self._chunked_answer else message.content)
+        elif message.type == "end":
+            self._answer_end(message)
+
+    def _answer_head(self, message: Message) -> None:
+        incoming, verdict = self._incoming, self._verdict
+        assert incoming is not None
+        assert verdict is not None
+        if message.incomplete is not None:
+            self._gateway_failed("the target left in the middle of its answer")
+            return
+        try:
+            outgoing = read_response(message, old=incoming.old, keeps=incoming.keeps and not self._client_ended)
+        except header.NominationError as error:
+            self._gateway_failed(str(error))
+            return
+        if outgoing.status == SWITCHING:
+            self._switch(outgoing.head, allowed=verdict.upgrade and incoming.request.upgrade is not None)
+            return
+        if message.fields["interim"] is True:
+            if not incoming.old:
+                self._send(Side.CLIENT, outgoing.head)
+            return
+        self._answered, self._keeps, self._chunked_answer = True, outgoing.keeps, outgoing.chunked
+        self._send(Side.CLIENT, outgoing.head)
+
+    def _answer_end(self, message: Message) -> None:
+        if message.incomplete is not None:
+            self._cut("the target left in the middle of its answer")
+            return
+        if self._chunked_answer:
+            sent = cast("header.Fields", message.fields.get("trailers") or [])
+            self._send(Side.CLIENT, header.last_chunk(header.trailers(sent)))
+        self._response_done = True
+        if self._request_done:
+            self._finish_exchange()
+        elif not self._keeps:
+            self._linger()
+
+    def _finish_exchange(self) -> None:
+        self._incoming = None
+        if not self._keeps:
+            self._linger()
+        else:
+            self._stage = Stage.IDLE
+
+    def _switch(self, head: bytes, *, allowed: bool) -> None:
+        """The target changes the protocol; what follows is relayed unread, which the verdict allowed."""
+        if not allowed or self._waiting:
+            self._gateway_failed("the target changed the protocol, which nobody asked for")
+            return
+        self._send(Side.CLIENT, head)
+        self._tunnel = OpaqueLayer(self._number)
+
+    # -- ends ------------------------------------------------------------------------------------------------------------------
+
+    def _client_over(self, *, clean: bool) -> None:
+        if not clean or self._stage is Stage.LINGERING:
+            self._do(Close(abort=not clean))
+            return
+        self._client_ended = True
+        self._decode(Direction.REQUEST, b"")
+
+    def _upstream_over(self, *, clean: bool) -> None:
+        self._dialled = False
+        if self._awaits_answer:
+            if clean:
+                self._decode(Direction.RESPONSE, b"")
+            if self._awaits_answer:
+                self._gateway_failed("the target left without an answer")
+        elif self._stage is Stage.OPEN:
+            self._linger()
+        elif self._stage is Stage.IDLE:
+            self._do(Close())
+
+    def _dial_failed(self, event: DialFailed) -> None:
+        if self._stage is Stage.DIALLING:
+            error = "target_not_verified" if event.refused else "target_not_reached"
+            self._refuse(BAD_GATEWAY, {"error": error, "message": event.reason}, "")
+
+    def _deadline(self) -> None:
+        self._armed = False
+        if self._stage is Stage.LINGERING:
+            self._do(Close())
+        elif self._stage is Stage.IDLE:
+            self._do(Refused(next(self._around.numbers), "no request within the time for one", ""), Close(abort=True))
+
+    def _malformed(self, error: ProtocolError) -> None:
+        if error.direction is Direction.RESPONSE:
+            self._gateway_failed(f"the target's answer is not HTTP: {error.reason}")
+        elif self._stage is Stage.IDLE and not self._waiting:
+            self._refuse_always(RequestRefused(BAD_REQUEST, error.reason), "")
+        else:
+            self._cut(f"the request breaks the protocol: {error.reason}")
+
+    def _gateway_failed(self, reason: str) -> None:
+        """Say so if nothing of an answer was sent; else all that is left is to cut the connection."""
+        if self._answered:
+            self._cut(reason)
+            return
+        self._keeps = False
+        facts = {"error": "target_failed", "message": reason}
+        head_only = self._incoming is not None and self._incoming.request.method == "HEAD"
+        self._send(Side.CLIENT, refusal(BAD_GATEWAY, facts, rule="", keeps=False, head_only=head_only))
+        self._linger()
+
+    def _refuse_always(self, refused: RequestRefused, said: str) -> None:
+        self._do(Refused(next(self._around.numbers), refused.reason, said))
+        facts = {"error": "refused", "reason": "malformed_request", "message": refused.reason}
+        self._send(Side.CLIENT, refusal(refused.status, facts, rule="", keeps=False, head_only=said.startswith("HEAD ")))
+        self._linger()
+
+    def _refuse(self, status: int, facts: dict[str, str], rule: str) -> None:
+        """Answer in the target's place; the connection goes on if the rest of the request is short."""
+        incoming = self._incoming
+        assert incoming is not None
+        rest = incoming.has_body and not self._request_done
+        short = not incoming.chunked and (incoming.length or 0) <= DRAIN_BYTES_MAX
+        self._keeps = incoming.keeps and not self._client_ended and (not rest or (short and not self._expects))
+        answer = refusal(status, facts, rule=rule, keeps=self._keeps, head_only=incoming.request.method == "HEAD")
+        self._send(Side.CLIENT, answer)
+        self._stage = Stage.DRAINING
+        if not self._keeps:
+            self._linger()
+            return
+        self._pass_through_decoder(answer)
+        if self._request_done:
+            self._finish_exchange()
+
+    def _pass_through_decoder(self, answer: bytes) -> None:
+        """Let the decoder know of an answer that the target did not give."""
+        self._answering = True
+        self._decode(Direction.RESPONSE, answer)
+        self._answering = False
+
+    def _linger(self) -> None:
+        """Say that this was all, and let the client read it."""
+        self._stage = Stage.LINGERING
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        if self._client_ended:
+            self._do(Close())
+        else:
+            self._do(Finish(Side.CLIENT))
+            self._arm(LINGER_SECONDS)
+
+    def _cut(self, reason: str) -> None:
+        """End in the middle: nobody may take what was said so far for all."""
+        self._stage = Stage.LINGERING
+        self._waiting.clear()
+        self._waiting_bytes = 0
+        self._do(Refused(next(self._around.numbers), reason, ""), Close(abort=True))

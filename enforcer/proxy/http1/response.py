@@ -1,0 +1,105 @@
+"""A response: what of it goes to the agent, and what capd says itself.
+
+What lives here: status lines, framing, refusals with a machine-readable reason. What must not: bytes on their way (layer.py).
+
+`Alt-Svc` is left out: a client would go on over QUIC, where it is rejected, and some never come back (RFC 7838).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Final, cast
+
+from capd.decoders.message import Message
+from capd.enforcer.proxy.http1.fields import end_to_end, members, values, written
+from capd.enforcer.proxy.question import Verdict
+
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+SWITCHING: Final = 101
+_STRIPPED: Final = ("alt-svc", "x-capd-rule")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outgoing:
+    """A response on its way to the agent.
+
+    Attributes:
+        status: of the final answer, or an interim one.
+        head: to be sent.
+        chunked: the body goes as chunks.
+        keeps: the connection can go on afterwards.
+    """
+
+    status: int
+    head: bytes
+    chunked: bool
+    keeps: bool
+
+
+def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
+    """Read a decoded response and write its head anew.
+
+    Args:
+        message: of type `response`, whole.
+        old: the client speaks HTTP/1.0, which knows no chunks.
+        keeps: whether the client wants to go on.
+
+    Raises:
+        NominationError: it has no meaning that could go across.
+    """
+    said = message.fields
+    status, framing = cast("int", said["status"]), str(said["framing"])
+    fields = [(name, value) for name, value in cast("Sequence[tuple[str, str]]", said["headers"])]
+    kept = end_to_end(fields, without=_STRIPPED)
+    chunked = framing == "chunked" and not old
+    interim = said["interim"] is True
+    goes_on = keeps and "close" not in members(fields, "connection") and said["version"] == "1.1"
+    goes_on = (goes_on and framing in {"none", "length"}) or (goes_on and chunked)
+    if chunked:
+        kept.append(("transfer-encoding", "chunked"))
+    elif framing == "length":
+        kept.append(("content-length", str(said["length"])))
+    elif framing == "none" and not interim and status != HTTPStatus.NO_CONTENT:
+        kept += [("content-length", value) for value in values(fields, "content-length")[:1]]
+    if status == SWITCHING:
+        kept += [("connection", "upgrade"), *(("upgrade", value) for value in values(fields, "upgrade"))]
+    elif not interim and not goes_on:
+        kept.append(("connection", "close"))
+    head = written(f"HTTP/1.1 {status} {said['reason']}", kept)
+    return Outgoing(status=status, head=head, chunked=chunked, keeps=goes_on)
+
+
+def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, head_only: bool) -> bytes:
+    """Write an answer of capd itself.
+
+    Args:
+        status: of the answer.
+        facts: the JSON object in its body; `error` says what happened, in a word.
+        rule: that decided; "" when none did.
+        keeps: whether the connection goes on.
+        head_only: the request was HEAD.
+    """
+    body = json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
+    fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
+    if rule:
+        fields.append(("x-capd-rule", rule))
+    if not keeps:
+        fields.append(("connection", "close"))
+    head = written(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", fields)
+    return head if head_only else head + body
+
+
+def verdict_facts(verdict: Verdict, session: str) -> dict[str, str]:
+    """Give what a denied client is told; `decision` is what the decision log knows it by."""
+    return {
+        "error": "denied",
+        "reason": verdict.reason,
+        "message": verdict.message,
+        "rule": verdict.rule,
+        "policy": verdict.policy,
+        "decision": f"{session}/{verdict.number}",
+        **verdict.facts,
+    }

@@ -1,0 +1,153 @@
+"""The judge: a question of the proxy as an action of the policy, its decision as a verdict.
+
+What lives here: the translation, both ways. What must not: rules, protocols, I/O.
+
+What cannot be carried out is not allowed: an approval nobody can be asked for, a mask or a credential that nobody puts in. A
+body is asked for only when the policy would not let the request pass whatever is in it, and has rules that look.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from capd.enforcer.policy.action import CONNECT, Action, Principal, Run, Target, Tls
+from capd.enforcer.policy.address_range import address
+from capd.enforcer.policy.decision import Decision, Outcome
+from capd.enforcer.policy.http_request import RequestHead, http_action
+from capd.enforcer.policy.policy import Policy
+from capd.enforcer.policy.protocol import HTTP, TCP, TLS
+from capd.enforcer.proxy.question import Body, Kind, Question, Request, Verdict
+
+BODY_BYTES_MAX: Final = 1 << 20
+"""Of a body that rules look at; what is longer was not read in full, and a rule that allows does not match that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agent:
+    """Who asks: a run, and whom it acts for."""
+
+    run: Run
+    principal: Principal | None
+
+
+def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bool) -> Verdict:
+    """Decide.
+
+    Args:
+        policy: in force; None: there is none, and nothing is allowed.
+        agent: who asks.
+        question: what is asked.
+        proven: whether the name that the agent uses is known to lead to the destination: by a certificate that will be
+            verified, or by the resolver. If not, a rule must allow both the name and the address.
+    """
+    if policy is None:
+        return _denied(question, "no_policy", "no policy is in force, so nothing is allowed")
+    if question.kind is Kind.PASSTHROUGH and not policy.passes_through(_target(question, Tls.PASSTHROUGH)):
+        return _denied(question, "inspected", "its TLS is opened", policy.version)
+    decision = policy.decide(_action(agent, question, proven=proven))
+    if decision.outcome is not Outcome.ALLOW and question.body is None and question.request is not None and _looks(policy):
+        return Verdict(number=question.number, allowed=False, policy=policy.version, body_bytes=BODY_BYTES_MAX)
+    verdict = _verdict(question, decision)
+    if verdict.allowed and question.request is not None and question.request.upgrade is not None:
+        opaque = policy.decide(_connection(agent, question, TCP, proven=proven))
+        return replace(verdict, upgrade=opaque.outcome is Outcome.ALLOW)
+    return verdict
+
+
+def observed(verdict: Verdict) -> Verdict:
+    """Let through what would be denied, and say what it would have been."""
+    if verdict.allowed or verdict.body_bytes:
+        return verdict
+    return replace(verdict, allowed=True, upgrade=True, reason=f"would_be_{verdict.reason}")
+
+
+def name_of(question: Question) -> str:
+    """Give the name, or address, that the agent uses for what it speaks to."""
+    if question.request is not None:
+        return question.request.host
+    return question.server_name or question.destination.address
+
+
+def _action(agent: Agent, question: Question, *, proven: bool) -> Action:
+    if question.request is None:
+        return _connection(agent, question, TLS if question.kind is Kind.PASSTHROUGH else TCP, proven=proven)
+    head = _head(question, question.request)
+    action = http_action(head, principal=agent.principal, run=agent.run)
+    assert action.protocol == HTTP
+    return action if proven else _unproven(action, question)
+
+
+def _connection(agent: Agent, question: Question, protocol: str, *, proven: bool) -> Action:
+    tls = Tls.PASSTHROUGH if protocol == TLS else Tls.INSPECTED if question.inspected else Tls.NONE
+    target = _target(question, tls)
+    action = Action(principal=agent.principal, run=agent.run, target=target, protocol=protocol, operation=CONNECT)
+    return action if proven else _unproven(action, question)
+
+
+def _unproven(action: Action, question: Question) -> Action:
+    """Let a rule that permits have to permit the address as well; one that stops still stops the name."""
+    where = question.destination.address
+    if where in action.target.names:
+        return action
+    return replace(action, target=replace(action.target, aliases=(*action.target.aliases, where)))
+
+
+def _target(question: Question, tls: Tls) -> Target:
+    to = question.destination
+    return Target(host=name_of(question), port=to.port, address=address(to.address), tls=tls)
+
+
+def _head(question: Question, request: Request) -> RequestHead:
+    host = f"[{request.host}]" if ":" in request.host else request.host
+    target = request.path if request.query is None else f"{request.path}?{request.query}"
+    text, truncated = _text(question.body, request)
+    return RequestHead(
+        method=request.method,
+        target=target,
+        headers=(("host", f"{host}:{question.destination.port}"), *request.fields),
+        sni=question.server_name,
+        connection=_target(question, Tls.INSPECTED if question.inspected else Tls.NONE),
+        truncated=truncated,
+        body=text,
+    )
+
+
+def _text(body: Body | None, request: Request) -> tuple[str | None, bool | None]:
+    """Give a body as text, and whether there is more; not known if it was not read, or is compressed."""
+    if body is None:
+        return None, None
+    coded = any(name.lower() == "content-encoding" and value.lower() != "identity" for name, value in request.fields)
+    if coded and body.content:
+        return None, None
+    return body.content.decode("utf-8", "surrogateescape"), not body.complete
+
+
+def _looks(policy: Policy) -> bool:
+    """Say whether any rule may look at a body."""
+    return any(rule.match.text_regex is not None or rule.when is not None for rule in policy.rules)
+
+
+def _verdict(question: Question, decision: Decision) -> Verdict:
+    rules = decision.carried_out.rules
+    reason, message = "denied_by_policy", decision.carried_out.reason
+    allowed = decision.outcome is Outcome.ALLOW
+    if decision.outcome is Outcome.APPROVE:
+        reason = "approval_needed"
+    elif allowed and (decision.masks or decision.injections):
+        allowed, reason = False, "cannot_be_carried_out"
+        message = "a rule wants it masked or a credential put in, which this version cannot do here"
+    elif not allowed and not rules:
+        reason = "allowed_by_no_rule"
+    return Verdict(
+        number=question.number,
+        allowed=allowed,
+        reason="" if allowed else reason,
+        rule=",".join(rules),
+        policy=decision.policy,
+        message=message,
+    )
+
+
+def _denied(question: Question, reason: str, message: str, policy: str = "") -> Verdict:
+    return Verdict(number=question.number, allowed=False, reason=reason, message=message, policy=policy)

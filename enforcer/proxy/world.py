@@ -1,0 +1,86 @@
+"""What the shell needs of the world, and what it counts.
+
+What lives here: the narrow interfaces, each of which a test can give in values. What must not: sockets, deciding.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from capd.enforcer.proxy.connection import Connection
+from capd.enforcer.proxy.events import Side
+from capd.enforcer.proxy.flow import Owner, original_destination
+from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.question import Destination, Question, Verdict
+
+
+class Judging(Protocol):
+    """Decides; may have to wait."""
+
+    def __call__(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
+        """Give the verdict, or what will be one."""
+
+
+class Log(Protocol):
+    """Where decisions are written (enforcer/decision_log.py)."""
+
+    @property
+    def full(self) -> bool:
+        """Whether nothing more can be queued before the next flush."""
+
+    def append(self, entry: Mapping[str, object]) -> None:
+        """Queue an entry."""
+
+    def flush(self) -> None:
+        """Write what is queued. Raises OSError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """What the shell needs of the world.
+
+    Attributes:
+        judge: decides.
+        log: where decisions are written.
+        owner: says whose socket it is, by its own end and the one it believes to be connected to; raises OSError.
+        agent: says whose run it is; None: of none.
+        connection: makes the core of a connection.
+        session: makes an id.
+        destination: says where an accepted connection wanted to go; None: it was not redirected.
+    """
+
+    judge: Judging
+    log: Log
+    owner: Callable[[tuple[str, int], tuple[str, int]], Owner | None]
+    agent: Callable[[Owner], Agent | None]
+    connection: Callable[[Destination, str], Connection]
+    session: Callable[[], str]
+    destination: Callable[[socket.socket], tuple[str, int] | None] = original_destination
+
+
+@dataclass(kw_only=True)
+class Counters:
+    """What happened since the start.
+
+    Attributes:
+        accepted: connections that were let in.
+        turned_away: those that were not, by reason.
+        allowed, denied: decisions.
+        refused: what the core refused by itself.
+        unlogged: decisions that could not be written, and became denials.
+        defects: connections cut because of a mistake of ours.
+        bytes: to the targets, to the agents.
+    """
+
+    accepted: int = 0
+    turned_away: Counter[str] = field(default_factory=Counter)
+    allowed: int = 0
+    denied: int = 0
+    refused: int = 0
+    unlogged: int = 0
+    defects: int = 0
+    bytes: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))

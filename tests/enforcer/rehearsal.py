@@ -1,0 +1,146 @@
+"""A connection without sockets: the core of the proxy with a judge and a target made of values.
+
+What lives here: doing commands by keeping them. What must not: what is expected.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from capd.enforcer.policy.host_name import normal_host
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Dial, Finish, Read, Refused, Send
+from capd.enforcer.proxy.connection import Connection, open_connection
+from capd.enforcer.proxy.events import Data, Decided, Dialled, DialFailed, Ended, Event, Expired, Side, Started, Timer
+from capd.enforcer.proxy.question import Destination, Question, Verdict
+from capd.enforcer.proxy.secured import Contexts
+
+HERE = Destination(address="192.0.2.1", port=80)
+
+
+class NoTls:
+    """For connections in clear."""
+
+    def leaf(self, name: str, application_protocol: str | None) -> NoReturn:
+        """Never."""
+        raise AssertionError(name, application_protocol)
+
+    def upstream(self, application_protocols: object, name: str | None) -> NoReturn:
+        """Never."""
+        raise AssertionError(name, application_protocols)
+
+
+def allow(question: Question) -> Verdict:
+    """Allow everything but passing TLS through."""
+    return Verdict(number=question.number, allowed=question.kind.value != "tls", rule="all", policy="1", upgrade=True)
+
+
+def deny(question: Question) -> Verdict:
+    """Deny everything."""
+    return Verdict(number=question.number, allowed=False, reason="denied_by_policy", rule="none", policy="1", message="no")
+
+
+@dataclass
+class Rehearsal:
+    """One connection.
+
+    Attributes:
+        judge: answers questions at once; None: they wait in `asked`.
+        reachable: whether dialling succeeds; None: it waits.
+        sent: what each side was sent.
+        decisions: for each piece of bytes for the target, the decision that it belongs to.
+    """
+
+    judge: Callable[[Question], Verdict] | None = allow
+    reachable: bool | None = True
+    destination: Destination = HERE
+    contexts: Contexts = field(default_factory=NoTls)
+    sent: dict[Side, bytearray] = field(default_factory=lambda: {side: bytearray() for side in Side})
+    decisions: list[int] = field(default_factory=list)
+    questions: list[Question] = field(default_factory=list)
+    asked: deque[Question] = field(default_factory=deque)
+    refused: list[Refused] = field(default_factory=list)
+    finished: set[Side] = field(default_factory=set)
+    reading: dict[Side, bool] = field(default_factory=lambda: dict.fromkeys(Side, True))
+    armed: dict[Timer, float] = field(default_factory=dict)
+    dials: list[int] = field(default_factory=list)
+    closed: Close | None = None
+
+    def __post_init__(self) -> None:
+        self._core: Connection = open_connection(self.destination, "s", self.contexts, normal_host)
+        self.tell(Started())
+
+    @property
+    def client(self) -> bytes:
+        """Give what the agent was sent."""
+        return bytes(self.sent[Side.CLIENT])
+
+    @property
+    def upstream(self) -> bytes:
+        """Give what the target was sent."""
+        return bytes(self.sent[Side.UPSTREAM])
+
+    def says(self, data: bytes, *, step: int = 0) -> Rehearsal:
+        """Have the agent say something, in pieces of `step` bytes."""
+        for at in range(0, len(data), step or len(data) or 1):
+            self.tell(Data(Side.CLIENT, data[at : at + step] if step else data))
+        return self
+
+    def answers(self, data: bytes, *, step: int = 0) -> Rehearsal:
+        """Have the target say something."""
+        for at in range(0, len(data), step or len(data) or 1):
+            self.tell(Data(Side.UPSTREAM, data[at : at + step] if step else data))
+        return self
+
+    def ends(self, side: Side, *, clean: bool = True) -> Rehearsal:
+        """Have a side end."""
+        self.tell(Ended(side, clean))
+        return self
+
+    def silent(self, timer: Timer = Timer.SILENCE) -> Rehearsal:
+        """Let a timer that was armed run out."""
+        del self.armed[timer]
+        self.tell(Expired(timer))
+        return self
+
+    def decide(self, verdict: Callable[[Question], Verdict]) -> Rehearsal:
+        """Answer the question that waits."""
+        self.tell(Decided(verdict(self.asked.popleft())))
+        return self
+
+    def tell(self, event: Event) -> None:
+        """Give the core an event and do what follows, and what follows from that."""
+        events = deque([event])
+        while events:
+            for command in self._core.handle(events.popleft()):
+                assert self.closed is None, command
+                match command:
+                    case Send():
+                        assert command.data
+                        self.sent[command.side] += command.data
+                        if command.side is Side.UPSTREAM:
+                            self.decisions.append(command.decision)
+                    case Ask():
+                        self.questions.append(command.question)
+                        if self.judge is None:
+                            self.asked.append(command.question)
+                        else:
+                            events.append(Decided(self.judge(command.question)))
+                    case Dial():
+                        self.dials.append(command.decision)
+                        if self.reachable is not None:
+                            events.append(Dialled() if self.reachable else DialFailed("nobody there"))
+                    case Finish():
+                        self.finished.add(command.side)
+                    case Refused():
+                        self.refused.append(command)
+                    case Read():
+                        self.reading[command.side] = command.reading
+                    case Arm(seconds=None):
+                        self.armed.pop(command.timer, None)
+                    case Arm():
+                        self.armed[command.timer] = command.seconds or 0.0
+                    case Close():
+                        self.closed = command

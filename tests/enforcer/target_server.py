@@ -1,0 +1,137 @@
+"""Targets for clients behind an enforcer: HTTP with and without TLS, a server that speaks first. One process, until it is killed.
+
+What lives here: what a path answers. What must not: anything of capd: it is the other end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import socket
+import ssl
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+LARGE_BYTES = 8 << 20
+EVENT_SECONDS = 0.2
+HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers by path."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:  # noqa: N802 - the library's name
+        """Answer."""
+        if self.path.startswith("/large"):
+            self._whole(bytes(LARGE_BYTES))
+        elif self.path.startswith("/events"):
+            self._events()
+        elif self.path.startswith("/upgrade"):
+            self._upgrade()
+        else:
+            self._told(b"")
+
+    do_HEAD = do_DELETE = do_GET
+
+    def do_POST(self) -> None:  # noqa: N802 - as above
+        """Tell what came."""
+        if "chunked" in self.headers.get("transfer-encoding", ""):
+            parts = []
+            while size := int(self.rfile.readline(), 16):
+                parts.append(self.rfile.read(size))
+                self.rfile.readline()
+            self.rfile.readline()
+            body = b"".join(parts)
+        else:
+            body = self.rfile.read(int(self.headers.get("content-length", "0")))
+        self._told(body)
+
+    do_PUT = do_POST
+
+    def _told(self, body: bytes) -> None:
+        told = {
+            "method": self.command,
+            "path": self.path,
+            "headers": {name.lower(): value for name, value in self.headers.items()},
+            "bytes": len(body),
+            "sha256": hashlib.sha256(body).hexdigest(),
+        }
+        self._whole(json.dumps(told).encode())
+
+    def _whole(self, content: bytes) -> None:
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        self.send_header("alt-svc", 'h3=":443"')
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _events(self) -> None:
+        self.send_response(200)
+        self.send_header("content-type", "text/event-stream")
+        self.send_header("transfer-encoding", "chunked")
+        self.end_headers()
+        for number in range(3):
+            event = f"data: {number} {time.time():.6f}\n\n".encode()
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
+            self.wfile.flush()
+            time.sleep(EVENT_SECONDS)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def _upgrade(self) -> None:
+        self.send_response(101)
+        self.send_header("connection", "upgrade")
+        self.send_header("upgrade", "websocket")
+        self.end_headers()
+        while data := self.connection.recv(1024):
+            self.connection.sendall(data.upper())
+        self.close_connection = True
+
+
+class Server(ThreadingHTTPServer):
+    """Both families."""
+
+    address_family = socket.AF_INET6
+    daemon_threads = True
+
+
+def banner(listener: socket.socket) -> None:
+    """Speak first, then give back what comes until its end, then say goodbye."""
+    while True:
+        connection, _ = listener.accept()
+        threading.Thread(target=_greet, args=(connection,), daemon=True).start()
+
+
+def _greet(connection: socket.socket) -> None:
+    with connection:
+        connection.sendall(b"220 target ready\r\n")
+        while data := connection.recv(65536):
+            connection.sendall(data)
+        connection.sendall(b"bye\r\n")
+
+
+def main() -> None:
+    """Serve."""
+    for port in HTTP_PORTS:
+        server = Server(("::", port), Handler)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1], sys.argv[2])
+    context.set_alpn_protocols(["http/1.1"])
+    secure = Server(("::", HTTPS_PORT), Handler)
+    secure.socket = context.wrap_socket(secure.socket, server_side=True)
+    threading.Thread(target=secure.serve_forever, daemon=True).start()
+    listener = socket.create_server(("::", BANNER_PORT), family=socket.AF_INET6, dualstack_ipv6=True)
+    print("ready", flush=True)  # noqa: T201 - who started us waits for it
+    banner(listener)
+
+
+if __name__ == "__main__":
+    main()

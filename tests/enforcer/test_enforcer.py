@@ -1,0 +1,252 @@
+"""The enforcer as it is installed: real clients of a run, redirected by the kernel, real targets, the real role.
+
+What lives here: what clients see and what targets get. What must not: the proxy's inside.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from tests.enforcer.target_server import EVENT_SECONDS, LARGE_BYTES
+from tests.enforcer.yard import AGENT, Yard, yard
+from tests.requirements import require, require_command, require_root
+
+POLICY = """\
+rules:
+  - {id: api, match: {protocols: [http], hosts: [api.test, localhost], methods: [GET, POST, PUT, HEAD]}, then: allow}
+  - {id: banner, match: {protocols: [tcp], ports: [2525]}, then: allow}
+  - {id: socket, match: {protocols: [tcp], hosts: [api.test], ports: [8080]}, then: allow}
+"""
+BLOB_BYTES = 3 << 20
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Yard]:
+    """Make one for all tests here, where agents can read: pytest's own directories are closed to them."""
+    require_root()
+    require_command("nft", "nsenter", "setpriv", "curl", "openssl")
+    with TemporaryDirectory(prefix="capd-yard-") as name:
+        directory = Path(name)
+        with yard(directory, POLICY) as made:
+            (directory / "blob").write_bytes(os.urandom(BLOB_BYTES))
+            yield made
+
+
+def curl(place: Yard, *words: str | Path, **more: object) -> bytes:
+    """Run curl as an agent that trusts our authority; give what it printed."""
+    done = place.agent("curl", "-sS", "--max-time", "15", "--cacert", place.trust / "bundle.pem", *words, **more)  # type: ignore[arg-type]
+    assert 0 == done.returncode, done.stderr
+    return done.stdout
+
+
+def python(place: Yard, script: str, **more: object) -> str:
+    """Run a script as an agent with the system's Python, which is none of ours."""
+    variables = {"SSL_CERT_FILE": str(place.trust / "bundle.pem"), "CA": str(place.trust / "authority.pem")}
+    done = place.agent("/usr/bin/python3", "-c", script, variables=variables, **more)  # type: ignore[arg-type]
+    assert 0 == done.returncode, done.stderr
+    return done.stdout.decode()
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_curl(place: Yard, scheme: str) -> None:
+    """Requests come across in clear and in TLS: small, large, uploaded with and without a length, with an expectation."""
+    blob = place.directory / "blob"
+    digest = sha256(blob.read_bytes()).hexdigest()
+    base = f"{scheme}://api.test"
+    told = json.loads(curl(place, f"{base}/a/../b?c=d"))
+    assert ("GET", "/b?c=d", "api.test") == (told["method"], told["path"], told["headers"]["host"])
+    assert LARGE_BYTES == len(curl(place, f"{base}/large"))
+    for words in (
+        ("-T", blob),
+        ("-T", blob, "-H", "Transfer-Encoding: chunked"),
+        ("--data-binary", f"@{blob}", "-H", "Expect: 100-continue"),
+    ):
+        told = json.loads(curl(place, *words, f"{base}/up"))
+        assert (BLOB_BYTES, digest) == (told["bytes"], told["sha256"])
+    assert b"HTTP/1.1 200 OK" == curl(place, "-I", f"{base}/").split(b"\r\n")[0]
+    assert b"alt-svc" not in curl(place, "-i", f"{base}/").lower()
+
+
+def test_denials(place: Yard) -> None:
+    """What no rule allows is a 403 that a program can read, and the target hears nothing of it."""
+    for words in (("-X", "DELETE", "https://api.test/"), ("http://other.test/",), ("https://other.test/",)):
+        head, _, body = curl(place, "-i", *words).partition(b"\r\n\r\n")
+        assert b"HTTP/1.1 403 Forbidden" == head.split(b"\r\n")[0]
+        assert b"x-capd-rule: default" in head
+        assert "allowed_by_no_rule" == json.loads(body)["reason"]
+    assert b"421" in curl(place, "-i", "-H", "Host: other.test", "https://api.test/").split(b"\r\n")[0]
+
+
+def test_other_clients(place: Yard) -> None:
+    """wget with GnuTLS, node with OpenSSL of its own, and Java where they are installed get what they ask for."""
+    require_command("wget", "node")
+    wget = place.agent("wget", "-q", "-O", "-", f"--ca-certificate={place.trust / 'bundle.pem'}", "https://api.test/wget")
+    assert "/wget" == json.loads(wget.stdout)["path"], wget.stderr
+    script = "fetch('https://api.test/node').then(r => r.text()).then(console.log).catch(e => { console.error(e.cause); process.exit(1) })"
+    node = place.agent("node", "-e", script, variables={"NODE_EXTRA_CA_CERTS": str(place.trust / "authority.pem")})
+    assert "/node" == json.loads(node.stdout)["path"], node.stderr
+
+
+def test_strict_python_and_keep_alive(place: Yard) -> None:
+    """Python with the strict checks of 3.13 is content, and its connection is used again."""
+    script = """
+import http.client, os, ssl
+context = ssl.create_default_context(cafile=os.environ["CA"])
+context.verify_flags |= ssl.VERIFY_X509_STRICT
+connection = http.client.HTTPSConnection("api.test", context=context)
+for number in range(3):
+    connection.request("GET", f"/{number}")
+    connection.getresponse().read()
+    print(connection.sock.getsockname()[1])
+"""
+    assert 1 == len(set(python(place, script).split()))
+
+
+def test_events_are_streamed(place: Yard) -> None:
+    """Each event of a stream comes when it was sent, not when the stream ends."""
+    script = """
+import http.client, ssl, time
+connection = http.client.HTTPSConnection("api.test", context=ssl.create_default_context())
+connection.request("GET", "/events")
+answer = connection.getresponse()
+while line := answer.readline():
+    if line.startswith(b"data"):
+        print(time.time() - float(line.split()[2]))
+"""
+    late = [float(line) for line in python(place, script).split()]
+    assert 3 == len(late)
+    assert max(late) < EVENT_SECONDS
+
+
+def test_a_server_that_speaks_first(place: Yard) -> None:
+    """A protocol that is not decoded passes where a rule says so: the server speaks first, the client ends first, nothing is lost."""
+    script = """
+import socket
+connection = socket.create_connection(("127.0.0.1", 2525))
+print(connection.recv(100))
+connection.sendall(b"x" * 300000)
+connection.shutdown(socket.SHUT_WR)
+data = b""
+while part := connection.recv(65536):
+    data += part
+print(len(data), data[-5:])
+"""
+    assert "b'220 target ready\\r\\n'\n300005 b'bye\\r\\n'\n" == python(place, script)
+    refused = place.agent(
+        "/usr/bin/python3",
+        "-c",
+        script.replace("2525", "8080").replace("connection.recv(100)", "connection.send(b'\\xff\\xfe\\xfd')"),
+    )
+    assert b"ConnectionResetError" in refused.stderr
+
+
+def test_upgrades(place: Yard) -> None:
+    """A WebSocket is relayed where a rule lets the connection pass unread, and denied elsewhere."""
+    script = """
+import socket
+connection = socket.create_connection(("api.test", %d))
+connection.sendall(b"GET /upgrade HTTP/1.1\\r\\nHost: api.test:%d\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n")
+status = connection.recv(1000).split(b"\\r\\n")[0]
+print(status)
+if b"101" in status:
+    connection.sendall(b"shout")
+    print(connection.recv(1000))
+"""
+    assert "b'HTTP/1.1 101 Switching Protocols'\nb'SHOUT'\n" == python(place, script % (8080, 8080))
+    assert python(place, script % (80, 80)).startswith("b'HTTP/1.1 403 Forbidden'")
+
+
+def test_who_is_of_no_run_reaches_nothing(place: Yard) -> None:
+    """A redirected process outside of every run is reset."""
+    done = place.agent("curl", "-sS", "--max-time", "5", "http://api.test/", inside=False)
+    assert done.returncode in (7, 56), done  # reset while connecting, or after
+    time.sleep(1.2)
+    workers = place.status()["workers"]
+    assert isinstance(workers, list)
+    assert 1 <= workers[0]["turned_away"]["of no run"]
+
+
+def test_the_key_is_the_enforcers_alone(place: Yard) -> None:
+    """An agent reads what it must trust, and neither the key that signs it nor the decisions."""
+    state = place.state
+    assert 0 == place.agent("cat", state / "trust" / "authority.pem").returncode
+    for path in (state / "enforcer" / "authority.key", state / "enforcer" / "decisions"):
+        assert b"Permission denied" in place.agent("ls", "-l", path).stderr
+    key = state / "enforcer" / "authority.key"
+    assert (0o400, False) == (key.stat().st_mode & 0o777, key.stat().st_uid in (0, AGENT))
+
+
+def test_the_role_is_confined(place: Yard) -> None:
+    """The workers have a user of their own, no capability, and a filter; the role says what it gave up."""
+    workers = place.status()["workers"]
+    assert isinstance(workers, list)
+    lines = Path(f"/proc/{workers[0]['pid']}/status").read_text(encoding="ascii").splitlines()
+    said = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+    assert ("0" * 16, "1", "2") == (said["CapEff"], said["NoNewPrivs"], said["Seccomp"])
+    assert "0" not in said["Uid"].split()
+    assert "files" in str(place.status()["confinement"])
+
+
+def test_every_decision_is_in_the_log(place: Yard) -> None:
+    """What an agent did is in the decision log: its connection, the kernel's cookie, the decision with rule and policy, its end."""
+    before = len(place.entries())
+    curl(place, "http://api.test/logged")
+    time.sleep(0.2)
+    entries = place.entries()[before:]
+    assert ["open", "decision", "close"] == [entry["kind"] for entry in entries]
+    opened, decision, _ = entries
+    assert (str(place.run.id), AGENT) == (opened["run"], opened["uid"])
+    assert (True, "api", "api.test", "GET") == tuple(decision[key] for key in ("allowed", "rule", "host", "method"))
+    assert sha256(b"/logged").digest() == decision["target_sha256"]
+    assert b"/logged" not in b"".join(path.read_bytes() for path in place.state.rglob("*.log"))
+
+
+def test_a_changed_policy_is_taken_up(place: Yard) -> None:
+    """A policy that changes on disk is in force within seconds; one that is wrong changes nothing and is told of."""
+    place.policy.write_text(
+        POLICY + "  - {id: shut, match: {protocols: [http], paths: [/shut]}, then: deny}\n", encoding="utf-8"
+    )
+    _until(lambda: b"x-capd-rule: shut" in curl(place, "-i", "http://api.test/shut"))
+    place.policy.write_text("rules: nonsense", encoding="utf-8")
+    _until(lambda: place.status()["workers"][0]["policy_problem"] is not None)  # type: ignore[index] # a list of objects
+    assert b"x-capd-rule: shut" in curl(place, "-i", "http://api.test/shut")
+    place.policy.write_text(POLICY, encoding="utf-8")
+    _until(lambda: b"200 OK" in curl(place, "-i", "http://api.test/shut"))
+
+
+def test_a_killed_worker_leaves_nothing_open(place: Yard) -> None:
+    """When a worker is killed its connections are reset, new ones wait for the next, and nothing passes unjudged meanwhile."""
+    workers = place.status()["workers"]
+    assert isinstance(workers, list)
+    os.kill(workers[0]["pid"], signal.SIGKILL)
+    done = place.agent("curl", "-sS", "--max-time", "10", "-X", "DELETE", "http://api.test/")
+    assert done.returncode in (56, 28) or b"allowed_by_no_rule" in done.stdout
+    _until(lambda: b"200 OK" in place.agent("curl", "-sS", "-i", "--max-time", "5", "http://api.test/").stdout)
+    assert 1 == place.status()["restarts"]
+
+
+def test_java(place: Yard) -> None:
+    """A Java program that is told of our store by the environment verifies what it is shown."""
+    require(shutil.which("keytool"), "needs Java")
+    words = ("keytool", "-list", "-keystore", place.trust / "truststore.p12", "-storepass", "changeit")
+    done = place.agent(*words)
+    assert b"trustedCertEntry" in done.stdout, done
+    assert done.stdout.count(b"trustedCertEntry") > 20
+
+
+def _until(holds: object, seconds: float = 8.0) -> None:
+    assert callable(holds)
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)

@@ -1,0 +1,160 @@
+"""From the proxy's questions to the policy's decisions and back.
+
+What lives here: real policies, and what comes of them. What must not: bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import replace
+
+import pytest
+
+from capd.enforcer.policy.action import Principal, Run
+from capd.enforcer.policy.policy import Policy, read_policy
+from capd.enforcer.proxy.judge import BODY_BYTES_MAX, Agent, judge, observed
+from capd.enforcer.proxy.names import ADDRESSES_MAX, NAMES_MAX, Names
+from capd.enforcer.proxy.question import Body, Destination, Kind, Question, Request, Verdict
+
+AGENT = Agent(run=Run(name="nightly", id="r"), principal=Principal(name="alice"))
+HERE = Destination(address="192.0.2.1", port=443)
+
+
+def policy(text: str) -> Policy:
+    """Read one."""
+    return read_policy({"test.yaml": text.encode()})
+
+
+API = policy(
+    """
+passthrough:
+  - id: pinned
+    hosts: [pinned.test]
+rules:
+  - {id: pinned, match: {protocols: [tls], hosts: [pinned.test]}, then: allow}
+  - {id: api, match: {protocols: [http], hosts: [api.test]}, then: allow}
+  - {id: no-delete, match: {protocols: [http], methods: [DELETE]}, then: deny, reason: nothing is deleted}
+  - {id: ask, match: {protocols: [http], hosts: [api.test], methods: [PUT]}, then: approve}
+  - {id: hide, match: {protocols: [http], hosts: [api.test], paths: [/hidden]}, then: mask, mask: {headers: [x-key]}}
+  - {id: words, match: {protocols: [http], methods: [POST], text_regex: DROP}, then: deny}
+  - {id: sockets, match: {protocols: [tcp], hosts: [api.test]}, then: allow}
+"""
+)
+
+
+def request(
+    method: str = "GET", host: str = "api.test", *, inspected: bool = True, body: Body | None = None, **more: object
+) -> Question:
+    """Give a question about a request."""
+    fields = {"path": "/x", **more}
+    return Question(
+        number=1,
+        kind=Kind.REQUEST,
+        destination=HERE,
+        protocol="http1",
+        server_name=host if inspected else None,
+        inspected=inspected,
+        request=Request(method=method, host=host, **fields),  # type: ignore[arg-type] # as the case has it
+        body=body if body is not None else Body(content=b"", complete=True),
+    )
+
+
+def connection(kind: Kind, host: str | None = "api.test") -> Question:
+    """Give a question about a connection."""
+    return Question(number=1, kind=kind, destination=HERE, protocol="x", server_name=host, inspected=kind is Kind.OPAQUE)
+
+
+@pytest.mark.parametrize(
+    ("question", "allowed", "reason", "rule"),
+    [
+        (request(), True, "", "api"),
+        (request(host="evil.test"), False, "allowed_by_no_rule", ""),
+        (request("DELETE"), False, "denied_by_policy", "no-delete"),
+        (request("PUT"), False, "approval_needed", "ask"),
+        (request(path="/hidden"), False, "cannot_be_carried_out", "api"),
+        (request("POST", body=Body(content=b"DROP it", complete=True)), False, "denied_by_policy", "words"),
+        (request("POST", body=Body(content=b"harmless", complete=True)), True, "", "api"),
+        (request("POST", body=Body(content=b"harmless", complete=False)), True, "", "api"),
+        (connection(Kind.OPAQUE), True, "", "sockets"),
+        (connection(Kind.OPAQUE, "evil.test"), False, "allowed_by_no_rule", ""),
+        (connection(Kind.PASSTHROUGH), False, "inspected", ""),
+        (connection(Kind.PASSTHROUGH, "pinned.test"), True, "", "pinned"),
+        (request(host="169.254.169.254"), False, "denied_by_policy", "capd:cloud-metadata-name"),
+    ],
+)
+def test_verdicts(question: Question, allowed: bool, reason: str, rule: str) -> None:
+    """What the policy decides is carried out, and what cannot be carried out is denied, each with its own reason."""
+    verdict = judge(API, AGENT, question, proven=True)
+    assert (allowed, reason, rule, 0) == (verdict.allowed, verdict.reason, verdict.rule, verdict.body_bytes)
+
+
+def test_without_a_policy_nothing_is_allowed() -> None:
+    """No policy is no permission."""
+    assert (False, "no_policy") == ((verdict := judge(None, AGENT, request(), proven=True)).allowed, verdict.reason)
+
+
+def test_a_body_is_asked_for_only_where_it_decides() -> None:
+    """What is allowed whatever the body says goes on unread; what rules may find in it is held first."""
+    unread = replace(request("PATCH"), body=None)
+    assert judge(API, AGENT, unread, proven=True).allowed
+    looked_at = replace(request("POST"), body=None)
+    assert (False, BODY_BYTES_MAX) == ((verdict := judge(API, AGENT, looked_at, proven=True)).allowed, verdict.body_bytes)
+
+
+def test_a_compressed_body_is_not_read() -> None:
+    """A rule that looks for words in a body stops one that it cannot read."""
+    fields = (("Content-Encoding", "gzip"),)
+    question = request("POST", body=Body(content=b"\x1f\x8b", complete=True), fields=fields)
+    assert not judge(API, AGENT, question, proven=True).allowed
+
+
+def test_a_name_that_leads_elsewhere_permits_nothing() -> None:
+    """Where nobody vouches for a name, a rule must permit the address too; a rule that denies the name still does."""
+    question = request(inspected=False)
+    assert judge(API, AGENT, question, proven=True).allowed
+    assert not judge(API, AGENT, question, proven=False).allowed
+    both = policy("rules: [{id: both, match: {hosts: [api.test, 192.0.2.1]}, then: allow}]")
+    assert judge(both, AGENT, question, proven=False).allowed
+    named = policy("rules: [{id: all, then: allow}, {id: not, match: {hosts: [api.test]}, then: deny}]")
+    assert not judge(named, AGENT, question, proven=False).allowed
+
+
+def test_upgrades_need_a_rule_for_what_is_not_decoded() -> None:
+    """A request that may change its protocol needs both: the request, and the connection that it becomes."""
+    question = request(upgrade="websocket")
+    assert judge(API, AGENT, question, proven=True).upgrade
+    plain = policy("rules: [{id: api, match: {protocols: [http], hosts: [api.test]}, then: allow}]")
+    assert (True, False) == ((verdict := judge(plain, AGENT, question, proven=True)).allowed, verdict.upgrade)
+
+
+def test_observing_lets_through_and_says_so() -> None:
+    """What would be denied goes on, and the reason says what it would have been."""
+    assert Verdict(number=1, allowed=True, upgrade=True, reason="would_be_x") == observed(
+        Verdict(number=1, allowed=False, reason="x")
+    )
+
+
+def test_names_are_proven_by_the_resolver_for_a_while() -> None:
+    """A name leads where the resolver says, for some seconds, and what is remembered is bounded."""
+    now = 0.0
+    answers = {"api.test": ["192.0.2.1"], "many.test": [str(number) for number in range(2 * ADDRESSES_MAX)]}
+
+    async def resolve(name: str) -> Iterable[str]:
+        return answers.get(name, [])
+
+    async def story() -> None:
+        nonlocal now
+        names = Names(resolve, lambda: now)
+        assert not names.remembers("api.test", "192.0.2.1")
+        assert await names.leads_to("api.test", "192.0.2.1")
+        assert names.remembers("api.test", "192.0.2.1")
+        assert not await names.leads_to("api.test", "192.0.2.2")
+        now += 60.0
+        assert not names.remembers("api.test", "192.0.2.1")
+        await names.leads_to("many.test", "0")
+        for number in range(NAMES_MAX + 5):
+            await names.leads_to(f"{number}.test", "x")
+        assert len(names._known) <= NAMES_MAX
+
+    asyncio.run(story())

@@ -1,0 +1,117 @@
+"""The begin of a conversation: who speaks first, what is not decoded, and what silence means.
+
+What lives here: conversations as bytes. What must not: HTTP and TLS in themselves.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from capd.enforcer.proxy.events import Data, Dialled, Side, Timer
+from capd.enforcer.proxy.opening import HELD_BYTES_MAX
+from capd.enforcer.proxy.question import Kind, Question, Verdict
+from tests.enforcer.rehearsal import Rehearsal, deny
+
+
+def only_requests(question: Question) -> Verdict:
+    """Let nothing pass that is not decoded."""
+    return Verdict(number=question.number, allowed=question.kind is Kind.REQUEST)
+
+
+@pytest.mark.parametrize(
+    ("said", "protocol"),
+    [
+        (b"SSH-2.0-client\r\n", "ssh"),
+        (b"\0\0\0\x08\x04\xd2\x16\x2f", "postgresql"),
+        (b"*1\r\n$4\r\nPING\r\n", "redis"),
+        (b"\xff\xfe\xfd", "unknown"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2"),
+    ],
+)
+@pytest.mark.parametrize("step", [0, 1])
+def test_what_is_not_decoded_is_asked_about(said: bytes, protocol: str, step: int) -> None:
+    """A protocol without a proxy is one question, by its name; denied by default, else relayed under that decision."""
+    denied = Rehearsal(judge=only_requests).says(said, step=step)
+    assert [(Kind.OPAQUE, protocol)] == [(question.kind, question.protocol) for question in denied.questions]
+    assert denied.closed is not None
+    assert denied.closed.abort
+    assert (b"", []) == (denied.upstream, denied.dials)
+    allowed = Rehearsal().says(said, step=step)
+    assert (said, {1}) == (allowed.upstream, set(allowed.decisions))
+
+
+def test_a_server_may_speak_first() -> None:
+    """A client that waits is dialled for after a short silence, if what is not decoded may pass; then each side is relayed."""
+    run = Rehearsal()
+    assert [] == run.dials
+    run.silent().answers(b"220 ready\r\n")
+    assert (b"220 ready\r\n", [1]) == (run.client, run.dials)
+    run.says(b"EHLO x\r\n").ends(Side.CLIENT).answers(b"250 bye\r\n")
+    assert (b"EHLO x\r\n", {Side.UPSTREAM}) == (run.upstream, run.finished)
+    assert run.client.endswith(b"250 bye\r\n")
+    run.ends(Side.UPSTREAM)
+    assert run.closed is not None
+    assert not run.closed.abort
+
+
+def test_a_slow_client_is_not_taken_for_a_silent_one() -> None:
+    """Where what is not decoded may not pass, a client that takes its time is still told by its bytes."""
+    run = Rehearsal(judge=only_requests).silent()
+    assert (None, []) == (run.closed, run.dials)
+    run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
+    assert run.upstream.startswith(b"GET / HTTP/1.1")
+    assert {2} == set(run.decisions)
+
+
+def test_silence_opens_no_way_around_a_protocol() -> None:
+    """A client that waited until it was dialled for and then speaks HTTP is judged like any other."""
+    run = Rehearsal().silent()
+    assert [1] == run.dials
+    run.judge = deny
+    run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
+    assert [Kind.OPAQUE, Kind.REQUEST] == [question.kind for question in run.questions]
+    assert b"" == run.upstream
+    assert run.client.startswith(b"HTTP/1.1 403")
+
+
+def test_a_client_that_only_listens_is_asked_about() -> None:
+    """A client that ends its direction at once may still want to hear what the server says."""
+    run = Rehearsal().ends(Side.CLIENT)
+    assert ({Side.UPSTREAM}, [1]) == (run.finished, run.dials)
+    run.answers(b"Sat Nov 28\r\n")
+    assert b"Sat Nov 28\r\n" == run.client
+    denied = Rehearsal(judge=deny).ends(Side.CLIENT)
+    assert denied.closed is not None
+
+
+def test_bytes_that_wait_are_bounded() -> None:
+    """While a question is open, or a target dialled, a client is held up, and nothing is sent."""
+    run = Rehearsal(judge=None, reachable=None).says(b"\xff" * HELD_BYTES_MAX)
+    assert run.reading == {Side.CLIENT: False, Side.UPSTREAM: True}
+    run.decide(lambda asked: Verdict(number=asked.number, allowed=True))
+    assert (b"", [1]) == (run.upstream, run.dials)
+    run.tell(Dialled())
+    assert (HELD_BYTES_MAX, True) == (len(run.upstream), run.reading[Side.CLIENT])
+
+
+def test_a_cut_is_passed_on_as_one() -> None:
+    """What is relayed unread ends for one side as it ended for the other: cleanly, or as a reset."""
+    for side in Side:
+        run = Rehearsal().says(b"\xff\xff\xff").ends(side, clean=False)
+        assert run.closed is not None
+        assert run.closed.abort
+
+
+def test_nobody_waits_for_ever() -> None:
+    """A client that never says what it is, is cut off after its time; it was dialled for nowhere."""
+    run = Rehearsal(judge=only_requests).silent().says(b"GE").silent(Timer.DEADLINE)
+    assert run.closed is not None
+    assert 1 == len(run.refused)
+    assert [] == run.dials
+
+
+def test_what_a_target_says_unasked_goes_nowhere() -> None:
+    """Bytes of a target before any decision are a defect of ours at worst, and never reach the agent."""
+    run = Rehearsal(judge=None)
+    run.tell(Data(Side.UPSTREAM, b"x"))
+    assert b"" == run.client

@@ -1,0 +1,333 @@
+"""The proxy's shell with real sockets on loopback: what it lets in, writes down, and limits.
+
+What lives here: the shell in a test's own event loop, told where connections go. What must not: redirects (test_enforcer.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import pytest
+import uvloop
+
+from capd.enforcer.policy.action import Run
+from capd.enforcer.policy.host_name import normal_host
+from capd.enforcer.proxy import shell as shells
+from capd.enforcer.proxy.connection import Connection, open_connection
+from capd.enforcer.proxy.events import Side
+from capd.enforcer.proxy.flow import Owner, SocketOwners
+from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.question import Destination, Question, Verdict
+from capd.enforcer.proxy.shell import Shell
+from capd.enforcer.proxy.world import World
+from tests.enforcer.rehearsal import NoTls, allow
+
+REQUEST = b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+OWNER = Owner(uid=1, cookie=2, cgroup=3)
+
+
+@dataclass
+class Log:
+    """Keeps entries; may be full, or fail."""
+
+    full: bool = False
+    fails: bool = False
+    queued: list[Mapping[str, object]] = field(default_factory=list)
+    written: list[Mapping[str, object]] = field(default_factory=list)
+
+    def append(self, entry: Mapping[str, object]) -> None:
+        """Queue."""
+        self.queued.append(entry)
+
+    def flush(self) -> None:
+        """Write, or fail."""
+        queued, self.queued = self.queued, []
+        if self.fails:
+            raise OSError(28, "no space")
+        self.written += queued
+
+
+@dataclass
+class Scene:
+    """A shell with a target behind it.
+
+    Attributes:
+        target: what the target was sent.
+        forwarded_unwritten: whether the target ever got a byte whose decision was not yet written.
+    """
+
+    shell: Shell
+    log: Log
+    port: int
+    target_port: int
+    target: bytearray
+    early: list[bool]
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect as an agent."""
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def ask(self) -> bytes:
+        """Send one request and read until there is an answer or an end."""
+        try:
+            reader, writer = await self.connect()
+            writer.write(REQUEST % self.target_port)
+            return await reader.read(65536)
+        except ConnectionError:
+            return b"reset"
+
+
+@asynccontextmanager
+async def scene(
+    judge: Callable[[Agent, Question], object] | None = None,
+    log: Log | None = None,
+    owner: Callable[..., Owner | None] = lambda *_: OWNER,
+    agent: Callable[[Owner], Agent | None] = lambda _: Agent(run=Run(id="r"), principal=None),
+    destination: Callable[[socket.socket], tuple[str, int] | None] | None = None,
+    answer: bytes = OK,
+) -> AsyncIterator[Scene]:
+    """Make one."""
+    kept = log or Log()
+    target, early = bytearray(), []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            early.append(not any(entry["kind"] == "decision" for entry in kept.written))
+            target.extend(data)
+            writer.write(answer)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    target_port = server.sockets[0].getsockname()[1]
+    world = World(
+        judge=judge or (lambda _, question: allow(question)),  # type: ignore[arg-type] # a test may answer nonsense
+        log=kept,
+        owner=owner,
+        agent=agent,
+        connection=_connection,
+        session=lambda: "s",
+        destination=destination or (lambda _: ("127.0.0.1", target_port)),
+    )
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with asyncio.TaskGroup() as tasks:
+            shell = Shell(world, tasks)
+            shell.listen(listener)
+            try:
+                yield Scene(shell, kept, listener.getsockname()[1], target_port, target, early)
+            finally:
+                shell.close()
+                server.close()
+
+
+def _connection(destination: Destination, session: str) -> Connection:
+    return open_connection(destination, session, NoTls(), normal_host)
+
+
+def run(story: Callable[[], object]) -> None:
+    """Run in the loop that the enforcer has."""
+    uvloop.run(story())  # type: ignore[arg-type] # an async function
+
+
+def test_what_is_forwarded_was_written_down_before() -> None:
+    """A target's first byte comes after the decision is in the log, and the log tells the connection's life."""
+
+    async def story() -> None:
+        async with scene() as made:
+            assert (await made.ask()).endswith(b"ok")
+            await asyncio.sleep(0.05)
+        assert [False] == made.early
+        assert ["open", "decision", "close"] == [entry["kind"] for entry in made.log.written + made.log.queued]
+
+    run(story)
+
+
+@pytest.mark.parametrize("log", [Log(full=True), Log(fails=True)])
+def test_what_cannot_be_written_down_does_not_happen(log: Log) -> None:
+    """With a log that is full or fails, nothing is let in or everything is denied, and the target never hears of it."""
+
+    async def story() -> None:
+        async with scene(log=log) as made:
+            said = await made.ask()
+            assert said == b"reset" if log.full else b"decision_log_unwritable" in said
+            assert b"" == bytes(made.target)
+            assert made.shell.counters.unlogged >= 1
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("turned", "reason"),
+    [
+        ({"destination": lambda _: None}, "not redirected"),
+        ({"owner": lambda *_: None}, "of no run"),
+        ({"agent": lambda _: None}, "of no run"),
+        ({"owner": None}, "owner not told"),
+    ],
+)
+def test_strangers_are_reset(turned: dict[str, object], reason: str) -> None:
+    """A connection that was not redirected, or of which nobody knows whose it is, is reset and counted."""
+
+    def fails(*_: object) -> Owner:
+        raise OSError
+
+    async def story() -> None:
+        async with scene(**{key: value or fails for key, value in turned.items()}) as made:  # type: ignore[arg-type]
+            assert b"reset" == await made.ask()
+            assert {reason: 1} == dict(made.shell.counters.turned_away)
+            assert 0 == len(made.shell.sessions)
+
+    run(story)
+
+
+def test_a_loop_is_cut() -> None:
+    """A connection that leads back to the enforcer itself is reset, not dialled."""
+
+    async def story() -> None:
+        async with scene(destination=lambda connection: connection.getsockname()) as made:
+            assert b"reset" == await made.ask()
+            assert {"not redirected": 1} == dict(made.shell.counters.turned_away)
+
+    run(story)
+
+
+def test_one_run_cannot_take_all_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run has a limit of its own, and gets its room back when connections end."""
+    monkeypatch.setattr(shells, "CONNECTIONS_PER_RUN_MAX", 2)
+
+    async def story() -> None:
+        async with scene() as made:
+            first = [await made.connect() for _ in range(2)]
+            assert b"reset" == await made.ask()
+            for _, writer in first:
+                writer.close()
+            await asyncio.sleep(0.1)
+            assert (await made.ask()).endswith(b"ok")
+
+    run(story)
+
+
+def test_verdicts_may_take_their_time() -> None:
+    """A verdict that has to be waited for holds the request, and a failing one denies it."""
+
+    async def later(question: Question) -> Verdict:
+        await asyncio.sleep(0.05)
+        if question.number > 1:
+            raise KeyError(question.number)
+        return allow(question)
+
+    async def story() -> None:
+        async with scene(judge=lambda _, question: later(question)) as made:
+            reader, writer = await made.connect()
+            writer.write(REQUEST % made.target_port * 2)
+            said = b""
+            while b"not_decided" not in said:
+                said += await asyncio.wait_for(reader.read(65536), 5)
+            assert 1 == bytes(made.target).count(b"GET")
+            writer.close()
+
+    run(story)
+
+
+def test_a_defect_costs_one_connection() -> None:
+    """A mistake of ours resets its own connection and no other."""
+
+    def broken(_: Agent, question: Question) -> Verdict:
+        if question.request is not None and question.request.path == "/bad":
+            raise ZeroDivisionError
+        return allow(question)
+
+    async def story() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        async with scene(judge=broken) as made:
+            reader, writer = await made.connect()
+            writer.write((REQUEST % made.target_port).replace(b"/x", b"/bad"))
+            with pytest.raises(ConnectionResetError):
+                await reader.read(1)
+            writer.close()
+            assert (await made.ask()).endswith(b"ok")
+            assert 1 == made.shell.counters.defects
+
+    run(story)
+
+
+def test_a_tightened_policy_ends_what_stands_on_it() -> None:
+    """A relayed connection is cut when the policy in force does not allow it any more; requests are judged one by one anyway."""
+    allowed = True
+
+    def judge(_: Agent, question: Question) -> Verdict:
+        return Verdict(number=question.number, allowed=allowed)
+
+    async def story() -> None:
+        nonlocal allowed
+        async with scene(judge=judge, answer=b"pong") as made:
+            reader, writer = await made.connect()
+            writer.write(b"\xff\xfe\xfd\xfc")
+            assert b"pong" == await reader.read(10)
+            made.shell.reconsider()
+            await asyncio.sleep(0.05)
+            writer.write(b"more")
+            assert b"pong" == await reader.read(10)
+            allowed = False
+            made.shell.reconsider()
+            with pytest.raises(ConnectionResetError):
+                await reader.read(10)
+            writer.close()
+
+    run(story)
+
+
+def test_a_slow_reader_holds_up_its_target() -> None:
+    """What an agent does not read is not read from its target either, beyond what buffers hold."""
+
+    async def story() -> None:
+        big = b"HTTP/1.1 200 OK\r\nContent-Length: 67108864\r\n\r\n" + bytes(64 << 20)
+        async with scene(answer=big) as made:
+            _, writer = await made.connect()
+            writer.transport.pause_reading()  # type: ignore[attr-defined] # of every transport that reads
+            writer.write(REQUEST % made.target_port)
+            await asyncio.sleep(0.5)
+            sent = made.shell.counters.bytes[Side.CLIENT]
+            await asyncio.sleep(0.2)
+            assert 0 < sent == made.shell.counters.bytes[Side.CLIENT] < 32 << 20
+            writer.transport.abort()
+
+    run(story)
+
+
+def test_idle_connections_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection on which nothing happens for long is reset by the sweep."""
+
+    async def story() -> None:
+        async with scene() as made:
+            reader, writer = await made.connect()
+            await asyncio.sleep(0.05)
+            made.shell.sweep()
+            assert 1 == len(made.shell.sessions)
+            monkeypatch.setattr(shells, "IDLE_SECONDS", 0.01)
+            made.shell.sweep()
+            with pytest.raises(ConnectionResetError):
+                await reader.read(1)
+            writer.close()
+
+    run(story)
+
+
+def test_sockets_have_owners() -> None:
+    """The kernel tells whose socket it is, by its ends; of one that does not exist, nothing."""
+    for family, address in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with (
+            socket.create_server((address, 0), family=family) as server,
+            socket.create_connection(server.getsockname()[:2]) as client,
+        ):
+            owners = SocketOwners()
+            found = owners.find(client.getsockname()[:2], client.getpeername()[:2])
+            assert found is not None
+            cookie = int.from_bytes(client.getsockopt(socket.SOL_SOCKET, 57, 8), "little")  # SO_COOKIE
+            assert (cookie, True) == (found.cookie, found.cgroup > 0)
+            assert owners.find(client.getsockname()[:2], (address, 1)) is None
+            owners.close()
