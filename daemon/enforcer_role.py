@@ -22,12 +22,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from capd.daemon import cgroups, enforcer_user, trust
+from capd.daemon import approvals_desk, cgroups, enforcer_user, trust
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
 from capd.daemon.enforcement_names import names_of
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
-from capd.daemon.landlock import KEEP_FILES, restrict
+from capd.daemon.landlock import KEEP_FILES, Right, restrict
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.policy.directory import load_policy
@@ -47,15 +47,17 @@ STATUS_BYTES_MAX: Final = 1 << 16
 LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """Where a redirect on the output of this host leads (nft(8), `redirect`)."""
 
+DESK: Final = -1
+
 Say = Callable[[str], None]
 
 
 @dataclass(kw_only=True)
 class Child:
-    """A worker, as its parent knows it.
+    """A worker or the desk of approvals, as its parent knows it.
 
     Attributes:
-        number: of its own.
+        number: of its own; DESK is the desk's.
         listeners: its sockets, which outlive it.
         pid: 0 while there is none.
         due: monotonic time of its next start.
@@ -65,6 +67,11 @@ class Child:
     listeners: Sequence[socket.socket]
     pid: int = 0
     due: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """Give what to call it."""
+        return "the desk of approvals" if self.number == DESK else f"worker {self.number}"
 
 
 def enter_cgroup(configuration: Configuration) -> None:
@@ -124,10 +131,27 @@ def run(configuration: Configuration, say: Say) -> None:
             hierarchy=hierarchy,
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),
             stamp=lambda: stamp(configuration.policy_dir),
+            holds=configuration.holds_socket,
             observe=section.mode == "observe",
         )
 
-    Enforcer(configuration, children, lambda child: run_worker(parts(child)), say, confinement=confinement).run()
+    desk = approvals_desk.Parts(
+        directory=configuration.approvals_dir,
+        holds=configuration.holds_socket,
+        persons=configuration.approvals_socket,
+        approvers=section.approvers,
+        runs=configuration.runs_dir,
+        status=configuration.approvals_status_file,
+        say=say,
+    )
+
+    def work(child: Child) -> None:
+        if child.number == DESK:
+            approvals_desk.run_desk(desk)
+        else:
+            run_worker(parts(child))
+
+    Enforcer(configuration, [Child(number=DESK, listeners=()), *children], work, say, confinement=confinement).run()
     lock.release()
 
 
@@ -193,7 +217,7 @@ class Enforcer:
                 self._work(child)
                 status = 0
         except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it
-            self._say(f"capd enforcer: worker {child.number}: {error!r}")
+            self._say(f"capd enforcer: {child.name}: {error!r}")
         finally:
             os._exit(status)
 
@@ -201,7 +225,7 @@ class Enforcer:
         """Start anew what has ended."""
         for child in self._children:
             if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
-                self._say(f"capd enforcer: worker {child.number} ended, starting it anew; its connections were reset")
+                self._say(f"capd enforcer: {child.name} ended, starting it anew; its connections were reset")
                 self._restarts += 1
                 child.pid, child.due = 0, time.monotonic() + RESTART_SECONDS
             if not child.pid and time.monotonic() >= child.due:
@@ -221,7 +245,7 @@ class Enforcer:
 
     def _write_status(self, state: str) -> None:
         directory = self._configuration.enforcer_runtime_dir
-        workers = [_read_status(_worker_status(directory, child.number)) for child in self._children]
+        workers = [_read_status(_worker_status(directory, child.number)) for child in self._children if child.number != DESK]
         status = {
             "state": state,
             "pid": os.getpid(),
@@ -231,6 +255,7 @@ class Enforcer:
             "proxy_port": self._configuration.enforcement.proxy_port,
             "restarts": self._restarts,
             "workers": workers,
+            "approvals": _read_status(self._configuration.approvals_status_file),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
             content = json.dumps(status, indent=1).encode()
@@ -277,9 +302,9 @@ def _has_ipv6() -> bool:
 
 def _restrict_files(configuration: Configuration) -> str:
     """Give up writing but in its own directories; say what was given up."""
-    places = [configuration.enforcer_dir, configuration.decisions_dir, configuration.enforcer_runtime_dir]
+    places = dict.fromkeys([configuration.enforcer_dir, configuration.decisions_dir], KEEP_FILES)
     try:
-        restrict(dict.fromkeys(places, KEEP_FILES))
+        restrict({**places, configuration.enforcer_runtime_dir: KEEP_FILES | Right.MAKE_SOCK})
     except SandboxError as error:
         return f"not files ({error})"
     return "files"

@@ -12,11 +12,14 @@ import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
 EVENT_SECONDS = 0.2
 HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
+SEEN: Counter[str] = Counter()
+"""How often each path was asked for."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -56,7 +59,9 @@ class Handler(BaseHTTPRequestHandler):
     do_PUT = do_POST
 
     def _told(self, body: bytes) -> None:
+        SEEN[self.path] += 1
         told = {
+            "times": SEEN[self.path],
             "method": self.command,
             "path": self.path,
             "headers": {name.lower(): value for name, value in self.headers.items()},

@@ -421,7 +421,7 @@ def outcome_after(scene: Scene, content: bytes) -> str:
 
 
 def test_killed_while_writing(scene: Scene) -> None:
-    """Wherever the store ends, in an entry or between two, what was used is never good again, and what is unsure is asked again."""
+    """Wherever the store ends, in an entry or between two, what was used is never good again, what is unsure is asked again."""
     content, ends = history(scene)
     assert 6 == len(ends), "asked, two yeses, approved, used"
     approved = ends[4]

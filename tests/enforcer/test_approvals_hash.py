@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from hashlib import sha256
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from capd.enforcer.approvals.action_hash import VARYING, Bound, canonical, fingerprint, shape
 from tests.enforcer.asking import BODY, KEY, bound
 
-OTHER: dict[str, object] = {
+OTHER: dict[str, Any] = {
     "principal": ("unit", "agents.slice", "verified"),
     "run": "run-2",
     "uid": 0,
@@ -69,8 +70,8 @@ def test_the_form_is_injective(one: Bound, other: Bound) -> None:
     """Two actions have the same bytes only when they are the same but for the case of field names."""
 
     def alike(value: Bound) -> Bound:
-        pairs = {name: tuple((key.lower(), said) for key, said in getattr(value, name)) for name in ("fields", "trailers")}
-        return replace(value, **pairs)
+        fields, trailers = (tuple((key.lower(), said) for key, said in pairs) for pairs in (value.fields, value.trailers))
+        return replace(value, fields=fields, trailers=trailers)
 
     assert (alike(one) == alike(other)) == (canonical(one) == canonical(other))
 

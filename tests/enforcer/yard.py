@@ -141,6 +141,23 @@ class Yard:
             assert time.monotonic() < deadline, (self.directory / "enforcer.log").read_text()
             time.sleep(0.02)
 
+    def approvals_wait(self) -> int:
+        """Say how many requests wait for a person, as the enforcer says."""
+        found = json.loads((self.directory / "run" / "enforcer" / "approvals.status.json").read_bytes())
+        return int(found["pending"])
+
+    def kill(self, number: int) -> None:
+        """End the enforcer by a signal, and wait until none of its processes is left."""
+        assert self.enforcer is not None
+        pids = [self.enforcer.pid, *_children(self.enforcer.pid)]
+        self.enforcer.send_signal(number)
+        self.enforcer.wait(20)
+        deadline = time.monotonic() + READY_SECONDS
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        (self.directory / "run" / "enforcer" / "worker-0.status.json").unlink()
+
     def stop(self) -> None:
         """End the enforcer."""
         if self.enforcer is not None and self.enforcer.poll() is None:
@@ -183,6 +200,10 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
         with contextlib.suppress(OSError):
             (cgroup / "inner").rmdir()
             cgroup.rmdir()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 def _run(directory: Path, cgroup: Path) -> Run:

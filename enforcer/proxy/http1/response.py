@@ -19,7 +19,7 @@ from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SWITCHING: Final = 101
-_STRIPPED: Final = ("alt-svc", "x-capd-rule")
+_STRIPPED: Final = ("alt-svc", "x-capd-approval", "x-capd-rule")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +86,8 @@ def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, he
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
     if rule:
         fields.append(("x-capd-rule", rule))
+    if "approval" in facts:
+        fields.append(("x-capd-approval", facts["approval"]))
     if not keeps:
         fields.append(("connection", "close"))
     head = written(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", fields)
