@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +24,7 @@ from capd.enforcer.approvals.hold import (
 )
 
 CONNECT_SECONDS: Final = 5.0
-"""The desk is started anew within two; a client that comes in between should not be denied for it."""
+"""The desk is started anew within two seconds; a client that comes in between should not be denied for it."""
 CONNECT_AGAIN_SECONDS: Final = 0.1
 GRACE_SECONDS: Final = 5.0
 """Beyond the hold's own time: the desk has to answer."""
@@ -42,29 +43,48 @@ class Holds:
     async def hold(self, hold: Hold, waits: Callable[[str], None]) -> Answer:
         """Wait for the last answer. Cancelled, it tells the desk that the client left.
 
+        A desk that is started anew meanwhile finds the same request again by its fingerprint.
+
         Args:
             hold: what waits.
             waits: is told the id of the request when a person is asked.
         """
-        deadline = hold.hold_seconds + GRACE_SECONDS
-        try:
-            reader, writer = await self._connect()
-        except (OSError, TimeoutError) as error:
-            return Answer(outcome=Outcome.UNAVAILABLE, reason=f"the desk of approvals does not answer: {error}")
+        loop = asyncio.get_running_loop()
+        until = loop.time() + hold.hold_seconds
+        while True:
+            left = max(int(until - loop.time()), 1)
+            try:
+                reader, writer = await self._connect()
+            except (OSError, TimeoutError) as error:
+                return Answer(outcome=Outcome.UNAVAILABLE, reason=f"the desk of approvals does not answer: {error}")
+            try:
+                async with asyncio.timeout(left + GRACE_SECONDS):
+                    return await self._wait(reader, writer, replace(hold, hold_seconds=left), waits)
+            except (OSError, EOFError):
+                if loop.time() >= until:
+                    return Answer(outcome=Outcome.UNAVAILABLE, reason="the desk of approvals went away")
+                await asyncio.sleep(CONNECT_AGAIN_SECONDS)
+            except (ValueError, KeyError, TypeError) as error:
+                return Answer(outcome=Outcome.UNAVAILABLE, reason=f"the desk of approvals was not understood: {error}")
+
+    async def _wait(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, hold: Hold, waits: Callable[[str], None]
+    ) -> Answer:
+        """Wait on one connection.
+
+        Raises:
+            OSError, EOFError: the desk went away, or (TimeoutError) did not answer.
+        """
         try:
             writer.write(packed(hold_message(hold)))
-            async with asyncio.timeout(deadline):
-                while True:
-                    answer = await _answer(reader)
-                    if answer.outcome is not Outcome.WAITING:
-                        return answer
-                    waits(answer.id)
+            while (answer := await _answer(reader)).outcome is Outcome.WAITING:
+                waits(answer.id)
+            return answer
         except asyncio.CancelledError:
+            # Beyond the time it is no client's doing; the desk forgets who does not listen.
             if not self.stopping:
                 writer.write(packed({"verb": "leave"}))
             raise
-        except (OSError, EOFError, ValueError, KeyError, TypeError, TimeoutError) as error:
-            return Answer(outcome=Outcome.UNAVAILABLE, reason=f"the desk of approvals went away: {error}")
         finally:
             writer.close()
 
@@ -84,6 +104,8 @@ class Holds:
                 try:
                     return await asyncio.open_unix_connection(str(self._path), limit=ANSWER_BYTES_MAX)
                 except (FileNotFoundError, ConnectionRefusedError):
+                    if self.stopping:  # so does the desk
+                        raise
                     await asyncio.sleep(CONNECT_AGAIN_SECONDS)
 
 

@@ -6,7 +6,6 @@ What lives here: what agents, persons and targets see, and what is left on disk.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -22,15 +21,15 @@ import pytest
 from tests.enforcer.yard import AGENT, Yard, yard
 from tests.requirements import require_command, require_root
 
-POLICY = """\
+APPROVE = "then: approve, reason: it moves money, approve: {hold_seconds: 40, scope: shape}"
+POLICY = f"""\
 rules:
-  - {id: api, match: {protocols: [http], hosts: [api.test], methods: [GET]}, then: allow}
-  - {id: pay, match: {protocols: [http], hosts: [api.test], methods: [POST], paths: [/pay/**]}, then: approve, reason: it moves money,
-     approve: {hold_seconds: 40, scope: shape}}
-  - {id: quick, match: {protocols: [http], hosts: [api.test], paths: [/quick], methods: [POST]}, then: approve,
-     approve: {hold_seconds: 1}}
-  - {id: short, match: {protocols: [http], hosts: [api.test], paths: [/short], methods: [POST]}, then: approve,
-     approve: {hold_seconds: 1, ttl_seconds: 1}}
+  - {{id: api, match: {{protocols: [http], hosts: [api.test], methods: [GET]}}, then: allow}}
+  - {{id: pay, match: {{protocols: [http], hosts: [api.test], methods: [POST], paths: [/pay/**]}}, {APPROVE}}}
+  - {{id: quick, match: {{protocols: [http], hosts: [api.test], paths: [/quick], methods: [POST]}}, then: approve,
+     approve: {{hold_seconds: 1}}}}
+  - {{id: short, match: {{protocols: [http], hosts: [api.test], paths: [/short], methods: [POST]}}, then: approve,
+     approve: {{hold_seconds: 1, ttl_seconds: 1}}}}
 """
 JSON = "Content-Type: application/json"
 BODY = '{"amount": 5, "to": "bob"}'
@@ -79,23 +78,25 @@ def answered(agent: subprocess.Popen[bytes]) -> tuple[str, dict[str, Any]]:
 def capd(place: Yard, *verb: str, status: int = 0, inside: bool = False) -> str:
     """Decide at a terminal, as root, or as a process that root has inside of the run."""
     command = [sys.executable, "-P", "-m", "capd.cli.main", *verb, "--config", str(place.directory / "capd.toml")]
-    enter = place._enter if inside else None  # noqa: SLF001 - as agents do
-    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=enter)  # noqa: PLW1509 - one thread
+    enter = place.enter if inside else None
+    done = subprocess.run(command, capture_output=True, text=True, check=False, preexec_fn=enter)
     assert status == done.returncode, done
     return done.stdout + done.stderr
 
 
-def waiting(place: Yard, count: int = 1, clients: int = 1) -> list[dict[str, Any]]:
-    """Wait until so many requests wait, each with so many clients."""
+def waiting(place: Yard, path: str, clients: int = 1) -> dict[str, Any]:
+    """Wait until a request for a path waits with so many clients, and give it."""
     found: list[dict[str, Any]] = []
 
     def there() -> bool:
-        shown = capd(place, "approvals", "--json", status=0) if place.approvals_wait() else "[]"
-        found[:] = [one for one in json.loads(shown) if one["state"] == "pending"]
-        return count == len(found) and all(one["clients"] == clients for one in found)
+        shown = json.loads(capd(place, "approvals", "--json")) if place.approvals_wait() else []
+        found[:] = [
+            one for one in shown if one["url"].endswith(path) and (one["state"], one["clients"]) == ("pending", clients)
+        ]
+        return len(found) == 1
 
     until(there)
-    return found
+    return found[0]
 
 
 def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
@@ -111,7 +112,7 @@ def test_waits_is_seen_goes_once_asks_again(place: Yard) -> None:
     place.agent(*words(place, "/before", "", "-G"))
     before = len(place.entries())
     with posting(place, "/pay/1", BODY, "-H", "Authorization: Bearer s3cret") as agent:
-        (request,) = waiting(place)
+        request = waiting(place, "/pay/1")
         shown = capd(place, "approvals")
         for part in (
             "POST https://api.test:443/pay/1",
@@ -124,18 +125,17 @@ def test_waits_is_seen_goes_once_asks_again(place: Yard) -> None:
             assert part in shown, shown
         assert f"capd approve {request['id']}" in shown
         assert "s3cret" not in shown
-        assert f"approved by root" in capd(place, "approve", request["id"][:5])
+        assert "approved by root" in capd(place, "approve", request["id"][:5])
         status, told = answered(agent)
     assert ("HTTP/1.1 200 OK", "/pay/1", 1) == (status, told["path"], told["times"])
     assert "is used already" in capd(place, "approve", request["id"], status=1)
-    kinds = [(one["kind"], one.get("allowed")) for one in place.entries()[before:]]
-    assert [("decision", False), ("held", None), ("decision", True)] == [
-        one for one in kinds if one[0] not in {"open", "close"}
-    ]
+    about = [one for one in place.entries()[before:] if one["kind"] == "held" or one.get("about") == "http"]
+    kinds = [(one["kind"], one.get("allowed")) for one in about]
+    assert [("decision", False), ("held", None), ("decision", True)] == kinds
     decision = next(one for one in place.entries()[before:] if one.get("allowed"))
     assert {"id": request["id"], "outcome": "approved", "by": "root"} == decision["approval"]
     with posting(place, "/pay/1", BODY, "-H", "Authorization: Bearer s3cret") as agent:
-        (again,) = waiting(place)
+        again = waiting(place, "/pay/1")
         assert again["id"] != request["id"]
         capd(place, "deny", again["id"], "--reason", "once is enough")
         status, told = answered(agent)
@@ -148,12 +148,12 @@ def test_waits_is_seen_goes_once_asks_again(place: Yard) -> None:
 def test_a_client_that_leaves_cancels(place: Yard) -> None:
     """When the agent is gone its request is cancelled, nobody can approve it, and the target hears nothing."""
     with posting(place, "/pay/left") as agent:
-        (request,) = waiting(place)
+        request = waiting(place, "/pay/left")
         agent.kill()
-        until(lambda: not place.approvals_wait())
+        until(lambda: "cancelled" in capd(place, "approvals", request["id"]))
     assert "cancelled already" in capd(place, "approve", request["id"], status=1)
     with posting(place, "/pay/left") as agent:
-        (request,) = waiting(place)
+        request = waiting(place, "/pay/left")
         capd(place, "approve", request["id"])
         assert 1 == answered(agent)[1]["times"]
 
@@ -163,17 +163,18 @@ def test_a_restart_while_it_waits(place: Yard, number: signal.Signals) -> None:
     """The enforcer is killed while a request waits: it waits on, is approved, and the identical request goes, once."""
     path = f"/pay/restart/{number.value}"
     with posting(place, path) as agent:
-        (request,) = waiting(place)
+        request = waiting(place, path)
         place.kill(number)
         assert agent.wait(10) != 0
     place.start()
-    (kept,) = waiting(place, clients=0)
+    kept = waiting(place, path, clients=0)
     assert request["id"] == kept["id"]
     assert BODY in capd(place, "approvals", kept["id"])
     capd(place, "approve", kept["id"])
-    place.kill(signal.SIGKILL)
-    place.start()
-    other, _ = place.agent(*words(place, path, BODY.replace("bob", "eve"), "--max-time", "1")), waiting
+    if number is signal.SIGKILL:
+        place.kill(number)
+        place.start()
+    other = place.agent(*words(place, path, BODY.replace("bob", "eve"), "--max-time", "1"))
     assert 28 == other.returncode, "another action waits"
     status, told = post(place, path)
     assert ("HTTP/1.1 200 OK", 1) == (status, told["times"])
@@ -201,7 +202,8 @@ def test_expired_says_so(place: Yard) -> None:
 def test_a_shape(place: Yard) -> None:
     """Approved for its shape, the same with another number goes without a person, another name does not."""
     with posting(place, "/pay/shape") as agent:
-        (request,) = [one for one in waiting_any(place) if "/pay/shape" in one["url"]]
+        request = waiting(place, "/pay/shape")
+        assert "good for shape, not for run" in capd(place, "approve", request["id"], "--for", "run", status=2)
         capd(place, "approve", request["id"], "--for", "shape")
         assert "HTTP/1.1 200 OK" == answered(agent)[0]
     assert "HTTP/1.1 200 OK" == post(place, "/pay/shape", BODY.replace("5", "77"))[0]
@@ -212,23 +214,10 @@ def test_a_shape(place: Yard) -> None:
     )
 
 
-def waiting_any(place: Yard) -> list[dict[str, Any]]:
-    """Wait for any requests with a client."""
-    until(lambda: place.approvals_wait() > 0)
-    found: list[dict[str, Any]] = []
-
-    def there() -> bool:
-        found[:] = [one for one in json.loads(capd(place, "approvals", "--json")) if one["clients"]]
-        return bool(found)
-
-    until(there)
-    return found
-
-
 def test_who_may_not(place: Yard) -> None:
     """An agent, its user, and a process of root's inside of the run decide nothing, and do not see what is asked."""
     with posting(place, "/pay/self") as agent:
-        (request,) = [one for one in waiting_any(place) if "/pay/self" in one["url"]]
+        request = waiting(place, "/pay/self")
         script = f"""
 import json, socket
 for verb in ("approvals", "approve", "deny"):
@@ -258,11 +247,11 @@ def test_nothing_deceives_the_terminal(place: Yard) -> None:
     """Escapes, turned and hidden text arrive as letters; what is cut says how long it is."""
     body = DECEPTION + "x" * 5_000
     with posting(place, "/pay/odd?%1b", body, "-H", "X-Odd: \u202e") as agent:
-        (request,) = [one for one in waiting_any(place) if "/pay/odd" in one["url"]]
+        request = waiting(place, "/pay/odd?%1b")
         for shown in (capd(place, "approvals"), capd(place, "approvals", request["id"])):
             assert not any(letter in shown for letter in "\x1b\u202e\u200b")
             assert "\\x1b[2Jfake\\u202eevil\\u200b" in shown
-        assert "cut: 5016 bytes in all" in capd(place, "approvals")
+        assert f"cut: {len(body.encode())} bytes in all" in capd(place, "approvals")
         assert "x" * 5_000 in capd(place, "approvals", request["id"]).replace("\n", "")
         capd(place, "deny", request["id"], "--reason", "odd")
         answered(agent)
@@ -278,12 +267,10 @@ def test_too_long_to_be_shown(place: Yard) -> None:
 def test_another_policy(place: Yard) -> None:
     """When the policy changes while a request waits it is judged by the new one: denied by it, and never by a person."""
     with posting(place, "/pay/policy") as agent:
-        (request,) = [one for one in waiting_any(place) if "/pay/policy" in one["url"]]
-        place.policy.write_text(
-            POLICY + "  - {id: no, match: {protocols: [http], paths: [/pay/**]}, then: deny}\n", encoding="utf-8"
-        )
+        request = waiting(place, "/pay/policy")
+        place.policy.write_text(POLICY.replace(APPROVE, "then: deny"), encoding="utf-8")
         status, told = answered(agent)
-    assert ("HTTP/1.1 403 Forbidden", "denied_by_policy", "no") == (status, told["reason"], told["rule"])
+    assert ("HTTP/1.1 403 Forbidden", "denied_by_policy", "pay") == (status, told["reason"], told["rule"])
     assert "policy changed already" in capd(place, "approve", request["id"], status=1)
     place.policy.write_text(POLICY, encoding="utf-8")
 
@@ -294,4 +281,4 @@ def test_who_owns_what(place: Yard) -> None:
     assert (0o700, False) == (store.stat().st_mode & 0o777, store.stat().st_uid in (0, AGENT))
     assert {0o600, 0o400} >= {path.stat().st_mode & 0o777 for path in store.iterdir()}
     assert b"Permission denied" in place.agent("ls", store).stderr
-    assert 0o600 == os.stat(place.directory / "run" / "enforcer" / "holds.sock").st_mode & 0o777
+    assert 0o600 == (place.directory / "run" / "enforcer" / "holds.sock").stat().st_mode & 0o777

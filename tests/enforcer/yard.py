@@ -86,7 +86,7 @@ class Yard:
             timeout=seconds,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": "/tmp", **(variables or {})},
-            preexec_fn=self._enter if inside else None,  # noqa: PLW1509 - tests have one thread
+            preexec_fn=self.enter if inside else None,  # noqa: PLW1509 - tests have one thread
         )
 
     def start_agent(self, *words: str | Path) -> subprocess.Popen[bytes]:
@@ -96,7 +96,7 @@ class Yard:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
-            preexec_fn=self._enter,  # noqa: PLW1509 - as above
+            preexec_fn=self.enter,  # noqa: PLW1509 - as above
         )
 
     def _as_agent(self, words: Sequence[str | Path]) -> list[str]:
@@ -110,7 +110,8 @@ class Yard:
         files = (self.directory / "hosts", self.directory / "resolv.conf")
         return ["nsenter", f"--net=/run/netns/{self.name}", "unshare", "-m", "sh", "-c", script, "sh", *map(str, files)]
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
+        """Become a process of the run; called between fork and exec."""
         (self.cgroup / "cgroup.procs").write_text("0", encoding="ascii")
 
     def entries(self) -> list[dict[str, object]]:
