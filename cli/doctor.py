@@ -13,29 +13,45 @@ import click
 from capd.cli.line import Line, Span, Style
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.summary import to_json
-from capd.daemon import doctor
-from capd.daemon.doctor import Finding, Mark
+from capd.daemon import configuration, doctor
+from capd.daemon.finding import Finding, Mark
 
 EXAMPLES: Final = """\b
 Examples:
   sudo capd doctor
   sudo capd doctor $(pgrep -n my-agent)
+  sudo capd doctor tls
   capd doctor --json | jq '.[] | select(.mark == "bad")'
 """
 SIGNS: Final = {Mark.GOOD: ("ok", Style.GOOD), Mark.NOTE: ("--", Style.DOUBTFUL), Mark.BAD: ("!!", Style.BAD)}
 SUBJECT_COLUMNS: Final = 13
 
 
+def _subject(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
+    if value is None or value == "tls":
+        return value
+    if value.isascii() and value.isdigit() and int(value) > 0:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither a process id nor `tls`")
+
+
 @click.command(epilog=EXAMPLES)
 @click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are documented in docs/operations.md.")
-@click.argument("pid", type=click.IntRange(min=1), required=False)
-def command(config: str | None, as_json: bool, pid: int | None) -> int:
-    """Check this host, or say why a process is recorded or not.
+@click.argument("subject", metavar="[PID|tls]", callback=_subject, required=False)
+def command(config: str | None, as_json: bool, subject: int | str | None) -> int:
+    """Check this host, say why a process is recorded or not, or try which runtimes trust the enforcer.
 
     Every line says what was found and, where something is wrong, what to do. Exit status: 0 all well, 1 something is wrong.
     """
-    findings = doctor.check_host(config) if pid is None else doctor.check_process(config, pid)
+    if subject is None:
+        findings = doctor.check_host(config)
+    elif isinstance(subject, int):
+        findings = doctor.check_process(config, subject)
+    else:
+        from capd.daemon import doctor_tls  # noqa: PLC0415 - certificates take time to import
+
+        findings = doctor_tls.check_tls(configuration.load(config))
     with reader_may_leave():
         if as_json:
             standard_output().write_json(to_json([finding.to_json() for finding in findings], indent=2))

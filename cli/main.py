@@ -19,7 +19,7 @@ VERBS: Final = {
     "up": "Run all of capd in the foreground, as one process tree.",
     "run": "Start a command as a recorded run.",
     "status": "Say how capd is: healthy, degraded or down, and why.",
-    "doctor": "Check this host, or say why a process is recorded or not.",
+    "doctor": "Check this host, say why a process is recorded or not, or try which runtimes trust the enforcer.",
     "runs": "List runs.",
     "sessions": "List sessions.",
     "show": "Show a session or a run in short.",

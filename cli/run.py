@@ -43,16 +43,26 @@ def command(config: str | None, name: str | None, labels: tuple[str, ...], words
 
     Everything the command and its descendants say and hear is recorded until the last of them has ended. The exit status is the
     command's; 127 and 126 if it is not found or cannot be executed. If capd cannot record it, it is not started.
+    With `[enforcement]`, variables such as SSL_CERT_FILE tell its runtimes what to trust; `capd doctor tls` tries them.
     """
     _find(words[0])
-    control_client.ask_quietly(
+    answer = control_client.ask_quietly(
         locations.control_socket(config),
         "run",
         name=name,
         labels=_labels(labels),
         command=_cut(words),
     )
-    _become(words)
+    _become(words, _trusting(answer.get("trust")))
+
+
+def _trusting(directory: object) -> dict[str, str]:
+    """Give the environment: with `[enforcement]` its runtimes trust the authority of this host."""
+    if not isinstance(directory, str):
+        return dict(os.environ)
+    from capd.daemon.trust_environment import variables  # noqa: PLC0415 - only where TLS is opened
+
+    return {**os.environ, **variables(Path(directory), os.environ)}
 
 
 def _labels(given: tuple[str, ...]) -> dict[str, str]:
@@ -81,10 +91,10 @@ def _find(word: str) -> None:
         _fail(word, errno.EACCES if there else errno.ENOENT)
 
 
-def _become(words: tuple[str, ...]) -> NoReturn:
+def _become(words: tuple[str, ...], environment: dict[str, str]) -> NoReturn:
     sys.stdout.flush()
     try:
-        os.execvp(words[0], words)  # noqa: S606 - no shell is wanted
+        os.execvpe(words[0], words, environment)  # noqa: S606 - no shell is wanted
     except OSError as error:
         _fail(words[0], error.errno or errno.ENOENT)
 

@@ -181,6 +181,7 @@ class Daemon:
             stoppage=lambda: None if self._spool.stoppage is None else self._spool.stoppage.detail,
             closed=self._closed,
             enforced=self._enforcement is not None and self._enforcement.enforced,
+            trust=None if self._enforcement is None else configuration.trust_dir,
             selection=configuration.selection,
         )
         holding = Holding(configuration.storage.action, self._hierarchy, configuration.frozen_file)

@@ -9,8 +9,6 @@ import importlib.util
 import os
 import platform
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
-from enum import Enum
 from pathlib import Path
 from typing import Final, cast
 
@@ -28,6 +26,7 @@ from capd.daemon import (
 )
 from capd.daemon.configuration import MIB, Configuration
 from capd.daemon.errors import ConfigurationError
+from capd.daemon.finding import Finding, Mark
 from capd.daemon.health import Verdict
 from capd.probes import btf, kernel
 from capd.probes.errors import ProbeError
@@ -36,36 +35,6 @@ from capd.recording.errors import CapdError
 KERNEL_MIN: Final = (5, 8)
 """Ring buffers, which both tiers need."""
 START: Final = "start it: `systemctl start capd` or `sudo capd up`"
-
-
-class Mark(Enum):
-    """How a finding weighs."""
-
-    GOOD = "good"
-    NOTE = "note"
-    """Nothing to do, or capd does it."""
-    BAD = "bad"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Finding:
-    """One thing that was looked at.
-
-    Attributes:
-        subject: what, in a word or two.
-        mark: how it weighs.
-        found: what was found.
-        next_step: what to do; "" when there is nothing to do.
-    """
-
-    subject: str
-    mark: Mark
-    found: str
-    next_step: str = ""
-
-    def to_json(self) -> dict[str, object]:
-        """Give the object that `--json` prints."""
-        return {**asdict(self), "mark": self.mark.value}
 
 
 def check_host(config: str | None) -> list[Finding]:

@@ -61,6 +61,7 @@ class RunKeeper:
         stoppage: Callable[[], str | None],
         closed: Callable[[], str | None],
         enforced: bool,
+        trust: Path | None = None,
         selection: SelectionSection,
     ) -> None:
         """Take what it works with.
@@ -73,6 +74,7 @@ class RunKeeper:
             stoppage: why nothing is written at the moment, or None.
             closed: why no client's run is let in at the moment, or None.
             enforced: whether runs' traffic is forced, so that none may bring a connection along.
+            trust: where runs find what they must trust so that their TLS can be opened; None: it is not.
             selection: what becomes a run by itself.
         """
         self._capture = capture
@@ -82,6 +84,7 @@ class RunKeeper:
         self._stoppage = stoppage
         self._closed = closed
         self._enforced = enforced
+        self._trust = trust
         self._selection = selection
         # In a pid namespace our numbers are not the kernel's: there a process is found by its cgroup, at its next fork or exec.
         self._by_pid = processes.in_initial_pid_namespace()
@@ -133,7 +136,8 @@ class RunKeeper:
             self._close(run)
             self._hierarchy.undo(cgroup, origin, meant=peer.alive())
             raise
-        return {"run": str(run.id), "cgroup": cgroup.path, "unit": cgroup.unit}
+        trust = None if self._trust is None else str(self._trust)
+        return {"run": str(run.id), "cgroup": cgroup.path, "unit": cgroup.unit, "trust": trust}
 
     def _refuse_sockets(self, peer: Peer) -> None:
         if not self._enforced:

@@ -1,9 +1,8 @@
 """What agents must trust so that their TLS can be opened: the authority of this host, made once, and stores to point at.
 
-What lives here: the files, their owners, the environment that points at them. What must not: signing (enforcer/tls/).
+What lives here: the files and their owners. What must not: signing (enforcer/tls/), who points at them (trust_environment.py).
 
-Some settings of runtimes replace what they trust, others add to it: the former get a bundle of the system's authorities and
-ours, the latter ours alone.
+There is our authority alone, and together with the system's, as PEM and as Java has it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import contextlib
 import os
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -22,6 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
 
+from capd.daemon.trust_environment import AUTHORITY, STORE_PASSWORD, bundle_file, java_store_file
 from capd.enforcer.tls.authority import Authority, load_authority, make_authority
 from capd.enforcer.tls.errors import AuthorityUnusableError, TrustStoreError
 from capd.recording.durable import read_regular, replace_content
@@ -39,24 +39,7 @@ SYSTEM_BUNDLES: Final = (
     Path("/etc/ssl/ca-bundle.pem"),  # SUSE
     Path("/etc/ssl/cert.pem"),
 )
-STORE_PASSWORD: Final = "changeit"  # noqa: S105 - Java wants one for a store of public certificates, and this is everybody's
-REPLACING: Final = (
-    "SSL_CERT_FILE",  # OpenSSL, Go, Ruby, uv, Rust's native certificates
-    "REQUESTS_CA_BUNDLE",
-    "CURL_CA_BUNDLE",
-    "GIT_SSL_CAINFO",
-    "PIP_CERT",
-    "CARGO_HTTP_CAINFO",
-    "AWS_CA_BUNDLE",
-    "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
-    "HEX_CACERTS_PATH",
-    "NIX_SSL_CERT_FILE",
-    "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
-)
-"""Variables that replace what a runtime trusts; they point at the bundle."""
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
-ADDING: Final = ("NODE_EXTRA_CA_CERTS", "DENO_CERT")
-"""Variables that add to it; they point at our authority alone."""
 
 
 def authority_key_file(configuration: Configuration) -> Path:
@@ -66,17 +49,7 @@ def authority_key_file(configuration: Configuration) -> Path:
 
 def authority_file(configuration: Configuration) -> Path:
     """Give where everybody finds the certificate."""
-    return configuration.trust_dir / "authority.pem"
-
-
-def bundle_file(trust_dir: Path) -> Path:
-    """Give where the system's authorities and ours are together."""
-    return trust_dir / "bundle.pem"
-
-
-def java_store_file(trust_dir: Path) -> Path:
-    """Give the same for Java."""
-    return trust_dir / "truststore.p12"
+    return configuration.trust_dir / AUTHORITY
 
 
 def prepare(configuration: Configuration, uid: int, now: datetime) -> None:
@@ -150,23 +123,3 @@ def _certificates(bundle: bytes) -> Iterator[x509.Certificate]:
         for block in _PEM.findall(bundle):
             with contextlib.suppress(ValueError):
                 yield x509.load_pem_x509_certificate(block)
-
-
-def variables(trust_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """Give the environment variables by which runtimes trust our authority.
-
-    Args:
-        trust_dir: where the files are.
-        environment: as it is; Java's options are added to.
-    """
-    store = java_store_file(trust_dir)
-    options = (
-        f"-Djavax.net.ssl.trustStore={store} -Djavax.net.ssl.trustStoreType=PKCS12"
-        f" -Djavax.net.ssl.trustStorePassword={STORE_PASSWORD}"
-    )
-    java = environment.get("JAVA_TOOL_OPTIONS", "")
-    return {
-        **dict.fromkeys(REPLACING, str(bundle_file(trust_dir))),
-        **dict.fromkeys(ADDING, str(trust_dir / "authority.pem")),
-        "JAVA_TOOL_OPTIONS": f"{java} {options}".strip(),
-    }

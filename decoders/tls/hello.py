@@ -1,7 +1,7 @@
 """The ClientHello: the name that a client asks for, the protocols and versions that it offers.
 
-Sources: RFC 8446 4.1.2, RFC 6066 3, RFC 7301, RFC 9849. What lives here: one handshake message. What must not: state, keys. With
-Encrypted Client Hello the name is the public one.
+Sources: RFC 8446 4.1.2, RFC 6066 3, RFC 7301, RFC 9849. What lives here: one handshake message. What must not: state, keys.
+With Encrypted Client Hello the name is the public one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from capd.decoders.tls.records import HEADER_BYTES, RECORD_BYTES_MAX, ContentTyp
 
 HELLO_BYTES_MAX: Final = 65_536
 """Longest ClientHello that is read; with post-quantum key shares and GREASE they are below 3 KiB."""
+
+HELLO_RECORDS_MAX: Final = 256
+"""Records that one is cut into; honest clients send one or two, and every look at an unfinished one walks over all."""
 
 _HANDSHAKE_HEADER_BYTES: Final = 4
 _RANDOM_BYTES: Final = 32
@@ -91,8 +94,11 @@ def hello_bytes(data: bytes) -> bytes | None:
     if is_client_hello(data[: HEADER_BYTES + 1]) is False:
         raise ProtocolError(Direction.REQUEST, 0, "not a ClientHello")
     message = bytearray()
-    at = 0
+    at = records = 0
     while len(data) - at >= HEADER_BYTES:
+        records += 1
+        if records > HELLO_RECORDS_MAX:
+            raise ProtocolError(Direction.REQUEST, at, f"ClientHello in more than {HELLO_RECORDS_MAX} records")
         length = int.from_bytes(data[at + 3 : at + HEADER_BYTES], "big")
         if data[at] != ContentType.HANDSHAKE or not 0 < length <= RECORD_BYTES_MAX:
             raise ProtocolError(Direction.REQUEST, at, "not a handshake record")
@@ -106,6 +112,14 @@ def hello_bytes(data: bytes) -> bytes | None:
             if len(message) >= total:
                 return bytes(message[_HANDSHAKE_HEADER_BYTES:total])
     return None
+
+
+def hello_wants(data: bytes) -> int:
+    """Give how many bytes there must be before it is worth to look again at what begins like a ClientHello and is not whole."""
+    at = 0
+    while len(data) - at >= HEADER_BYTES:
+        at += HEADER_BYTES + int.from_bytes(data[at + 3 : at + HEADER_BYTES], "big")
+    return max(at, len(data) + 1)
 
 
 def client_hello(data: bytes) -> ClientHello | None:

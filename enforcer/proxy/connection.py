@@ -61,8 +61,7 @@ class Connection:
         """Take the outermost layer."""
         self._layer = layer
         self._gate = Gate()
-        self._blocked = {Side.CLIENT: False, Side.UPSTREAM: False}
-        self._reading = {Side.CLIENT: True, Side.UPSTREAM: True}
+        self._blocked, self._reading = [False, False], [True, True]
         self.closed = False
 
     def handle(self, event: Event) -> list[Command]:
@@ -89,12 +88,14 @@ class Connection:
 
     def _readings(self) -> list[Command]:
         """Read from a side when the other one takes what comes of it, and the layer has room."""
-        commands: list[Command] = []
-        for side in Side:
-            reading = not self._blocked[side.other] and self._layer.wants(side)
-            if reading is not self._reading[side]:
-                self._reading[side] = reading
-                commands.append(Read(side, reading))
+        wants, blocked, reading = self._layer.wants, self._blocked, self._reading
+        client = not blocked[Side.UPSTREAM] and wants(Side.CLIENT)
+        upstream = not blocked[Side.CLIENT] and wants(Side.UPSTREAM)
+        if client is reading[Side.CLIENT] and upstream is reading[Side.UPSTREAM]:
+            return []
+        changed = [(Side.CLIENT, client), (Side.UPSTREAM, upstream)]
+        commands: list[Command] = [Read(side, now) for side, now in changed if now is not reading[side]]
+        self._reading = [client, upstream]
         return commands
 
 

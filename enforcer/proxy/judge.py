@@ -10,9 +10,10 @@ has rules that look or wants a person to.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
-from capd.enforcer.policy.action import CONNECT, Action, Principal, Run, Target, Tls
+from capd.enforcer.policy.action import CONNECT, Action, Address, Principal, Run, Target, Tls
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.decision import Decision, Outcome
 from capd.enforcer.policy.http_request import RequestHead, http_action
@@ -21,6 +22,8 @@ from capd.enforcer.policy.protocol import HTTP, TCP, TLS
 from capd.enforcer.proxy.held import hold_of, too_long
 from capd.enforcer.proxy.question import Body, Kind, Question, Request, Verdict
 
+ADDRESSES_MAX: Final = 4_096
+"""Remembered in the form in which policies have them: reading one takes longer than judging."""
 BODY_BYTES_MAX: Final = 1 << 20
 """Of a body that rules look at; what is longer was not read in full, and a rule that allows does not match that."""
 UNSUPPORTED: Final = "a rule wants it masked or a credential put in, which this version cannot do here"
@@ -77,6 +80,11 @@ def observed(verdict: Verdict) -> Verdict:
     return replace(verdict, allowed=True, upgrade=True, held=None, reason=f"would_be_{verdict.reason}")
 
 
+@lru_cache(maxsize=ADDRESSES_MAX)
+def _address(text: str) -> Address | None:
+    return address(text)
+
+
 def name_of(question: Question) -> str:
     """Give the name, or address, that the agent uses for what it speaks to."""
     if question.request is not None:
@@ -110,7 +118,7 @@ def _unproven(action: Action, question: Question) -> Action:
 
 def _target(question: Question, tls: Tls) -> Target:
     to = question.destination
-    return Target(host=name_of(question), port=to.port, address=address(to.address), tls=tls)
+    return Target(host=name_of(question), port=to.port, address=_address(to.address), tls=tls)
 
 
 def _head(question: Question, request: Request) -> RequestHead:

@@ -35,7 +35,7 @@ SILENCE_SECONDS: Final = 0.1
 """A client that speaks first does so within a round trip to this host, which is nothing."""
 OPENING_SECONDS: Final = 30.0
 """Until the first bytes have said what they are: a client may be stopped in a debugger, not for ever."""
-HELD_BYTES_MAX: Final = 262_144
+HELD_BYTES_MAX: Final = 65_536
 """Bytes of a client that wait for a decision or for the target; then it is left to wait."""
 
 Protocols = dict[str, Callable[[bool], Layer]]

@@ -41,7 +41,7 @@ class Request:
         path: canonical (http1/target.py).
         query: without the question mark; None: there is none.
         fields: end-to-end header fields, names as sent.
-        upgrade: the protocol that it wants to change to, in lower case, or None.
+        upgrade: the protocol that it wants to change to and that a rule may allow, or None.
     """
 
     method: str

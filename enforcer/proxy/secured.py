@@ -22,7 +22,7 @@ from ssl import SSLContext
 from typing import Final, Protocol
 
 from capd.decoders.message import ProtocolError
-from capd.decoders.tls import ClientHello, client_hello
+from capd.decoders.tls import ClientHello, client_hello, hello_wants
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Send
 from capd.enforcer.proxy.events import (
     Data,
@@ -46,6 +46,8 @@ HANDSHAKE_SECONDS: Final = 20.0
 """From the first byte of a ClientHello to the end of the agent's handshake; there is no network between."""
 UNSPOKEN: Final = frozenset({"h2", "h2c", "h3", "spdy/3", "spdy/3.1"})
 """What the enforcer cannot judge, so it is never agreed on."""
+HELD_BYTES_MAX: Final = 131_072
+"""Of a client that goes on before its ClientHello is answered; twice what a ClientHello may have."""
 ALERT_ACCESS_DENIED: Final = 49
 ALERT_DECODE_ERROR: Final = 50
 ALERT_UNRECOGNIZED_NAME: Final = 112
@@ -80,6 +82,7 @@ class TlsLayer(Layer):
         self._around, self._contexts, self._make_inside, self._normalise = around, contexts, inside, normalise
         self._hello = ClientHello()
         self._held = b""
+        self._wanted = 0
         self._asked = 0
         self._client: Endpoint | None = None
         self._upstream: Endpoint | None = None
@@ -89,8 +92,10 @@ class TlsLayer(Layer):
         self._unread: OpaqueLayer | None = None
 
     def wants(self, side: Side) -> bool:
-        """Ask the layer inside."""
-        return self._inside is None or self._inside.wants(side)
+        """Ask the layer inside; before there is one, a client that has said enough waits."""
+        if self._inside is not None:
+            return self._inside.wants(side)
+        return side is Side.UPSTREAM or len(self._held) < HELD_BYTES_MAX
 
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
@@ -120,11 +125,12 @@ class TlsLayer(Layer):
 
     def _greet(self) -> list[Command]:
         """Read the ClientHello and ask whether it may pass unread."""
-        if self._asked:
+        if self._asked or len(self._held) < self._wanted:
             return []
         try:
             hello = client_hello(self._held)
             if hello is None:
+                self._wanted = hello_wants(self._held)
                 return []
             name = None if hello.server_name is None else self._normalise(hello.server_name)
         except ProtocolError as error:
@@ -155,7 +161,8 @@ class TlsLayer(Layer):
 
     def _relay_unread(self) -> list[Command]:
         self._unread = OpaqueLayer(self._decision)
-        return self._unread.handle(Data(Side.CLIENT, self._held))
+        held, self._held = self._held, b""
+        return self._unread.handle(Data(Side.CLIENT, held))
 
     def _open(self) -> list[Command]:
         """Answer the agent in the target's name."""

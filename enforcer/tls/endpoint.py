@@ -2,8 +2,8 @@
 
 What lives here: `ssl.MemoryBIO` behind four calls. What must not: certificates, names, I/O.
 
-asyncio's TLS cannot close one direction and keep the other; TLS 1.3 can (RFC 8446 6.1), and OpenSSL lets it. An end of the
-stream without close_notify is told apart from a clean one: who cuts a connection must not pass for a peer that was finished.
+asyncio's TLS cannot close one direction and keep the other; TLS 1.3 can (RFC 8446 6.1), and OpenSSL lets it. `ended` is what
+tells a clean end from a cut: who cuts a connection must not pass for a peer that was finished.
 """
 
 from __future__ import annotations
@@ -63,15 +63,6 @@ class Endpoint:
             if not self.established:
                 return b""
         return self._read()
-
-    def end(self) -> None:
-        """Take the end of the ciphertext.
-
-        Raises:
-            TlsFailure: the peer had not said close_notify, so that nobody knows whether something is missing.
-        """
-        if not self.ended:
-            raise TlsFailure("the connection was cut" if self.established else "the connection was cut during the handshake")
 
     def send(self, data: bytes) -> None:
         """Encrypt; `take` gives the ciphertext.

@@ -101,7 +101,7 @@ def test_status_without_a_daemon_is_down(tmp_path: Path) -> None:
         (["run", "--label", "=x", "--", "true"], "KEY=VALUE"),
         (["runn"], "No such command 'runn'"),
         (["status", "--nothing"], "No such option"),
-        (["doctor", "0"], "not in the range"),
+        (["doctor", "0"], "neither a process id nor `tls`"),
         (["status", "--config", "/nonexistent/capd.toml"], "/nonexistent/capd.toml: No such file or directory"),
     ],
 )

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from capd.enforcer.policy.host_name import normal_host
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Dial, Finish, Read, Refused, Send
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Send
 from capd.enforcer.proxy.connection import Connection, open_connection
-from capd.enforcer.proxy.events import Data, Decided, Dialled, DialFailed, Ended, Event, Expired, Side, Started, Timer
+from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
 from capd.enforcer.proxy.question import Destination, Question, Verdict
 from capd.enforcer.proxy.secured import Contexts
 
@@ -116,31 +116,43 @@ class Rehearsal:
         while events:
             for command in self._core.handle(events.popleft()):
                 assert self.closed is None, command
-                match command:
-                    case Send():
-                        assert command.data
-                        self.sent[command.side] += command.data
-                        if command.side is Side.UPSTREAM:
-                            self.decisions.append(command.decision)
-                    case Ask():
-                        self.questions.append(command.question)
-                        if self.judge is None:
-                            self.asked.append(command.question)
-                        else:
-                            events.append(Decided(self.judge(command.question)))
-                    case Dial():
-                        self.dials.append(command.decision)
-                        if self.reachable is not None:
-                            events.append(Dialled() if self.reachable else DialFailed("nobody there"))
-                    case Finish():
-                        self.finished.add(command.side)
-                    case Refused():
-                        self.refused.append(command)
-                    case Read():
-                        self.reading[command.side] = command.reading
-                    case Arm(seconds=None):
-                        self.armed.pop(command.timer, None)
-                    case Arm():
-                        self.armed[command.timer] = command.seconds or 0.0
-                    case Close():
-                        self.closed = command
+                if isinstance(command, Arm):
+                    self._arm(command)
+                else:
+                    events += self._done(command)
+
+    def _done(self, command: Command) -> list[Event]:
+        """Keep what a command does, and give what it leads to."""
+        match command:
+            case Send():
+                assert command.data
+                self.sent[command.side] += command.data
+                if command.side is Side.UPSTREAM:
+                    self.decisions.append(command.decision)
+            case Ask():
+                return self._ask(command.question)
+            case Dial():
+                self.dials.append(command.decision)
+                return [] if self.reachable is None else [Dialled() if self.reachable else DialFailed("nobody there")]
+            case Finish():
+                self.finished.add(command.side)
+            case Refused():
+                self.refused.append(command)
+            case Read():
+                self.reading[command.side] = command.reading
+            case Close():
+                self.closed = command
+        return []
+
+    def _ask(self, question: Question) -> list[Event]:
+        self.questions.append(question)
+        if self.judge is not None:
+            return [Decided(self.judge(question))]
+        self.asked.append(question)
+        return []
+
+    def _arm(self, command: Arm) -> None:
+        if command.seconds is None:
+            self.armed.pop(command.timer, None)
+        else:
+            self.armed[command.timer] = command.seconds

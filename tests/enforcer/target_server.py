@@ -1,4 +1,4 @@
-"""Targets for clients behind an enforcer: HTTP with and without TLS, a server that speaks first. One process, until it is killed.
+"""Targets for clients behind an enforcer: HTTP with and without TLS, a server that speaks first.
 
 What lives here: what a path answers. What must not: anything of capd: it is the other end.
 """
@@ -30,7 +30,7 @@ class Handler(BaseHTTPRequestHandler):
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
-    def do_GET(self) -> None:  # noqa: N802 - the library's name
+    def do_GET(self) -> None:
         """Answer."""
         if self.path.startswith("/large"):
             self._whole(bytes(LARGE_BYTES))
@@ -41,9 +41,9 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._told(b"")
 
-    do_HEAD = do_DELETE = do_GET
+    do_HEAD = do_DELETE = do_GET  # noqa: N815 - the library's names
 
-    def do_POST(self) -> None:  # noqa: N802 - as above
+    def do_POST(self) -> None:
         """Tell what came."""
         if "chunked" in self.headers.get("transfer-encoding", ""):
             parts = []
@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
         self._told(body)
 
-    do_PUT = do_POST
+    do_PUT = do_POST  # noqa: N815 - as above
 
     def _told(self, body: bytes) -> None:
         SEEN[self.path] += 1

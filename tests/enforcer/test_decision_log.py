@@ -74,7 +74,7 @@ def test_what_was_not_written_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     log.append({"number": 1})
     monkeypatch.setattr(os, "write", full)
-    with pytest.raises(OSError, match="space|room"):
+    with pytest.raises(OSError, match=r"space|room"):
         log.flush()
     monkeypatch.setattr(os, "write", write)
     log.append({"number": 2})

@@ -9,14 +9,18 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any, cast
 
 import pytest
 
+from capd.daemon.trust_environment import variables
 from tests.enforcer.target_server import EVENT_SECONDS, LARGE_BYTES
 from tests.enforcer.yard import AGENT, Yard, yard
 from tests.requirements import require, require_command, require_root
@@ -47,6 +51,11 @@ def curl(place: Yard, *words: str | Path, **more: object) -> bytes:
     done = place.agent("curl", "-sS", "--max-time", "15", "--cacert", place.trust / "bundle.pem", *words, **more)  # type: ignore[arg-type]
     assert 0 == done.returncode, done.stderr
     return done.stdout
+
+
+def workers(place: Yard) -> list[dict[str, Any]]:
+    """Give what each worker says of itself."""
+    return cast("list[dict[str, Any]]", place.status()["workers"])
 
 
 def python(place: Yard, script: str, **more: object) -> str:
@@ -88,11 +97,11 @@ def test_denials(place: Yard) -> None:
 
 
 def test_other_clients(place: Yard) -> None:
-    """wget with GnuTLS, node with OpenSSL of its own, and Java where they are installed get what they ask for."""
+    """Wget with GnuTLS, node with OpenSSL of its own, and Java where they are installed get what they ask for."""
     require_command("wget", "node")
     wget = place.agent("wget", "-q", "-O", "-", f"--ca-certificate={place.trust / 'bundle.pem'}", "https://api.test/wget")
     assert "/wget" == json.loads(wget.stdout)["path"], wget.stderr
-    script = "fetch('https://api.test/node').then(r => r.text()).then(console.log).catch(e => { console.error(e.cause); process.exit(1) })"
+    script = "fetch('https://api.test/node').then(r => r.text()).then(console.log)"
     node = place.agent("node", "-e", script, variables={"NODE_EXTRA_CA_CERTS": str(place.trust / "authority.pem")})
     assert "/node" == json.loads(node.stdout)["path"], node.stderr
 
@@ -129,7 +138,7 @@ while line := answer.readline():
 
 
 def test_a_server_that_speaks_first(place: Yard) -> None:
-    """A protocol that is not decoded passes where a rule says so: the server speaks first, the client ends first, nothing is lost."""
+    """A protocol that is not decoded passes where a rule says so: the server speaks first, the client ends first."""
     script = """
 import socket
 connection = socket.create_connection(("127.0.0.1", 2525))
@@ -170,10 +179,7 @@ def test_who_is_of_no_run_reaches_nothing(place: Yard) -> None:
     """A redirected process outside of every run is reset."""
     done = place.agent("curl", "-sS", "--max-time", "5", "http://api.test/", inside=False)
     assert done.returncode in (7, 56), done  # reset while connecting, or after
-    time.sleep(1.2)
-    workers = place.status()["workers"]
-    assert isinstance(workers, list)
-    assert 1 <= workers[0]["turned_away"]["of no run"]
+    _until(lambda: "of no run" in workers(place)[0]["turned_away"])
 
 
 def test_the_key_is_the_enforcers_alone(place: Yard) -> None:
@@ -188,9 +194,7 @@ def test_the_key_is_the_enforcers_alone(place: Yard) -> None:
 
 def test_the_role_is_confined(place: Yard) -> None:
     """The workers have a user of their own, no capability, and a filter; the role says what it gave up."""
-    workers = place.status()["workers"]
-    assert isinstance(workers, list)
-    lines = Path(f"/proc/{workers[0]['pid']}/status").read_text(encoding="ascii").splitlines()
+    lines = Path(f"/proc/{workers(place)[0]['pid']}/status").read_text(encoding="ascii").splitlines()
     said = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
     assert ("0" * 16, "1", "2") == (said["CapEff"], said["NoNewPrivs"], said["Seccomp"])
     assert "0" not in said["Uid"].split()
@@ -198,7 +202,7 @@ def test_the_role_is_confined(place: Yard) -> None:
 
 
 def test_every_decision_is_in_the_log(place: Yard) -> None:
-    """What an agent did is in the decision log: its connection, the kernel's cookie, the decision with rule and policy, its end."""
+    """What an agent did is in the decision log: its connection, the decision with rule and policy, its end."""
     before = len(place.entries())
     curl(place, "http://api.test/logged")
     time.sleep(0.2)
@@ -218,7 +222,7 @@ def test_a_changed_policy_is_taken_up(place: Yard) -> None:
     )
     _until(lambda: b"x-capd-rule: shut" in curl(place, "-i", "http://api.test/shut"))
     place.policy.write_text("rules: nonsense", encoding="utf-8")
-    _until(lambda: place.status()["workers"][0]["policy_problem"] is not None)  # type: ignore[index] # a list of objects
+    _until(lambda: workers(place)[0]["policy_problem"] is not None)
     assert b"x-capd-rule: shut" in curl(place, "-i", "http://api.test/shut")
     place.policy.write_text(POLICY, encoding="utf-8")
     _until(lambda: b"200 OK" in curl(place, "-i", "http://api.test/shut"))
@@ -226,13 +230,45 @@ def test_a_changed_policy_is_taken_up(place: Yard) -> None:
 
 def test_a_killed_worker_leaves_nothing_open(place: Yard) -> None:
     """When a worker is killed its connections are reset, new ones wait for the next, and nothing passes unjudged meanwhile."""
-    workers = place.status()["workers"]
-    assert isinstance(workers, list)
-    os.kill(workers[0]["pid"], signal.SIGKILL)
+    os.kill(workers(place)[0]["pid"], signal.SIGKILL)
     done = place.agent("curl", "-sS", "--max-time", "10", "-X", "DELETE", "http://api.test/")
     assert done.returncode in (56, 28) or b"allowed_by_no_rule" in done.stdout
     _until(lambda: b"200 OK" in place.agent("curl", "-sS", "-i", "--max-time", "5", "http://api.test/").stdout)
     assert 1 == place.status()["restarts"]
+
+
+def test_runtimes_trust_us_by_the_environment_of_a_run(place: Yard) -> None:
+    """With the variables that `capd run` sets, clients need no option of their own; what they had for Java stays."""
+    require_command("node")
+    environment = variables(place.trust, {"JAVA_TOOL_OPTIONS": "-Xmx1g"})
+    assert environment["JAVA_TOOL_OPTIONS"].startswith("-Xmx1g -Djavax.net.ssl.trustStore=")
+    for words in (
+        ("curl", "-sS", "https://api.test/"),
+        ("/usr/bin/python3", "-c", "import urllib.request; print(urllib.request.urlopen('https://api.test/').read().decode())"),
+        ("node", "-e", "fetch('https://api.test/').then(r => r.text()).then(console.log)"),
+        ("openssl", "s_client", "-connect", "api.test:443", "-servername", "api.test", "-verify_return_error"),
+    ):
+        done = place.agent(*words, variables=environment)
+        assert 0 == done.returncode, (words, done.stderr)
+
+
+def test_the_doctor_tries_runtimes(place: Yard) -> None:
+    """`capd doctor tls` looks at the files and has every runtime of the host fetch a page with our certificate."""
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "capd.cli.main",
+        "doctor",
+        "tls",
+        "--json",
+        "--config",
+        str(place.directory / "capd.toml"),
+    ]
+    done = subprocess.run([*place.within, *command], capture_output=True, check=False, timeout=60)
+    found = {finding["subject"]: finding for finding in json.loads(done.stdout)}
+    assert {"good"} == {found[name]["mark"] for name in ("authority", "bundle", "key", "curl", "python3", "node")}, done.stdout
+    assert all(finding["next_step"] for finding in found.values() if finding["mark"] == "bad")
 
 
 def test_java(place: Yard) -> None:

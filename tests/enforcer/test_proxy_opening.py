@@ -30,7 +30,11 @@ def only_requests(question: Question) -> Verdict:
 )
 @pytest.mark.parametrize("step", [0, 1])
 def test_what_is_not_decoded_is_asked_about(said: bytes, protocol: str, step: int) -> None:
-    """A protocol without a proxy is one question, by its name; denied by default, else relayed under that decision."""
+    """A protocol without a proxy is one question, by its name; denied by default, else relayed under that decision.
+
+    The question does not wait for a name once it can be nothing that is decoded.
+    """
+    protocol = protocol if step == 0 or protocol == "ssh" else "unknown"
     denied = Rehearsal(judge=only_requests).says(said, step=step)
     assert [(Kind.OPAQUE, protocol)] == [(question.kind, question.protocol) for question in denied.questions]
     assert denied.closed is not None
@@ -69,6 +73,17 @@ def test_silence_opens_no_way_around_a_protocol() -> None:
     assert [1] == run.dials
     run.judge = deny
     run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
+    assert [Kind.OPAQUE, Kind.REQUEST] == [question.kind for question in run.questions]
+    assert b"" == run.upstream
+    assert run.client.startswith(b"HTTP/1.1 403")
+
+
+def test_speaking_while_it_is_dialled_opens_none_either() -> None:
+    """A client that speaks HTTP between the question and the target's answer is judged like any other, too."""
+    run = Rehearsal(reachable=None).silent()
+    run.judge = deny
+    run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
+    run.tell(Dialled())
     assert [Kind.OPAQUE, Kind.REQUEST] == [question.kind for question in run.questions]
     assert b"" == run.upstream
     assert run.client.startswith(b"HTTP/1.1 403")

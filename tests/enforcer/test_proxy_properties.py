@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from capd.enforcer.proxy.commands import Dial, Send
 from capd.enforcer.proxy.connection import Gate, UndecidedError
-from capd.enforcer.proxy.events import Blocked, Decided, Dialled, DialFailed, Side, Timer
+from capd.enforcer.proxy.events import Blocked, Decided, DialFailed, Dialled, Side, Timer
 from capd.enforcer.proxy.question import Kind, Question, Verdict
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
 
@@ -91,7 +91,7 @@ def _step(run: Rehearsal, what: str, value: object, allowed: set[int]) -> None:
 
 
 def test_the_gate_holds() -> None:
-    """A layer that forgets to ask is stopped before a byte leaves: for bytes, for dialling, after a denial, for a forged verdict."""
+    """A layer that forgets to ask is stopped before a byte leaves, and a forged verdict is none."""
     gate = Gate()
     for command in (Send(Side.UPSTREAM, b"x", 0), Send(Side.UPSTREAM, b"x", 1), Dial(1)):
         with pytest.raises(UndecidedError):

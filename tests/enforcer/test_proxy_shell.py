@@ -84,6 +84,7 @@ class Scene:
 
 @asynccontextmanager
 async def scene(
+    *,
     judge: Callable[[Agent, Question], object] | None = None,
     log: Log | None = None,
     owner: Callable[..., Owner | None] = lambda *_: OWNER,
@@ -256,7 +257,7 @@ def test_a_defect_costs_one_connection() -> None:
 
 
 def test_a_tightened_policy_ends_what_stands_on_it() -> None:
-    """A relayed connection is cut when the policy in force does not allow it any more; requests are judged one by one anyway."""
+    """A relayed connection is cut when the policy in force does not allow it any more."""
     allowed = True
 
     def judge(_: Agent, question: Question) -> Verdict:

@@ -20,7 +20,7 @@ from capd.enforcer.tls.authority import Authority, make_authority
 from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
 from capd.enforcer.tls.endpoint import Endpoint
 from capd.enforcer.tls.errors import TlsFailure, TrustStoreError
-from tests.decoders.test_tls import hello, with_extension
+from tests.decoders.test_tls import hello, record, with_extension
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
 
 HERE = Destination(address="192.0.2.1", port=443)
@@ -260,6 +260,15 @@ def test_hellos_that_are_none_get_an_alert(world: World, data: bytes) -> None:
     run = Rehearsal(contexts=world.contexts, destination=HERE).says(data).ends(Side.CLIENT)
     assert (b"", []) == (run.upstream, run.questions)
     assert run.closed is not None
+
+
+def test_a_hello_in_crumbs_is_bounded(world: World) -> None:
+    """A ClientHello that is cut into thousands of records is refused."""
+    crumbs = b"".join(record(bytes([byte])) for byte in b"\x01\x00\xff\x00" + bytes(2_000))
+    run = Rehearsal(contexts=world.contexts, destination=HERE).says(crumbs)
+    assert (b"", []) == (run.upstream, run.questions)
+    assert run.closed is not None
+    assert "records" in run.refused[0].reason
 
 
 def test_sessions_do_not_outlive_their_decision(world: World) -> None:

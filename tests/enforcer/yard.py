@@ -86,7 +86,7 @@ class Yard:
             timeout=seconds,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": "/tmp", **(variables or {})},
-            preexec_fn=self.enter if inside else None,  # noqa: PLW1509 - tests have one thread
+            preexec_fn=self.enter if inside else None,
         )
 
     def start_agent(self, *words: str | Path) -> subprocess.Popen[bytes]:
@@ -96,7 +96,7 @@ class Yard:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
-            preexec_fn=self.enter,  # noqa: PLW1509 - as above
+            preexec_fn=self.enter,
         )
 
     def _as_agent(self, words: Sequence[str | Path]) -> list[str]:

@@ -5,10 +5,12 @@ What lives here: RFC 9110 section 7.6 (what belongs to one connection only). Wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 Fields = Sequence[tuple[str, str]]
+Named = Mapping[str, Sequence[str]]
+"""Values by name in lower case."""
 
 HOP_BY_HOP: Final = frozenset(
     {
@@ -53,28 +55,36 @@ class NominationError(ValueError):
     """A Connection field names what does not belong to the connection."""
 
 
-def values(fields: Fields, name: str) -> list[str]:
-    """Give the values of a field, by its name in lower case."""
-    return [value for field, value in fields if field.lower() == name]
+def by_name(fields: Fields) -> Named:
+    """Give the values of each field, by its name in lower case."""
+    named: dict[str, list[str]] = {}
+    for name, value in fields:
+        named.setdefault(name.lower(), []).append(value)
+    return named
 
 
-def members(fields: Fields, name: str) -> list[str]:
+def members(named: Named, name: str) -> list[str]:
     """Give the members of a list field, in lower case."""
-    found = (member.strip(" \t").lower() for value in values(fields, name) for member in value.split(","))
+    found = (member.strip(" \t").lower() for value in named.get(name, ()) for member in value.split(","))
     return [member for member in found if member]
 
 
-def end_to_end(fields: Fields, *, without: Iterable[str] = ()) -> list[tuple[str, str]]:
-    """Leave out what belongs to one connection, what its Connection field names, and `without`.
+def end_to_end(fields: Fields, nominated: Sequence[str], dropped: frozenset[str]) -> list[tuple[str, str]]:
+    """Leave out what belongs to one connection.
+
+    Args:
+        fields: all of a message.
+        nominated: what its Connection field names.
+        dropped: what is left out anyway: HOP_BY_HOP, and more.
 
     Raises:
-        NominationError: it names what everybody needs.
+        NominationError: its Connection field names what everybody needs.
     """
-    nominated = members(fields, "connection")
-    wrong = NEVER_NOMINATED.intersection(nominated)
-    if wrong:
-        raise NominationError(f"the Connection field names {', '.join(sorted(wrong))}")
-    dropped = HOP_BY_HOP.union(nominated, without)
+    if nominated:
+        wrong = NEVER_NOMINATED.intersection(nominated)
+        if wrong:
+            raise NominationError(f"the Connection field names {', '.join(sorted(wrong))}")
+        dropped = dropped.union(nominated)
     return [(name, value) for name, value in fields if name.lower() not in dropped]
 
 

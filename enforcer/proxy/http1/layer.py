@@ -98,6 +98,8 @@ class Http1Layer(Layer):
         self._lingered_bytes = 0
         self._tunnel: OpaqueLayer | None = None
         self._out: list[Command] = []
+        self._to: tuple[Side, int] = (Side.CLIENT, 0)
+        self._parts: list[bytes] = []
 
     def wants(self, side: Side) -> bool:
         """Leave a client to wait that said much more than was judged."""
@@ -128,6 +130,7 @@ class Http1Layer(Layer):
         self._advance()
         if self._partial and not self._armed:
             self._arm(HEAD_SECONDS)
+        self._flush()
         out, self._out = self._out, []
         return out
 
@@ -139,18 +142,24 @@ class Http1Layer(Layer):
             self._do(Arm(Timer.DEADLINE, seconds))
 
     def _do(self, *commands: Command) -> None:
+        self._flush()
         self._out += commands
 
     def _send(self, side: Side, data: bytes) -> None:
         """Send, joined with what is just being sent to that side: a head and its body are one write."""
         if not data:
             return
-        last = self._out[-1] if self._out else None
-        number = self._number if side is Side.UPSTREAM else 0
-        if isinstance(last, Send) and last.side is side and last.decision == number:
-            self._out[-1] = Send(side, last.data + data, number)
-        else:
-            self._out.append(Send(side, data, number))
+        to = (side, self._number if side is Side.UPSTREAM else 0)
+        if to != self._to:
+            self._flush()
+            self._to = to
+        self._parts.append(data)
+
+    def _flush(self) -> None:
+        if self._parts:
+            side, number = self._to
+            self._out.append(Send(side, b"".join(self._parts), number))
+            self._parts.clear()
 
     # -- bytes -----------------------------------------------------------------------------------------------------------------
 
@@ -256,7 +265,7 @@ class Http1Layer(Layer):
         elif not verdict.allowed:
             facts = verdict_facts(verdict, self._around.session)
             self._refuse(FORBIDDEN, facts, verdict.rule or NO_RULE)
-        elif self._incoming is not None and self._incoming.request.upgrade == "websocket" and not verdict.upgrade:
+        elif self._incoming is not None and self._incoming.request.upgrade is not None and not verdict.upgrade:
             facts = verdict_facts(verdict, self._around.session)
             facts |= {"reason": "upgrade_not_allowed", "message": "no rule lets it change the protocol"}
             self._refuse(FORBIDDEN, facts, NO_RULE)

@@ -14,20 +14,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from functools import lru_cache
 from typing import Final, cast
 
 from capd.decoders.message import Message
+from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
-from capd.enforcer.proxy.http1.fields import Fields, NominationError, end_to_end, members, values, written
+from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Named, NominationError, by_name, end_to_end, members, written
 from capd.enforcer.proxy.http1.target import Target, TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Request
 
+WEBSOCKET: Final = "websocket"
+"""The one protocol that an upgrade is forwarded for (RFC 6455); others, `h2c` above all, no target gets to see."""
 BAD_REQUEST: Final = 400
 FORBIDDEN: Final = 403
 EXPECTATION_FAILED: Final = 417
 MISDIRECTED: Final = 421
+AUTHORITIES_MAX: Final = 1_024
+"""Remembered; agents ask the same few hosts again and again."""
+_DROPPED: Final = HOP_BY_HOP | {"host", "expect"}
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/?#]+)(?::([0-9]{1,5}))?", re.ASCII)
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 
@@ -87,19 +93,21 @@ def read_request(message: Message, around: Surroundings) -> Incoming:
     fields = [(name, value) for name, value in cast("Sequence[tuple[str, str]]", said["headers"])]
     if method == "CONNECT":
         raise RequestRefused(FORBIDDEN, "CONNECT would lead elsewhere, where nothing could be judged")
+    named = by_name(fields)
+    nominated = members(named, "connection")
     try:
         target = read_target(method, str(said["target"]))
-        kept = end_to_end(fields, without=("host", "expect"))
+        kept = end_to_end(fields, nominated, _DROPPED)
     except (TargetError, NominationError) as error:
         raise RequestRefused(BAD_REQUEST, str(error)) from error
-    _refuse_doubles(fields)
+    _refuse_doubles(named)
     request = Request(
         method=method,
-        host=_host(target, fields, version, around),
+        host=_host(target, named, version, around),
         path=target.path,
         query=target.query,
         fields=tuple(kept),
-        upgrade=", ".join(members(fields, "upgrade")) or None if "upgrade" in members(fields, "connection") else None,
+        upgrade=WEBSOCKET if "upgrade" in nominated and members(named, "upgrade") == [WEBSOCKET] else None,
     )
     old = version == "1.0"
     return Incoming(
@@ -107,28 +115,28 @@ def read_request(message: Message, around: Surroundings) -> Incoming:
         chunked=said["framing"] == "chunked",
         length=cast("int | None", said["length"]),
         old=old,
-        keeps=not old and "close" not in members(fields, "connection"),
-        expects=_expects(fields, old=old) and (said["framing"] == "chunked" or bool(said["length"])),
+        keeps=not old and "close" not in nominated,
+        expects=_expects(named, old=old) and (said["framing"] == "chunked" or bool(said["length"])),
     )
 
 
-def _refuse_doubles(fields: Fields) -> None:
-    lengths = values(fields, "content-length")
+def _refuse_doubles(named: Named) -> None:
+    lengths = named.get("content-length", ())
     if len(lengths) > 1 or any("," in value for value in lengths):
         raise RequestRefused(BAD_REQUEST, "more than one Content-Length")
 
 
-def _expects(fields: Fields, *, old: bool) -> bool:
-    expected = members(fields, "expect")
+def _expects(named: Named, *, old: bool) -> bool:
+    expected = members(named, "expect")
     if any(member != "100-continue" for member in expected):
         raise RequestRefused(EXPECTATION_FAILED, f"nobody can meet the expectation {', '.join(expected)}")
     return bool(expected) and not old
 
 
-def _host(target: Target, fields: Fields, version: str, around: Surroundings) -> str:
+def _host(target: Target, named_fields: Named, version: str, around: Surroundings) -> str:
     """Give the one host that everything names (RFC 9112 3.2)."""
     scheme = "https" if around.inspected else "http"
-    hosts = values(fields, "host")
+    hosts = named_fields.get("host", ())
     if not hosts and version != "1.0":
         raise RequestRefused(BAD_REQUEST, "no Host field")
     named = [_authority(value.strip(" \t"), scheme, around) for value in hosts]
@@ -148,26 +156,29 @@ def _host(target: Target, fields: Fields, version: str, around: Surroundings) ->
 
 
 def _authority(text: str, scheme: str, around: Surroundings) -> str:
-    found = _AUTHORITY.fullmatch(text)
     try:
-        if found is None:
-            raise RequestRefused(BAD_REQUEST, "the Host is none that everybody reads alike")
-        host = normal_host(found[1])
+        host, named_port = _read_authority(text)
     except HostNameError as error:
         raise RequestRefused(BAD_REQUEST, str(error)) from error
-    port = int(found[2]) if found[2] else _DEFAULT_PORTS[scheme]
+    port = named_port or _DEFAULT_PORTS[scheme]
     if port != around.destination.port:
         reason = f"the request is for port {port}, its connection goes to port {around.destination.port}"
         raise RequestRefused(MISDIRECTED, reason)
     return host
 
 
+@lru_cache(maxsize=AUTHORITIES_MAX)
+def _read_authority(text: str) -> tuple[str, int | None]:
+    """Give host, normalised, and port. Raises HostNameError, which is not remembered: what is, is short."""
+    found = _AUTHORITY.fullmatch(text)
+    if found is None:
+        raise HostNameError("the Host is none that everybody reads alike")
+    return normal_host(found[1]), int(found[2]) if found[2] else None
+
+
 def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
+    """Say whether a normalised host is an address: no name ends with a number."""
+    return ":" in host or (host[-1:].isdigit() and address(host) is not None)
 
 
 def request_head(incoming: Incoming, around: Surroundings, *, upgrade: bool, expects: bool) -> bytes:

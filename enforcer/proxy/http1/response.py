@@ -14,12 +14,12 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from capd.decoders.message import Message
-from capd.enforcer.proxy.http1.fields import end_to_end, members, values, written
+from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, by_name, end_to_end, members, written
 from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SWITCHING: Final = 101
-_STRIPPED: Final = ("alt-svc", "x-capd-approval", "x-capd-rule")
+_DROPPED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,19 +53,21 @@ def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
     said = message.fields
     status, framing = cast("int", said["status"]), str(said["framing"])
     fields = [(name, value) for name, value in cast("Sequence[tuple[str, str]]", said["headers"])]
-    kept = end_to_end(fields, without=_STRIPPED)
+    named = by_name(fields)
+    nominated = members(named, "connection")
+    kept = end_to_end(fields, nominated, _DROPPED)
     chunked = framing == "chunked" and not old
     interim = said["interim"] is True
-    goes_on = keeps and "close" not in members(fields, "connection") and said["version"] == "1.1"
+    goes_on = keeps and "close" not in nominated and said["version"] == "1.1"
     goes_on = (goes_on and framing in {"none", "length"}) or (goes_on and chunked)
     if chunked:
         kept.append(("transfer-encoding", "chunked"))
     elif framing == "length":
         kept.append(("content-length", str(said["length"])))
     elif framing == "none" and not interim and status != HTTPStatus.NO_CONTENT:
-        kept += [("content-length", value) for value in values(fields, "content-length")[:1]]
+        kept += [("content-length", value) for value in named.get("content-length", ())[:1]]
     if status == SWITCHING:
-        kept += [("connection", "upgrade"), *(("upgrade", value) for value in values(fields, "upgrade"))]
+        kept += [("connection", "upgrade"), *(("upgrade", value) for value in named.get("upgrade", ()))]
     elif not interim and not goes_on:
         kept.append(("connection", "close"))
     head = written(f"HTTP/1.1 {status} {said['reason']}", kept)
@@ -85,7 +87,7 @@ def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, he
     body = json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
     if rule:
-        fields.append(("x-capd-rule", rule))
+        fields.append(("x-capd-rule", "".join(one if one.isascii() and one.isprintable() else "?" for one in rule)))
     if "approval" in facts:
         fields.append(("x-capd-approval", facts["approval"]))
     if not keeps:

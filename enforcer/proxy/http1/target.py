@@ -17,6 +17,8 @@ from capd.enforcer.policy.http_path import PathError, normal_path, without_dots
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?#]*)(?:\?(.*))?", re.IGNORECASE | re.DOTALL)
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,200}+){1,30}+/?|/", re.ASCII)
+"""Most paths: nothing is encoded, no segment is empty or begins with a dot, so there is nothing to normalise."""
 _ILLEGAL: Final = re.compile(r"[^!$%&'()*+,\-./0-9:;=@A-Z_a-z~]")
 _ILLEGAL_IN_QUERY: Final = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
 
@@ -67,6 +69,8 @@ def read_target(method: str, text: str) -> Target:
 
 
 def _sent(path: str) -> str:
+    if _PLAIN.fullmatch(path):
+        return path
     try:
         judged = normal_path(path)
         decoded = _ESCAPE.sub(_canonical_escape, path)
