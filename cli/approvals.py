@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import click
 
+from capd.cli.approval_json import public
 from capd.cli.approval_lines import change_line, detail_lines, list_lines
 from capd.cli.approval_socket import ask
 from capd.cli.options import CorrectedUsageError, Verb
@@ -58,7 +59,7 @@ def command(identity: str | None, follow: bool, everything: bool, config: str | 
             _follow(screen, config, as_json=as_json)
         found: list[dict[str, Any]] = ask(config, "approvals", all=everything)["approvals"]
         if as_json:
-            screen.write_json(to_json(found, indent=2))
+            screen.write_json(to_json([public(one) for one in found], indent=2))
         else:
             screen.write(list_lines(found, time.time_ns()))
         return ExitStatus.OK if found else ExitStatus.NEGATIVE
@@ -66,7 +67,7 @@ def command(identity: str | None, follow: bool, everything: bool, config: str | 
 
 def _write(screen: Screen, found: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        screen.write_json(to_json(found, indent=2))
+        screen.write_json(to_json(public(found), indent=2))
     else:
         screen.write(detail_lines(found, time.time_ns(), whole=True))
 
@@ -97,7 +98,7 @@ def _follow(screen: Screen, config: str | None, *, as_json: bool) -> None:
             if known == stamp or (first and one["state"] != "pending"):
                 continue
             if as_json:
-                screen.write_json(to_json(one))
+                screen.write_json(to_json(public(one)))
             elif known is None and one["state"] == "pending":
                 screen.write(detail_lines(one, time.time_ns(), whole=False))
             else:

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from capd.cli.approval_json import public
 from capd.cli.approval_lines import decided_lines
 from capd.cli.approval_socket import ask
 from capd.cli.options import Verb
@@ -45,6 +46,6 @@ def command(identity: str, scope: str, config: str | None, as_json: bool) -> Non
     found = ask(config, "approve", id=identity, scope=scope)["approval"]
     screen = standard_output()
     if as_json:
-        screen.write_json(to_json(found, indent=2))
+        screen.write_json(to_json(public(found), indent=2))
     else:
         screen.write(decided_lines(found, time.time_ns()))

@@ -9,6 +9,7 @@ import time
 
 import click
 
+from capd.cli.approval_json import public
 from capd.cli.approval_lines import decided_lines
 from capd.cli.approval_socket import ask
 from capd.cli.options import Verb
@@ -35,6 +36,6 @@ def command(identity: str, reason: str, config: str | None, as_json: bool) -> No
     found = ask(config, "deny", id=identity, reason=reason)["approval"]
     screen = standard_output()
     if as_json:
-        screen.write_json(to_json(found, indent=2))
+        screen.write_json(to_json(public(found), indent=2))
     else:
         screen.write(decided_lines(found, time.time_ns()))

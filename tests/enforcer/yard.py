@@ -96,7 +96,7 @@ class Yard:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
-            preexec_fn=self.enter,
+            preexec_fn=self.enter,  # noqa: PLW1509 - tests have one thread
         )
 
     def _as_agent(self, words: Sequence[str | Path]) -> list[str]:
