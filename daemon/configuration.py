@@ -424,21 +424,6 @@ class Configuration(_Section):
         return self.enforcer_dir / "approvals"
 
     @property
-    def approvals_socket(self) -> Path:
-        """Where persons decide; who may is found out by who connects."""
-        return self.enforcer_runtime_dir / locations.APPROVALS_SOCKET
-
-    @property
-    def holds_socket(self) -> Path:
-        """Where the enforcer's own processes say what waits."""
-        return self.enforcer_runtime_dir / "holds.sock"
-
-    @property
-    def approvals_status_file(self) -> Path:
-        """JSON, replaced by the desk of approvals every second."""
-        return self.enforcer_runtime_dir / "approvals.status.json"
-
-    @property
     def enforcer_runtime_dir(self) -> Path:
         """The enforcer's own corner."""
         return self.runtime_dir / locations.ENFORCER_RUNTIME

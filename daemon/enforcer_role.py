@@ -28,6 +28,7 @@ from capd.daemon.enforcement_names import names_of
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
+from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.policy.directory import load_policy
@@ -131,17 +132,17 @@ def run(configuration: Configuration, say: Say) -> None:
             hierarchy=hierarchy,
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),
             stamp=lambda: stamp(configuration.policy_dir),
-            holds=configuration.holds_socket,
+            holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
             observe=section.mode == "observe",
         )
 
     desk = approvals_desk.Parts(
         directory=configuration.approvals_dir,
-        holds=configuration.holds_socket,
-        persons=configuration.approvals_socket,
+        holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
+        persons=configuration.enforcer_runtime_dir / APPROVALS_SOCKET,
         approvers=section.approvers,
         runs=configuration.runs_dir,
-        status=configuration.approvals_status_file,
+        status=_desk_status(configuration.enforcer_runtime_dir),
         say=say,
     )
 
@@ -255,7 +256,7 @@ class Enforcer:
             "proxy_port": self._configuration.enforcement.proxy_port,
             "restarts": self._restarts,
             "workers": workers,
-            "approvals": _read_status(self._configuration.approvals_status_file),
+            "approvals": _read_status(_desk_status(directory)),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
             content = json.dumps(status, indent=1).encode()
@@ -312,6 +313,10 @@ def _restrict_files(configuration: Configuration) -> str:
 
 def _worker_status(directory: Path, number: int) -> Path:
     return directory / f"worker-{number}.status.json"
+
+
+def _desk_status(directory: Path) -> Path:
+    return directory / "approvals.status.json"
 
 
 def _read_status(path: Path) -> object:

@@ -25,6 +25,8 @@ ENFORCER_RUNTIME: Final = "enforcer"
 """The enforcer's corner of the runtime directory."""
 APPROVALS_SOCKET: Final = "approvals.sock"
 """Name of the socket at which persons decide, in that corner."""
+HOLDS_SOCKET: Final = "holds.sock"
+"""Name of the one at which the enforcer's own processes say what waits."""
 
 
 def configuration_file(given: str | None) -> Path | None:

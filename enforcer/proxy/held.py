@@ -106,7 +106,7 @@ def _shown(bound: Bound, action: Action, decision: Decision, body_bytes: int) ->
         "fields_left_out": max(len(bound.fields) - FIELDS_SHOWN_MAX, 0),
         "fields_not_bound": sorted({name.lower() for name, _ in bound.fields} & VARYING),
         "body_bytes": body_bytes,
-        "body_sha256": bound.body_sha256.hex(),
+        "body_hash": bound.body_sha256.hex(),
         "effects": None if action.effects is None else sorted(action.effects),
         "resources": None if action.resources is None else [one.name for one in action.resources],
         "problems": list(action.problems),
