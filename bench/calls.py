@@ -255,9 +255,15 @@ def tls_calls(load: str, folder: Path, message_bytes: int) -> dict[str, float]:
 
 def memory_bytes(instance: Instance, measure: str) -> dict[str, int]:
     """Give the memory of each process of an instance: `Rss`, or `Pss`, which shares out what processes share."""
-    status = instance.ask("status")
-    pids = {"capd up": instance.process.pid} | {name: int(role["pid"]) for name, role in status["roles"].items()}
-    return {name: _rollup(pid, measure) for name, pid in pids.items()}
+    return {name: _rollup(pid, measure) for name, pid in _pids(instance).items()}
+
+
+def _pids(instance: Instance) -> dict[str, int]:
+    """Give the processes of an instance by their names."""
+    roles = instance.ask("status")["roles"]
+    return {"capd up": instance.process.pid} | {
+        name: int(role["pid"]) for name, role in roles.items() if role["pid"] is not None
+    }
 
 
 def _rollup(pid: int, measure: str) -> int:
@@ -269,10 +275,8 @@ def _rollup(pid: int, measure: str) -> int:
 
 def cpu_seconds(instance: Instance) -> float:
     """Give the CPU time that the processes of an instance have used."""
-    status = instance.ask("status")
-    pids = [instance.process.pid, *(int(role["pid"]) for role in status["roles"].values())]
     ticks = 0
-    for pid in pids:
+    for pid in _pids(instance).values():
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks += int(fields[11]) + int(fields[12])
     return ticks / os.sysconf("SC_CLK_TCK")

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -192,6 +192,8 @@ async def ask(port: int, named: int, seconds: float, context: ssl.SSLContext | N
         await reader.readexactly(len(BODY))
         times.append(time.perf_counter() - begin)
     writer.close()
+    with suppress(OSError):  # the other side may be the faster one
+        await writer.wait_closed()
 
 
 def processor_seconds(pid: int) -> float:

@@ -73,7 +73,7 @@ def started(role: str, *, tier: str = "auto") -> Iterator[Instance]:
         process = subprocess.Popen(words, env=environment(folder), stdout=log, stderr=subprocess.STDOUT)
         instance = Instance(folder, process)
         try:
-            _wait_until_ready(instance)
+            _wait_until_ready(instance, whole=role == "up")
             yield instance
         finally:
             process.send_signal(signal.SIGTERM)
@@ -85,13 +85,15 @@ def started(role: str, *, tier: str = "auto") -> Iterator[Instance]:
             log.close()
 
 
-def _wait_until_ready(instance: Instance) -> None:
+def _wait_until_ready(instance: Instance, *, whole: bool) -> None:
+    """Wait for the daemon, or for all roles."""
     deadline = time.monotonic() + START_SECONDS_MAX
     while time.monotonic() < deadline:
         if instance.process.poll() is not None:
             break
         with contextlib.suppress(json.JSONDecodeError, KeyError):
-            if instance.ask("status")["roles"]["daemon"]["state"] == "running":
+            roles = instance.ask("status")["roles"]
+            if all(role["state"] == "running" for name, role in roles.items() if whole or name == "daemon"):
                 return
         time.sleep(0.2)
     sys.exit("capd did not start:\n" + (instance.folder / "log").read_text())

@@ -27,8 +27,9 @@ Examples:
 def command(config: str | None) -> None:
     """Bring the bucket's catalogue up to date (an errand that ends).
 
-    Puts what was shipped into Parquet files beside the segments. `capd up` does it by itself. Started as root, it first becomes
-    the recorder's user and gives up root, exec, and writing anywhere but to the bucket.
+    Puts what was shipped into Parquet files beside the segments, and takes out of them what expired. `capd up` does it by
+    itself. Started as root, it first becomes the recorder's user and gives up root, exec, and writing anywhere but to the
+    bucket.
     """
     settings = settled.load(config)
     if settings.bucket_url is None:
@@ -36,7 +37,8 @@ def command(config: str | None) -> None:
     if os.geteuid() == 0:
         state_directory.prepare(settings, recorder_user.choose(settings.recorder.user, settings.segments_dir))
     # Without rights its files may be out of reach, such as below /root.
-    for name in ("capd.cli.line", "obstore.store", *catalogue_status.NEEDED, "capd.recording.catalogue.writing"):
+    catalogue = ("capd.recording.catalogue.writing", "capd.recording.catalogue.expiring")
+    for name in ("capd.cli.line", "obstore.store", *catalogue_status.NEEDED, *catalogue):
         try:
             import_module(name)
         except ModuleNotFoundError as error:

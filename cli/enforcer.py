@@ -19,7 +19,7 @@ Examples:
   sudo capd enforcer
   systemctl start capd-enforcer        the same as a service
 """
-NEEDED: Final = ("cel_expr_python", "capd.cli.line")
+NEEDED: Final = ("cel_expr_python", "encodings.idna", "capd.cli.line")
 """What is imported late; without rights its files may be out of reach, such as below /root."""
 
 

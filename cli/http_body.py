@@ -13,10 +13,12 @@ from typing import Final
 from capd.cli import facts
 from capd.cli.facts import Facts
 from capd.cli.veil import pair_of
+from capd.decoders.sse import EventStream
 
 # What stands in a span before a chunk (RFC 9112 section 7.1): the end of the chunk before, and a size line.
 CHUNK_FRAMING: Final = re.compile(rb"(?:\r\n)?([0-9A-Fa-f]{1,16})[^\r\n]{0,4096}\r\n")
-STREAMED_TYPES: Final = ("text/event-stream", "application/x-ndjson", "application/jsonl", "application/stream+json")
+EVENTS_TYPE: Final = "text/event-stream"
+STREAMED_TYPES: Final = ("application/x-ndjson", "application/jsonl", "application/stream+json")
 
 
 @dataclass(kw_only=True, slots=True)
@@ -31,6 +33,8 @@ class Body:
         kept: its first bytes.
         length: how many there were.
         notes: why it is not all that was said.
+        stream: of HTTP/2.
+        events: what reads it as server-sent events, if it says that it is some.
     """
 
     media_type: str = ""
@@ -40,15 +44,20 @@ class Body:
     kept: bytearray = field(default_factory=bytearray)
     length: int = 0
     notes: list[str] = field(default_factory=list)
+    stream: int | None = None
+    events: EventStream | None = None
 
     @classmethod
     def after(cls, fields: Facts) -> Body:
         """Give the body that a head announces."""
         headers = headers_of(fields)
+        media_type = headers.get("content-type", "").strip().lower()
+        codings = [coding.strip() for coding in headers.get("content-encoding", "").split(",") if coding.strip()]
         return cls(
-            media_type=headers.get("content-type", "").strip().lower(),
-            codings=[coding.strip() for coding in headers.get("content-encoding", "").split(",") if coding.strip()],
+            media_type=media_type,
+            codings=codings,
             chunked=facts.text(fields, "framing") == "chunked",
+            events=EventStream() if media_type.startswith(EVENTS_TYPE) and not codings else None,
         )
 
     @property
@@ -68,10 +77,16 @@ class Body:
 
     def successor(self) -> Body:
         """Give the state for what follows of the same body once what was received is shown."""
-        return Body(media_type=self.media_type, codings=self.codings, chunked=self.chunked, chunk_left=self.chunk_left)
+        return Body(
+            media_type=self.media_type,
+            codings=self.codings,
+            chunked=self.chunked,
+            chunk_left=self.chunk_left,
+            events=self.events,
+        )
 
-    def take(self, told: Facts, span: bytes, bytes_max: int) -> None:
-        """Take the next piece.
+    def take(self, told: Facts, span: bytes, bytes_max: int) -> tuple[bytes, int]:
+        """Take the next piece; give its content, as far as it is at hand, and how much of it is not.
 
         Args:
             told: the body of its record.
@@ -80,12 +95,14 @@ class Body:
         """
         content = self.unframed(span)
         length = facts.number(facts.mapping(told, "fields"), "bytes")
-        self.length += max(length or 0, len(content)) or _span_length(told)
+        whole = max(length or 0, len(content)) or _span_length(told)
+        self.length += whole
         if len(self.kept) < bytes_max:
             self.kept += content[: bytes_max - len(self.kept)]
         note = facts.text(told, "incomplete")
         if note:
             self.notes.append(note)
+        return content, whole - len(content)
 
     def unframed(self, span: bytes) -> bytes:
         """Take the chunk framing out of a span; it stands before the content of each chunk, perhaps of several."""
@@ -111,6 +128,15 @@ def headers_of(fields: Facts) -> Mapping[str, str]:
     """Give the headers by name in lower case; of several the last."""
     pairs = (pair_of(pair) for pair in facts.sequence(fields, "headers"))
     return {name.lower(): value for name, value in pairs}
+
+
+def pieces_of(told: Facts) -> Sequence[tuple[int, int]] | None:
+    """Give where in the stream the content of a message is, as position and length; None: framing has to be taken out."""
+    fields = facts.mapping(told, "fields")
+    if "pieces" not in fields:
+        return None
+    pairs = [facts.sequence_of(pair) for pair in facts.sequence(fields, "pieces")]
+    return sorted((pair[0], pair[1]) for pair in pairs if len(pair) == 2 and all(type(part) is int for part in pair))  # type: ignore[misc]  # noqa: PLR2004 - a pair
 
 
 def _span_length(told: Facts) -> int:

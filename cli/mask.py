@@ -40,7 +40,7 @@ def command() -> None:
 
 @command.command(epilog=EXAMPLES)
 @click.argument("file", type=click.File("rb"))
-@click.option("--protocol", type=click.Choice(["http1", "postgresql", "unknown"]), help="What it is; else it is found out.")
+@click.option("--protocol", type=click.Choice(["http1", "http2", "postgresql", "unknown"]), help="What it is; else found out.")
 @click.option(
     "--direction", type=click.Choice(["request", "response"]), default="request", show_default=True, help="Who says it."
 )

@@ -15,6 +15,7 @@ from capd.cli.line import EMPTY, Line, Span, Style
 from capd.cli.options import Moment, Verb, as_json, moment
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.screen import reader_may_leave, standard_output
+from capd.cli.sessions import tell_expired
 from capd.cli.summary import json_array, short_ids, target
 from capd.cli.transcript import ARROWS
 from capd.recording.errors import ExitStatus
@@ -90,6 +91,8 @@ def command(
             screen.write(hit_lines(hits, sessions))
             if not hits:
                 click.echo("capd: nothing found; `capd sessions` lists what was recorded", err=True)
+        if place.bucket is None or not hits:
+            tell_expired(index.expired_words(from_ns=chosen.from_ns))
         if index.withholds:
             click.echo(WITHHELD, err=True)
     return ExitStatus.OK if hits else ExitStatus.NEGATIVE

@@ -84,8 +84,18 @@ def command(
             state=state,
             verdict=completeness,
         )
-        rows = reversed(index.sessions(chosen, limit=limit))
-        _print([row.to_json() for row in rows], as_json=as_json)
+        rows = index.sessions(chosen, limit=limit)
+        _print([row.to_json() for row in reversed(rows)], as_json=as_json)
+        if place.bucket is None or not rows:
+            tell_expired(index.expired_words(from_ns=chosen.from_ns))
+
+
+def tell_expired(words: str) -> None:
+    """Say on standard error what cannot be among what was found, because it expired; nothing when there is nothing to say."""
+    if words:
+        click.echo(
+            f"capd: {words}: what only they held is not here any more; `capd verify` shows the records of that", err=True
+        )
 
 
 def _print(sessions: Sequence[Facts], *, as_json: bool) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from capd.cli import process_tree, sessions
-from capd.cli.facts import Facts, mapping, sequence, text, text_of
+from capd.cli.facts import Facts, mapping, mapping_of, sequence, text, text_of
 from capd.cli.line import EMPTY, Line, Span, Style, line
 from capd.cli.moments import rfc3339
 from capd.cli.options import Verb, as_json
@@ -46,8 +46,8 @@ def command(*, what: str, as_json: bool, place: Place) -> None:
         except UnknownSessionError:
             try:
                 run = archive.index.run(what)
-            except UnknownSessionError:
-                raise UnknownSessionError(what, "session or run") from None
+            except UnknownSessionError as error:
+                raise UnknownSessionError(what, "session or run", expired=error.expired) from None
             _show_run(archive, run, as_json=as_json)
 
 
@@ -111,6 +111,10 @@ def run_head(run: Facts) -> Iterator[Line]:
         if text(run, label):
             yield _labelled(label, text(run, label))
     yield from labels_lines(run)
+    for part in sequence(run, "expired"):
+        about = mapping_of(part)
+        words = f"{text(about, 'segments')} of its segments, from {text(about, 'first')} to {text(about, 'last')}, by policy"
+        yield _labelled("expired", f"{words} {text(about, 'policy')}".rstrip())
 
 
 def labels_lines(about: Facts) -> Iterator[Line]:

@@ -12,7 +12,8 @@ from typing import Final
 
 from capd.cli import facts, moments
 from capd.cli.facts import Facts
-from capd.cli.http_lines import HttpLines
+from capd.cli.http_body import pieces_of
+from capd.cli.http_lines import BodyKey, HttpLines
 from capd.cli.line import Line, Span, Style
 from capd.cli.payload import Limits, preview
 from capd.cli.postgresql_lines import PostgresqlLines
@@ -24,7 +25,7 @@ ARROWS: Final = {Direction.REQUEST: "→", Direction.RESPONSE: "←"}
 STYLES: Final = {Direction.REQUEST: Style.REQUEST, Direction.RESPONSE: Style.RESPONSE}
 # Requests without an answer that are remembered, to say how long it took; pipelining clients stop far below.
 ASKED_MAX: Final = 1024
-DECODED: Final = frozenset({"http1", "postgresql"})
+DECODED: Final = frozenset({"http1", "http2", "postgresql", "websocket"})
 # Undecoded bytes that follow each other are shown as one payload up to this many, so that a byte-wise writer stays readable.
 RAW_TOGETHER_BYTES_MAX: Final = 16 * 1024
 MASKED_PLACES_SHOWN_MAX: Final = 8
@@ -66,9 +67,9 @@ class Transcript:
         self._http = HttpLines(limits)
         self._postgresql = PostgresqlLines(limits)
         self._decoded = dict.fromkeys(Direction, protocol in DECODED)
-        self._waiting: dict[Direction, Record] = {}
-        """The first message of each direction that is not shown yet, because more of the same body may follow."""
-        self._last: dict[Direction, Record] = {}
+        self._waiting: dict[BodyKey, Record] = {}
+        """The first part of each body that is not shown yet, because more of the same body may follow."""
+        self._last: dict[BodyKey, Record] = {}
         self._asked: dict[int, int] = {}
         self._raw: dict[Direction, tuple[int, bytearray, int]] = {}
         self._told: dict[Kind, Callable[[Record], list[Block]]] = {
@@ -86,7 +87,8 @@ class Transcript:
 
     def pending(self) -> list[Block]:
         """Give what was held back to be shown together with what follows: at the end, or when nothing follows for a while."""
-        blocks = [block for direction in Direction for block in (*self._pending_body(direction), *self._pending_raw(direction))]
+        blocks = [block for key in self._http.unfinished for block in self._pending_body(key)]
+        blocks += [block for direction in Direction for block in self._pending_raw(direction)]
         return sorted(blocks, key=lambda block: block.time_ns)
 
     def _data(self, record: Record) -> list[Block]:
@@ -120,22 +122,40 @@ class Transcript:
             self._decoded[direction] = True
             self._raw.pop(direction, None)
         content = self._content(direction, told)
-        protocol = facts.text(told, "protocol")
+        protocol, kind = facts.text(told, "protocol"), facts.text(told, "type")
+        key = (direction, facts.number(told, "exchange"))
         if protocol == "postgresql":
             lines, held = self._postgresql.message(told, content), []
         elif protocol.startswith("http"):
-            held = self._pending_body(direction) if facts.text(told, "type") in {"request", "response"} else []
+            held = self._pending_body(key) if kind in {"request", "response"} else []
             lines = self._http.message(direction, told, content)
+        elif protocol == "websocket":
+            lines, held = self._said(told, content), []
         else:
             lines, held = [_generic(told)], []
-        self._last[direction] = record
+        if kind == "body":
+            self._last[key] = record
+        elif kind == "end":
+            self._last.pop(key, None)
         if not lines:
-            if facts.text(told, "type") == "body":
-                self._waiting.setdefault(direction, record)
+            if kind == "body":
+                self._waiting.setdefault(key, record)
             return held
-        first = self._waiting.pop(direction, record)
+        first = self._waiting.pop(key, record)
         lines[0] = (*lines[0], *self._waited(record, facts.number(told, "exchange")))
         return [*held, _block(record, lines, first=first, warning=bool(facts.text(told, "incomplete")))]
+
+    def _said(self, told: Facts, content: bytes) -> list[Line]:
+        """Say a message of WebSocket."""
+        kind, note = facts.text(told, "type"), facts.text(told, "incomplete")
+        if kind in {"ping", "pong"} and not self._limits.everything:
+            return []
+        first: Line = (Span(facts.text(told, "summary"), Style.STRONG),)
+        if note:
+            first = (*first, Span(f"  incomplete: {note}", Style.BAD))
+        shown = content[: self._limits.body_bytes] if kind != "close" else b""
+        lines = preview(shown, limits=self._limits, json_like=shown[:1] in {b"{", b"["}, total=len(content)) if shown else []
+        return [first, *lines]
 
     def _waited(self, record: Record, exchange: int | None) -> Line:
         """Give how long the first answer took, once."""
@@ -155,11 +175,13 @@ class Transcript:
         start, end = facts.number(told, "start"), facts.number(told, "end")
         if start is None or end is None:
             return content
-        taken = window.take(start, end)
+        taken = window.take(start, end, pieces_of(told))
         return content or taken
 
     def _gap(self, record: Record) -> list[Block]:
         line = gap_line(record.direction, record.body, layer=facts.text(record.body, "layer"))
+        for direction in Direction if record.direction is None else (record.direction,):
+            self._http.lost(direction, "bytes lost")
         return [*self.pending(), _block(record, [line], warning=True)]
 
     def _masked(self, record: Record) -> list[Block]:
@@ -179,12 +201,12 @@ class Transcript:
             return [*self.pending(), _block(record, [(Span(words, Style.DOUBTFUL),)], warning=True)]
         return [*self.pending(), _block(record, [(Span(marker_words(record.body), Style.FAINT),)])]
 
-    def _pending_body(self, direction: Direction) -> list[Block]:
-        lines = self._http.pending(direction)
-        first = self._waiting.pop(direction, None)
+    def _pending_body(self, key: BodyKey) -> list[Block]:
+        lines = self._http.pending(key)
+        first = self._waiting.pop(key, None)
         if not lines or first is None:
             return []
-        return [_block(self._last[direction], lines, first=first)]
+        return [_block(self._last[key], lines, first=first)]
 
     def _datagram(self, direction: Direction, peer: Facts, payload: bytes) -> list[Line]:
         toward = "to" if direction is Direction.REQUEST else "from"

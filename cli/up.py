@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import time
 from typing import Final
 
 import click
@@ -57,7 +58,8 @@ def command(config: str | None) -> int:
 
     def uncatalogued() -> bool:
         shipped, catalogued = settings.shipper_status_file, settings.catalogue_status_file
-        return catalogue_status.wanted(catalogue_status.read_status(shipped), catalogue_status.read_status(catalogued))
+        read = catalogue_status.read_status
+        return catalogue_status.wanted(read(shipped), read(catalogued), time.time())
 
     ship = settings.bucket_url is not None
     watch = settings.alerts.enabled or settings.metrics.listen is not None

@@ -9,10 +9,13 @@ A screen, and a file that was exported, is seen by more people than a recording.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from capd.cli import facts
+from capd.cli.facts import Facts
 from capd.enforcer.masking.header import header_places
 from capd.enforcer.masking.names import HEADERS
 from capd.enforcer.masking.place import FILLER
@@ -22,6 +25,11 @@ HEADERS_VEILED: Final = frozenset(HEADERS)
 """The same as the recorder masks by default (capd.enforcer.masking): at `full` they are recorded, and still not shown."""
 PASSWORDS: Final = frozenset({"PasswordMessage", "SASLInitialResponse", "SASLResponse", "GSSResponse"})
 """PostgreSQL's messages that carry a password or the proof of one; replay shows nothing of them either."""
+HTTP2: Final = "http2"
+SECTIONS: Final = frozenset({"request", "response", "headers", "end", "PUSH_PROMISE"})
+"""HTTP/2's messages that are header blocks."""
+FRAME_HEAD_BYTES: Final = 9
+_END: Final = 1 << 62
 PASSWORD_HEAD_BYTES: Final = 5
 """Type byte and length before what such a message carries."""
 _NAMES: Final = tuple(name.encode() + b":" for name in HEADERS_VEILED)
@@ -68,13 +76,21 @@ def veiled_record(record: Record) -> Record:
 
 
 def veiled_records(records: Iterator[Record]) -> Iterator[Record]:
-    """Give the records of a session of HTTP with what may be shown: heads, and lines of bytes that no decoder understood."""
+    """Give the records of a session of HTTP with what may be shown: heads, and lines of bytes that no decoder understood.
+
+    Of HTTP/2 no bytes are shown that were not understood: its heads are compressed.
+    """
     veils = {direction: StreamVeil(http=True) for direction in Direction}
+    opaque = False
     for record in records:
-        payload, direction = record.body.get("payload"), record.direction
+        payload, direction, name = record.body.get("payload"), record.direction, record.body.get("name")
         if record.kind is Kind.GAP:
             for veil in veils.values():
                 veil.hole(hides=False)
+        elif record.kind is Kind.MARKER and name == "protocol":
+            opaque = facts.text(record.body, "protocol") == HTTP2
+        elif record.kind is Kind.MARKER and name == "decoder" and direction is not None and opaque:
+            veils[direction] = StreamVeil(http=True, spans=[(0, _END)])
         if record.kind is Kind.DATA and direction is not None and isinstance(payload, bytes):
             body = {**record.body, "payload": veils[direction].filled(payload, 0)}
             yield Record(record.kind, record.session, record.time_ns, direction, body)
@@ -82,16 +98,39 @@ def veiled_records(records: Iterator[Record]) -> Iterator[Record]:
             yield veiled_record(record)
 
 
-def password_spans(records: Iterator[Record]) -> list[tuple[int, int]]:
-    """Give where in the agent's stream passwords of PostgreSQL stand: start and end."""
-    found = []
+def credential_spans(records: Iterator[Record]) -> dict[Direction, list[tuple[int, int]]]:
+    """Give where passwords of PostgreSQL, and blocks of HTTP/2 with a credential in them, stand: start and end, in order.
+
+    So do bytes of HTTP/2 that no decoder understood.
+    """
+    found: dict[Direction, list[tuple[int, int]]] = {direction: [] for direction in Direction}
+    opaque = False
     for record in records:
-        body = record.body
-        if record.kind is Kind.MESSAGE and facts.text(body, "type") in PASSWORDS:
-            start, end = facts.number(body, "start"), facts.number(body, "end")
-            if start is not None and end is not None:
-                found.append((start + PASSWORD_HEAD_BYTES, end))
-    return found
+        body, direction, name = record.body, record.direction, record.body.get("name")
+        if record.kind is Kind.MARKER and name == "protocol":
+            opaque = facts.text(body, "protocol") == HTTP2
+        if direction is None:
+            continue
+        start, end = facts.number(body, "start"), facts.number(body, "end")
+        if record.kind is Kind.MESSAGE and start is not None and end is not None:
+            if facts.text(body, "type") in PASSWORDS:
+                found[direction].append((start + PASSWORD_HEAD_BYTES, end))
+            elif facts.text(body, "protocol") == HTTP2 and end > start and _has_credential(body):
+                found[direction].append((start + FRAME_HEAD_BYTES, end))
+        elif record.kind is Kind.MARKER and opaque and name == "skipped" and start is not None and end is not None:
+            found[direction].append((start, end))
+        elif record.kind is Kind.MARKER and opaque and name == "decoder":
+            found[direction].append((facts.number(body, "offset") or 0, _END))
+    return {direction: sorted(spans) for direction, spans in found.items()}
+
+
+def _has_credential(told: Facts) -> bool:
+    """Whether a message of HTTP/2 is a header block with a credential, or one that was not decoded."""
+    fields = facts.mapping(told, "fields")
+    if facts.text(told, "type") not in SECTIONS:
+        return False
+    section = fields.get("headers", fields.get("trailers"))
+    return section is None or any(pair_of(pair)[0].lower() in HEADERS_VEILED for pair in facts.sequence_of(section))
 
 
 class StreamVeil:
@@ -106,7 +145,7 @@ class StreamVeil:
 
         Args:
             http: whether lines are looked at.
-            spans: positions that are filled whatever they hold.
+            spans: positions that are filled whatever they hold, in order.
         """
         self._http = http
         self._spans = spans
@@ -129,7 +168,10 @@ class StreamVeil:
             payload: the next bytes.
             position: where in the stream they are.
         """
-        for start, end in self._spans:
+        at = max(0, bisect_right(self._spans, (position, _END)) - 1)
+        for start, end in islice(self._spans, at, None):
+            if start >= position + len(payload):
+                break
             first, last = max(start - position, 0), min(end - position, len(payload))
             if first < last:
                 payload = payload[:first] + FILLER * (last - first) + payload[last:]

@@ -5,6 +5,9 @@ What lives here: a bounded store of bytes by position. What must not: records.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from itertools import islice
+
 
 class Window:
     """Keeps the first bytes after the last message's end; a message begins there, and only its beginning is ever previewed."""
@@ -24,15 +27,29 @@ class Window:
             self._chunks.append((start, kept))
             self._kept += len(kept)
 
-    def take(self, start: int, end: int) -> bytes:
-        """Give the kept bytes of a span, and forget them and all before."""
-        taken: list[bytes] = []
+    def take(self, start: int, end: int, pieces: Sequence[tuple[int, int]] | None = None) -> bytes:
+        """Give the kept bytes of a span, or of pieces of it in order (position, length); forget the span and all before."""
+        taken: list[tuple[int, bytes]] = []
         left: list[tuple[int, bytes]] = []
         for position, chunk in self._chunks:
-            taken.append(chunk[max(start - position, 0) : max(end - position, 0)])
+            part = chunk[max(start - position, 0) : max(end - position, 0)]
+            if part:
+                taken.append((max(start, position), part))
             if position + len(chunk) > end:
                 cut = max(end - position, 0)
                 left.append((position + cut, chunk[cut:]))
         self._chunks = left
         self._kept = sum(len(chunk) for _, chunk in left)
-        return b"".join(taken)
+        return b"".join(part for _, part in taken) if pieces is None else b"".join(_cut(taken, pieces))
+
+
+def _cut(chunks: list[tuple[int, bytes]], pieces: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    """Give what is there of pieces; both in order of their positions."""
+    number = 0
+    for at, length in pieces:
+        while number < len(chunks) and chunks[number][0] + len(chunks[number][1]) <= at:
+            number += 1
+        for position, chunk in islice(chunks, number, None):
+            if position >= at + length:
+                break
+            yield chunk[max(at - position, 0) : at + length - position]

@@ -47,13 +47,13 @@ class Alert(StrEnum):
     SEGMENT_UNREADABLE = "segment-unreadable"
     DISK_FILLING = "disk-filling"
     METRICS_DOWN = "metrics-down"
-    ENFORCEMENT_ABSENT = "enforcement-absent"
-    ENFORCEMENT_OPEN = "enforcement-open"
-    ENFORCEMENT_CLOSED = "enforcement-closed"
-    ENFORCEMENT_UNTRIED = "enforcement-untried"
+    FORCING_MISSING = "forcing-missing"
+    FORCING_OPEN = "forcing-open"
+    FORCING_CLOSED = "forcing-closed"
+    FORCING_UNKNOWN = "forcing-unknown"
     RUN_ESCAPED = "run-escaped"
-    ENFORCEMENT_CHANGED = "enforcement-changed"
-    ENFORCEMENT_REMOVABLE = "enforcement-removable"
+    FORCING_CHANGED = "forcing-changed"
+    FORCING_UNOWNED = "forcing-unowned"
     ENFORCER_DOWN = "enforcer-down"
     ENFORCER_UNLOGGED = "enforcer-unlogged"
     POLICY_REFUSED = "policy-refused"
@@ -152,36 +152,46 @@ _KINDS: Final = (
         "`[metrics] listen` is set and the metrics role does not run",
     ),
     (
-        Alert.ENFORCEMENT_ABSENT,
+        Alert.FORCING_MISSING,
         Severity.CRITICAL,
-        "e2a214e8bbe946759d52490575ffc53d",
-        "agents' traffic is not forced through the enforcer",
-    ),
-    (Alert.ENFORCEMENT_OPEN, Severity.CRITICAL, "03aa3897fcf446b6986c39e8c7bb69f6", "agents' traffic gets around the enforcer"),
-    (
-        Alert.ENFORCEMENT_CLOSED,
-        Severity.WARNING,
-        "5c22c46963e948fda4d4748ca3c77ebf",
-        "agents reach nothing, not even the enforcer",
+        "66fbc573e75a4488b3c9d693cc868e3c",
+        "agents' traffic is not forced through the enforcer: no run is let in",
     ),
     (
-        Alert.ENFORCEMENT_UNTRIED,
-        Severity.WARNING,
-        "b2609a0bdd2b45508c656018eee38dc1",
-        "nobody has tried lately whether traffic is forced",
-    ),
-    (Alert.RUN_ESCAPED, Severity.CRITICAL, "5bd0f521be84462bbb9be05d0e8e2329", "processes of runs left their cgroup"),
-    (
-        Alert.ENFORCEMENT_CHANGED,
-        Severity.WARNING,
-        "7ea3ef27e2e94528a4e0689e1888df20",
-        "others changed what forces agents' traffic, and capd put it back",
+        Alert.FORCING_OPEN,
+        Severity.CRITICAL,
+        "3043a163dcc64cf0ab43d6bb7c6c332d",
+        "the canary got something around the enforcer: no run is let in",
     ),
     (
-        Alert.ENFORCEMENT_REMOVABLE,
+        Alert.FORCING_CLOSED,
+        Severity.CRITICAL,
+        "ec1282459b084ec1a039720e186cf000",
+        "agents reach nothing: the enforcer does not listen",
+    ),
+    (
+        Alert.FORCING_UNKNOWN,
         Severity.WARNING,
-        "5c3981a844ab46d8bb81e5e0309e6043",
-        "other programs of root can remove the rules",
+        "0dcb74a55815475fb5371ceb7adfeb6e",
+        "no canary has said lately whether traffic is forced",
+    ),
+    (
+        Alert.RUN_ESCAPED,
+        Severity.CRITICAL,
+        "3496b4469e9742118f7acd8765ae20a7",
+        "processes of runs left their cgroup, and what they connect is not forced",
+    ),
+    (
+        Alert.FORCING_CHANGED,
+        Severity.CRITICAL,
+        "89710aa53748427a8c104bb4f905e74c",
+        "others changed what forces traffic in the last ten minutes",
+    ),
+    (
+        Alert.FORCING_UNOWNED,
+        Severity.WARNING,
+        "5e12477233c64ddc88c8968e2126ca7c",
+        "root's other programs can remove the rules: the kernel is older than 6.9",
     ),
     (
         Alert.ENFORCER_DOWN,

@@ -46,7 +46,7 @@ ID_LETTERS: Final = 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class DeskParts:
     """What the process is given.
 
     Attributes:
@@ -68,7 +68,7 @@ class Parts:
     say: Callable[[str], None]
 
 
-def run_desk(parts: Parts) -> None:
+def run_desk(parts: DeskParts) -> None:
     """Work until SIGTERM.
 
     Raises:
@@ -93,7 +93,7 @@ def new_id() -> str:
 class Counter:
     """Where persons come to the desk."""
 
-    def __init__(self, parts: Parts, desk: Desk, clock: Callable[[], Moment]) -> None:
+    def __init__(self, parts: DeskParts, desk: Desk, clock: Callable[[], Moment]) -> None:
         self._parts, self._desk, self._clock = parts, desk, clock
         self._stopping = False
         self._told = ""

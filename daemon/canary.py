@@ -16,16 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-CANARY_ADDRESS: Final = "127.255.255.254"
-CANARY_PORT: Final = 9
-"""The enforcer closes connections to these without a word: they are nobody's. `discard`, RFC 863."""
+from capd.enforcer.forcing.plan import CANARY_ADDRESS4, CANARY_ADDRESS6, CANARY_PORT
+
 ANSWER_BYTES_MAX: Final = 4096
 NO_IPV6: Final = {"EADDRNOTAVAIL", "EAFNOSUPPORT", "ENETUNREACH"}
 REFUSED: Final = {"EPERM", "EACCES", "ECONNREFUSED"}
 
 TEXT: Final = """
 import errno, json, socket, sys
-address, canary_port, proxy_port = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+address, address6, canary_port, proxy_port = *sys.argv[1:3], *map(int, sys.argv[3:])
 sys.stdin.readline()
 def attempt(family, host, port, kind=socket.SOCK_STREAM):
     try:
@@ -38,7 +37,7 @@ def attempt(family, host, port, kind=socket.SOCK_STREAM):
     except OSError as error: return errno.errorcode.get(error.errno, str(error))
 print(json.dumps({
     "redirected": attempt(socket.AF_INET, address, canary_port),
-    "redirected6": attempt(socket.AF_INET6, "::1", canary_port),
+    "redirected6": attempt(socket.AF_INET6, address6, canary_port),
     "direct": attempt(socket.AF_INET, "127.0.0.1", proxy_port),
     "datagram": attempt(socket.AF_INET, address, canary_port, socket.SOCK_DGRAM),
 }))
@@ -100,7 +99,7 @@ class Canary:
         Raises:
             OSError: it cannot be started, or not be put there.
         """
-        arguments = [CANARY_ADDRESS, str(CANARY_PORT), str(proxy_port)]
+        arguments = [CANARY_ADDRESS4, CANARY_ADDRESS6, str(CANARY_PORT), str(proxy_port)]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", TEXT, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -15,6 +15,8 @@ from typing import Final
 from capd.recording.durable import read_regular
 
 NEEDED: Final = ("pyarrow", "pyarrow.parquet")
+EXPIRY_SECONDS: Final = 3600.0
+"""How often it is tried to remove files that the bucket protects."""
 STATUS_BYTES_MAX: Final = 64 << 10
 
 
@@ -23,8 +25,21 @@ def possible() -> bool:
     return find_spec(NEEDED[0]) is not None
 
 
-def wanted(shipper: Mapping[str, object], catalogue: Mapping[str, object]) -> bool:
-    """Tell from the two statuses whether there is something to catalogue."""
+def wanted(shipper: Mapping[str, object], catalogue: Mapping[str, object], now: float = 0.0) -> bool:
+    """Tell from the two statuses whether there is something to catalogue, or to take out; `now`: wall time in seconds."""
+    retention, known = shipper.get("retention"), catalogue.get("deletions")
+    records = retention.get("records") if isinstance(retention, Mapping) else None
+    more = isinstance(records, int) and records > (known if isinstance(known, int) else 0)
+    return _new(shipper, catalogue) or (more and expiry_due(catalogue, now))
+
+
+def expiry_due(catalogue: Mapping[str, object], now: float) -> bool:
+    """Tell whether what expired may be looked at: what the bucket protects only now and then."""
+    tried = catalogue.get("expiry_time")
+    return not isinstance(tried, int | float) or not 0 <= now - tried < EXPIRY_SECONDS
+
+
+def _new(shipper: Mapping[str, object], catalogue: Mapping[str, object]) -> bool:
     shipped, through, waiting = shipper.get("through"), catalogue.get("through"), catalogue.get("waiting")
     if not isinstance(shipped, int) or not shipped:
         return False

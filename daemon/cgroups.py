@@ -126,7 +126,7 @@ class Hierarchy:
             CgroupError: the kernel or systemd refused.
         """
         path = slice_path(name)
-        if self.systemd and path.endswith(".slice") and self.id_of(path) is None:
+        if self.systemd and "/" not in name and path.endswith(".slice") and self.id_of(path) is None:
             _call_systemd("StartUnit", "ss", name, "replace", what=name)
         try:
             self.directory(path).mkdir(parents=True, exist_ok=True)

@@ -314,6 +314,11 @@ class Configuration(_Section):
         return self.state_dir / "shipper"
 
     @property
+    def deletions_dir(self) -> Path:
+        """Copies of this host's records of deletion."""
+        return self.shipper_dir / "deletions"
+
+    @property
     def journal_key_file(self) -> Path:
         """Where the journal's keys are."""
         return self._journal_keys(in_memory=self.encryption.journal_key_in_memory)

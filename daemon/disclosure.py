@@ -39,11 +39,15 @@ def disclosed(status: Mapping[str, object], uid: int) -> dict[str, object]:
         shown[name] = [element["text"] if name == "attach_failures" else element for element in mine]
     storage = cast("Mapping[str, Sequence[object]]", status["storage"])
     unselected = cast("Sequence[object]", status["unselected"])
-    withheld |= {"unselected": 0 if uid == 0 else len(unselected), "problems": 0 if uid == 0 else len(storage["problems"])}
+    enforcement = cast("Mapping[str, object]", status["enforcement"])
+    others = {
+        "unselected": unselected,
+        "problems": storage["problems"],
+        "escaped": cast("Sequence[object]", enforcement.get("escaped", ())),
+    }
+    withheld |= {name: 0 if uid == 0 else len(elements) for name, elements in others.items()}
     if uid != 0:
         shown["unselected"] = []
         shown["storage"] = {**storage, "problems": []}
-        shown["enforcement"] = {
-            key: value for key, value in cast("Mapping[str, object]", status["enforcement"]).items() if key not in FORCED_OTHERS
-        }
+        shown["enforcement"] = {key: value for key, value in enforcement.items() if key not in FORCED_OTHERS}
     return {**shown, "withheld": withheld}

@@ -39,6 +39,8 @@ ESCAPED_SECONDS: Final = 5.0
 """From one look at where the processes of runs are to the next: one file of /proc for each."""
 ESCAPED_MAX: Final = 20
 """Named in the status; the first one is an alarm."""
+UNIT_SUFFIXES: Final = (".service", ".scope")
+"""Of cgroups that systemd makes, when it starts what they are for."""
 FAILURES: Final = (CapdError, OSError)
 
 
@@ -191,6 +193,8 @@ class Enforcement:
 
     def _facts(self, cgroups: Mapping[str, CgroupAt]) -> Facts:
         section = self._section
+        if not self._names.enforcer.endswith(UNIT_SUFFIXES):
+            self._hierarchy.ensure(self._names.enforcer)
         own = self._hierarchy.id_of(self._names.enforcer)
         return Facts(
             name=self._names.table,

@@ -49,7 +49,12 @@ def names_of(runtime_dir: Path, *, systemd: bool, enforcer: str | None = None) -
     own = UNIT_CGROUP if systemd and installed else f"/capd-enforcer{dash}"
     return EnforcementNames(
         table=f"capd_{tag}" if tag else "capd",
-        parent=f"{AGENTS_SLICE.removesuffix('.slice')}{dash}.slice" if systemd else f"/capd-agents{dash}",
+        parent=_slice(tag) if systemd else f"/capd-agents{dash}",
         enforcer=own if enforcer is None else f"/{enforcer.strip('/')}",
         pins=BPFFS / (f"capd_{tag}" if tag else "capd"),
     )
+
+
+def _slice(tag: str) -> str:
+    """Name the slice; another instance's is none below the installed one's, which would take it for a run."""
+    return f"capd_{tag}.slice" if tag else AGENTS_SLICE

@@ -22,9 +22,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from capd.daemon import approvals_desk, cgroups, enforcer_user, trust
+from capd.daemon import cgroups, enforcer_user, trust
+from capd.daemon.approvals_desk import DeskParts, run_desk
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
 from capd.daemon.enforcement_names import names_of
+from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
@@ -41,6 +43,9 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
 
 STATUS_SECONDS: Final = 1.0
+RESOLVER: Final = -1
+DESK: Final = -2
+"""In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
 """Between two starts of one worker: one that cannot live costs little."""
@@ -48,17 +53,15 @@ STATUS_BYTES_MAX: Final = 1 << 16
 LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """Where a redirect on the output of this host leads (nft(8), `redirect`)."""
 
-DESK: Final = -1
-
 Say = Callable[[str], None]
 
 
 @dataclass(kw_only=True)
 class Child:
-    """A worker or the desk of approvals, as its parent knows it.
+    """A worker, the resolver or the desk of approvals, as its parent knows it.
 
     Attributes:
-        number: of its own; DESK is the desk's.
+        number: of its own; RESOLVER of the resolver, DESK of the desk.
         listeners: its sockets, which outlive it.
         pid: 0 while there is none.
         due: monotonic time of its next start.
@@ -68,11 +71,6 @@ class Child:
     listeners: Sequence[socket.socket]
     pid: int = 0
     due: float = 0.0
-
-    @property
-    def name(self) -> str:
-        """Give what to call it."""
-        return "the desk of approvals" if self.number == DESK else f"worker {self.number}"
 
 
 def enter_cgroup(configuration: Configuration) -> None:
@@ -105,9 +103,14 @@ def run(configuration: Configuration, say: Say) -> None:
     }
     upstreams = Upstreams(ca_file=section.ca_file, certificates=certificates)
     hierarchy = cgroups.find_root()
+    resolver = Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM))
     children = [
-        Child(number=number, listeners=_listen(section.proxy_port))
-        for number in range(section.workers or len(os.sched_getaffinity(0)))
+        resolver,
+        Child(number=DESK, listeners=()),
+        *(
+            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
+            for number in range(section.workers or len(os.sched_getaffinity(0)))
+        ),
     ]
     confine(uid, gid, families=INTERNET, who="enforcer")
     confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
@@ -136,24 +139,39 @@ def run(configuration: Configuration, say: Say) -> None:
             observe=section.mode == "observe",
         )
 
-    desk = approvals_desk.Parts(
-        directory=configuration.approvals_dir,
-        holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
-        persons=configuration.enforcer_runtime_dir / APPROVALS_SOCKET,
-        approvers=section.approvers,
-        runs=configuration.runs_dir,
-        status=_desk_status(configuration.enforcer_runtime_dir),
-        say=say,
-    )
-
     def work(child: Child) -> None:
-        if child.number == DESK:
-            approvals_desk.run_desk(desk)
+        if child.number == RESOLVER:
+            run_resolver(
+                ResolverParts(
+                    datagrams=child.listeners,
+                    policies=policies,
+                    stamp=lambda: stamp(configuration.policy_dir),
+                    runs=configuration.runs_dir,
+                    hierarchy=hierarchy,
+                    status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
+                    observe=section.mode == "observe",
+                )
+            )
+        elif child.number == DESK:
+            run_desk(_desk_parts(configuration, say))
         else:
             run_worker(parts(child))
 
-    Enforcer(configuration, [Child(number=DESK, listeners=()), *children], work, say, confinement=confinement).run()
+    Enforcer(configuration, children, work, say, confinement=confinement).run()
     lock.release()
+
+
+def _desk_parts(configuration: Configuration, say: Say) -> DeskParts:
+    runtime = configuration.enforcer_runtime_dir
+    return DeskParts(
+        directory=configuration.approvals_dir,
+        holds=runtime / HOLDS_SOCKET,
+        persons=runtime / APPROVALS_SOCKET,
+        approvers=configuration.enforcement.approvers,
+        runs=configuration.runs_dir,
+        status=_worker_status(runtime, DESK),
+        say=say,
+    )
 
 
 class Enforcer:
@@ -218,7 +236,7 @@ class Enforcer:
                 self._work(child)
                 status = 0
         except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it
-            self._say(f"capd enforcer: {child.name}: {error!r}")
+            self._say(f"capd enforcer: {_called(child.number)}: {error!r}")
         finally:
             os._exit(status)
 
@@ -226,7 +244,7 @@ class Enforcer:
         """Start anew what has ended."""
         for child in self._children:
             if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
-                self._say(f"capd enforcer: {child.name} ended, starting it anew; its connections were reset")
+                self._say(f"capd enforcer: {_called(child.number)} ended, starting it anew; what it held was reset")
                 self._restarts += 1
                 child.pid, child.due = 0, time.monotonic() + RESTART_SECONDS
             if not child.pid and time.monotonic() >= child.due:
@@ -246,7 +264,7 @@ class Enforcer:
 
     def _write_status(self, state: str) -> None:
         directory = self._configuration.enforcer_runtime_dir
-        workers = [_read_status(_worker_status(directory, child.number)) for child in self._children if child.number != DESK]
+        told = {child.number: _read_status(_worker_status(directory, child.number)) for child in self._children}
         status = {
             "state": state,
             "pid": os.getpid(),
@@ -255,8 +273,9 @@ class Enforcer:
             "confinement": self._confinement,
             "proxy_port": self._configuration.enforcement.proxy_port,
             "restarts": self._restarts,
-            "workers": workers,
-            "approvals": _read_status(_desk_status(directory)),
+            "resolver": told.pop(RESOLVER, None),
+            "approvals": told.pop(DESK, None),
+            "workers": list(told.values()),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
             content = json.dumps(status, indent=1).encode()
@@ -272,22 +291,25 @@ def stamp(directory: Path) -> object:
         return str(error)
 
 
-def _listen(port: int) -> list[socket.socket]:
-    """Listen on both loopback addresses; every worker has sockets of its own, among which the kernel divides connections.
+def _bind(port: int, kind: socket.SocketKind) -> list[socket.socket]:
+    """Bind on both loopback addresses; every worker has sockets of its own, among which the kernel divides connections.
 
     Raises:
         PortTakenError: somebody else listens there.
     """
     listeners = []
     for family, address in LOOPBACK:
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener = socket.socket(family, kind)
+        if kind is socket.SOCK_STREAM:
+            # Of datagrams this would let others bind there too, and hear what is meant for us.
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         try:
             listener.bind((address, port))
-            listener.listen(BACKLOG)
+            if kind is socket.SOCK_STREAM:
+                listener.listen(BACKLOG)
         except OSError as error:
             listener.close()
             if family == socket.AF_INET6 and not _has_ipv6():
@@ -312,11 +334,11 @@ def _restrict_files(configuration: Configuration) -> str:
 
 
 def _worker_status(directory: Path, number: int) -> Path:
-    return directory / f"worker-{number}.status.json"
+    return directory / f"{_called(number).replace(' ', '-')}.status.json"
 
 
-def _desk_status(directory: Path) -> Path:
-    return directory / "approvals.status.json"
+def _called(number: int) -> str:
+    return {RESOLVER: "resolver", DESK: "approvals"}.get(number, f"worker {number}")
 
 
 def _read_status(path: Path) -> object:

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from capd.daemon.deletion_copies import DeletionCopies
 from capd.daemon.retention import DAY_NS, Lifetime, Rule, Subject, lifetime
 from capd.recording.bucket import Bucket, Entry, Outcome
 from capd.recording.bucket.holds import Hold, read
 from capd.recording.bucket.layout import SegmentKey, deletion_key, host_folder
+from capd.recording.bucket.removal import locked, remove
 from capd.recording.deletions import RECORD_BYTES_MAX, SEGMENTS_MAX, Deleted, Deletion, MalformedDeletionError
 from capd.recording.index import Index
 from capd.recording.rows import RunRow, SessionRow
@@ -39,6 +41,7 @@ class Expired:
         holds: how many holds are active.
         held, locked: segments that stayed in the last pass although their time is over, because of a hold or the bucket's lock.
         unreadable: keys of segments that stayed because they cannot be read.
+        records: how many records of deletion the recorder and the cataloguer were told of, by this process or before.
     """
 
     segments: int = 0
@@ -47,6 +50,7 @@ class Expired:
     held: int = 0
     locked: int = 0
     unreadable: int = 0
+    records: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +73,7 @@ class Expiry:
         index: Path,
         segments: Path,
         signer: Callable[[], Signer],
+        copies: DeletionCopies,
         pause: Callable[[], bool],
     ) -> None:
         """Take what is needed; nothing is asked yet.
@@ -80,11 +85,13 @@ class Expiry:
             index: what is known of their sessions.
             segments: where local copies are.
             signer: gives the host's key.
+            copies: where the recorder learns of what went.
             pause: whether to go on.
         """
         self.expired = Expired()
         self._bucket, self._host, self._rules = bucket, host, rules
         self._index, self._segments, self._signer, self._pause = index, segments, signer, pause
+        self._copies = copies
         self._marks: dict[str, bool] = {}
 
     def hot_ns(self, index: Index, sequence: int) -> int | None:
@@ -99,6 +106,10 @@ class Expiry:
             BucketError: the bucket failed; the next pass goes on.
             CapdError: the index, the key or a local copy cannot be used.
         """
+        self._let_go_of_all(now_ns)
+        self.expired.records = self._copies.bring(self._index)
+
+    def _let_go_of_all(self, now_ns: int) -> None:
         holds = read(self._bucket)
         active = [hold for hold in holds if hold.released is None]
         self.expired.holds = len(active)
@@ -133,7 +144,7 @@ class Expiry:
                 continue
             if any(hold.covers(self._host, known.members, known.first_ns, known.last_ns) for hold in active):
                 self.expired.held += 1
-            elif self._locked(entry.key, now_ns):
+            elif locked(self._bucket, entry.key, now_ns):  # a record must not say what then cannot be done
                 self.expired.locked += 1
             elif (digest := self._digest(entry)) is None:
                 self.expired.unreadable += 1
@@ -158,14 +169,6 @@ class Expiry:
 
     def _locks(self) -> bool:
         return self._bucket.signed is not None and self._bucket.signed.object_lock().enabled
-
-    def _locked(self, key: str, now_ns: int) -> bool:
-        """Ask whether the bucket itself forbids the deletion: a record of it must not say what then cannot be done."""
-        signed = self._bucket.signed
-        if signed is None:
-            return False
-        retention = signed.retention(key)
-        return (retention is not None and retention.until_ns > now_ns) or signed.held(key)
 
     def _digest(self, entry: Entry) -> bytes | None:
         try:
@@ -200,13 +203,7 @@ class Expiry:
         return there.host == deletion.host and said == [(one.sequence, one.digest) for one in deletion.segments]
 
     def _delete(self, key: str) -> None:
-        signed = self._bucket.signed
-        versions = signed.versions(key) if signed is not None else []
-        if signed is None or versions in ([], ["null"]):
-            self._bucket.delete(key)
-            return
-        for version in versions:
-            signed.delete_version(key, version)
+        remove(self._bucket, key)
 
     # -- holds -----------------------------------------------------------------------------------------------------------------
 

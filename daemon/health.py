@@ -322,31 +322,31 @@ def _enforcement(facts: EnforcementFacts, now_ns: int) -> Iterator[Reason]:
         return
     if facts.problem is not None:
         yield Reason(
-            alert=Alert.ENFORCEMENT_ABSENT,
+            alert=Alert.FORCING_MISSING,
             reason=f"agents' traffic is not forced through the enforcer: {facts.problem}",
             next_step="no run is let in while that is so; capd tries again every second; `capd doctor` checks the host",
         )
     if facts.open:
         yield Reason(
-            alert=Alert.ENFORCEMENT_OPEN,
+            alert=Alert.FORCING_OPEN,
             reason=f"agents' traffic gets around the enforcer: {', '.join(facts.open)}",
             next_step="no run is let in while that is so; see what changed the host's rules: `nft list ruleset`",
         )
     if facts.closed:
         yield Reason(
-            alert=Alert.ENFORCEMENT_CLOSED,
+            alert=Alert.FORCING_CLOSED,
             reason=f"agents reach nothing: {', '.join(facts.closed)}",
             next_step="see whether the enforcer runs and listens at `enforcement.proxy_port`; till then all is refused",
         )
     if facts.unknown is not None:
         yield Reason(
-            alert=Alert.ENFORCEMENT_UNTRIED,
+            alert=Alert.FORCING_UNKNOWN,
             reason=f"the canary that tries whether traffic is forced says nothing: {facts.unknown}",
             next_step="the rules stand as they were; the next canary tries within 30 s",
         )
     elif facts.canary_ns is not None and now_ns - facts.canary_ns > CANARY_NS_STALE:
         yield Reason(
-            alert=Alert.ENFORCEMENT_UNTRIED,
+            alert=Alert.FORCING_UNKNOWN,
             reason="no canary has tried for minutes whether traffic is forced",
             next_step="the daemon may be stuck: see its log, then restart it; the rules stand meanwhile",
         )
@@ -358,13 +358,13 @@ def _enforcement(facts: EnforcementFacts, now_ns: int) -> Iterator[Reason]:
         )
     if facts.repaired is not None and now_ns - facts.repaired_ns < LOSS_NS_RECENT:
         yield Reason(
-            alert=Alert.ENFORCEMENT_CHANGED,
+            alert=Alert.FORCING_CHANGED,
             reason=f"others changed what forces agents' traffic: {facts.repaired}",
             next_step="capd put it back; whoever does that as root can do it again: see what else manages nftables or bpffs",
         )
     if not facts.owned and facts.problem is None:
         yield Reason(
-            alert=Alert.ENFORCEMENT_REMOVABLE,
+            alert=Alert.FORCING_UNOWNED,
             reason="other programs of root can remove the rules: this kernel has no tables that are owned (Linux 6.9)",
             next_step="the programs on cgroups stand beside them; capd puts the rules back within 30 s",
         )

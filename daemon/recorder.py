@@ -30,6 +30,7 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
+from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_memory import LET_GO, SETTLED, Memory, Remembered, steps_since
 from capd.daemon.recorder_resumption import go_again
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
@@ -38,7 +39,7 @@ from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
-from capd.recording.errors import CapdError, EncryptedError, StorageFullError
+from capd.recording.errors import CapdError, EncryptedError, StateDirectoryError, StorageFullError
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
@@ -128,6 +129,7 @@ class Recorder:
             sealing=self._seals.sealing,
         )
         self._index_behind = False
+        self._expiry = RecorderExpiry(configuration.deletions_dir, configuration.keys_dir, host)
         self._closing = False
         """Storage is out: what is open is sealed, so that the journal can be freed, with the room that the reserve gave."""
         self._flushed_bytes = 0
@@ -187,11 +189,11 @@ class Recorder:
         """Give what is on disk of a session: for decoders that are built anew. Nothing that was not sealed is asked for."""
         directory = self._configuration.segments_dir
         for sequence in self._index.segments_of(session):
-            with SegmentReader(sealed_path(directory, sequence), keys=self._seals.ring) as reader:
-                try:
+            try:
+                with SegmentReader(sealed_path(directory, sequence), keys=self._seals.ring) as reader:
                     yield from reader.records(session)
-                except EncryptedError:  # written too long ago: the decoder finds its place again
-                    return
+            except (EncryptedError, StateDirectoryError):  # written too long ago, or gone: the decoder finds its place again
+                return
         yield from self._stage.held(session)
 
     def _new_projection(self) -> Projection:
@@ -281,6 +283,7 @@ class Recorder:
             self._seal()
         elif idle and self._writer.empty and now - self._remembered_at > MEMORY_IDLE_SECONDS:
             self._remember()
+        self._expire(idle=idle)
         if now - self._status_at >= STATUS_SECONDS:
             self._say_head(final=False)
             closing = read_state(self._configuration.storage_file) is State.OUT
@@ -325,8 +328,17 @@ class Recorder:
         if self._index_behind:
             return
         try:
-            self._index.apply(self._projection.changes())
+            self._index.apply(self._projection.changes(), self._writer.sequence)
             self._index.commit()
+        except CapdError as error:
+            self._leave_index(error)
+
+    def _expire(self, *, idle: bool) -> None:
+        """Take a little of what expired out of the index, unless that lacks room itself."""
+        if self._index_behind or self._refused_at is not None or self._stopping is not None:
+            return
+        try:
+            self._expiry.attend(self._index, idle=idle)
         except CapdError as error:
             self._leave_index(error)
 
@@ -440,6 +452,7 @@ class Recorder:
             "blocks_malformed": self._assembler.malformed,
             **self.counts,
             "losses": self._assembler.losses,
+            "expiry_refused": sorted(self._expiry.refused)[:ERRORS_SHOWN],
             "rss_bytes": rss_bytes(),
             "errors": list(self._errors),
         }

@@ -24,6 +24,7 @@ from uuid import UUID
 from capd.daemon import recorder_user
 from capd.daemon.companions import Companions
 from capd.daemon.confinement import INTERNET, confine
+from capd.daemon.deletion_copies import DeletionCopies
 from capd.daemon.errors import SandboxError
 from capd.daemon.expiry import Expiry
 from capd.daemon.landlock import KEEP_FILES, KEEP_TREE, REMOVE, restrict
@@ -90,6 +91,7 @@ class Shipper:
             index=configuration.index_file,
             segments=configuration.segments_dir,
             signer=lambda: HostKey.load(keys),
+            copies=DeletionCopies(bucket, host, configuration.deletions_dir),
             pause=lambda: self._pause(0),
         )
         self._expired_at: float | None = None

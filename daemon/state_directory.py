@@ -153,6 +153,7 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
         of_recorder(configuration.index_dir, 0o750),
         of_recorder(configuration.quarantine_dir, 0o750),
         of_recorder(configuration.shipper_dir, 0o750),
+        of_recorder(configuration.deletions_dir, 0o750),
         of_root(configuration.runtime_dir, 0o755),
         *([of_root(configuration.runs_dir, 0o700)] if configuration.enforcement.mode == "off" else []),
         of_recorder(configuration.recorder_runtime_dir, 0o755),

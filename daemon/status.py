@@ -94,7 +94,7 @@ def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
         attach_failures=len(cast("list[object]", answer["attach_failures"])) + withheld.get("attach_failures", 0),
         unselected=len(cast("list[object]", answer.get("unselected") or [])) + withheld.get("unselected", 0),
         storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {}), withheld.get("problems", 0)),
-        enforcement=_enforcement(cast("Mapping[str, object]", answer.get("enforcement") or {})),
+        enforcement=_enforcement(cast("Mapping[str, object]", answer.get("enforcement") or {}), withheld.get("escaped", 0)),
         backlog_bytes=cast("int", journal["backlog_bytes"]),
         backlog_bytes_max=cast("int", journal["bytes_max"]),
     )
@@ -175,7 +175,7 @@ def _storage(storage: Mapping[str, object], withheld: int) -> StorageFacts:
     )
 
 
-def _enforcement(found: Mapping[str, object]) -> EnforcementFacts:
+def _enforcement(found: Mapping[str, object], escaped_withheld: int) -> EnforcementFacts:
     """Pick from the daemon's words; a daemon of an earlier version says nothing of it."""
     canary, table, repaired = (_inner(found, key) for key in ("canary", "table", "repaired"))
     return EnforcementFacts(
@@ -186,7 +186,7 @@ def _enforcement(found: Mapping[str, object]) -> EnforcementFacts:
         closed=tuple(cast("list[str]", canary.get("closed", []))),
         unknown=cast("str | None", canary.get("unknown")),
         canary_ns=cast("int | None", canary.get("time_ns")),
-        escaped=len(cast("list[str]", found.get("escaped", []))),
+        escaped=len(cast("list[str]", found.get("escaped", []))) + escaped_withheld,
         repaired=cast("str | None", repaired.get("what")),
         repaired_ns=cast("int", repaired.get("time_ns", 0)),
     )

@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from capd.decoders.http2.frames import PREFACE, Type
+from capd.decoders.http2.resync import follow_each_other
 from capd.decoders.tls import is_client_hello
 
 LOOKED_AT_BYTES: Final = 4_096
@@ -30,7 +32,8 @@ _PORTS: Final = {
     6379: "redis",
     27017: "mongodb",
 }
-_HTTP2_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_HTTP2_SETTINGS: Final = re.compile(rb"\x00[\x00-\x40][\x00-\xff]\x04\x00{5}")
+_OPENING: Final = bytes([0, 0, 0, Type.SETTINGS, *bytes(5)])
 _METHOD: Final = re.compile(rb"(?:\r\n)?([A-Z][A-Z-]{2,19}) ")
 _METHOD_SO_FAR: Final = re.compile(rb"(?:\r|\r\n)?(?:[A-Z][A-Z-]{0,19})?")
 _REQUEST_LINE: Final = re.compile(rb"(?:\r\n)?[A-Z][A-Z-]{2,19} [\x21-\x7e\x80-\xff]+ HTTP/1\.[01]\r?\n")
@@ -101,8 +104,20 @@ def _client_first(test: Callable[[bytes], Verdict]) -> Callable[[bytes, bytes], 
     return check
 
 
-def _http2(request: bytes) -> Verdict:
-    return _starts(request, _HTTP2_PREFACE)
+def _http2(request: bytes, response: bytes) -> Verdict:
+    """A server may say its SETTINGS before it has read anything (RFC 9113 section 3.4).
+
+    Where the beginning was not seen there is no preface; two frames in a row are enough (resync.py says why).
+    """
+    begun = _starts(request, PREFACE)
+    midway = [follow_each_other(said) for said in (request, response) if said]
+    if begun or True in midway:
+        return True
+    if None in midway:
+        return None
+    if begun is None and response:
+        return None if _HTTP2_SETTINGS.match(response + _OPENING[len(response) :]) else False
+    return begun
 
 
 def _http1(request: bytes, response: bytes) -> Verdict:
@@ -170,7 +185,7 @@ def _mongodb(request: bytes) -> Verdict:
 
 _TESTS: Final[dict[str, Callable[[bytes, bytes], Verdict]]] = {
     "tls": _client_first(is_client_hello),
-    "http2": _client_first(_http2),
+    "http2": _http2,
     "http1": _http1,
     "postgresql": _client_first(_postgresql),
     "ssh": _ssh,

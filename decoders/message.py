@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, runtime_checkable
 
 JsonValue = None | bool | int | float | str | Sequence["JsonValue"] | Mapping[str, "JsonValue"]
 
@@ -41,6 +41,13 @@ class Gap:
     length: int | None
     reason: str
 
+    @property
+    def words(self) -> str:
+        """What it took away, for a person."""
+        if self.length is None:
+            return f"bytes lost: {self.reason}"
+        return f"{self.length} byte{'' if self.length == 1 else 's'} lost: {self.reason}"
+
 
 @dataclass(slots=True, kw_only=True)
 class Message:
@@ -55,6 +62,7 @@ class Message:
         exchange: number of the request that this belongs to, counted from 0, shared by request and answer.
         fields: the protocol's details; the decoder's module docstring is their documentation.
         content: payload bytes of `body`-like messages, transfer framing removed; else empty.
+        content_start: offset of the content's first byte in the stream; None: the content ends where the message does.
         incomplete: None, or why this message is not all that was said.
     """
 
@@ -66,6 +74,7 @@ class Message:
     exchange: int | None = None
     fields: Mapping[str, JsonValue] = field(default_factory=dict)
     content: bytes = b""
+    content_start: int | None = None
     incomplete: str | None = None
 
 
@@ -110,3 +119,14 @@ class Decoder(Protocol):
         Raises:
             ProtocolError: once, when a direction cannot be decoded further; what follows in it is then given as `Skipped`.
         """
+
+
+@runtime_checkable
+class Restorable(Decoder, Protocol):
+    """A decoder whose state cannot be had by decoding again what is recorded, because what is masked there belongs to it."""
+
+    def save(self) -> Sequence[object]:
+        """Give its state as plain values, when `next_event` had nothing more to give."""
+
+    def restore(self, saved: Sequence[object]) -> None:
+        """Take the state of one that was saved."""

@@ -179,10 +179,14 @@ def _leaving(listener: Listener, counters: int) -> bytes:
     code.label("transport")
     code.load_packet(_PACKET, None, _TRANSPORT, 4, "refuse other", register=_START)
     code.load(HALF, 1, FRAME, _TRANSPORT + 2)
+    # By loopback's device, not its address alone: whoever is root of a network namespace may route the address elsewhere.
+    code.load(WORD, 2, _PACKET, _PACKET_INTERFACE)
     code.jump_equal(_KIND, socket.IPPROTO_UDP, "udp")
     code.jump_unless(_KIND, socket.IPPROTO_TCP, "refuse other")
+    code.jump_unless(2, LOOPBACK_INDEX, "refuse tcp")
     _tcp(code, listener)
     code.label("udp")
+    code.jump_unless(2, LOOPBACK_INDEX, "refuse udp")
     code.jump_unless(_TO_LISTENER, 1, "refuse udp")
     code.jump_equal(1, socket.htons(listener.resolver_port), "pass")
     for name in ("udp", "tcp", "other"):
@@ -225,7 +229,7 @@ def _ip6(code: Assembly) -> None:
 
 
 def _tcp(code: Assembly, listener: Listener) -> None:
-    """Let TCP to the listener through, and by loopback all but the first packet of a connection that the run opens.
+    """Let TCP to the listener through, and to others of this host all but the first packet of a connection that the run opens.
 
     That is what a run's own server answers, to the proxy or to another program here. A connection that the run opened
     cannot have got beyond its first packet, which is the only one without an acknowledgement.
@@ -234,8 +238,6 @@ def _tcp(code: Assembly, listener: Listener) -> None:
     code.jump_equal(1, socket.htons(listener.proxy_port), "pass")
     code.jump_equal(1, socket.htons(listener.resolver_port), "pass")
     code.label("answer")
-    code.load(WORD, 1, _PACKET, _PACKET_INTERFACE)
-    code.jump_unless(1, LOOPBACK_INDEX, "refuse tcp")
     code.add(_START, 13)
     code.load_packet(_PACKET, None, _TRANSPORT, 1, "refuse other", register=_START)
     code.load(BYTE, 1, FRAME, _TRANSPORT)

@@ -7,6 +7,7 @@ presentation.
 from __future__ import annotations
 
 import errno
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -115,11 +116,17 @@ class Archive:
             StateDirectoryError: one cannot be read.
         """
         cursor = _Cursor(self.segments, self.keys, session, from_ns, until_ns, skip=not follow)
+        parts = deque(self.index.expired_parts(session) if self.index_path.exists() else ())
         known, start = self._places(session)
         for sequence in known:
+            while parts and parts[0].first < sequence:
+                yield cursor.hole(parts.popleft().words())
             yield from cursor.read(sequence)
             if cursor.missing:
-                yield cursor.missing_segment(sequence)
+                gone = "expired" if self.index.is_expired(sequence) else "missing"
+                yield cursor.hole(f"segment {sequence} is {gone}")
+        for part in parts:
+            yield cursor.hole(part.words())
         sequence = start
         while True:
             yield from cursor.read(sequence)
@@ -252,9 +259,9 @@ class _Cursor:
             if self._until_ns is None or record.time_ns < self._until_ns:
                 yield record
 
-    def missing_segment(self, sequence: int) -> Record:
-        """Give a GAP record for a segment that the index knows and that is not there."""
-        body: dict[str, Value] = {"position": 0, "length": None, "reason": f"segment {sequence} is missing"}
+    def hole(self, reason: str) -> Record:
+        """Give a GAP record for what the index knows of and is not there."""
+        body: dict[str, Value] = {"position": 0, "length": None, "reason": reason}
         return Record(Kind.GAP, self._session, self._last_ns, None, body)
 
     def _open(self, sequence: int) -> SegmentReader | None:

@@ -122,5 +122,11 @@ def is_deletion(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
+def range_of(name: str) -> tuple[int, int] | None:
+    """Give the first and the last segment that a record of deletion of this name is about; None: it is no such name."""
+    found = _NAME.fullmatch(name)
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def _canonical(fields: dict[str, object]) -> bytes:
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()

@@ -194,13 +194,14 @@ class NothingRecordedError(CapdError):
 
 
 class UnknownSessionError(CapdError):
-    """No session or run has the given id."""
+    """No session or run has the given id; what had it may have expired."""
 
     exit_status = ExitStatus.NEGATIVE
     hint = "`capd sessions` and `capd runs` list the ids"
 
-    def __init__(self, text: str, what: str = "session") -> None:
-        super().__init__(f"there is no {what} {text!r}")
+    def __init__(self, text: str, what: str = "session", *, expired: str = "") -> None:
+        super().__init__(f"there is no {what} {text!r}" + (f" any more, if there was: {expired}" if expired else ""))
+        self.expired = expired
 
 
 class AmbiguousSessionError(CapdError):

@@ -1,7 +1,7 @@
 """The index: what makes recordings findable, in one SQLite file.
 
-What lives here: opening and closing, writing rows, finding runs, sessions and messages, rebuilding. What must not: how rows
-come about from records, formats of other files.
+What lives here: opening and closing, writing rows, rebuilding. What must not: how rows come about from records, questions
+(index_reading.py), formats of other files.
 """
 
 from __future__ import annotations
@@ -13,31 +13,27 @@ from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
-from uuid import UUID
 
+from capd.recording import index_carried
 from capd.recording.age import NoKeys
 from capd.recording.durable import DIRECTORY_MODE, sync_directory
 from capd.recording.errors import (
-    AmbiguousSessionError,
     CorruptSegmentError,
     EncryptedError,
     IndexUnusableError,
     NothingRecordedError,
-    UnknownSessionError,
     on_disk,
 )
-from capd.recording.identity import identities_from
 from capd.recording.index_columns import (
-    Cell,
-    process_from,
     process_values,
-    run_from,
     run_values,
     segment_values,
-    session_from,
     session_values,
 )
+from capd.recording.index_expiry import IndexExpiry
+from capd.recording.index_leftovers import Leftovers
 from capd.recording.index_messages import MessageTable
+from capd.recording.index_reading import WITHHELD, IndexReading
 from capd.recording.index_schema import (
     PROCESSES,
     RUNS,
@@ -49,23 +45,16 @@ from capd.recording.index_schema import (
     create_schema,
     sqlite_errors,
 )
-from capd.recording.index_search import SessionFilter, find_messages, session_conditions
 from capd.recording.projection import Changes, Projection
-from capd.recording.reading import LISTED_DEFAULT
-from capd.recording.rows import Hit, MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
+from capd.recording.rows import MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
-WITHHELD: Final = "withheld"
 _NO_KEYS: Final = NoKeys()
-MATCHES_SHOWN: Final = 5
-_SELECT_RUN: Final = RUNS.select.replace(" FROM ", ", (SELECT count(*) FROM sessions WHERE sessions.run = runs.run) FROM ", 1)
-EXCHANGE_LOOKED_BACK: Final = 1_000
-"""Messages before a given one among which the first of its exchange is looked for; looking at all would cost a scan."""
 
 
-class Index:
+class Index(IndexReading):
     """The index of one state directory. One process may write it while others read.
 
     What is written is seen by others, and survives the death of the process, at `commit`. A power cut may take away the last
@@ -76,6 +65,7 @@ class Index:
         self.path = path
         self._connection = connection
         self._messages: MessageTable | None = None
+        self._leftovers: Leftovers | None = None
         self._closed = False
 
     @classmethod
@@ -129,26 +119,26 @@ class Index:
 
     # Writing
 
-    def apply(self, changes: Changes) -> None:
-        """Write all rows of a projection's changes."""
+    def apply(self, changes: Changes, sequence: int = 0) -> None:
+        """Write all rows of a projection's changes, which come from the records of one segment; 0: nobody knows of which."""
         for run in changes.runs:
-            self.upsert_run(run)
+            self.upsert_run(run, sequence)
         for session in changes.sessions:
-            self.upsert_session(session)
-        self.upsert_messages(changes.messages)
-        self.upsert_processes(changes.processes)
+            self.upsert_session(session, sequence)
+        self.upsert_messages(changes.messages, sequence)
+        self.upsert_processes(changes.processes, sequence)
 
-    def upsert_run(self, row: RunRow) -> None:
+    def upsert_run(self, row: RunRow, sequence: int = 0) -> None:
         """Write a run, over what was known of it."""
         with sqlite_errors(self.path):
-            self._connection.execute(RUNS.upsert, run_values(row))
+            self._connection.execute(RUNS.upsert, [*run_values(row), sequence])
 
-    def upsert_session(self, row: SessionRow) -> None:
+    def upsert_session(self, row: SessionRow, sequence: int = 0) -> None:
         """Write a session, over what was known of it."""
         with sqlite_errors(self.path):
-            self._connection.execute(SESSIONS.upsert, session_values(row))
+            self._connection.execute(SESSIONS.upsert, [*session_values(row), sequence])
 
-    def upsert_messages(self, rows: Iterable[MessageRow]) -> None:
+    def upsert_messages(self, rows: Iterable[MessageRow], sequence: int = 0) -> None:
         """Write messages, over those with the same session and ordinal. Their sessions need not be there yet."""
         with sqlite_errors(self.path):
             if self._messages is None:
@@ -156,13 +146,13 @@ class Index:
             rows = list(rows)
             for session, _ in groupby(rows, attrgetter("session")):
                 if self._messages.session_key(session) is None:
-                    self.upsert_session(SessionRow(session=session))
-            self._messages.upsert(rows)
+                    self.upsert_session(SessionRow(session=session), sequence)
+            self._messages.upsert(rows, sequence)
 
-    def upsert_processes(self, rows: Iterable[ProcessRow]) -> None:
+    def upsert_processes(self, rows: Iterable[ProcessRow], sequence: int = 0) -> None:
         """Write processes, over what was known of them."""
         with sqlite_errors(self.path):
-            self._connection.executemany(PROCESSES.upsert, [process_values(row) for row in rows])
+            self._connection.executemany(PROCESSES.upsert, [[*process_values(row), sequence, sequence] for row in rows])
 
     def upsert_segment(self, row: SegmentRow) -> None:
         """Write a sealed segment and which sessions it holds records of."""
@@ -185,6 +175,8 @@ class Index:
             if self._connection.in_transaction:
                 self._connection.commit()
             self._connection.close()
+        if self._leftovers is not None:
+            self._leftovers.close()
 
     def __enter__(self) -> Self:
         return self
@@ -192,152 +184,39 @@ class Index:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    # Reading
-
-    def sessions(self, where: SessionFilter | None = None, *, limit: int | None = LISTED_DEFAULT) -> list[SessionRow]:
-        """Give the sessions that pass a filter, latest start first; None for no limit."""
-        conditions, values = session_conditions(where if where is not None else SessionFilter())
-        sql = f"{SESSIONS.select} WHERE {conditions} ORDER BY started DESC, id DESC LIMIT ?"
-        with sqlite_errors(self.path):
-            return [session_from(row) for row in self._connection.execute(sql, [*values, -1 if limit is None else limit])]
-
-    def session(self, text: str | UUID) -> SessionRow:
-        """Give a session by its id or the start of it that only it has.
-
-        Raises:
-            UnknownSessionError: there is none.
-            AmbiguousSessionError: there are several.
-        """
-        rows = self._by_prefix(SESSIONS.select, "session", str(text))
-        if not rows:
-            raise UnknownSessionError(str(text))
-        if len(rows) > 1:
-            raise AmbiguousSessionError(str(text), [str(session_from(row).session) for row in rows])
-        return session_from(rows[0])
-
-    def runs(self, *, limit: int | None = LISTED_DEFAULT) -> list[RunRow]:
-        """Give the runs, latest start first; None for no limit."""
-        with sqlite_errors(self.path):
-            sql = f"{_SELECT_RUN} ORDER BY started DESC LIMIT ?"
-            return [run_from(row) for row in self._connection.execute(sql, [-1 if limit is None else limit])]
-
-    def run(self, text: str | UUID) -> RunRow:
-        """Give a run by its id, the start of it that only it has, or its name.
-
-        Raises:
-            UnknownSessionError: there is none.
-            AmbiguousSessionError: there are several.
-        """
-        with sqlite_errors(self.path):
-            rows = self._connection.execute(f"{_SELECT_RUN} WHERE name = ?", [str(text)]).fetchall()
-        rows = rows or self._by_prefix(_SELECT_RUN, "run", str(text))
-        if not rows:
-            raise UnknownSessionError(str(text), "run")
-        if len(rows) > 1:
-            raise AmbiguousSessionError(str(text), [str(run_from(row).run) for row in rows[:MATCHES_SHOWN]], "run")
-        return run_from(rows[0])
-
-    def processes(self, run: UUID) -> list[ProcessRow]:
-        """Give the processes of a run, in the order in which they were seen."""
-        with sqlite_errors(self.path):
-            sql = f"{PROCESSES.select} WHERE run = ? ORDER BY seen, pid"
-            return [process_from(row) for row in self._connection.execute(sql, [str(run)])]
-
-    def search(self, text: str, where: SessionFilter | None = None, *, limit: int = LISTED_DEFAULT) -> list[Hit]:
-        """Give the messages that hold all words of a text, latest first.
-
-        Args:
-            text: words; in double quotes they must follow each other; a word that ends with `*` is the start of one.
-            where: only messages of the sessions that pass it.
-            limit: how many at most.
-        """
-        with sqlite_errors(self.path):
-            return find_messages(self._connection, text, where if where is not None else SessionFilter(), limit)
-
-    def find_session(self, session: UUID) -> SessionRow | None:
-        """Give a session by its whole id; None when it is not there."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute(f"{SESSIONS.select} WHERE session = ?", [str(session)]).fetchone()
-        return None if row is None else session_from(row)
-
-    def find_run(self, run: UUID) -> RunRow | None:
-        """Give a run by its whole id; None when it is not there."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute(f"{_SELECT_RUN} WHERE run = ?", [str(run)]).fetchone()
-        return None if row is None else run_from(row)
-
-    def segments_of(self, session: UUID) -> list[int]:
-        """Give the numbers of the sealed segments that hold records of a session or run, ascending."""
-        with sqlite_errors(self.path):
-            sql = "SELECT sequence FROM session_segments WHERE session = ? ORDER BY sequence"
-            return [sequence for (sequence,) in self._connection.execute(sql, [str(session)])]
-
-    def find_segment(self, host: UUID, sequence: int) -> SegmentRow | None:
-        """Give a sealed segment, and whose records it holds; None when it is not there."""
-        with sqlite_errors(self.path):
-            key = [str(host), sequence]
-            sql = "SELECT first, last, file_bytes, raw_bytes, records, recovered FROM segments WHERE host = ? AND sequence = ?"
-            row = self._connection.execute(sql, key).fetchone()
-            if row is None:
-                return None
-            sql = "SELECT session FROM session_segments WHERE host = ? AND sequence = ?"
-            sessions = [UUID(text) for (text,) in self._connection.execute(sql, key)]
-        first, last, file_bytes, raw_bytes, records, recovered = row
-        return SegmentRow(
-            sequence=sequence,
-            host=host,
-            first_ns=first,
-            last_ns=last,
-            file_bytes=file_bytes,
-            raw_bytes=raw_bytes,
-            records=records,
-            recovered=bool(recovered),
-            sessions=sessions,
-        )
-
-    def exchange_start(self, session: UUID, ordinal: int) -> int | None:
-        """Give the time in ns since 1970 at which the exchange of a message began; None when there is no such message."""
-        sql = """
-            SELECT min(earlier.time) FROM messages AS asked
-            JOIN messages AS earlier ON earlier.session_id = asked.session_id
-                AND earlier.ordinal BETWEEN asked.ordinal - ? AND asked.ordinal
-                AND (earlier.exchange = asked.exchange OR earlier.ordinal = asked.ordinal)
-            WHERE asked.session_id = (SELECT id FROM sessions WHERE session = ?) AND asked.ordinal = ?
-        """
-        with sqlite_errors(self.path):
-            row = self._connection.execute(sql, [EXCHANGE_LOOKED_BACK, str(session), ordinal]).fetchone()
-        return None if row is None or row[0] is None else int(row[0])
-
-    def segments_of_open(self) -> set[int]:
-        """Give the numbers of the sealed segments that hold records of sessions that are not closed."""
-        sql = """SELECT DISTINCT sequence FROM sessions JOIN session_segments USING (session) WHERE state = 'open'"""
-        with sqlite_errors(self.path):
-            return {int(sequence) for (sequence,) in self._connection.execute(sql)}
-
     def withhold(self) -> None:
         """Note that messages of encrypted segments are here without what was said."""
         with sqlite_errors(self.path):
             self._connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, 1)", [WITHHELD])
 
+    # Expiry
+
     @property
-    def withholds(self) -> bool:
-        """Whether there is less to be searched here than was recorded, because it is encrypted."""
-        with sqlite_errors(self.path):
-            row = self._connection.execute("SELECT value FROM meta WHERE name = ?", [WITHHELD]).fetchone()
-        return row is not None
+    def expiry(self) -> IndexExpiry:
+        """What takes rows of expired segments out."""
+        return IndexExpiry(self.path, self._connection, self._forget_sessions)
 
-    def last_segment(self) -> int:
-        """Give the number of the newest sealed segment that is in the index; 0 when there is none."""
-        with sqlite_errors(self.path):
-            (sequence,) = self._connection.execute("SELECT coalesce(max(sequence), 0) FROM segments").fetchone()
-        return int(sequence)
+    @property
+    def leftovers(self) -> Leftovers:
+        """What overwrites the traces of rows that were taken out."""
+        if self._leftovers is None:
+            self._leftovers = Leftovers(self.path, self._connection)
+        return self._leftovers
 
-    def counts(self) -> dict[str, int]:
-        """Give the number of rows of each kind."""
-        with sqlite_errors(self.path):
-            tables = ("runs", "sessions", "messages", "segments")
-            count = "SELECT count(*) FROM {}".format  # of names that are written here
-            return {table: int(self._connection.execute(count(table)).fetchone()[0]) for table in tables}
+    def _forget_sessions(self) -> None:
+        self._messages = None  # it remembers which sessions have rows
+
+    def carry(self) -> None:
+        """Write down what no segment tells any more, for an index that is made anew.
+
+        Raises:
+            StateDirectoryError: it cannot be written.
+        """
+        index_carried.save(self.path, self._connection)
+
+    def carry_over(self, path: Path) -> None:
+        """Take in what was written down beside another index, into this one, which is empty."""
+        index_carried.load(path, self._connection)
 
     # From segments
 
@@ -377,6 +256,7 @@ class Index:
         with on_disk("remove", temporary):
             _remove(temporary)
         with cls.open(temporary) as index:
+            index.carry_over(path)
             damaged = index.catch_up(segments, keys, said=said)
         with on_disk("replace", path):
             _remove(path)
@@ -402,7 +282,7 @@ class Index:
             try:
                 for frame in reader.frames():
                     projection.receive(frame.records())
-                    self.apply(projection.changes())
+                    self.apply(projection.changes(), reader.header.sequence)
             except CorruptSegmentError:
                 whole = False
             except EncryptedError:
@@ -411,16 +291,6 @@ class Index:
                 self.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
         self.commit()
         return whole
-
-    def _by_prefix(self, select: str, column: str, text: str) -> list[tuple[Cell, ...]]:
-        """Give the first rows whose id starts with a text, with or without the dashes."""
-        between = identities_from(text)
-        if between is None:
-            return []
-        first, last = map(str, between)
-        sql = f"{select} WHERE {column} BETWEEN ? AND ? ORDER BY {column} LIMIT ?"
-        with sqlite_errors(self.path):
-            return self._connection.execute(sql, [first, last, MATCHES_SHOWN]).fetchall()
 
 
 def _make(path: Path) -> None:

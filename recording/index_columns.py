@@ -131,8 +131,8 @@ def session_from(cells: Sequence[Cell]) -> SessionRow:
     )
 
 
-def message_values(row: MessageRow, number: int, session_key: int) -> tuple[Cell, ...]:
-    """Give the row number and the columns of a message, with the row number of its session."""
+def message_values(row: MessageRow, number: int, session_key: int, sequence: int) -> tuple[Cell, ...]:
+    """Give the row number and the columns of a message, with the row number of its session and the number of its segment."""
     summary, text = row.summary, row.text
     return (
         number,
@@ -145,6 +145,7 @@ def message_values(row: MessageRow, number: int, session_key: int) -> tuple[Cell
         integer(row.exchange),
         summary if summary.isascii() else clean(summary),
         text if text.isascii() else clean(text),
+        sequence,
     )
 
 
@@ -155,7 +156,7 @@ def process_values(row: ProcessRow) -> list[Cell]:
         integer(row.pid),
         integer(row.start_ns),
         clean(row.exe),
-        _json(row.argv),
+        _json(row.argv) if row.argv or row.exe is not None else None,
         integer(row.uid),
         integer(row.seen_ns),
         integer(row.ended_ns),

@@ -20,11 +20,15 @@ from capd.recording.rows import MessageRow
 
 SESSIONS_KNOWN_MAX: Final = 20_000
 """Sessions of which it is remembered what is in the index, so that a message costs no look-up."""
-_COLUMNS: Final = ", ".join(MESSAGES.columns)
-_INSERT: Final = f"INSERT INTO messages (id, {_COLUMNS}) VALUES (?{', ?' * len(MESSAGES.columns)})"  # noqa: S608 - our own names
+_COLUMNS: Final = ", ".join(MESSAGES.all_columns)
+_INSERT: Final = f"INSERT INTO messages (id, {_COLUMNS}) VALUES (?{', ?' * len(MESSAGES.all_columns)})"  # noqa: S608 - our own names
 _INSERT_WORDS: Final = "INSERT INTO messages_fts (rowid, summary, text) VALUES (?, ?, ?)"
-_DELETE_WORDS: Final = "INSERT INTO messages_fts (messages_fts, rowid, summary, text) VALUES ('delete', ?, ?, ?)"
-_UPDATE: Final = f"UPDATE messages SET ({_COLUMNS}) = (?{', ?' * (len(MESSAGES.columns) - 1)}) WHERE id = ?"  # noqa: S608 - as above
+DELETE_WORDS: Final = "INSERT INTO messages_fts (messages_fts, rowid, summary, text) VALUES ('delete', ?, ?, ?)"
+_UPDATE: Final = f"UPDATE messages SET ({_COLUMNS}) = (?{', ?' * (len(MESSAGES.all_columns) - 1)}) WHERE id = ?"  # noqa: S608 - as above
+
+
+WORDS: Final = slice(-3, -1)
+"""Where in a row the texts are that are searched: summary and text."""
 
 
 @dataclass(slots=True)
@@ -62,8 +66,8 @@ class MessageTable:
             self._known.popitem(last=False)
         return int(row[0])
 
-    def upsert(self, rows: Iterable[MessageRow]) -> None:
-        """Write messages whose sessions have rows, over those with the same session and ordinal."""
+    def upsert(self, rows: Iterable[MessageRow], sequence: int) -> None:
+        """Write messages of a segment whose sessions have rows, over those with the same session and ordinal."""
         new: list[tuple[Cell, ...]] = []
         for session, together in groupby(rows, attrgetter("session")):
             key = self.session_key(session)
@@ -71,7 +75,7 @@ class MessageTable:
                 raise ValueError(f"session {session} has no row")
             known = self._known[session]
             for row in together:
-                values = message_values(row, self._next_id, key)
+                values = message_values(row, self._next_id, key, sequence)
                 if row.ordinal >= known.new_from:
                     known.new_from = row.ordinal + 1
                     new.append(values)
@@ -84,7 +88,7 @@ class MessageTable:
 
     def _insert(self, rows: list[tuple[Cell, ...]]) -> None:
         self._connection.executemany(_INSERT, rows)
-        self._connection.executemany(_INSERT_WORDS, [(row[0], row[-2], row[-1]) for row in rows])
+        self._connection.executemany(_INSERT_WORDS, [(row[0], *row[WORDS]) for row in rows])
 
     def _replace(self, values: tuple[Cell, ...]) -> None:
         """Write a message that may be there already; one that is there as it is costs no write."""
@@ -94,6 +98,6 @@ class MessageTable:
             self._insert([(self._next_id, *values)])
             self._next_id += 1
         elif there[1:] != values:
-            self._connection.execute(_DELETE_WORDS, (there[0], *there[-2:]))
+            self._connection.execute(DELETE_WORDS, (there[0], *there[WORDS]))
             self._connection.execute(_UPDATE, (*values, there[0]))
-            self._connection.execute(_INSERT_WORDS, (there[0], *values[-2:]))
+            self._connection.execute(_INSERT_WORDS, (there[0], *values[WORDS]))

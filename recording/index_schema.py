@@ -18,12 +18,14 @@ from urllib.parse import quote
 from capd.recording.durable import FILE_MODE, check_regular
 from capd.recording.errors import IndexUnusableError, NewerVersionError, NotTextError, StateDirectoryError, state_error
 
-VERSION: Final = 3
+VERSION: Final = 4
 BUSY_MS: Final = 5_000
 """A writer waits this long for another (a rebuild, a backup) before it says that the index is busy."""
 CACHE_KIB: Final = 16_384
 WAL_PAGES_MAX: Final = 4_000
 """Pages in the write-ahead log before it is taken over: 16 MB, some seconds of full speed."""
+SEQUENCE: Final = "sequence"
+SINCE: Final = "since"
 TOKENIZER: Final = "unicode61 remove_diacritics 2"
 
 
@@ -36,22 +38,46 @@ class Table:
         columns: names and types, in order.
         key: what makes a row unique, apart from its row number.
         own_number: whether rows have a number of their own, `id`.
+        located: whether it is noted of rows which segment had the last record of them, in `sequence`; 0: not known.
+        spanning: whether it is noted, too, which segment had the first record of them, in `since`.
+        lasting: columns that stay when a later row does not know them.
+        first: columns of which the lowest value counts.
     """
 
     name: str
     columns: dict[str, type]
     key: Sequence[str]
     own_number: bool = False
+    located: bool = False
+    spanning: bool = False
+    lasting: frozenset[str] = frozenset()
+    first: frozenset[str] = frozenset()
+
+    @property
+    def all_columns(self) -> dict[str, type]:
+        """The columns, with what is noted besides a row's facts."""
+        places = (SEQUENCE,) * self.located + (SINCE,) * self.spanning
+        return {**self.columns, **dict.fromkeys(places, int)}
 
     @property
     def upsert(self) -> str:
         """Insert a row, or bring the row with its key up to date."""
-        names = ", ".join(self.columns)
-        places = ", ".join("?" * len(self.columns))
+        names = ", ".join(self.all_columns)
+        places = ", ".join("?" * len(self.all_columns))
         rest = [column for column in self.columns if column not in self.key]
-        change = ", ".join(f"{column} = excluded.{column}" for column in rest)
+        change = ", ".join(f"{column} = {self._later(column)}" for column in rest)
+        if self.located:
+            change += f", {SEQUENCE} = max({SEQUENCE}, excluded.{SEQUENCE})"
+        if self.spanning:
+            change += f", {SINCE} = min({SINCE}, excluded.{SINCE})"
         insert = f"INSERT INTO {self.name} ({names}) VALUES ({places})"  # noqa: S608 - names are of this module
         return f"{insert} ON CONFLICT ({', '.join(self.key)}) DO UPDATE SET {change}"
+
+    def _later(self, column: str) -> str:
+        """Give the SQL of a column's value when the row is there already."""
+        if column in self.lasting:
+            return f"coalesce(excluded.{column}, {column})"
+        return f"min({column}, excluded.{column})" if column in self.first else f"excluded.{column}"
 
     @property
     def select(self) -> str:
@@ -76,6 +102,7 @@ RUNS: Final = Table(
         "lost": str,
     },
     key=("run",),
+    located=True,
 )
 SESSIONS: Final = Table(
     name="sessions",
@@ -114,6 +141,7 @@ SESSIONS: Final = Table(
     },
     key=("session",),
     own_number=True,
+    located=True,
 )
 MESSAGES: Final = Table(
     name="messages",
@@ -130,6 +158,7 @@ MESSAGES: Final = Table(
     },
     key=("session_id", "ordinal"),
     own_number=True,
+    located=True,
 )
 PROCESSES: Final = Table(
     name="processes",
@@ -145,6 +174,10 @@ PROCESSES: Final = Table(
         "status": int,
     },
     key=("run", "pid", "start"),
+    located=True,
+    spanning=True,
+    lasting=frozenset({"exe", "argv", "uid", "ended", "status"}),
+    first=frozenset({"seen"}),
 )
 SEGMENTS: Final = Table(
     name="segments",
@@ -165,7 +198,30 @@ SESSION_SEGMENTS: Final = Table(
     columns={"session": str, "host": str, "sequence": int},
     key=("session", "host", "sequence"),
 )
-TABLES: Final = (RUNS, SESSIONS, MESSAGES, PROCESSES, SEGMENTS, SESSION_SEGMENTS)
+DELETIONS: Final = Table(
+    name="deletions",
+    columns={
+        "host": str,
+        "first": int,
+        "last": int,
+        "written": int,
+        "policies": str,
+        "recorded_from": int,
+        "recorded_until": int,
+        "next": int,
+    },
+    key=("host", "first", "last"),
+    own_number=True,
+)
+"""Records of deletion, which take the place of the rows of the segments that they name; `next`: the first whose rows may be
+here still."""
+EXPIRED_PARTS: Final = Table(
+    name="expired_parts",
+    columns={"session": str, "host": str, "first": int, "last": int, "segments": int, "policy": str},
+    key=("session", "host", "policy", "first"),
+)
+"""What of a session or run that is still here went with expired segments."""
+TABLES: Final = (RUNS, SESSIONS, MESSAGES, PROCESSES, SEGMENTS, SESSION_SEGMENTS, DELETIONS, EXPIRED_PARTS)
 _CREATE_WORDS: Final = f"""
     CREATE VIRTUAL TABLE messages_fts
     USING fts5(summary, text, content=messages, content_rowid=id, columnsize=0, tokenize='{TOKENIZER}')
@@ -187,13 +243,15 @@ def create_schema(connection: sqlite3.Connection) -> None:
         return
     for table in TABLES:
         if table.own_number:
-            database.table(table.name).create({"id": int, **table.columns}, pk="id")
+            database.table(table.name).create({"id": int, **table.all_columns}, pk="id")
             database.table(table.name).create_index(table.key, unique=True)
         else:
-            database.table(table.name).create(table.columns, pk=table.key[0] if len(table.key) == 1 else tuple(table.key))
+            database.table(table.name).create(table.all_columns, pk=table.key[0] if len(table.key) == 1 else tuple(table.key))
     database.table(SESSIONS.name).create_index(["started"])
     database.table(SESSIONS.name).create_index(["run"])
     database.table(RUNS.name).create_index(["name"])
+    database.table(PROCESSES.name).create_index(["run", SINCE])
+    database.table(SESSION_SEGMENTS.name).create_index(["host", "sequence"])
     database.execute(_INDEX_PRINCIPALS)
     database.execute(_CREATE_WORDS)
     # The version comes last: a file without it is one whose making was cut off.
@@ -231,6 +289,7 @@ def connect_writable(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=BUSY_MS / 1000)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA secure_delete = ON")  # what is removed is overwritten with zeros
     connection.execute(f"PRAGMA wal_autocheckpoint = {WAL_PAGES_MAX}")
     connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
     return connection

@@ -40,7 +40,7 @@ _ProcessKey = tuple[UUID, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Changes:
-    """Rows that are new or not what they were."""
+    """Rows of which more was heard."""
 
     runs: Sequence[RunRow] = ()
     sessions: Sequence[SessionRow] = ()
@@ -138,9 +138,8 @@ class Projection:
             run = _with_losses(run, body)
         elif name in ("exec", "fork", "exit"):
             self._receive_process(record)
-        if self._runs.get(record.session) is not run:
-            self._runs[record.session] = run
-            self._changed_runs.add(record.session)
+        self._runs[record.session] = run
+        self._changed_runs.add(record.session)
 
     def _receive_process(self, record: Record) -> None:
         body = record.body

@@ -59,6 +59,10 @@ class Finder(Protocol):
         """Give the time in ns since 1970 at which the exchange of a message began."""
         ...
 
+    def expired_words(self, *, text: str = "", from_ns: int | None = None) -> str:
+        """Say for a person what has expired; empty when nothing has."""
+        ...
+
 
 class Readable(Protocol):
     """A recording that is open for reading: archive.py, catalogue/archive.py."""

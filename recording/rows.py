@@ -6,9 +6,10 @@ rows come about.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Final
 from uuid import UUID
 
@@ -32,6 +33,43 @@ def rfc3339(time_ns: int | None) -> str | None:
 
 
 _LAST_SECOND: Final = int(datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp())
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpiredPart:
+    """What of a session or run is gone because its time was over.
+
+    Attributes:
+        first, last: numbers of the first and the last of its segments that are gone and have none that is there between them.
+        segments: how many.
+        policy: name of the retention class; "" where only the record of deletion says it.
+    """
+
+    first: int
+    last: int
+    segments: int
+    policy: str = ""
+
+    def words(self) -> str:
+        """Give a phrase for a person."""
+        which = f"segment {self.first}" if self.first == self.last else f"segments {self.first} to {self.last}"
+        many = f"{self.segments} of its segments ({which})" if self.segments > 1 else f"its {which}"
+        return f"expired: {many} let go by retention" + (f" class {self.policy}" if self.policy else "")
+
+    def to_json(self) -> dict[str, Value]:
+        """Give the public form."""
+        return {"first": self.first, "last": self.last, "segments": self.segments, "policy": self.policy or None}
+
+
+def parts_of(gone: Iterable[int], there: Iterable[int]) -> tuple[ExpiredPart, ...]:
+    """Give what is gone, from the numbers of segments that are gone and of those that are there."""
+    parts: list[ExpiredPart] = []
+    is_gone = dict.fromkeys(there, False) | dict.fromkeys(gone, True)
+    for expired, numbers in groupby(sorted(is_gone), is_gone.__getitem__):
+        together = list(numbers)
+        if expired:
+            parts.append(ExpiredPart(first=together[0], last=together[-1], segments=len(together)))
+    return tuple(parts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +131,7 @@ class SessionRow:
         verdict, reasons: its completeness; of an open session: so far.
         policy: what was kept out of the record on purpose, in words; it changes no verdict.
         tie: how sure it is that its plaintext belongs to its socket; None without TLS.
+        expired: what of it is gone because its time was over; filled by the index when it is asked.
     """
 
     session: UUID
@@ -117,6 +156,7 @@ class SessionRow:
     reasons: Sequence[str] = ()
     policy: Sequence[str] = ()
     tie: str | None = None
+    expired: Sequence[ExpiredPart] = ()
 
     def to_json(self) -> dict[str, Value]:
         """Give the public form."""
@@ -139,8 +179,13 @@ class SessionRow:
             "state": self.state,
             "bytes": {"request": self.bytes[Direction.REQUEST], "response": self.bytes[Direction.RESPONSE]},
             "messages": self.messages,
-            "completeness": {"verdict": self.verdict, "reasons": list(self.reasons), "policy": list(self.policy)},
+            "completeness": {
+                "verdict": self.verdict,
+                "reasons": list(self.reasons),
+                "policy": [*self.policy, *(part.words() for part in self.expired)],
+            },
             "tie": self.tie,
+            "expired": [part.to_json() for part in self.expired],
         }
 
 
@@ -156,6 +201,7 @@ class RunRow:
         ended_ns: when its last process had ended; None before.
         lost: what of it is in no session: `control_events`, `streams` and `bytes` of those, as far as they are not 0.
         sessions: number of its sessions that are in the index; filled by the index when it is asked.
+        expired: as of a session.
     """
 
     run: UUID
@@ -171,6 +217,7 @@ class RunRow:
     ended_ns: int | None = None
     lost: Mapping[str, int] = field(default_factory=dict)
     sessions: int = 0
+    expired: Sequence[ExpiredPart] = ()
 
     def missing(self) -> list[str]:
         """Give why the run is more than its sessions tell, in words."""
@@ -199,6 +246,7 @@ class RunRow:
             "state": STATE_OPEN if self.ended_ns is None else "closed",
             "sessions": self.sessions,
             "lost": dict(self.lost),
+            "expired": [part.to_json() for part in self.expired],
         }
 
 

@@ -20,7 +20,7 @@ SHARE_CAPD: Final = ("byte_exact", "failures", "rekeying", "run", "selection", "
 """Modules of tests/e2e whose cases share a capd of each tier; one that is missing here costs some seconds."""
 CEPH: Final = "s3"
 """Names the cases that want Ceph."""
-FIRST: Final = ("tests/e2e/", "tests/daemon/", "tests/bench/", "tests/soak/", "tests/probes/")
+FIRST: Final = ("tests/e2e/", "tests/daemon/", "tests/bench/", "tests/soak/", "tests/probes/", "tests/forcing/")
 """Folders whose tests mostly wait and take long: begun last they would be waited for alone."""
 
 

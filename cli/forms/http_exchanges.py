@@ -11,7 +11,7 @@ from typing import Final
 
 from capd.cli import facts
 from capd.cli.facts import Facts
-from capd.cli.http_body import Body
+from capd.cli.http_body import Body, pieces_of
 from capd.cli.window import Window
 from capd.recording.record import Direction, Kind, Record
 
@@ -102,10 +102,17 @@ class HttpExchanges:
         told = record.body
         kind = facts.text(told, "type")
         start, end = facts.number(told, "start"), facts.number(told, "end")
-        span = b"" if start is None or end is None else self._windows[direction].take(start, end)
+        span = b"" if start is None or end is None else self._windows[direction].take(start, end, pieces_of(told))
         content = facts.payload(told, "content") or span
         number = facts.number(told, "exchange")
+        if kind == "PUSH_PROMISE":
+            self._promised(record)
+            return
         exchange = self._open.get(number)
+        if kind == "RST_STREAM" and exchange is not None:
+            exchange.notes.append(f"{facts.text(told, 'summary')} of the {direction.name.lower()}")
+            yield self._open.pop(number)
+            return
         if kind in {"request", "response"}:
             if exchange is not None and direction in exchange.halves:
                 yield from self._again(exchange, direction)
@@ -127,6 +134,13 @@ class HttpExchanges:
             yield self._open.pop(number)
         elif len(self._open) > EXCHANGES_OPEN_MAX:
             yield self._open.pop(next(iter(self._open)))
+
+    def _promised(self, record: Record) -> None:
+        """A server says by itself which request its next answer is for (RFC 9113 section 8.4)."""
+        fields = facts.mapping(record.body, "fields")
+        number = facts.number(fields, "promised")
+        half = Half(told=record.body, head_ns=record.time_ns, end_ns=record.time_ns, body=Body.after(fields), ended=True)
+        self._open[number] = Exchange(number=number, halves={Direction.REQUEST: half}, notes=["promised by the server"])
 
     def _again(self, exchange: Exchange, direction: Direction) -> Iterator[Exchange]:
         """A second head where one was: an answer after an interim one, or another exchange that nobody could number."""

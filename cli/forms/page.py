@@ -17,7 +17,7 @@ from importlib.resources import files
 from typing import Final
 
 from capd.cli import moments
-from capd.cli.forms.spoken import Spoken
+from capd.cli.forms.spoken import HTTP, Spoken
 from capd.cli.line import Line, Style, line
 from capd.cli.payload import Limits
 from capd.cli.record_json import Json
@@ -113,7 +113,7 @@ def _blocks(spoken: Spoken, limits: Limits) -> Iterator[Block]:
     transcript = Transcript(limits, protocol=spoken.row.protocol)
     try:
         records = spoken.records()
-        for record in veiled_records(records) if spoken.row.protocol.startswith("http") else records:
+        for record in veiled_records(records) if spoken.row.protocol in HTTP else records:
             for block in transcript.feed(record):
                 yield _marked(block, record)
     except CorruptSegmentError as error:

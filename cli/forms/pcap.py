@@ -28,10 +28,10 @@ from capd.cli.forms.frames import (
     tcp_packet,
     udp_packet,
 )
-from capd.cli.forms.spoken import SQL, Spoken, head_words
+from capd.cli.forms.spoken import HTTP, Spoken, head_words
 from capd.cli.line import plain
 from capd.cli.transcript import gap_line, masked_line
-from capd.cli.veil import StreamVeil, password_spans
+from capd.cli.veil import StreamVeil, credential_spans
 from capd.daemon.version import VERSION
 from capd.recording.record import Direction, Kind, Record
 from capd.recording.rows import Endpoint
@@ -77,12 +77,9 @@ class _Packets:
     def __init__(self, spoken: Spoken) -> None:
         self._spoken = spoken
         row = spoken.row
-        spans = password_spans(spoken.records()) if row.protocol in SQL else []
-        http = row.protocol.startswith("http")
-        self._sides = {
-            Direction.REQUEST: _Side(StreamVeil(http=http, spans=spans)),
-            Direction.RESPONSE: _Side(StreamVeil(http=http)),
-        }
+        http = row.protocol in HTTP
+        spans = credential_spans(spoken.records())
+        self._sides = {direction: _Side(StreamVeil(http=http, spans=spans[direction])) for direction in Direction}
         self._ends = dict(zip(Direction, ends(row.local, row.target), strict=True))
         self._udp = row.transport == "udp"
         self._opener = Direction.RESPONSE if row.role == "server" else Direction.REQUEST

@@ -37,7 +37,8 @@ class FormError(CapdError):
     hint = "`capd show ID` says what it is; har is for HTTP, sql for PostgreSQL, cast for terminals, pcap and page for anything"
 
 
-HTTP: Final = frozenset({"http1"})
+HTTP: Final = frozenset({"http1", "http2", "websocket"})
+"""Websocket begins with an exchange of HTTP."""
 SQL: Final = frozenset({"postgresql"})
 PROTOCOLS: Final[Mapping[str, frozenset[str]]] = {"har": HTTP, "sql": SQL}
 """Protocols that a form is for; a form that is not here looks at what was said."""

@@ -8,14 +8,17 @@ record never waits for bytes that may not come.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, cast
+
+import msgpack
 
 from capd.daemon.assembly.decoding import Failure
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.state import SessionState
-from capd.decoders.message import Message, Skipped
+from capd.decoders.message import Direction, Message, Skipped
 from capd.recording.record import SIDES, Kind, Record, Value
 
 ROWS_PER_RECORD_MAX: Final = 256
@@ -24,11 +27,15 @@ ROW_BYTES_PER_RECORD_MAX: Final = 1024 * 1024
 """Wire bytes of the rows in one record, so that wide rows do not make a record of many megabytes."""
 TEXT_BYTES_MAX: Final = 64 * 1024
 """Text of one message that search can find; beyond it the index would grow like the recording itself."""
+TEXTS_MAX: Final = 1024
+"""Bodies at a time of which it is remembered how much of them search has taken: as many as a server allows streams."""
 BINARY_PROBE_BYTES: Final = 1024
 """Where a NUL byte tells that a body is not text."""
 ROW_TYPE: Final = "DataRow"
 BODY_TYPE: Final = "body"
 COLUMNS: Final = "columns"
+SAID_TYPES: Final = frozenset({"text", "binary", "ping", "pong", "close"})
+"""WebSocket's: their payload is scrambled or packed where it stands, and short enough to be told."""
 _MESSAGE: Final = Kind.MESSAGE
 
 
@@ -42,6 +49,7 @@ class _Together:
     rows: list[Value] = field(default_factory=list)
     content: list[bytes] = field(default_factory=list)
     content_bytes: int = 0
+    pieces: list[Value] = field(default_factory=list)
     incomplete: str | None = None
 
 
@@ -57,11 +65,24 @@ class MessageWriter:
         self._columns: Sequence[Value] = ()
         self._columns_of: int | None = None
         self._rows_told = 0
-        self._text_left = TEXT_BYTES_MAX
-        self._text_of: tuple[int | None, int] | None = None
+        self._text_left: OrderedDict[tuple[int | None, int], int] = OrderedDict()
+        """Of each body, by exchange and direction."""
         self._skipped: dict[int, Skipped] = {}
         """By direction of the decoder: what was passed over and is not told yet; its start is what was told."""
         self.muted = False
+
+    def save(self) -> bytes:
+        """Give what decoding again what is recorded would bring back, where that is not done."""
+        skipped = [[direction, one.start, one.end, one.reason] for direction, one in self._skipped.items()]
+        texts = [[*body, left] for body, left in self._text_left.items()]
+        return cast("bytes", msgpack.packb([skipped, texts]))
+
+    def restore(self, saved: bytes) -> None:
+        """Take what was saved."""
+        skipped, texts = msgpack.unpackb(saved)
+        for direction, start, end, reason in skipped:
+            self._skipped[direction] = Skipped(direction=Direction(direction), start=start, end=end, reason=reason)
+        self._text_left = OrderedDict(((exchange, direction), left) for exchange, direction, left in texts)
 
     @property
     def waiting(self) -> bool:
@@ -100,6 +121,8 @@ class MessageWriter:
         state, fields, kind = self._state, message.fields, message.type
         if message.exchange is not None and message.exchange + state.exchange_base > state.exchange_last:
             state.exchange_last = message.exchange + state.exchange_base
+        if self._skipped:
+            self._tell_untold(message.direction, time_ns, batch)
         if kind == BODY_TYPE or (kind == ROW_TYPE and "values" in fields):
             self._join(message, time_ns, batch)
             return
@@ -108,7 +131,21 @@ class MessageWriter:
         columns = fields.get(COLUMNS)
         if columns is not None and isinstance(columns, Sequence) and not isinstance(columns, str):
             self._columns, self._columns_of, self._rows_told = columns, message.exchange, 0
-        self._write(message, self._body(message), time_ns, batch)
+        body = self._body(message)
+        if kind in SAID_TYPES and "pieces" in fields:
+            self._say(message, body)
+        self._write(message, body, time_ns, batch)
+
+    def _say(self, message: Message, body: dict[str, Value]) -> None:
+        """Tell what a message says that is a whole by itself: where it is; and what, if it stands there in another form."""
+        fields, base = message.fields, self._base(message)
+        pieces = cast("Sequence[tuple[int, int]]", fields["pieces"])
+        body["fields"] = {**fields, "pieces": [[at + base, size] for at, size in pieces]}
+        said = message.content
+        binary = message.type == "binary" or b"\0" in said[:BINARY_PROBE_BYTES]
+        body["text"] = "" if binary else said[:TEXT_BYTES_MAX].decode("utf-8", "ignore")
+        if fields.get("masked") or fields.get("packed"):
+            body["content"] = said
 
     def _join(self, message: Message, time_ns: int, batch: Batch) -> None:
         together = self._together
@@ -120,6 +157,8 @@ class MessageWriter:
         if message.type == BODY_TYPE:
             together.content.append(message.content)
             together.content_bytes += len(message.content)
+            if message.content_start is not None and message.content:
+                together.pieces.append([message.content_start + self._base(message), len(message.content)])
         else:
             values = message.fields["values"]
             together.rows.append(values)
@@ -154,6 +193,8 @@ class MessageWriter:
     def _write_body(self, together: _Together, batch: Batch) -> None:
         first = together.first
         fields: dict[str, Value] = {**first.fields, "bytes": together.content_bytes}
+        if first.content_start is not None:
+            fields["pieces"] = together.pieces
         text = self._text(first, together.content)
         summary = first.summary or f"{together.content_bytes} bytes"
         self._write_together(together, {"summary": summary, "fields": fields, "text": text}, batch)
@@ -168,17 +209,19 @@ class MessageWriter:
 
     def _text(self, first: Message, content: list[bytes]) -> str:
         """Give as much of a body as search may still take of this message."""
-        if self._text_of != (first.exchange, first.direction):
-            self._text_of = (first.exchange, first.direction)
-            self._text_left = TEXT_BYTES_MAX
-            if b"\0" in content[0][:BINARY_PROBE_BYTES]:
-                self._text_left = 0
+        body = (first.exchange, first.direction)
+        left = self._text_left.get(body)
+        if left is None:
+            left = 0 if b"\0" in content[0][:BINARY_PROBE_BYTES] else TEXT_BYTES_MAX
         parts = []
         for part in content:
-            if self._text_left <= 0:
+            if left <= 0:
                 break
-            parts.append(part[: self._text_left])
-            self._text_left -= len(parts[-1])
+            parts.append(part[:left])
+            left -= len(parts[-1])
+        self._text_left[body] = left
+        if len(self._text_left) > TEXTS_MAX:
+            self._text_left.popitem(last=False)
         return b"".join(parts).decode("utf-8", "ignore")
 
     def _body(self, message: Message) -> dict[str, Value]:
@@ -223,6 +266,14 @@ class MessageWriter:
             self._tell_skipped(before, time_ns, batch)
         self._tell_skipped(skipped, time_ns, batch)
         self._skipped[skipped.direction] = replace(skipped, start=skipped.end)
+
+    def _tell_untold(self, direction: int, time_ns: int, batch: Batch) -> None:
+        """What was passed over comes before the message behind it."""
+        untold = self._skipped.get(direction)
+        if untold is not None and untold.end > untold.start:
+            self.flush(batch)
+            self._tell_skipped(untold, time_ns, batch)
+            self._skipped[direction] = replace(untold, start=untold.end)
 
     def _tell_skipped(self, skipped: Skipped, time_ns: int, batch: Batch) -> None:
         base = self._state.base[skipped.direction ^ self._state.swapped]

@@ -455,12 +455,11 @@ class Session:
     def _rebuild(self, wall_ns: int, batch: Batch) -> None:
         """Bring a new decoder to where the old one was when the recorder ended: feed it what is recorded, write nothing."""
         state, decoding = self.state, self.decoding
-        decoding.resume()
-        if decoding.decoder is None:
+        if decoding.resume() or decoding.decoder is None:
             return
         behind = sum(state.application[direction] - state.base[direction] for direction in DIRECTIONS)
         at = list(state.base)
-        if behind <= REFEED_BYTES_MAX:
+        if behind <= REFEED_BYTES_MAX and decoding.rereads:
             self.writer.muted = True
             for direction, start, data in recorded(self._history(state.id), state):
                 if start == at[direction] and at[direction] < state.application[direction]:

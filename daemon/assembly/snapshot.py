@@ -25,7 +25,7 @@ from capd.daemon.assembly.waiting import Waiting
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
 
-VERSION: Final = 3
+VERSION: Final = 4
 
 SavedChunk = tuple[
     int, int, int, int, int, bool, int, int, int, int, int, int, int, int, int, tuple[int, int, bytes] | None, bytes
@@ -52,6 +52,7 @@ class SavedSession:
         continues: whether the next TLS stream goes on with the same conversation.
         counted: whether streams that are met for the first time begin at 0.
         undecided: what may be the beginning of a ClientHello.
+        decoder, writer: state of the decoder and behind it, if it cannot be had by decoding again what is recorded.
     """
 
     state: SessionState
@@ -66,6 +67,8 @@ class SavedSession:
     continues: bool
     counted: bool
     undecided: list[SavedChunk]
+    decoder: bytes | None = None
+    writer: bytes | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -91,6 +94,7 @@ def saved_session(session: Session) -> SavedSession:
         (direction, data, None, "") if isinstance(data, bytes) else (direction, None, data.length, data.reason)
         for direction, data in session.decoding.pending
     ]
+    decoder = session.decoding.save()
     return SavedSession(
         state=session.state,
         channels=[
@@ -107,6 +111,8 @@ def saved_session(session: Session) -> SavedSession:
         continues=session.continues,
         counted=session.counted,
         undecided=[saved_chunk(chunk) for chunk in session.layers.undecided],
+        decoder=decoder,
+        writer=None if decoder is None else session.writer.save(),
     )
 
 
@@ -123,6 +129,9 @@ def restored_session(saved: SavedSession, history: History) -> Session:
         (direction, data if data is not None else Gap(length, reason)) for direction, data, length, reason in saved.pending
     ]
     session.decoding.remember(pending, decided=saved.decided)
+    session.decoding.saved = saved.decoder
+    if saved.writer is not None:
+        session.writer.restore(saved.writer)
     session.spoken, session.continues, session.counted = saved.spoken, saved.continues, saved.counted
     session.stale = saved.decided
     session.layers.undecided = [Chunk(*chunk) for chunk in saved.undecided]

@@ -20,9 +20,11 @@ from capd.daemon.masking.shown import Shown
 from capd.daemon.masking.side import Side
 from capd.daemon.masking.tally import Tally
 from capd.enforcer.masking.http import HttpMask
-from capd.enforcer.masking.place import filled
+from capd.enforcer.masking.http2 import Http2Mask
+from capd.enforcer.masking.place import Place, filled
 from capd.enforcer.masking.postgresql import CREDENTIALS, PostgresqlMask
 from capd.enforcer.masking.rules import Rules
+from capd.enforcer.masking.websocket import WebsocketMask
 from capd.recording.record import Direction, Kind, Record, Value, from_fields, pack, unpack_arrays
 
 KEPT_BYTES_MAX: Final = 1024 * 1024
@@ -30,9 +32,14 @@ KEPT_BYTES_MAX: Final = 1024 * 1024
 HELD_BYTES_MAX: Final = 20 * 1024 * 1024
 """What may wait in a session: the longest statement that a decoder holds, and room. Beyond it bytes are judged as they come."""
 DIRECTIONS: Final = (0, 1)
-HTTP: Final = "http1"
+HTTP2: Final = "http2"
+WEBSOCKET: Final = "websocket"
+CODED: Final = frozenset({HTTP2, WEBSOCKET})
+"""Protocols whose bytes are no text: what belongs to no message is hidden."""
+HTTP: Final = frozenset({"http1"}) | CODED
+"""HTTP, and what it goes over to."""
 POSTGRESQL: Final = "postgresql"
-DECODED: Final = frozenset({HTTP, POSTGRESQL})
+DECODED: Final = HTTP | {POSTGRESQL}
 AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
 QUIET_TYPES: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
 """Their summary is of another message's bytes."""
@@ -47,21 +54,23 @@ class Waiting:
         record: as it came.
         quiet: for messages: nothing in their bytes can be masked.
         pieces: of a body: where its content is in the stream.
+        said: of a message of WebSocket: what it says, masked; None: it is as it was.
     """
 
     record: Record
     quiet: bool = False
     pieces: list[tuple[int, int]] | None = None
+    said: bytes | None = None
 
 
 _Saved = tuple[
     Mapping[str, Value],
     str | None,
     int | None,
-    list[tuple[bytes, bool, list[tuple[int, int]] | None]],
+    list[tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None]],
     list[Sequence[object]],
     list[Sequence[object]],
-    tuple[bool, bool],
+    tuple[bool, bool, bool],
     tuple[Mapping[str, list[int]], list[int]],
 ]
 
@@ -82,35 +91,43 @@ class MaskedSession:
         self.queue: deque[Waiting] = deque()
         self.sides = [Side(undecoded), Side(undecoded)]
         self.wire = [Side(undecoded), Side(undecoded)]
-        self.http = [HttpMask(self._rules), HttpMask(self._rules)]
+        self.http = self._http_masks()
         self.postgresql = PostgresqlMask(self._rules)
         self.authenticated = False
+        self.upgrading = False
+        """HTTP/1 was asked to go over to a protocol whose bytes are no text, and nobody knows that it does not."""
         self.blind = False
         """Bytes were missing before it was known which protocol it is: it may be one that has columns."""
         self.tally = Tally()
         self.closed = False
         self.failed = False
 
+    def _http_masks(self) -> list[HttpMask | Http2Mask | WebsocketMask]:
+        masks: dict[str | None, type[Http2Mask | WebsocketMask]] = {HTTP2: Http2Mask, WEBSOCKET: WebsocketMask}
+        mask = masks.get(self.protocol, HttpMask)
+        return [mask(self._rules) for _ in DIRECTIONS]
+
     # -- over the recorder's end
 
     def save(self) -> list[object]:
         """Give its state as plain values."""
-        queue = [[pack(waiting.record), waiting.quiet, waiting.pieces] for waiting in self.queue]
+        queue = [[pack(waiting.record), waiting.quiet, waiting.pieces, waiting.said] for waiting in self.queue]
         sides = [side.save() for side in (*self.sides, *self.wire)]
         masks = [self.http[0].save(), self.http[1].save(), self.postgresql.save()]
         told = None if self.told is None else int(self.told)
         tally = [self.tally.masked, [int(level) for level in self.tally.levels]]
-        return [self.facts, self.protocol, told, queue, sides, masks, [self.authenticated, self.blind], tally]
+        return [self.facts, self.protocol, told, queue, sides, masks, [self.authenticated, self.blind, self.upgrading], tally]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
         facts, protocol, told, queue, sides, masks, seen, tally = cast("_Saved", tuple(saved))
         self.facts, self.protocol = dict(facts), protocol
-        self.authenticated, self.blind = seen
+        self.http = self._http_masks()
+        self.authenticated, self.blind, self.upgrading = seen
         self.told = None if told is None else Level(told)
-        for packed, quiet, pieces in queue:
+        for packed, quiet, pieces, said in queue:
             record = from_fields(next(unpack_arrays(packed)))
-            self.queue.append(Waiting(record, quiet, None if pieces is None else [(at, size) for at, size in pieces]))
+            self.queue.append(Waiting(record, quiet, None if pieces is None else [(at, size) for at, size in pieces], said))
         for side, state in zip((*self.sides, *self.wire), sides, strict=True):
             side.restore(state)
         for mask, state in zip(self.http, masks[:2], strict=True):
@@ -161,21 +178,28 @@ class MaskedSession:
             protocol = body.get("protocol")
             self.protocol = protocol if isinstance(protocol, str) else None
             self._choose()
-            self.http = [HttpMask(self._rules), HttpMask(self._rules)]
+            self.http = self._http_masks()
             self.postgresql = PostgresqlMask(self._rules)
-            self.authenticated = False
+            self.authenticated = self.upgrading = False
             for side in self.sides:
                 side.raw = False
         elif name == "skipped" and record.direction is not None:
-            end = body.get("end")
-            side = self.sides[record.direction]
-            if isinstance(end, int):
-                self._look(side, record.direction, min(end, side.end), final=False)
-                side.covered = max(side.covered, end)
-            side.raw = True
+            self._skipped(record.direction, body.get("start"), body.get("end"))
         elif name in ("decoder", "resumed"):
             for direction in DIRECTIONS if record.direction is None else (record.direction,):
                 self.sides[direction].raw = True
+
+    def _skipped(self, direction: int, start: Value, end: Value) -> None:
+        side, mask = self.sides[direction], self.http[direction]
+        if not isinstance(mask, HttpMask) and isinstance(start, int) and isinstance(end, int):
+            # Other streams may have said something before that waits for its rest, which is judged by itself.
+            side.mask(Place(at, at + len(data), UNJUDGED, "not decoded") for at, data in side.parts(start, end))
+            mask.passed_over(end)
+            side.covered = max(side.covered, end)
+        elif isinstance(end, int):
+            self._look(side, direction, min(end, side.end), final=False)
+            side.covered = max(side.covered, end)
+        side.raw = True
 
     def _data(self, record: Record) -> None:
         payload, position, direction = record.body.get("payload"), record.body.get("position"), record.direction
@@ -199,7 +223,7 @@ class MaskedSession:
                     self._look(side, direction, side.end, final=False)
                 side.lose(lost)
                 continue
-            if self.protocol == HTTP:
+            if self.protocol in HTTP:
                 side.mask(self.http[direction].gap(lost))
                 side.judged = max(side.judged, min(self.http[direction].decided, side.end))
             if self._hides_all(direction):
@@ -210,6 +234,8 @@ class MaskedSession:
 
     def _hides_all(self, direction: int) -> bool:
         """Say whether bytes of the protocol that belong to no message must be masked: nobody can say what they are."""
+        if self.protocol in CODED or self.upgrading:
+            return True
         if self.protocol != POSTGRESQL:
             return self.blind and self.protocol not in DECODED and bool(self._rules.columns)
         return not self.authenticated or (bool(self._rules.columns) and direction == Direction.RESPONSE)
@@ -228,19 +254,21 @@ class MaskedSession:
         if direction is None or not isinstance(kind, str) or not isinstance(start, int) or not isinstance(end, int):
             return
         side = self.sides[direction]
+        if self.protocol in CODED and start > side.covered:
+            self._skipped(direction, side.covered, start)
         fields = body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
         if self.protocol == POSTGRESQL and kind in AUTHENTICATED:
             self.authenticated = True
         begun = side.judged > start
         # Framing of a body may have been let go before it was told of; what comes behind it cannot be read without it.
-        framed = self.protocol == HTTP and kind == "body"
+        framed = self.protocol in HTTP and kind == "body"
         parts = side.parts(start if framed else max(start, side.judged), end)
         whole = not begun and len(parts) <= 1 and sum(len(raw) for _, raw in parts) == end - start
         if not begun:
             side.stop_scanning()
         side.covered, side.raw = max(side.covered, end), False
-        if self.protocol == HTTP:
+        if self.protocol in HTTP:
             self._http(direction, waiting, parts, end, begun=begun, whole=whole)
             return
         if self.protocol != POSTGRESQL:
@@ -262,19 +290,36 @@ class MaskedSession:
         side, body = self.sides[direction], waiting.record.body
         kind, fields = str(body.get("type")), body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
-        mask = self.http[direction]
-        waiting.quiet = whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
+        mask, coded = self.http[direction], self.protocol in CODED
+        waiting.quiet = not coded and whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
         if begun and kind != "body":
-            side.scan(end, final=True)
+            if kind == "preface":  # which holds nothing that anybody chose
+                side.scan(end, final=True)
+            self._look(side, direction, end, final=True)
             parts = []
         pieces: list[tuple[int, int]] = []
+        if isinstance(mask, WebsocketMask):
+            mask.content = cast("bytes | None", body.get("content"))
         for position, raw in parts or [(end, b"")]:
             side.mask(mask.message(kind, fields, raw, position, whole=whole))
             pieces += mask.pieces if kind == "body" else []
         if kind == "body":
             waiting.pieces = pieces
-        else:
+        elif not coded:
             side.judged = max(side.judged, end)
+        if isinstance(mask, WebsocketMask):
+            waiting.said = mask.shown
+        elif isinstance(mask, HttpMask):
+            self.upgrading = mask.upgrades(kind, fields, already=self.upgrading)
+        if isinstance(other := self.http[1 - direction], Http2Mask):
+            self.sides[1 - direction].mask(other.other_said(kind, fields))
+
+    def _advance(self, direction: int) -> None:
+        """Judge what was told of."""
+        if self.protocol in HTTP:
+            side, mask = self.sides[direction], self.http[direction]
+            side.mask(mask.judge())
+            side.judged = max(side.judged, min(mask.decided, side.covered))
 
     def settle(self) -> None:
         """Nothing more comes for now: judge what does not need what comes later."""
@@ -282,13 +327,11 @@ class MaskedSession:
             return
         for direction in DIRECTIONS:
             side = self.sides[direction]
-            if self.protocol == HTTP:
-                mask = self.http[direction]
-                side.mask(mask.judge())
-                side.judged = max(side.judged, min(mask.decided, side.covered))
+            if self.protocol in HTTP:
+                self._advance(direction)
                 if side.judged >= side.covered and side.waiting and not side.raw:
                     tail = side.parts(side.covered, side.end)
-                    if len(tail) == 1 and mask.harmless(tail[0][1]):
+                    if len(tail) == 1 and self.http[direction].harmless(tail[0][1]):
                         side.judged = side.end
             if side.waiting and side.judged >= side.covered and (self.protocol not in DECODED or side.raw):
                 self._look(side, direction, side.end, final=False)
@@ -299,7 +342,7 @@ class MaskedSession:
 
     def _force(self, side: Side, direction: int) -> None:
         """Too much waits: from here on bytes are judged as they come."""
-        if self.protocol == HTTP:
+        if self.protocol in HTTP:
             side.mask(self.http[direction].cut())
             side.judged = max(side.judged, side.covered)
         side.raw = True
@@ -308,7 +351,7 @@ class MaskedSession:
     def _close(self) -> None:
         for direction in DIRECTIONS:
             side = self.sides[direction]
-            if self.protocol == HTTP:
+            if self.protocol in HTTP:
                 side.mask(self.http[direction].end())
                 side.judged = max(side.judged, min(side.covered, side.end))
             self._look(side, direction, side.end, final=True)
@@ -322,7 +365,7 @@ class MaskedSession:
         for direction in DIRECTIONS:
             side = self.sides[direction]
             if side.waiting:
-                if self.protocol == HTTP:
+                if self.protocol in HTTP:
                     side.mask(self.http[direction].cut())
                     side.judged = max(side.judged, min(side.covered, side.end))
                 self._look(side, direction, side.end, final=False)
@@ -364,7 +407,7 @@ class MaskedSession:
         for sides in (self.sides, self.wire):
             for direction, side in enumerate(sides):
                 if not self.queue:
-                    framed = sides is self.sides and self.protocol == HTTP and not side.raw
+                    framed = sides is self.sides and self.protocol in HTTP and not side.raw
                     side.forget(min(side.judged, side.covered) if framed else side.judged)
                 elif side.kept > KEPT_BYTES_MAX:
                     needed = (_begin(waiting.record) for waiting in self.queue if waiting.record.direction == direction)
@@ -435,7 +478,8 @@ class MaskedSession:
             return self._shown.body(record, side, waiting.pieces)
         start, end = record.body.get("start"), record.body.get("end")
         touched = isinstance(start, int) and isinstance(end, int) and bool(side.overlapping(start, end))
-        return self._shown.message(record, self.postgresql if self.protocol == POSTGRESQL else None, touched=touched)
+        shown = self._shown.message(record, self.postgresql if self.protocol == POSTGRESQL else None, touched=touched)
+        return shown if waiting.said is None else self._shown.said(shown, waiting.said)
 
 
 def _begin(record: Record) -> int:

@@ -19,6 +19,8 @@ METADATA_FIELDS: Final = frozenset(
     {
         "method", "version", "status", "framing", "length", "interim", "bytes", "body_bytes", "severity", "code", "tag",
         "first_row", "format", "protocol", "mechanism", "accepted", "total", "offset", "rows_max", "result_format",
+        "stream", "promised", "scheme", "ack", "settings", "increment", "last_stream", "error", "frame", "number", "compressed",
+        "grpc_status", "part", "final", "packed", "masked",
     }
 )  # fmt: skip
 """Fields of messages that say how much and of what sort, but not what."""
@@ -83,7 +85,8 @@ class Shown:
         if isinstance(rows, Sequence):
             kept["count"] = len(rows)
         words = [str(kept[name]) for name in ("method", "status", "code", "tag", "count") if kept.get(name) is not None]
-        return _with(record, {**body, "summary": " ".join(words), "fields": kept, "text": ""})
+        bare = {name: value for name, value in body.items() if name != "content"}
+        return _with(record, {**bare, "summary": " ".join(words), "fields": kept, "text": ""})
 
     def body(self, record: Record, side: Side, pieces: Sequence[tuple[int, int]]) -> Record:
         """Give a part of a body: its text is made anew of what is masked."""
@@ -96,6 +99,13 @@ class Shown:
             for position, data in side.parts(at, at + size)
         )
         return _with(record, {**record.body, "text": content.decode("utf-8", "ignore")[: len(text)]})
+
+    def said(self, record: Record, said: bytes) -> Record:
+        """Give a message that is a whole by itself with what it says."""
+        body = record.body
+        text = body.get("text")
+        shown = {**body, "text": said.decode("utf-8", "ignore")[: len(text)] if isinstance(text, str) else ""}
+        return _with(record, {**shown, "content": said} if "content" in body else shown)
 
     def message(self, record: Record, postgresql: PostgresqlMask | None, *, touched: bool) -> Record:
         """Give any other message with its texts masked."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from capd.decoders.http1.side import HttpSide, State, loss, plural
+from capd.decoders.http1.side import HttpSide, State, plural
 from capd.decoders.message import Gap, JsonValue
 
 _CHUNKED: Final = frozenset({State.CHUNK_SIZE, State.CHUNK, State.CHUNK_END, State.TRAILERS})
@@ -28,7 +28,7 @@ class LossySide(HttpSide):
         if self.state is State.HELD:
             self.stop_waiting()
             return False
-        reason = loss(gap)
+        reason = gap.words
         if self._trial or self.state is State.RESYNC:
             self._report_skipped()
             self._begin_resync(gap, reason)

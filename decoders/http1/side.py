@@ -27,7 +27,7 @@ from capd.decoders.http1.grammar import (
     field_lines,
 )
 from capd.decoders.http1.resync import search
-from capd.decoders.message import Direction, Gap, JsonValue, Message, ProtocolError, Skipped
+from capd.decoders.message import Direction, JsonValue, Message, ProtocolError, Skipped
 
 HELD_BYTES_MAX: Final = 65_536
 """Bytes after CONNECT or an upgrade that wait for the answer which says what they are."""
@@ -56,11 +56,6 @@ _CRLF: Final = b"\r\n"
 def plural(count: int, noun: str) -> str:
     """`1 byte`, `2 bytes`."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
-def loss(gap: Gap) -> str:
-    """Say what a gap took away."""
-    return f"bytes lost: {gap.reason}" if gap.length is None else f"{plural(gap.length, 'byte')} lost: {gap.reason}"
 
 
 class HttpSide(Side):

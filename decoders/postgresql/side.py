@@ -82,13 +82,6 @@ class LongCopy:
     offset: int = 0
 
 
-def loss(gap: Gap) -> str:
-    """Say what a gap took away."""
-    if gap.length is None:
-        return f"bytes lost: {gap.reason}"
-    return f"{gap.length} byte{'' if gap.length == 1 else 's'} lost: {gap.reason}"
-
-
 class PostgresqlSide(Side):
     """The state machine."""
 
@@ -256,7 +249,7 @@ class PostgresqlSide(Side):
         """Take a gap: inside a message whose length is known the framing survives, otherwise it is searched for."""
         if gap.length == 0:
             return True
-        reason = loss(gap)
+        reason = gap.words
         if not self._survives(gap, reason):
             self.stream.pass_over(gap.length or 0)
             self.restart(reason)

@@ -83,6 +83,10 @@ METADATA6: Final = tuple(
     )
 )
 
+CANARY_ADDRESS4, CANARY_ADDRESS6, CANARY_PORT = "127.255.255.254", "::1", 9
+"""Where the daemon's canary connects to: addresses of loopback and the port of `discard` (RFC 863), which are nobody's. The
+enforcer closes such a connection without a word."""
+
 REFUSED_KINDS: Final = ("metadata", "tcp", "udp", "icmp", "other")
 """What was refused, or in mode `observe` would have been; each has a counter."""
 USERS_SET: Final = "agent_users"

@@ -1,21 +1,18 @@
 """What is masked in HTTP/1: one direction of a connection, message by message, as decoders/http1 tells them.
 
-What lives here: heads by field name, bodies as text, JSON or packed, the way from a body's content back to the bytes of
-the stream. What must not: parsing of HTTP; a message comes with its exact bytes.
+What lives here: heads by field name, chunks. What must not: parsing of HTTP; a message comes with its exact bytes.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Final, cast
 
-from capd.enforcer.masking import packed
+from capd.decoders.http2.frames import HEADER_BYTES, PREFACE
+from capd.decoders.http2.resync import follow_each_other
+from capd.enforcer.masking.body import BodyMask
 from capd.enforcer.masking.header import header_places
-from capd.enforcer.masking.json_path import JsonScanner
-from capd.enforcer.masking.packed import Packed
 from capd.enforcer.masking.place import Place
 from capd.enforcer.masking.rules import Rules
 from capd.enforcer.masking.scanner import Scanner
@@ -26,30 +23,30 @@ _FRAMING: Final = re.compile(rb"(?:\r\n)?([0-9A-Fa-f]{1,16})[^\r\n]{0,4096}\r\n"
 _HARMLESS: Final = re.compile(rb"(?:\r?\n?[0-9A-Fa-f]{0,16}\r?\n?)?")
 """What of a body's framing may have come before the content that it frames."""
 HARMLESS_BYTES_MAX: Final = 20
+SWITCHING: Final = 101
+NOT_TEXT: Final = frozenset({"h2c", "websocket"})
+"""HTTP/2 compresses headers, WebSocket scrambles what a client says (RFC 6455 section 5.3)."""
 
 
-@dataclass(slots=True)
-class Body:
-    """A body on its way."""
+class Framed:
+    """A body on its way, and where in its framing.
 
-    chunked: bool
-    kind: list[str]
-    """Media type and codings, as the head has them."""
-    looks: tuple[Scanner | JsonScanner | Packed, ...]
-    inner: tuple[Scanner | JsonScanner, ...]
-    position: int = 0
-    chunk_left: int = 0
-    broken: bool = False
-    end: int = 0
-    pieces: deque[tuple[int, int, int]] = field(default_factory=deque)
-    """Content that is not decided yet: its offset in the content, in the stream, its length."""
-    waiting: list[bytes] = field(default_factory=list)
-    """Content that was not looked at yet."""
+    Attributes:
+        mask: its content.
+        chunked: whether it is in chunks.
+        chunk_left: bytes that are still to come of the present chunk.
+        broken: whether nobody knows any more where a chunk begins.
+        end: behind what came, in the stream.
+    """
 
+    __slots__ = ("broken", "chunk_left", "chunked", "end", "mask")
 
-_SavedBody = tuple[
-    list[str], bool, list[list[object]], list[list[object]], int, int, bool, int, list[tuple[int, int, int]], list[bytes]
-]
+    def __init__(self, mask: BodyMask, *, chunked: bool) -> None:
+        self.mask = mask
+        self.chunked = chunked
+        self.chunk_left = 0
+        self.broken = False
+        self.end = 0
 
 
 class HttpMask:
@@ -57,7 +54,9 @@ class HttpMask:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._body: Body | None = None
+        self._body: Framed | None = None
+        self._opaque: bool | None = None
+        """Whether what runs after a switch of protocols holds texts in a form that nothing here reads; None before any."""
         self.decided = 0
         """Everything before is judged."""
         self.pieces: list[tuple[int, int]] = []
@@ -81,25 +80,38 @@ class HttpMask:
             return places
         if kind == "body":
             if self._body is None:
-                self._body = self._made("", "", chunked=False)
+                self._body = Framed(BodyMask(self._rules), chunked=False)
             self.pieces = self._content(self._body, raw, start, whole=whole)
             return []
         places = self._finish()
-        if raw:
+        if kind == "tunnel" and self._is_opaque(fields, raw):
+            places.append(Place(start, start + len(raw), "undecided", "not decoded"))
+        elif raw:
             places += self._head(raw, start) if kind == "end" else self._text(raw, start)
         self.decided = start + len(raw)
         return places
+
+    def upgrades(self, kind: str, fields: Mapping[str, object], *, already: bool) -> bool:
+        """Say whether what follows may be a protocol whose bytes are no text: it was asked for, and not refused."""
+        if kind == "response":
+            return already and (bool(fields.get("interim")) or fields.get("status") in (None, SWITCHING))
+        headers = fields.get("headers")
+        pairs = headers if kind == "request" and isinstance(headers, Sequence) else ()
+        return already or any(str(name).lower() == "upgrade" and str(value).lower() in NOT_TEXT for name, value in pairs)
+
+    def _is_opaque(self, fields: Mapping[str, object], raw: bytes) -> bool:
+        if self._opaque is None:
+            known = str(fields.get("protocol")).lower() in NOT_TEXT or raw.startswith(PREFACE[:HEADER_BYTES])
+            self._opaque = known or follow_each_other(raw) is not False
+        return self._opaque
 
     def gap(self, length: int) -> list[Place]:
         """Bytes are missing in the body that is on its way."""
         body = self._body
         if body is None:
             return []
-        places = self.judge()
-        places += [place for look in body.looks for place in self._placed(body, look.gap(length))]
-        body.position += length
+        places = body.mask.gap(length)
         body.chunk_left = max(0, body.chunk_left - length)
-        body.pieces.clear()
         self.decided = max(self.decided, body.end)
         return places
 
@@ -115,59 +127,23 @@ class HttpMask:
     def cut(self) -> list[Place]:
         """What is judged has to be judged now, without what follows."""
         body = self._body
-        if body is None:
-            return []
-        places = self.judge()
-        for look in body.looks:
-            if isinstance(look, Scanner):
-                places += self._placed(body, look.cut())
-            elif isinstance(look, Packed):
-                places += self._placed(body, look.gap(0))
-        return places
+        return [] if body is None else body.mask.cut()
 
     def save(self) -> list[object]:
         """Give its state as plain values."""
         body = self._body
         if body is None:
-            return [self.decided, None]
-        looks = [look.save() for look in body.looks]
-        inner = [scanner.save() for scanner in body.inner]
-        return [
-            self.decided,
-            [
-                body.kind,
-                body.chunked,
-                looks,
-                inner,
-                body.position,
-                body.chunk_left,
-                body.broken,
-                body.end,
-                list(body.pieces),
-                body.waiting,
-            ],
-        ]
+            return [self.decided, self._opaque, None]
+        return [self.decided, self._opaque, [body.mask.save(), body.chunked, body.chunk_left, body.broken, body.end]]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
-        self.decided, found = cast("tuple[int, list[object] | None]", tuple(saved))
+        self.decided, self._opaque, found = cast("tuple[int, bool | None, Sequence[object] | None]", tuple(saved))
         if found is None:
             return
-        kind, chunked, looks, inner, position, chunk_left, broken, end, pieces, waiting = cast("_SavedBody", tuple(found))
-        self._body = body = self._made(kind[0], kind[1], chunked=chunked)
-        body.position, body.chunk_left, body.broken, body.end = position, chunk_left, broken, end
-        body.pieces.extend((offset, stream, length) for offset, stream, length in pieces)
-        body.waiting.extend(waiting)
-        if len(body.looks) == 1 and isinstance(body.looks[0], Packed):
-            body.looks[0].restore(looks[0])
-            return
-        body.looks = tuple(
-            Scanner.restored(self._rules, state)
-            if isinstance(scanner, Scanner)
-            else JsonScanner.restored(self._rules.json_paths, state)
-            for scanner, state in zip(body.inner, inner, strict=True)
-        )
-        body.inner = cast("tuple[Scanner | JsonScanner, ...]", body.looks)
+        mask, chunked, chunk_left, broken, end = cast("tuple[Sequence[object], bool, int, bool, int]", tuple(found))
+        body = self._body = Framed(BodyMask.restored(self._rules, mask), chunked=chunked)
+        body.chunk_left, body.broken, body.end = chunk_left, broken, end
 
     # -- heads -----------------------------------------------------------------------------------------------------------------
 
@@ -190,77 +166,29 @@ class HttpMask:
 
     # -- bodies ----------------------------------------------------------------------------------------------------------------
 
-    def _begin(self, fields: Mapping[str, object]) -> Body | None:
+    def _begin(self, fields: Mapping[str, object]) -> Framed | None:
         framing = fields.get("framing")
         if framing not in ("length", "chunked", "close"):
             return None
-        media_type, coding = "", ""
-        headers = fields.get("headers")
-        for pair in headers if isinstance(headers, Sequence) else ():
-            name, value = str(pair[0]).lower(), str(pair[1])
-            if name == "content-type":
-                media_type = value.lower()
-            elif name == "content-encoding":
-                coding = f"{coding},{value.lower()}"
-        return self._made(media_type, coding, chunked=framing == "chunked")
+        return Framed(BodyMask.after(self._rules, fields), chunked=framing == "chunked")
 
-    def _made(self, media_type: str, coding: str, *, chunked: bool) -> Body:
-        codings = [word.strip() for word in coding.split(",") if word.strip() not in ("", "identity")]
-        inner: tuple[Scanner | JsonScanner, ...] = (Scanner(self._rules),)
-        if self._rules.json_paths and ("json" in media_type or not media_type):
-            inner = (*inner, JsonScanner(self._rules.json_paths))
-        kind = [media_type, coding]
-        if not codings:
-            return Body(chunked, kind, inner, inner)
-        found = False
-
-        def look(data: bytes, final: bool) -> tuple[bool, int]:
-            nonlocal found
-            for scanner in inner:
-                found = bool(scanner.feed(data, final=final)) or found
-            return found, min(scanner.decided for scanner in inner)
-
-        name = codings[0] if packed.known(codings) else "unknown"
-        packed_body = Packed(name, look, 0, unreadable=self._rules.unreadable)
-        return Body(chunked, kind, (packed_body,), inner)
-
-    def _content(self, body: Body, raw: bytes, start: int, *, whole: bool) -> list[tuple[int, int]]:
+    def _content(self, body: Framed, raw: bytes, start: int, *, whole: bool) -> list[tuple[int, int]]:
         """Take a part of a body, which `judge` looks at when there is more of it, or no more to come."""
         pieces = _unframed(body, raw, whole=whole)
         for at, length in pieces:
-            body.pieces.append((body.position, start + at, length))
-            body.position += length
-            body.waiting.append(raw[at : at + length])
+            body.mask.take(raw[at : at + length], start + at)
         body.end = start + len(raw)
         return [(start + at, length) for at, length in pieces]
 
     def judge(self, *, final: bool = False) -> list[Place]:
         """Look at what came of the body; what may be the beginning of something waits for more, unless this was all."""
         body = self._body
-        if body is None or (not body.waiting and not final):
+        if body is None:
             return []
-        content = b"".join(body.waiting)
-        body.waiting.clear()
-        places = [place for look in body.looks for place in self._placed(body, look.feed(content, final=final))]
-        decided = min(look.decided for look in body.looks)
-        while body.pieces and body.pieces[0][0] + body.pieces[0][2] <= decided:
-            body.pieces.popleft()
-        if body.pieces:
-            offset, stream, _ = body.pieces[0]
-            self.decided = stream + max(0, decided - offset)
-        else:
-            self.decided = max(self.decided, body.end)
+        places = body.mask.judge(final=final)
+        undecided = body.mask.undecided
+        self.decided = max(self.decided, body.end) if undecided is None else undecided
         return places
-
-    def _placed(self, body: Body, places: list[Place]) -> list[Place]:
-        """Give places in a body's content as places in the stream: chunk framing may stand in them."""
-        result: list[Place] = []
-        for place in places:
-            for content, stream, length in body.pieces:
-                start, end = max(place.start, content), min(place.end, content + length)
-                if start < end:
-                    result.append(place._replace(start=start - content + stream, end=end - content + stream))
-        return result
 
     def _finish(self) -> list[Place]:
         places = self.judge(final=True)
@@ -268,7 +196,7 @@ class HttpMask:
         return places
 
 
-def _unframed(body: Body, span: bytes, *, whole: bool) -> list[tuple[int, int]]:
+def _unframed(body: Framed, span: bytes, *, whole: bool) -> list[tuple[int, int]]:
     """Give where in a span the content is, as offset and length; it may be that of several chunks."""
     if not body.chunked or body.broken:
         return [(0, len(span))] if span else []

@@ -59,9 +59,12 @@ class Values:
         """Give a header field's value as it may be shown."""
         data = value.encode("utf-8", "surrogatepass")
         places = header_places(self._rules.headers, self._rules.cookies, name, data)
-        if not places:
-            return self.text(value)
-        return filled(data, places).decode("utf-8", "replace")
+        if places:
+            return filled(data, places).decode("utf-8", "replace")
+        # The name may be one of a key, and a name and a value in one line are what was looked for in the bytes.
+        line = f"{name}: "
+        shown = self.text(line + value)
+        return shown.removeprefix(line) if shown.startswith(line) else str(hidden(value))
 
     def value(self, value: Value, depth: int = 0) -> Value:
         """Give any value with everything masked in it that a rule covers."""

@@ -83,8 +83,10 @@ FACTS: Final[Mapping[str, str]] = {
 }
 """Facts that are true, false or not known, and what they mean. A condition sees them as variables of the same name."""
 
-RECORDED: Final[Mapping[str, str]] = {"http1": HTTP, "http2": HTTP, "postgresql": POSTGRESQL, "tls": TLS}
-"""What decoders call protocols, and what policies do; all else is TCP."""
+RECORDED: Final[Mapping[str, str]] = {"http1": HTTP, "http2": HTTP, "websocket": HTTP, "postgresql": POSTGRESQL, "tls": TLS}
+"""A session of WebSocket began with a request.
+
+What decoders call protocols, and what policies do; all else is TCP."""
 
 
 def of_recorded(name: str) -> str:

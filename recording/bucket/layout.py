@@ -62,7 +62,12 @@ def head_key(host: UUID, written_ns: int, name: str) -> str:
 
 def deletion_key(host: UUID, name: str) -> str:
     """Give the key of a record of deletion."""
-    return f"{host_folder(host)}deletions/{name}"
+    return f"{deletions_folder(host)}{name}"
+
+
+def deletions_folder(host: UUID) -> str:
+    """Give what the keys of a host's records of deletion start with."""
+    return f"{host_folder(host)}deletions/"
 
 
 def host_folder(host: UUID) -> str:

@@ -5,6 +5,7 @@ What lives here: a session's records over its segments, by ranges. What must not
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from pathlib import Path
@@ -15,8 +16,9 @@ from uuid import UUID
 from capd.recording.age import NoKeys
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import ObjectMissingError
-from capd.recording.bucket.layout import SegmentKey
+from capd.recording.bucket.layout import SegmentKey, deletions_folder
 from capd.recording.catalogue.fleet import Fleet
+from capd.recording.deletions import range_of
 from capd.recording.errors import CapdError, ExitStatus
 from capd.recording.excerpt import Excerpt, from_bucket
 from capd.recording.record import Kind, Record, Value
@@ -77,15 +79,20 @@ class FleetArchive:
         if follow:
             raise FollowBucketError
         last_ns = 0
+        parts = deque(self._fleet.expired_parts(session))
         for host, day, sequence in self._fleet.segments_of(session):
+            while parts and parts[0].first < sequence:
+                yield _hole(session, last_ns, parts.popleft().words())
             try:
                 with self._open(host, day, sequence) as reader:
                     for record in reader.records(session, from_ns=from_ns, until_ns=until_ns):
                         last_ns = record.time_ns
                         yield record
             except ObjectMissingError:
-                body: dict[str, Value] = {"position": 0, "length": None, "reason": f"segment {sequence} is missing"}
-                yield Record(Kind.GAP, session, last_ns, None, body)
+                gone = "expired" if self._is_expired(host, sequence) else "missing"
+                yield _hole(session, last_ns, f"segment {sequence} is {gone}")
+        for part in parts:
+            yield _hole(session, last_ns, part.words())
 
     def excerpt(self, identities: Sequence[UUID]) -> Excerpt:
         """Give the evidence for some sessions and runs.
@@ -112,3 +119,13 @@ class FleetArchive:
         key = str(SegmentKey(host=host, day=day, sequence=sequence))
         source = ObjectSource(Path(key), self._bucket.size(key), lambda offset, length: self._bucket.read(key, offset, length))
         return SegmentReader(source, keys=self._keys)
+
+    def _is_expired(self, host: UUID, sequence: int) -> bool:
+        """Tell whether a record of deletion names a segment; whether it is genuine is for `capd verify` to tell."""
+        names = (entry.key.rpartition("/")[2] for entry in self._bucket.list(deletions_folder(host)))
+        return any(first <= sequence <= last for first, last in filter(None, map(range_of, names)))
+
+
+def _hole(session: UUID, time_ns: int, reason: str) -> Record:
+    body: dict[str, Value] = {"position": 0, "length": None, "reason": reason}
+    return Record(Kind.GAP, session, time_ns, None, body)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date, timedelta
 from typing import Any, Final, cast
 from uuid import UUID
@@ -16,20 +17,23 @@ import duckdb
 
 from capd.recording.bucket import Bucket
 from capd.recording.catalogue.filesystem import SCHEME, BucketFilesystem
-from capd.recording.catalogue.layout import Part, day_of, day_prefix, parse_key, table_prefix
+from capd.recording.catalogue.layout import Part, day_of, day_prefix, newest, parse_key, table_prefix
 from capd.recording.catalogue.questions import PROCESSES, RUNS_VIEW, SEARCHED, SESSIONS_VIEW, terms_of
 from capd.recording.catalogue.schema import TABLES
 from capd.recording.catalogue.snippet import snippet
+from capd.recording.deletions import range_of
 from capd.recording.errors import AmbiguousSessionError, UnknownSessionError
 from capd.recording.identity import identities_from, unix_ms_of
-from capd.recording.index import MATCHES_SHOWN
 from capd.recording.index_columns import process_from, run_from, session_from
+from capd.recording.index_reading import MATCHES_SHOWN
 from capd.recording.index_schema import RUNS, SESSIONS
 from capd.recording.index_search import SessionFilter, session_conditions
 from capd.recording.reading import LISTED_DEFAULT
 from capd.recording.record import Direction
-from capd.recording.rows import Hit, ProcessRow, RunRow, SessionRow
+from capd.recording.rows import ExpiredPart, Hit, ProcessRow, RunRow, SessionRow, parts_of
 
+HOSTS_ASKED_MAX: Final = 100
+"""Hosts that are asked for records of deletion, one request each, to tell why something is not there."""
 DAYS_LISTED_MAX: Final = 62
 """A question over more days lists the whole table: one listing of everything is then less than one for each day."""
 MEMORY_MAX: Final = "1GB"
@@ -89,7 +93,7 @@ class Fleet:
         self._prepare_sessions(self._days_from(between[0]))
         rows = self._sessions("session BETWEEN ? AND ?", [str(identity) for identity in between], MATCHES_SHOWN)
         if not rows:
-            raise UnknownSessionError(str(text))
+            raise UnknownSessionError(str(text), expired=self.expired_words())
         if len(rows) > 1:
             raise AmbiguousSessionError(str(text), [str(row.session) for row in rows])
         return rows[0]
@@ -117,7 +121,7 @@ class Fleet:
         if not rows and between is not None:
             rows = self._runs("run BETWEEN ? AND ?", [str(identity) for identity in between], MATCHES_SHOWN)
         if not rows:
-            raise UnknownSessionError(str(text), "run")
+            raise UnknownSessionError(str(text), "run", expired=self.expired_words())
         if len(rows) > 1:
             raise AmbiguousSessionError(str(text), [str(row.run) for row in rows], "run")
         return rows[0]
@@ -153,6 +157,29 @@ class Fleet:
         words = [word for term in terms for word in term.words]
         return [_hit(row, words) for row in self._ask(sql, [*values, limit])]
 
+    def expired_parts(self, identity: UUID) -> Sequence[ExpiredPart]:
+        """Give what of a session or run is gone because its time was over."""
+        for table, view, column in (("sessions", "session_parts", "session"), ("runs", "run_parts", "run")):
+            self._prepare(view, table, self._days_from(identity))
+            owned = "flatten(list(sequences))" if table == "sessions" else "NULL"
+            sql = f"SELECT flatten(list(expired)), {owned} FROM {view} WHERE {column} = ?"  # noqa: S608 - our own names
+            ((gone, there),) = self._ask(sql, [str(identity)])
+            if gone:
+                return parts_of(gone, there or ())
+        return ()
+
+    def expired_words(self, *, text: str = "", from_ns: int | None = None) -> str:  # noqa: ARG002 - records do not say of which time they are
+        """Say for a person that something has expired; empty when nothing has. Arguments as those of an index."""
+        hosts = [folder for folder in self._bucket.folders() if folder.startswith("host=")][:HOSTS_ASKED_MAX]
+        numbers = [
+            numbers
+            for folder in hosts
+            for entry in self._bucket.list(f"{folder}/deletions/")
+            if (numbers := range_of(entry.key.rpartition("/")[2])) is not None
+        ]
+        count = len({(first, last) for first, last in numbers})
+        return f"segments expired by policy, as {count} records of deletion in the bucket say" if count else ""
+
     def exchange_start(self, session: UUID, ordinal: int) -> int | None:
         """Give the time in ns since 1970 at which the exchange of a message began; None when there is no such message."""
         self._prepare("message_parts", "messages", self._days_from(session))
@@ -179,8 +206,11 @@ class Fleet:
 
     def _sessions(self, conditions: str, values: Sequence[object], limit: int | None) -> list[SessionRow]:
         columns = ", ".join(f'"{column}"' for column in SESSIONS.columns)
-        sql = f"SELECT {columns} FROM sessions WHERE {conditions} ORDER BY started DESC, session"  # noqa: S608 - as above
-        return [session_from(row) for row in self._ask(*_limited(sql, values, limit))]
+        sql = f"SELECT {columns}, gone, there FROM sessions WHERE {conditions} ORDER BY started DESC, session"  # noqa: S608 - as above
+        rows = []
+        for *cells, gone, there in self._ask(*_limited(sql, values, limit)):
+            rows.append(replace(session_from(cells), expired=parts_of(gone or (), there or ())))
+        return rows
 
     def _runs(self, conditions: str, values: Sequence[object], limit: int | None) -> list[RunRow]:
         self._prepare("run_parts", "runs", None)
@@ -188,8 +218,11 @@ class Fleet:
         self._connection.execute(RUNS_VIEW)
         columns = ", ".join(RUNS.columns)
         counts = "(SELECT count(DISTINCT session) FROM session_parts WHERE session_parts.run = runs.run)"
-        sql = f"SELECT {columns}, {counts} FROM runs WHERE {conditions} ORDER BY started DESC, run"  # noqa: S608 - as above
-        return [run_from(row) for row in self._ask(*_limited(sql, values, limit))]
+        sql = f"SELECT {columns}, {counts}, gone FROM runs WHERE {conditions} ORDER BY started DESC, run"  # noqa: S608 - as above
+        rows = []
+        for *cells, gone in self._ask(*_limited(sql, values, limit)):
+            rows.append(replace(run_from(cells), expired=parts_of(gone or (), ())))
+        return rows
 
     def _ask(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         return self._connection.execute(sql, list(values)).fetchall()
@@ -209,6 +242,8 @@ class Fleet:
         files = ", ".join(f"'{SCHEME}://{part.key}'" for part in parts)
         options = "union_by_name = true, hive_partitioning = true, hive_types = {'host': VARCHAR, 'date': DATE}"
         rows = f"SELECT * FROM read_parquet([{files}], {options})"  # noqa: S608 - keys that were parsed
+        if "expired" in TABLES[table].names:  # a column that the files of an earlier capd lack
+            rows = f"SELECT NULL::BIGINT[] AS expired WHERE FALSE UNION ALL BY NAME {rows}"
         self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {rows}")
 
     def _parts(self, table: str, days: tuple[date, date] | None) -> list[Part]:
@@ -224,7 +259,7 @@ class Fleet:
         if days is not None:
             parts = [part for part in parts if days[0] <= part.day <= days[1]]
         self._sizes.update({part.key: part.size for part in parts})
-        self._listed[table, days] = sorted(parts)
+        self._listed[table, days] = newest(parts)
         return self._listed[table, days]
 
     def _days(self, from_ns: int | None, until_ns: int | None) -> tuple[date, date] | None:

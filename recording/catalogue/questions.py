@@ -38,8 +38,8 @@ SESSIONS_VIEW: Final = f"""
         arg_max(state, {_LATEST}) AS state, max(bytes_request) AS bytes_request, max(bytes_response) AS bytes_response,
         max(messages) AS messages, arg_max(verdict, {_LATEST}) AS verdict, to_json(arg_max(reasons, {_LATEST})) AS reasons,
         to_json(arg_max(policy, {_LATEST})) AS policy,
-        any_value(tie) AS tie
-    FROM session_parts GROUP BY session
+        any_value(tie) AS tie, flatten(list(expired)) AS gone, flatten(list(sequences)) AS there
+    FROM session_parts GROUP BY session HAVING max(started_ns) IS NOT NULL
 """  # noqa: S608 - nothing of a user's in it
 """Sessions with the columns of the index, from `session_parts`: one row for each, whatever the number of files it is in."""
 
@@ -49,8 +49,8 @@ RUNS_VIEW: Final = f"""
         to_json(any_value(command)) AS command, any_value(cwd) AS cwd, any_value(cgroup) AS cgroup,
         bool_or(adopted) AS adopted, any_value(host) AS host, min(started_ns) AS started, max(ended_ns) AS ended,
         json_merge_patch('{{}}', json_object('control_events', max(lost_control_events), 'streams', max(lost_streams),
-            'bytes', max(lost_bytes))) AS lost
-    FROM run_parts GROUP BY run
+            'bytes', max(lost_bytes))) AS lost, flatten(list(expired)) AS gone
+    FROM run_parts GROUP BY run HAVING max(started_ns) IS NOT NULL
 """  # noqa: S608 - nothing of a user's in it
 """Runs with the columns of the index, from `run_parts`."""
 

@@ -29,6 +29,7 @@ Row = Mapping[str, Value]
 
 _TIME: Final = pa.timestamp("us", tz="UTC")
 _TEXTS: Final = pa.list_(pa.string())
+_NUMBERS: Final = pa.list_(pa.int64())
 _LABELS: Final = pa.map_(pa.string(), pa.string())
 
 
@@ -78,6 +79,7 @@ TABLES: Final[Mapping[str, pa.Schema]] = {
             "lost_control_events": pa.int64(),
             "lost_streams": pa.int64(),
             "lost_bytes": pa.int64(),
+            "expired": _NUMBERS,
         },
         "processes": {
             "run": pa.string(),
@@ -115,7 +117,8 @@ TABLES: Final[Mapping[str, pa.Schema]] = {
             "reasons": _TEXTS,
             "policy": _TEXTS,
             "tie": pa.string(),
-            "sequences": pa.list_(pa.int64()),
+            "sequences": _NUMBERS,
+            "expired": _NUMBERS,
         },
         "messages": {
             "session": pa.string(),
@@ -165,11 +168,16 @@ def pack(table: str, rows: Sequence[Row], *, first: int, last: int) -> bytes:
         last: of the last one.
     """
     schema = TABLES[table]
-    metadata = {FIRST_KEY: str(first), LAST_KEY: str(last), VERSION_KEY: str(VERSION)}
     columns = [pa.array([_cell(row, field.name) for row in rows], field.type) for field in schema]
+    return pack_table(pa.Table.from_arrays(columns, schema=schema), first=first, last=last)
+
+
+def pack_table(table: pa.Table, *, first: int, last: int) -> bytes:
+    """Give the Parquet file of a table; arguments as those of `pack`."""
+    metadata = {FIRST_KEY: str(first), LAST_KEY: str(last), VERSION_KEY: str(VERSION)}
     sink = io.BytesIO()
     pq.write_table(
-        pa.Table.from_arrays(columns, schema=schema.with_metadata(metadata)),
+        table.replace_schema_metadata(metadata),
         sink,
         row_group_size=ROW_GROUP_ROWS,
         compression="zstd",

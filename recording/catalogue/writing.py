@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from operator import attrgetter
 from pathlib import Path
@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.errors import ObjectMissingError
 from capd.recording.bucket.layout import SegmentKey, day_folder, host_folder
-from capd.recording.catalogue.layout import Part, day_of, host_prefix, parse_key
+from capd.recording.catalogue.layout import SUFFIX, Part, day_of, host_prefix, newest, parse_key
 from capd.recording.catalogue.rows import Gathering
 from capd.recording.catalogue.schema import DECIDER, TABLES, pack, range_of
 from capd.recording.errors import CorruptSegmentError, EncryptedError, StateDirectoryError
@@ -163,45 +163,47 @@ class CatalogueWriter:
     def _catalogue(self, chosen: Sequence[Candidate]) -> int:
         """Create the files of a range; give its last segment, which another shipper may have decided."""
         first, last = chosen[0].sequence, chosen[-1].sequence
-        tables = self._tables(chosen)
+        tables = self._tables(chosen, last)
         part = Part(table=DECIDER, day=chosen[0].day, host=self._host, first=first)
         if self._bucket.create(part.key, tables[DECIDER]) is Outcome.EXISTS_DIFFERENT:
             last = self._last(part)
             if last != chosen[-1].sequence:
-                tables = self._tables(
-                    [candidate for candidate in self._candidates(part.day) if first <= candidate.sequence <= last]
-                )
+                within = [candidate for candidate in self._candidates(part.day) if first <= candidate.sequence <= last]
+                tables = self._tables(within, last)
         self._create_others(part, tables)
         return last
 
     def _finish(self, day: date) -> int:
         """Give the last segment of a day that is in the catalogue, after creating what a dead shipper left undone."""
         entries = self._bucket.list(host_prefix(DECIDER, day, self._host))
-        parts = sorted(part for entry in entries if (part := parse_key(entry.key, entry.size)) is not None)
+        parts = newest(part for entry in entries if (part := parse_key(entry.key, entry.size)) is not None)
         if not parts:
             return 0
-        newest = parts[-1]
-        last = self._last(newest)
-        if not all(self._exists(newest, table) for table in TABLES if table != DECIDER):
-            chosen = [candidate for candidate in self._candidates(day) if newest.first <= candidate.sequence <= last]
-            self._create_others(newest, self._tables(chosen))
+        latest = parts[-1]
+        last = self._last(latest)
+        if not all(self._exists(latest, table) for table in TABLES if table != DECIDER):
+            chosen = [candidate for candidate in self._candidates(day) if latest.first <= candidate.sequence <= last]
+            if chosen:  # else all of it expired
+                self._create_others(latest, self._tables(chosen, last))
         return last
 
     def _exists(self, part: Part, table: str) -> bool:
-        key = _beside(part, table).key
-        return any(entry.key == key for entry in self._bucket.list(key))
+        wanted = replace(part, table=table, gone=0, size=0)
+        prefix = wanted.key.removesuffix(SUFFIX)
+        found = (parse_key(entry.key, entry.size) for entry in self._bucket.list(prefix))
+        return any(there is not None and replace(there, gone=0, size=0) == wanted for there in found)
 
     def _create_others(self, part: Part, tables: Mapping[str, bytes]) -> None:
         for table, content in tables.items():
             if table != DECIDER:
                 # Another content is that of a shipper that knew more or less of what came before: as good as this.
-                self._bucket.create(_beside(part, table).key, content)
+                self._bucket.create(replace(part, table=table).key, content)
 
     def _last(self, part: Part) -> int:
         content = self._bucket.read(part.key)
         return range_of(pq.read_metadata(io.BytesIO(content)).metadata or {})[1]
 
-    def _tables(self, chosen: Sequence[Candidate]) -> dict[str, bytes]:
+    def _tables(self, chosen: Sequence[Candidate], last: int) -> dict[str, bytes]:
         gathering = Gathering(find_session=self._find_session, find_run=self._find_run)
         for candidate in chosen:
             try:
@@ -211,7 +213,7 @@ class CatalogueWriter:
                     gathering.receive(footer, reader.file_bytes, _records(reader))
             except (CorruptSegmentError, ObjectMissingError):
                 continue  # without a footer there is nothing to tell; `capd verify` names it
-        first, last = chosen[0].sequence, chosen[-1].sequence
+        first = chosen[0].sequence
         return {table: pack(table, rows, first=first, last=last) for table, rows in gathering.tables().items()}
 
     def _open(self, candidate: Candidate) -> SegmentReader:
@@ -231,7 +233,3 @@ def _records(reader: SegmentReader) -> list[Record] | None:
         return list(reader.records())
     except (CorruptSegmentError, EncryptedError):
         return None  # damage is named by `capd verify`; the catalogue says that it is not readable
-
-
-def _beside(part: Part, table: str) -> Part:
-    return Part(table=table, day=part.day, host=part.host, first=part.first)

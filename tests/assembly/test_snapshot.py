@@ -5,10 +5,12 @@ from __future__ import annotations
 from uuid import UUID
 
 import pytest
+from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.assembly import session as sessions_module
+from capd.daemon.assembly.decoding import Decoding
 from capd.daemon.assembly.snapshot import UnreadableSnapshotError, pack, unpack
 from capd.probes.layouts import Absence, Library, Tie
 from capd.recording.journal import Block
@@ -34,6 +36,7 @@ from tests.assembly.world import (
     tls_closed,
     tls_opened,
 )
+from tests.decoders import http2_bytes as h2
 
 
 def http_events(time_ns: int, socket: int, *, tls: int = 0) -> tuple[list[bytes], tuple[int, int]]:
@@ -105,6 +108,54 @@ def test_a_death_after_any_cycle_changes_no_record() -> None:
     assert of_kind(expected, Kind.MESSAGE)
     for number in range(len(cycles)):
         assert expected == killed_at(cycles, {number})
+
+
+def http2_story() -> list[list[Block]]:
+    """Give a connection with two streams at a time, the same fields again and again, and frames that are passed over."""
+    daemon = Daemon()
+    encoder = Encoder()
+    parts = [h2.OPENING]
+    for number in (1, 3, 5):
+        parts.append(h2.headers(number, h2.block(encoder, [*h2.POST, ("authorization", "Bearer abc")])))
+        parts.append(h2.data(number, b"part of a body") + h2.frame(0x40, bytes(20_000)))
+    said = b"".join([*parts, *(h2.data(number, b"end", end=True, padding=7) for number in (5, 1, 3))])
+    cycles = [daemon.started(), daemon.run_started(), daemon.cycle(MS, control=[opened(1_000, 9, peer=("192.0.2.7", 8443))])]
+    for number, at in enumerate(range(0, len(said), 1_777)):
+        time_ns = (2 + number) * MS
+        cycles.append(daemon.cycle(time_ns + 2, data=[moved(time_ns, 9, REQUEST, at, said[at : at + 1_777])]))
+    return cycles
+
+
+def test_a_death_costs_nothing_of_compressed_headers() -> None:
+    """Killed after whichever cycle, a session of HTTP/2 is the same record for record: the header table is remembered."""
+    cycles = http2_story()
+    expected = assemble(cycles)
+    assert ["Bearer abc"] * 3 == [
+        dict(record.body["fields"]["headers"])["authorization"]  # type: ignore[call-overload, index, arg-type]
+        for record in of_kind(expected, Kind.MESSAGE)
+        if record.body["type"] == "request"
+    ]
+    for number in range(len(cycles)):
+        assert expected == killed_at(cycles, {number})
+
+
+def test_what_is_masked_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its remembered state a decoder of compressed headers resynchronises: the recording's are masked."""
+    monkeypatch.setattr(Decoding, "save", lambda _: None)
+    records = killed_at(http2_story(), {5})
+    assert 1 == [record.body.get("name") for record in records].count("resumed")
+
+
+def test_what_is_passed_over_is_told_before_what_comes_behind_it() -> None:
+    """However often bytes are passed over for one reason, all of them are told by the time of the next message."""
+    covered = 0
+    for record in assemble(http2_story()):
+        if record.kind is Kind.MESSAGE or record.body.get("name") == "skipped":
+            start, end = record.body["start"], record.body["end"]
+            assert isinstance(start, int)
+            assert isinstance(end, int)
+            assert covered == start
+            covered = end
 
 
 @settings(max_examples=20)

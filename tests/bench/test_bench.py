@@ -42,4 +42,4 @@ def test_a_short_run_gives_its_figures(tmp_path: Path) -> None:
     paced = next(value for name, value in found["sustained"].items() if not name.endswith("unpaced"))
     assert paced["records_per_second"] > 0
     assert 0 < found["memory"]["proportional"] < 1 << 30
-    assert {"capd up", "daemon", "recorder"} == set(found["memory"]["resident"])
+    assert {"capd up", "daemon", "metrics", "recorder"} == set(found["memory"]["resident"])

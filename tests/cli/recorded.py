@@ -80,11 +80,17 @@ class Conversation:
             self.positions[direction] += len(part)
             known = self._state.protocol
             for decoded in self._decoding.feed(int(direction), part):
+                known = self._marked(known)
                 self._writer.take(decoded, self.time_ns, batch)
-            if known is None and self._state.protocol is not None:
-                self.add(Kind.MARKER, None, {"name": "protocol", "protocol": self._state.protocol})
+            self._marked(known)
         self._writer.flush(batch)
         self.records += batch.records
+
+    def _marked(self, known: str | None) -> str | None:
+        """Note which protocol it is, if that is new."""
+        if self._state.protocol != known:
+            self.add(Kind.MARKER, None, {"name": "protocol", "protocol": self._state.protocol})
+        return self._state.protocol
 
     def lose(self, direction: Direction, length: int, reason: str = "ring full") -> None:
         """Lose bytes, as a full ring does; the decoder is not told, it stopped caring."""

@@ -8,8 +8,12 @@ from __future__ import annotations
 import gzip
 import json
 
+from hpack import Encoder
+
 from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation
+from tests.decoders import http2_bytes as h2
 from tests.decoders import postgresql_bytes as pg
+from tests.decoders import test_websocket as ws
 
 ANSWER = {"id": 42, "name": "Ada", "balance": 12345678901234567890.10, "note": "\x1b]0;owned\x07 said the server", "tags": []}
 
@@ -37,6 +41,72 @@ def over_http() -> Conversation:
     said.say(RESPONSE, b"HTTP/1.1 200 OK\r\nContent-Type: image/png\r\nContent-Length: 256\r\n\r\n" + picture)
     said.say(REQUEST, b"DELETE /v1/customers/42 HTTP/1.1\r\nHost: api.example.org\r\n\r\n")
     said.say(RESPONSE, b"HTTP/1.1 403 Forbidden\r\nContent-Type: text/plain\r\nContent-Length: 10\r\n\r\nnot yours\n")
+    return said.close()
+
+
+def over_http2() -> Conversation:
+    """An HTTP/2 conversation: two streams at a time, JSON both ways, trailers, a reset, a call of gRPC, a promise."""
+    said = Conversation(b"http2", started_ns=START_NS + 2_000_000_000)
+    said.tls()
+    client, server = Encoder(), Encoder()
+    api = [(":scheme", "https"), (":authority", "api.example.org")]
+    posted = [(":method", "POST"), *api, (":path", "/v1/chat?n=1"), ("authorization", "Bearer sk-very-secret")]
+    head = h2.headers(1, h2.block(client, [*posted, ("content-type", "application/json")]))
+    said.say(REQUEST, h2.OPENING + h2.frame(8, b"\0\0\xff\0") + head + h2.data(1, b'{"model": ', padding=4))
+    said.say(RESPONSE, h2.settings(s3=100, s4=65_536) + h2.ACKED)
+    second = h2.block(client, [(":method", "GET"), *api, (":path", "/logo.png"), ("cookie", "sid=abcdef")])
+    said.say(REQUEST, h2.headers(3, second, end=True) + h2.data(1, b'"m-1"}', end=True))
+    found = h2.block(server, [(":status", "200"), ("content-type", "application/json"), ("set-cookie", "sid=abcdef")])
+    said.say(RESPONSE, h2.headers(1, found) + h2.data(1, b'{"id": 42, '), pause_ms=250)
+    picture = h2.headers(3, h2.block(server, [(":status", "404"), ("content-type", "text/plain")]))
+    said.say(RESPONSE, picture + h2.data(3, b"no logo\n", end=True) + h2.data(1, b'"name": "Ada"}'))
+    said.say(RESPONSE, h2.headers(1, h2.block(server, [("x-checksum", "c0ffee")]), end=True))
+    call = [(":method", "POST"), *api, (":path", "/shop.Orders/List"), ("content-type", "application/grpc")]
+    said.say(REQUEST, h2.headers(5, h2.block(client, call)) + h2.data(5, h2.grpc(b"\x0a\x03ada"), end=True))
+    listed = h2.headers(5, h2.block(server, [(":status", "200"), ("content-type", "application/grpc")]))
+    said.say(RESPONSE, listed + h2.data(5, h2.grpc(b"\x0a\x05order") + h2.grpc(b"\x0a\x05other")))
+    failed = h2.block(server, [("grpc-status", "8"), ("grpc-message", "too many")])
+    said.say(RESPONSE, h2.headers(5, failed, end=True))
+    said.say(REQUEST, h2.headers(7, h2.block(client, [*posted, ("content-type", "text/plain")])) + h2.data(7, b"never mi"))
+    said.say(REQUEST, h2.reset(7) + h2.goaway(0))
+    return said.close()
+
+
+def over_websocket() -> Conversation:
+    """A WebSocket conversation: its handshake, JSON both ways, scrambled and packed, a ping, binary, the end."""
+    said = Conversation(b"websocket", started_ns=START_NS + 3_000_000_000)
+    said.tls()
+    said.say(
+        REQUEST,
+        b"GET /v1/realtime HTTP/1.1\r\nHost: api.example.org\r\nAuthorization: Bearer sk-very-secret\r\n"
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\r\n",
+    )
+    said.say(
+        RESPONSE,
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+        b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n",
+    )
+    said.say(REQUEST, ws.client(1, b'{"type": "session.update", "voice": "ada"}'))
+    said.say(RESPONSE, ws.frame(1, ws.packed(b'{"type": "session.updated"}')[0], bits=4) + ws.frame(9, b"?"), pause_ms=40)
+    said.say(REQUEST, ws.client(10, b"?") + ws.client(2, bytes(range(20))))
+    said.say(RESPONSE, ws.frame(1, b"plain words", fin=False) + ws.frame(0, b" in two frames"))
+    said.say(REQUEST, ws.client(8, b"\x03\xe8done"))
+    return said.close()
+
+
+def over_events() -> Conversation:
+    """An answer in server-sent events, over HTTP/1.1 in chunks that cut them, and over HTTP/2."""
+    said = Conversation(b"events", started_ns=START_NS + 4_000_000_000)
+    said.say(REQUEST, b"GET /stream HTTP/1.1\r\nHost: api.example.org\r\n\r\n")
+    events = (
+        b': ping\n\nevent: delta\nid: 1\ndata: {"text": "Zo\xc3\xab"}\n\ndata: two\ndata: lines\n\ndata: [DONE]\n\ndata: cut'
+    )
+    chunks = [b"%x\r\n%b\r\n" % (len(events[at : at + 23]), events[at : at + 23]) for at in range(0, len(events), 23)]
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
+    said.say(RESPONSE, head + chunks[0])
+    for chunk in chunks[1:]:
+        said.say(RESPONSE, chunk, pause_ms=100)
+    said.say(RESPONSE, b"0\r\n\r\n")
     return said.close()
 
 

@@ -25,7 +25,7 @@ from capd.cli.approval_json import public
 from capd.cli.approval_lines import change_line, decided_lines, detail_lines
 from capd.cli.line import plain
 from capd.daemon import approver_identity
-from capd.daemon.approvals_desk import Counter, Parts, new_id
+from capd.daemon.approvals_desk import Counter, DeskParts, new_id
 from capd.daemon.control import ControlServer, Peer
 from capd.enforcer.approvals.errors import NotAnApproverError
 from capd.enforcer.approvals.listing import to_json
@@ -75,7 +75,7 @@ class Terminal:
         (self.directory / "runs").mkdir()
         (self.directory / "capd.toml").write_text(f'runtime_dir = "{self.directory}/run"\n', encoding="ascii")
         socket = self.directory / "run" / "enforcer" / "approvals.sock"
-        parts = Parts(
+        parts = DeskParts(
             directory=self.directory,
             holds=socket,
             persons=socket,

@@ -23,7 +23,7 @@ from capd.cli.veil import StreamVeil
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record
 from tests.cli.recorded import REQUEST, RESPONSE, Conversation
-from tests.cli.spoken import over_http, over_postgresql, over_terminal
+from tests.cli.spoken import over_http, over_http2, over_postgresql, over_terminal
 from tests.cli.test_transcript_hostile import RECORD, STEERS
 from tests.decoders import postgresql_bytes as pg
 
@@ -47,6 +47,7 @@ def form_of(form: str, *conversations: Conversation, limits: Limits = BRIEF) -> 
     ("form", "said", "golden"),
     [
         ("har", over_http, "http.har"),
+        ("har", over_http2, "http2.har"),
         ("sql", over_postgresql, "postgresql.sql"),
         ("cast", over_terminal, "terminal.cast"),
         ("pcap", over_postgresql, "postgresql.pcapng"),

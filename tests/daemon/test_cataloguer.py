@@ -16,6 +16,8 @@ from capd.daemon.catalogue_status import wanted
 from capd.daemon.supervision import ERRAND_PAUSE_SECONDS_MAX, ERRAND_SECONDS_MAX, Errand
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.layout import SegmentKey
+from capd.recording.deletions import Deleted, Deletion
+from capd.recording.index import Index
 from capd.recording.segment import SegmentReader
 from tests.cli.recorded import HOST, Recording, run_records
 from tests.cli.spoken import over_http
@@ -35,13 +37,18 @@ CAPD = Path(sys.executable).parent / "capd"
         ({"through": 3}, {"through": 3, "waiting": 0}, False),
         ({"through": 3}, {"through": 3, "waiting": 1}, True),
         ({"through": 3}, {"error": "no answer"}, True),
+        ({"through": 3, "retention": {"records": 2}}, {"through": 3, "deletions": 2}, False),
+        ({"through": 3, "retention": {"records": 2}}, {"through": 3, "deletions": 1}, True),
+        ({"through": 3, "retention": {"records": 2}}, {"through": 3}, True),
+        ({"through": 3, "retention": {"records": 2}}, {"through": 3, "deletions": 1, "expiry_time": 9_000.0}, False),
+        ({"through": 3, "retention": {"records": 2}}, {"through": 3, "deletions": 1, "expiry_time": 6_000.0}, True),
     ],
 )
 def test_the_errand_is_wanted_when_something_was_shipped(
     shipper: dict[str, object], catalogue: dict[str, object], *, expected: bool
 ) -> None:
     """Only what is shipped and not catalogued starts it."""
-    assert wanted(shipper, catalogue) is expected
+    assert wanted(shipper, catalogue, 10_000.0) is expected
 
 
 class Started:
@@ -154,3 +161,20 @@ def test_the_command_catalogues_what_was_shipped(instance_dir: Path) -> None:
         timeout=120,
     )
     assert [session["protocol"] for session in json.loads(asked.stdout)] == ["http1"], asked.stderr
+    expire(instance_dir / "state" / "index" / "capd.db")
+    for segment in bucket.list(f"host={HOST}/"):
+        bucket.delete(segment.key)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    status = json.loads((instance_dir / "run" / "shipper" / "catalogue.status.json").read_bytes())
+    assert (status["deletions"], status.get("locked"), status.get("error")) == (1, None, None)
+    assert [] == bucket.list("catalogue/")
+
+
+def expire(path: Path) -> None:
+    """Let segment 1 go, and take its rows out of the index, as the recorder does."""
+    with Index.open(path) as index:
+        deleted = [Deleted(sequence=1, digest=bytes(32), policy="ci")]
+        index.expiry.learn(Deletion(host=HOST, written_ns=1, segments=deleted))
+        while index.expiry.step():
+            pass

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from capd.daemon.deletion_copies import DeletionCopies
 from capd.daemon.expiry import Expiry
 from capd.daemon.retention import DAY_NS, FOR_EVER, Lifetime, Rule, Subject, lifetime
 from capd.recording.bucket import Bucket
@@ -51,6 +52,8 @@ class Desk:
         self.bucket = Bucket.open(url)
         self.signer = HostKey.new()
         self.segments = directory / "segments"
+        self.copies = directory / "deletions"
+        self.copies.mkdir()
 
     def record(self, *kinds: list[str] | None) -> None:
         """Record and ship one segment for each list of kinds of sessions; None: the index knows nothing of it."""
@@ -83,6 +86,7 @@ class Desk:
             index=self.directory / "capd.db",
             segments=self.segments,
             signer=lambda: self.signer,
+            copies=DeletionCopies(Bucket.open(self.url), HOST, self.copies),
             pause=lambda: True,
         )
 

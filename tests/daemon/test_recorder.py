@@ -22,6 +22,7 @@ from capd.daemon.configuration import Configuration
 from capd.daemon.recorder import Recorder
 from capd.recording import keys
 from capd.recording.age import NoKeys
+from capd.recording.deletions import Deleted, Deletion
 from capd.recording.evidence.hosts import HostReport, Trust, verify_shelf
 from capd.recording.evidence.shelf import DirectoryShelf
 from capd.recording.index import Index
@@ -194,6 +195,36 @@ def test_sessions_can_be_found_before_they_end(settings: Configuration, start: S
     (path,) = settings.segments_dir.glob("*.open")
     with SegmentReader(path) as reader:
         assert b"POST /a HTTP/1.1\r\n" in stream(reader.records(), REQUEST)
+    end(settings, process)
+
+
+def test_what_expired_goes_out_of_the_index_while_the_role_runs(settings: Configuration, start: Start) -> None:
+    """A signed record that the shipper brought is enough: the confined role takes the rows out to the last byte."""
+    journal = Journal(settings)
+    for blocks in story():
+        journal.put(blocks)
+    end(settings, start())
+    paths = sorted(settings.segments_dir.glob("*.seg"))
+    assert b"POST /a" in settings.index_file.read_bytes()
+    deleted = [Deleted(sequence=int(path.stem), digest=bytes(32), policy="ci") for path in paths]
+    deletion = Deletion(host=HOST, written_ns=1, segments=deleted).signed(keys.HostKey.load(settings.keys_dir))
+    for path in paths:
+        path.unlink()
+    process = start()
+    wait_until(lambda: status(settings).get("pid") == process.pid, "the role runs")
+    settings.deletions_dir.mkdir(exist_ok=True)
+    (settings.deletions_dir / deletion.name).write_bytes(deletion.pack())
+
+    def gone() -> bool:
+        files = [path.read_bytes() for path in settings.index_dir.iterdir()]
+        return not any(b"POST /a" in content for content in files)
+
+    wait_until(gone, "no word is left", seconds=30)
+    with Index.open(settings.index_file, readonly=True) as index:
+        assert [] == index.sessions()
+        assert [deletion.segments[-1].sequence] == [record.last for record in index.let_go()]
+    found = status(settings)
+    assert ([], []) == (found["errors"], found["expiry_refused"])
     end(settings, process)
 
 

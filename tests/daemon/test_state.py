@@ -56,6 +56,7 @@ def test_directories_keep_the_roles_apart(configuration: Configuration, root: No
         "state/recorder": (61190, 61190, "0o750"),
         "state/segments": (61190, 61190, "0o750"),
         "state/shipper": (61190, 61190, "0o750"),
+        "state/shipper/deletions": (61190, 61190, "0o750"),
     }
     assert expected == owners(configuration)
     state_directory.prepare(configuration, NOBODY)

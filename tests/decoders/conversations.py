@@ -10,18 +10,45 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from capd.decoders.http1 import Http1Decoder
+from capd.decoders.http2 import Http2Decoder
 from capd.decoders.message import Decoder, Gap
 from capd.decoders.postgresql import PostgresqlDecoder
+from capd.decoders.websocket import WebsocketDecoder
+from tests.decoders import http2_bytes as h2
 from tests.decoders import postgresql_bytes as pg
-from tests.decoders import test_http1, test_http1_gaps, test_postgresql, test_postgresql_gaps
+from tests.decoders import (
+    test_http1,
+    test_http1_gaps,
+    test_http2,
+    test_http2_gaps,
+    test_postgresql,
+    test_postgresql_gaps,
+    test_websocket,
+)
 from tests.decoders.feeding import REQUEST, RESPONSE, Arrival
 
-DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {"http1": Http1Decoder, "postgresql": PostgresqlDecoder}
+DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {
+    "http1": Http1Decoder,
+    "http2": Http2Decoder,
+    "postgresql": PostgresqlDecoder,
+    "websocket": lambda: WebsocketDecoder(test_websocket.PACKS),
+}
 VALID: Final[Mapping[str, list[list[Arrival]]]] = {
     "http1": [arrivals for arrivals, _ in (*test_http1.CONVERSATIONS.values(), *test_http1_gaps.CASES.values())],
+    "http2": [
+        *[arrivals for name, (arrivals, _) in test_http2.CONVERSATIONS.items() if test_http2.known(name)],
+        *[arrivals for arrivals, _ in test_http2_gaps.CASES.values()],
+    ],
+    "websocket": [arrivals for _, arrivals, _ in test_websocket.CASES.values()],
     "postgresql": [arrivals for arrivals, _ in (*test_postgresql.CONVERSATIONS.values(), *test_postgresql_gaps.CASES.values())],
 }
 TOKENS: Final[Mapping[str, list[bytes]]] = {
+    "websocket": [
+        *[test_websocket.client(1, b"hi"), test_websocket.frame(1, b"hi"), test_websocket.frame(0), test_websocket.client(8)],
+        *[test_websocket.frame(1, test_websocket.FIRST, bits=4), test_websocket.client(0, b"x", fin=False)],
+        *[test_websocket.frame(1, b"x", fin=False), test_websocket.frame(9), test_websocket.client(9, b"?"), bytes(8)],
+        *[b"\x81\xfe\0\3", b"\x81\x7f\0\0\0\0", b"\xc1\5", b"\0", b"\x80", b"\xff", test_websocket.SECOND],
+    ],
     "http1": [
         *[
             b"\r\n",
@@ -44,6 +71,31 @@ TOKENS: Final[Mapping[str, list[bytes]]] = {
             b"3;a=b\r\n",
             b"\x80",
         ],
+    ],
+    "http2": [
+        *[
+            h2.SETTINGS,
+            h2.ACKED,
+            h2.OPENING,
+            h2.data(1, b"x"),
+            h2.data(1, b"", end=True),
+            h2.reset(1),
+            h2.goaway(1),
+        ],
+        *[h2.data(1, b"x", padding=2), h2.frame(9, b"\x82", 4, 1), h2.frame(1, b"\x82", 0, 1), h2.frame(6, bytes(8))],
+        *[
+            h2.headers(1, test_http2.GET_1),
+            h2.headers(3, test_http2.OK_1, end=True),
+            h2.headers(1, b"\x20" + h2.literal(*h2.OK)),
+        ],
+        *[
+            h2.headers(1, h2.literal(*test_http2.GRPC)),
+            h2.data(1, h2.grpc(b"ab")),
+            h2.frame(0x50, b"abc"),
+            h2.frame(8, bytes(4)),
+        ],
+        *[b"\0\0\0", b"\0\0\5\0\1\0\0\0\1", b"\0\0", b"\xff\xff\xff", b"\x40", b"\x80", b"\x20", b"\xbe"],
+        h2.frame(5, b"\0\0\0\2" + h2.literal(*h2.GET), 4, 1),
     ],
     "postgresql": [
         *[b"\0\0\0\4", b"\0\0\0\5I", b"\xff\xff\xff\xff", b"\0", b"\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\x10\0\1"],

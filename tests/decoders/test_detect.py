@@ -9,11 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capd.decoders.detect import LOOKED_AT_BYTES, UNKNOWN, candidates, detect
+from capd.decoders.http2.frames import PREFACE
 from capd.decoders.registry import decodable, decoder_for
 from tests.decoders import postgresql_bytes as pg
 
 HELLO = bytes.fromhex("160301020001")
 MONGODB = struct.pack("<iiii", 300, 1, 0, 2013)
+SETTINGS = b"\0\0\x06\4\0\0\0\0\0\0\3\0\0\0\x80"
 MYSQL = b"\x4a\0\0\0\x0a8.0.36\0"
 
 CASES: dict[str, tuple[bytes, bytes, str]] = {
@@ -21,7 +23,9 @@ CASES: dict[str, tuple[bytes, bytes, str]] = {
     "HTTP request after an empty line": (b"\r\nPOST /x HTTP/1.0\r\n", b"", "http1"),
     "HTTP extension method": (b"VERSION-CONTROL /x HTTP/1.1\r\n", b"", "http1"),
     "HTTP answer": (b"", b"HTTP/1.1 200 OK", "http1"),
-    "HTTP/2": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", b"", "http2"),
+    "HTTP/2": (PREFACE, b"", "http2"),
+    "HTTP/2, the server first": (PREFACE, b"\0\0\x06\4\0\0\0\0\0\0\3\0\0\0\x80", "http2"),
+    "HTTP/2 from later on": (b"\0\0\2\0\0\0\0\0\x05hi\0\0\4\x08\0\0\0\0\0", b"", "http2"),
     "TLS": (HELLO, b"", "tls"),
     "PostgreSQL": (pg.OPENING, b"", "postgresql"),
     "PostgreSQL, encryption": (pg.SSL_REQUEST, b"S", "postgresql"),
@@ -59,10 +63,18 @@ def test_detect_early(name: str) -> None:
     assert detect(b"", b"", None, ended=False) is None
 
 
+@pytest.mark.parametrize(("request_prefix", "response_prefix"), [(b"", SETTINGS[:4]), (b"", SETTINGS), (PREFACE[:3], SETTINGS)])
+def test_a_server_of_http2_may_speak_first(request_prefix: bytes, response_prefix: bytes) -> None:
+    """SETTINGS of a server leave it open what it is, until the client has said the preface."""
+    assert detect(request_prefix, response_prefix, None, ended=False) is None
+    assert "http2" == detect(PREFACE, response_prefix, None, ended=False)
+
+
 @pytest.mark.parametrize(
     ("request_prefix", "response_prefix", "port", "expected"),
     [
         (b"", b"", 5432, UNKNOWN),
+        (b"", PREFACE, None, UNKNOWN),
         (b"GE", b"", 80, "http1"),
         (b"GE", b"", 9999, UNKNOWN),
         (b"GE", b"", None, UNKNOWN),
@@ -91,7 +103,7 @@ def test_detect_any_bytes(request: bytes, response: bytes, port: int | None, end
 
 def test_registry() -> None:
     """Every protocol that can be decoded gets a decoder of its own each time, every other none."""
-    assert {"http1", "postgresql"} == decodable()
+    assert {"http1", "http2", "postgresql", "websocket"} == decodable()
     for name in decodable():
         first, second = decoder_for(name), decoder_for(name)
         assert first is not None
@@ -102,7 +114,7 @@ def test_registry() -> None:
 
 @pytest.mark.parametrize(
     ("said", "expected"),
-    [(b"", True), (b"GE", True), (b"GET / HTTP/1.1\r\n", True), (b"\xff\xfe\xfd", False), (b"SSH-", False)],
+    [(b"", True), (b"GE", True), (b"GET / HTTP/1.1\r\n", True), (b"\xff\xfe\xfd", False), (b"SSH-2.0-x\r\n", False)],
 )
 def test_candidates(said: bytes, expected: bool) -> None:
     """A protocol is a candidate as long as the bytes could be its begin."""

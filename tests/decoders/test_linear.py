@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import pytest
 
 from capd.decoders.message import Direction, Gap
+from tests.decoders import http2_bytes as h2
 from tests.decoders import postgresql_bytes as pg
+from tests.decoders import test_websocket as ws
 from tests.decoders.conversations import DECODERS
 from tests.decoders.feeding import REQUEST, RESPONSE, Arrival, drain
 
@@ -63,6 +65,36 @@ HTTP = {
     "lost among false heads": Shape(NO_ANSWER, RESPONSE, again(LINES + b"a:b\r\n" * 500 + b"?\r\n")),
     "lost among statuses in fields": Shape(NO_ANSWER, RESPONSE, again(LINES + b"a: HTTP/1.1 200 \r\n" * 99)),
 }
+H2_OPEN: list[Arrival] = [(REQUEST, h2.OPENING), (RESPONSE, h2.SETTINGS), (REQUEST, h2.headers(1, h2.literal(*h2.GET)))]
+GRPC_OPEN: list[Arrival] = [*H2_OPEN, (RESPONSE, h2.headers(1, h2.literal(*h2.OK[:1], ("content-type", "application/grpc"))))]
+HTTP2 = {
+    "tiny DATA": Shape(H2_OPEN, REQUEST, again(h2.data(1, b"x"))),
+    "tiny DATA by byte": Shape(H2_OPEN, REQUEST, again(h2.data(1, b"x")), 1),
+    "padding": Shape(H2_OPEN, REQUEST, again(h2.data(1, b"x", padding=200)), 1),
+    "one DATA": Shape(H2_OPEN, REQUEST, lambda size: h2.data(1, b"x" * size), 1),
+    "a header block by byte": Shape(
+        H2_OPEN, REQUEST, lambda size: h2.frame(1, b"\x40\1a\x7f\x80\x80\4" + b"x" * size, 4, 3), 1
+    ),
+    "empty parts of a header block": Shape(
+        [*H2_OPEN, (REQUEST, h2.frame(1, b"", 0, 3))], REQUEST, again(h2.frame(9, b"", 0, 3)), 9
+    ),
+    "many fields": Shape(H2_OPEN, REQUEST, again(h2.headers(3, h2.literal(*h2.GET) + b"\x40\1a\1b" * 900, cut=2_000))),
+    "new streams": Shape(H2_OPEN, REQUEST, again(h2.headers(3, h2.literal(*h2.GET), end=True) + h2.reset(3))),
+    "pings": Shape(H2_OPEN, RESPONSE, again(h2.frame(6, bytes(8)))),
+    "tiny messages of gRPC": Shape(GRPC_OPEN, RESPONSE, lambda size: h2.data(1, h2.grpc(b"") * (size // 5))),
+    "lost among zeros": Shape(NO_REQUEST, REQUEST, again(b"\0"), 1),
+    "lost among frames": Shape(NO_REQUEST, REQUEST, again(b"\0\0\x40\0\0\0\0\0\1")),
+    "lost among frames by byte": Shape(NO_REQUEST, REQUEST, again(b"\0\x40\0\0\0\0\0\0\1"), 1),
+    "lost among false frames": Shape(NO_REQUEST, REQUEST, again(h2.frame(6, bytes(8)) * 2 + b"\0\0\x07\6\0\0\0\0\0")),
+}
+WEBSOCKET = {
+    "one message by byte": Shape([], REQUEST, lambda size: ws.client(1, b"x" * size), 1),
+    "tiny messages": Shape([], REQUEST, again(ws.client(1, b"x"))),
+    "tiny messages by byte": Shape([], REQUEST, again(ws.client(1, b"x")), 1),
+    "tiny frames": Shape([(REQUEST, ws.client(1, b"", fin=False))], REQUEST, again(ws.client(0, b"x", fin=False)), 7),
+    "empty frames": Shape([(RESPONSE, ws.frame(1, b"", fin=False))], RESPONSE, again(ws.frame(0, b"", fin=False))),
+    "packed": Shape([], RESPONSE, again(ws.frame(1, ws.packed(b"hello" * 9)[0], bits=4))),
+}
 POSTGRESQL = {
     "rows": Shape(OPEN, RESPONSE, again(pg.row(b"1", None))),
     "rows by byte": Shape(OPEN, RESPONSE, again(pg.row(b"1", None)), 1),
@@ -82,6 +114,8 @@ POSTGRESQL = {
 }
 SHAPES = {
     **{("http1", name): shape for name, shape in HTTP.items()},
+    **{("http2", name): shape for name, shape in HTTP2.items()},
+    **{("websocket", name): shape for name, shape in WEBSOCKET.items()},
     **{("postgresql", name): shape for name, shape in POSTGRESQL.items()},
 }
 

@@ -17,6 +17,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
 EVENT_SECONDS = 0.2
+NAME_SERVER = "127.0.0.9"
 HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
 SEEN: Counter[str] = Counter()
 """How often each path was asked for."""
@@ -122,8 +123,21 @@ def _greet(connection: socket.socket) -> None:
         connection.sendall(b"bye\r\n")
 
 
+def names() -> None:
+    """Be a name server whose every name has one address."""
+    server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    server.bind((NAME_SERVER, 53))
+    while True:
+        query, peer = server.recvfrom(2000)
+        end = query.index(b"\0", 12) + 5
+        answer = bytes.fromhex("c00c00010001000000050004c0000207") if query[end - 3] == 1 else b""
+        counts = b"\0\1" + (b"\0\1" if answer else bytes(2)) + bytes(4)
+        server.sendto(query[:2] + b"\x81\x80" + counts + query[12:end] + answer, peer)
+
+
 def main() -> None:
     """Serve."""
+    threading.Thread(target=names, daemon=True).start()
     for port in HTTP_PORTS:
         server = Server(("::", port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()

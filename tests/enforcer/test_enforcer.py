@@ -252,6 +252,15 @@ def test_runtimes_trust_us_by_the_environment_of_a_run(place: Yard) -> None:
         assert 0 == done.returncode, (words, done.stderr)
 
 
+def test_names_are_resolved_for_runs_alone(place: Yard) -> None:
+    """What a run asks its name server reaches the resolver, which asks the host's; who is of no run gets no answer."""
+    script = "import socket; print(socket.getaddrinfo('name.example.com', 1, socket.AF_INET)[0][4][0])"
+    assert "192.0.2.7\n" == python(place, script)
+    assert 0 != place.agent("/usr/bin/python3", "-c", script, inside=False).returncode
+    _until(lambda: place.status()["resolver"]["queries"].get("no_run"))  # type: ignore[index] # an object
+    assert 1 <= place.status()["resolver"]["queries"]["resolved"]  # type: ignore[index] # as above
+
+
 def test_the_doctor_tries_runtimes(place: Yard) -> None:
     """`capd doctor tls` looks at the files and has every runtime of the host fetch a page with our certificate."""
     command = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,6 +95,13 @@ def test_what_was_not_recorded_is_not_complete(record: Record, complete: bool) -
     """A request without its head, that is malformed, or that becomes something else, is not complete."""
     (found,) = recorded_actions(ROW, iter([TLS, record]))
     assert complete is found.action.complete
+
+
+def test_what_went_over_to_websocket_is_judged_by_its_request() -> None:
+    """A session whose protocol is another now began with a request, and that is what a policy sees."""
+    asked = message("http1", "request", method="GET", target="/a", headers=[["Host", "a.example"]])
+    found = list(recorded_actions(replace(ROW, protocol="websocket"), iter([asked, message("websocket", "text", part=0)])))
+    assert ["http"] == [one.action.protocol for one in found]
 
 
 @pytest.mark.parametrize(

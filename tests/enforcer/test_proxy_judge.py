@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from capd.daemon.enforcer_resolver import could_allow
 from capd.enforcer.policy.action import Principal, Run
 from capd.enforcer.policy.policy import Policy, read_policy
 from capd.enforcer.proxy.judge import BODY_BYTES_MAX, Agent, judge, observed
@@ -126,6 +127,22 @@ def test_upgrades_need_a_rule_for_what_is_not_decoded() -> None:
     assert judge(API, AGENT, question, proven=True).upgrade
     plain = policy("rules: [{id: api, match: {protocols: [http], hosts: [api.test]}, then: allow}]")
     assert (True, False) == ((verdict := judge(plain, AGENT, question, proven=True)).allowed, verdict.upgrade)
+
+
+@pytest.mark.parametrize(
+    ("rules", "name", "expected"),
+    [
+        ("[{id: a, match: {hosts: [api.test]}, then: allow}]", "api.test", True),
+        ("[{id: a, match: {hosts: [api.test]}, then: allow}]", "secret.evil.test", False),
+        ("[{id: a, match: {hosts: ['*.wild.test']}, then: approve}]", "x.wild.test", True),
+        ("[{id: a, match: {ports: [25]}, then: allow}]", "any.test", True),
+        ("[{id: a, match: {hosts: [api.test]}, then: deny}]", "api.test", False),
+    ],
+)
+def test_names_that_no_rule_could_allow(rules: str, name: str, expected: bool) -> None:
+    """A name is resolved only if a rule that permits could be about it; without a policy none is."""
+    assert expected is could_allow(policy(f"rules: {rules}"))(name)
+    assert not could_allow(None)(name)
 
 
 def test_observing_lets_through_and_says_so() -> None:

@@ -23,7 +23,7 @@ from capd.enforcer.decision_log import read_entries
 from tests.e2e.certificates import Certificates, make
 
 AGENT = 61_999
-PROXY_PORT = 15_001
+PROXY_PORT, RESOLVER_PORT = 15_001, 15_053
 NAMES = ("api.test", "other.test", "files.test")
 READY_SECONDS = 20.0
 SERVER = Path(__file__).parent / "target_server.py"
@@ -32,6 +32,7 @@ HTTP_PORT, HTTPS_PORT, RAW_PORT, PLAIN_PORT = 80, 443, 2525, 8080
 RULES = f"""\
 add table inet yard
 add chain inet yard out {{ type nat hook output priority -100; }}
+add rule inet yard out meta skuid {AGENT} udp dport 53 redirect to :{RESOLVER_PORT}
 add rule inet yard out meta skuid {AGENT} meta l4proto tcp redirect to :{PROXY_PORT}
 """
 
@@ -226,6 +227,7 @@ policy_dir = "{directory}/policy"
 [enforcement]
 mode = "enforce"
 proxy_port = {PROXY_PORT}
+resolver_port = {RESOLVER_PORT}
 workers = 1
 ca_file = "{directory}/tls/ca.pem"
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -61,7 +62,7 @@ ANSWERED = "proxy nothing 0"
 def outcomes(ground: Yard, attempts: list[str]) -> dict[str, str]:
     """Try, and give what came of each; the sink must not have seen anything."""
     ground.seen()
-    found = {attempt: ground.attempt(attempt) for attempt in attempts}
+    found = dict(zip(attempts, ground.attempt_all(attempts), strict=True))
     assert [] == ground.seen()
     return found
 
@@ -119,9 +120,9 @@ def test_what_comes_from_elsewhere_is_not_heard(ground: Yard, barrier: Barrier) 
 
 def test_another_namespace_is_no_way_out(ground: Yard, rules: Ruleset, barrier: Barrier) -> None:
     """An agent that gets into a network namespace that has a way out, by whatever means, sends nothing there."""
-    body = f'namespace("{ground.sink}")\nreturn {{}}'
+    enter = f'namespace("{ground.sink}") or '
     attempts = ['tcp("10.77.0.1", 80)', 'udp("10.77.0.1", 443)', 'udp("10.77.0.1", 53)', f'raw("10.77.0.1", 1, {ECHO})']
-    found = outcomes(ground, [body.format(attempt) for attempt in attempts])
+    found = outcomes(ground, [enter + attempt for attempt in attempts])
     assert set() == set(found.values()) - REFUSED - {"timeout"}
 
 
@@ -163,6 +164,35 @@ def test_a_cgroup_made_anew_is_found_again(ground: Yard, rules: Ruleset, barrier
     assert (None, []) == (rules.difference(planned), barrier.missing(ground.numbered("agents")))
     assert REDIRECTED == outcomes(ground, list(REDIRECTED))
     assert {"EPERM"} == set(outcomes(ground, REJECTED[:2]).values())
+
+
+TRACK = (
+    "add table inet track; add chain inet track c { type filter hook output priority 0; }; add rule inet track c ct state new"
+)
+
+
+@pytest.mark.parametrize("tracked", [True, False])
+def test_a_connection_from_before_is_cut(ground: Yard, tmp_path: Path, tracked: bool) -> None:
+    """What an agent sends over a connection that it had before it was selected does not arrive."""
+    if tracked:
+        _nft(ground, TRACK)
+    serve = "server = socket.create_server(('127.0.0.1', 15997))\nprint('ready', flush=True)\npeer, _ = server.accept()"
+    server = ground.begin(f"{serve}\npeer.settimeout(0.6)\nreturn peer.recv(9).decode()", "outside")
+    connect = "client = socket.create_connection(('127.0.0.1', 15997))\nprint('ready', flush=True)"
+    wait = f"while not os.path.exists('{tmp_path}/go'): time.sleep(0.01)"
+    agent = ground.begin(f"{connect}\n{wait}\nclient.send(b'late')\ntime.sleep(0.1)\nclient.send(b'again')\nreturn 'sent'")
+    rules = inside(ground.host, Ruleset)
+    try:
+        rules.apply(plan(ground.facts()))
+        (tmp_path / "go").touch()
+        assert agent.communicate()[0].strip() in {"ECONNRESET", "EPIPE"}
+        assert "timeout" == server.communicate()[0].strip()
+        # What was not tracked is new to NAT, and so redirected, to where nobody knows the connection.
+        assert tracked == bool(rules.counters(TABLE)[counter("tcp")])
+    finally:
+        _nft(ground, "delete table inet track")
+        rules.remove(TABLE)
+        rules.close()
 
 
 def test_no_other_process_changes_the_table(ground: Yard, rules: Ruleset) -> None:

@@ -67,7 +67,7 @@ def verb(ground: Yard, daemon: Daemon, *words: str, **settings: Any) -> subproce
 def agent(body: str) -> list[str]:
     """Give the command of an agent that prints what comes of a try."""
     function = "def eval_body():\n" + "\n".join(f"    {line}" for line in body.splitlines())
-    return [PYTHON, "-I", "-S", "-c", f"{PRELUDE}\n{function}\nprint(attempt(), flush=True)"]
+    return [PYTHON, "-I", "-S", "-c", f"{PRELUDE}\n{function}\nprint(attempt(eval_body), flush=True)"]
 
 
 def test_a_run_is_forced_and_the_status_says_so(ground: Yard, daemon: Daemon) -> None:

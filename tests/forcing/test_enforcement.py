@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,15 @@ def make(ground: Yard, names: EnforcementNames) -> Iterator[Make]:
     """Give a maker of enforcements; afterwards nothing of them stands."""
     made: list[Enforcement] = []
 
-    def start(mode: str = "enforce", users: tuple[str, ...] = (), proxy_port: int = PROXY_PORT) -> Enforcement:
+    def start(
+        mode: str = "enforce", users: tuple[str, ...] = (), proxy_port: int = PROXY_PORT, enforcer: str | None = None
+    ) -> Enforcement:
         ports = {"proxy_port": proxy_port, "resolver_port": RESOLVER_PORT}
         section = EnforcementSection.model_validate({"mode": mode, "user": str(ENFORCER_USER), "users": users, **ports})
         selection = SelectionSection(slices=(f"/{ground.tag}/slice",))
         hierarchy = Hierarchy(ground.root, systemd=False, parent=names.parent)
-        made.append(Enforcement(section, selection, hierarchy, names, said.append))
+        own = names if enforcer is None else replace(names, enforcer=enforcer)
+        made.append(Enforcement(section, selection, hierarchy, own, said.append))
         inside(ground.host, lambda: made[-1].follow({}))
         ground.cgroups["parent"] = hierarchy.directory(names.parent)
         ground.cgroups["slice"] = ground.cgroups["parent"].with_name("slice")
@@ -184,6 +188,21 @@ def test_what_cannot_be_put_there_keeps_runs_out(ground: Yard, make: Make, names
     assert None is second.closed()
 
 
+def test_the_enforcers_cgroup_is_made_and_followed(ground: Yard, make: Make, names: EnforcementNames) -> None:
+    """Capd's own cgroup is there before the enforcer is, and one that was made anew is the one that is let pass."""
+    place = ground.cgroups["enforcer"].with_name("own")
+    made = make(enforcer=f"{names.enforcer.rsplit('/', 1)[0]}/own")
+    assert place.is_dir()
+    place.rmdir()
+    made.follow({})
+    ground.cgroups["own"] = place
+    assert None is made.problem
+    assert made._ruleset is not None
+    assert made._table is not None
+    assert None is made._ruleset.difference(made._table)
+    place.rmdir()
+
+
 def test_users_are_checked(make: Make) -> None:
     """A user that does not exist is a mistake in the configuration; so are root and the enforcer's own."""
     for users in (("no-such-user",), (str(ENFORCER_USER),), ("root",)):
@@ -201,11 +220,11 @@ def test_users_are_checked(make: Make) -> None:
 
 
 def test_names_follow_from_the_instance() -> None:
-    """The installed instance has plain names, another one its own; with systemd the parent is a slice below the agents'."""
+    """The installed instance has plain names, another one its own; with systemd the parent is a slice."""
     plain, other = names_of(Path("/run/capd"), systemd=True), names_of(Path("/tmp/x"), systemd=True)
     assert ("capd", "capd-agents.slice") == (plain.table, plain.parent)
     assert other.table != plain.table
-    assert other.parent.startswith("capd-agents-")
+    assert other.parent == f"{other.table}.slice"
     assert Configuration().runtime_dir == Path("/run/capd")
 
 

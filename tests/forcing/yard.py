@@ -106,8 +106,8 @@ def raw(host, protocol, data=b"x" * 32, family=socket.AF_INET, kind=socket.SOCK_
 def namespace(path):
     assert ctypes.CDLL(None).setns(os.open(path, os.O_RDONLY), 0x40000000) == 0
 def join(cgroup): open(cgroup + "/cgroup.procs", "w").write(str(os.getpid()))
-def attempt():
-    try: return eval_body()
+def attempt(body):
+    try: return body()
     except TimeoutError: return "timeout"
     except OSError as error: return errno.errorcode.get(error.errno, str(error))
 """
@@ -185,6 +185,11 @@ class Yard:
         said, wrong = process.communicate(timeout=ATTEMPT_SECONDS_MAX)
         return said.strip() or wrong.strip()
 
+    def attempt_all(self, attempts: list[str], cgroup: str = "run") -> list[str]:
+        """Let one agent try several things, each an expression, one after the other; give what came of each."""
+        said = self.attempt(f"words = {attempts!r}\nreturn '\\n'.join(attempt(lambda: eval(word)) for word in words)", cgroup)
+        return said.splitlines()
+
     def begin(self, body: str, cgroup: str = "run") -> subprocess.Popen[str]:
         """Let an agent try something that it says "ready" for, and go on meanwhile."""
         process = self._start(body, cgroup, 0, None)
@@ -197,7 +202,7 @@ class Yard:
         text = lines[0] if len(lines) > 1 or lines[0].startswith("return") else f"return {lines[0]}"
         function = "def eval_body():\n" + "\n".join(f"    {line}" for line in (text, *lines[1:]))
         return subprocess.Popen(
-            [PYTHON, "-I", "-S", "-c", f"{PRELUDE}\n{function}\nprint(attempt())"],
+            [PYTHON, "-I", "-S", "-c", f"{PRELUDE}\n{function}\nprint(attempt(eval_body))"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

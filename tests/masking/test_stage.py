@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import cast
 
 import pytest
+from hpack import Encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,6 +19,7 @@ from capd.probes.layouts import Absence
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value, pack
 from tests.assembly.world import MS, REQUEST, RESPONSE, Daemon, assemble, closed, executed, gaps, moved, of_kind, opened, stream
+from tests.decoders import http2_bytes as h2
 from tests.enforcer.test_masking_postgresql import DONE, READY, described, message, query, row, startup
 
 RULES = Rules(Choice(columns=["ssn"], json_paths=["$.user.ssn"]))
@@ -57,12 +59,42 @@ def postgresql_talk() -> Talk:
     ]
 
 
+def http2_talk() -> Talk:
+    """Give two streams at a time, in small frames, each with a body and an answer; what they hold is in Huffman codes."""
+    client, server = Encoder(), Encoder()
+    head = [
+        (":method", "POST"),
+        (":scheme", "https"),
+        (":path", "/v1?access_token=hunter2-0"),
+        (":authority", "api.example.org"),
+        ("content-type", "application/json"),
+    ]
+    secret = [("authorization", "Bearer a.b.c-d"), ("cookie", "s=sid-4711")]
+    asked = b"".join(h2.headers(number, h2.block(client, [*head, *secret]), cut=20) for number in (1, 3))
+    answers = [h2.headers(number, h2.block(server, [(":status", "200"), ("set-cookie", "s=sid-4711")])) for number in (3, 1)]
+    parts = [BODY[at : at + 11] for at in range(0, len(BODY), 11)]
+    mixed = b"".join(h2.data(1, part, padding=3) + h2.data(3, part) for part in parts)
+    ends = h2.headers(1, h2.block(server, [("x-api-key", "hunter2-0")]), end=True) + h2.data(3, b"", end=True)
+    quiet = h2.headers(5, h2.block(client, [*head[:2], (":path", "/plain"), head[3]]), end=True)
+    return [
+        (REQUEST, h2.OPENING),
+        (RESPONSE, h2.SETTINGS),
+        (REQUEST, asked + mixed + h2.data(1, b"", end=True) + h2.data(3, b"", end=True)),
+        (RESPONSE, b"".join(answers) + mixed + ends),
+        (REQUEST, quiet),
+        (RESPONSE, h2.headers(5, h2.block(server, [(":status", "200")])) + h2.data(5, b"key " + TOKEN[:20])),
+        (RESPONSE, h2.data(5, TOKEN[20:]) + h2.goaway(5, 0, b"password=hunter2-0")),
+    ]
+
+
 def unknown_talk() -> Talk:
     """Give a protocol that nobody knows, with a secret in it."""
     return [(REQUEST, b"\x01LOGIN password=hunter2-0;\n"), (RESPONSE, b"\x02+OK " + TOKEN + b" \x03\n")] * 2
 
 
-def cycles(talk: Talk, port: int, size: int, per_cycle: int, *, lost: Iterable[int] = ()) -> list[list[Record]]:
+def cycles(
+    talk: Talk, port: int, size: int, per_cycle: int, *, lost: Iterable[int] = (), mid_stream: int = 0
+) -> list[list[Record]]:
     """Give the records of a session that says this in pieces of a size, some of which are lost; a list for each cycle."""
     daemon = Daemon()
     events: list[bytes] = []
@@ -82,7 +114,7 @@ def cycles(talk: Talk, port: int, size: int, per_cycle: int, *, lost: Iterable[i
             positions[direction] += len(piece)
     begin = [daemon.started(), daemon.run_started()]
     argv = executed(5 * MS, b"/usr/bin/agent", b"agent", b"--password", b"hunter2-0", b"--url=https://u:hunter2-0@h/")
-    turns = [daemon.cycle(10 * MS, control=[argv, opened(6 * MS, 9, peer=("192.0.2.7", port))])]
+    turns = [daemon.cycle(10 * MS, control=[argv, opened(6 * MS, 9, peer=("192.0.2.7", port), mid_stream=mid_stream)])]
     turns += [
         daemon.cycle(time_ns + at * 20 * MS, data=events[at * per_cycle : (at + 1) * per_cycle])
         for at in range((len(events) + per_cycle - 1) // per_cycle)
@@ -102,11 +134,12 @@ def passed(stage: Stage, batches: Iterable[Sequence[Record]]) -> list[Record]:
 
 
 def stored(records: Iterable[Record]) -> bytes:
-    """Give everything that a segment and an index would hold."""
+    """Give everything that a segment and an index would hold, and what its payload gives when it is put together."""
     records = list(records)
     projection = Projection()
     projection.receive(records)
-    return b"".join(pack(record) for record in records) + repr(projection.changes()).encode()
+    held = b"".join(pack(record) for record in records) + repr(projection.changes()).encode()
+    return b" ".join([held, stream(records, REQUEST), stream(records, RESPONSE)])
 
 
 def shape(records: Iterable[Record], direction: int) -> list[tuple[Value, int]]:
@@ -118,7 +151,7 @@ def shape(records: Iterable[Record], direction: int) -> list[tuple[Value, int]]:
     ]
 
 
-TALKS = ((http_talk, 80), (postgresql_talk, 5432), (unknown_talk, 9_999))
+TALKS = ((http_talk, 80), (http2_talk, 8443), (postgresql_talk, 5432), (unknown_talk, 9_999))
 
 
 @pytest.mark.parametrize(("talk", "port"), TALKS)

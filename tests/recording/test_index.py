@@ -21,6 +21,7 @@ from capd.recording.errors import (
     UnknownSessionError,
 )
 from capd.recording.index import Index
+from capd.recording.index_schema import VERSION
 from capd.recording.index_search import SessionFilter, match_expression, unmark
 from capd.recording.journal import Position
 from capd.recording.projection import Projection
@@ -96,6 +97,7 @@ def test_a_session_has_the_row_that_is_promised(index: Index, conversation: Conv
         "messages": 4,
         "completeness": {"verdict": "complete", "reasons": [], "policy": []},
         "tie": None,
+        "expired": [],
     } == row.to_json()
 
 
@@ -415,9 +417,9 @@ def test_a_newer_index_is_refused(tmp_path: Path) -> None:
     """An index of a later version is refused with both versions in the message, and is not touched."""
     path = tmp_path / "capd.db"
     with Index.open(path) as index:
-        index._connection.execute("UPDATE meta SET value = 4")
+        index._connection.execute("UPDATE meta SET value = ?", [VERSION + 1])
     for readonly in (True, False):
-        with pytest.raises(NewerVersionError, match="format version 4; this capd reads versions up to 3"):
+        with pytest.raises(NewerVersionError, match=f"format version {VERSION + 1}; this capd reads versions up to {VERSION}"):
             Index.open(path, readonly=readonly)
 
 

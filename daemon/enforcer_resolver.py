@@ -1,0 +1,123 @@
+"""The process of the enforcer that answers the DNS of runs.
+
+What lives here: what the resolver needs of this host, put together. What must not: the resolver (enforcer/resolver/), users and
+confinement (enforcer_role.py).
+
+It is a process of its own because asyncio's datagrams are not uvloop's, and so that a flood of queries takes nothing from the
+proxy. Of a query over TCP it is not known where it wanted to go, hence not whose it is: it is not answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from capd.daemon.enforced_runs import EnforcedRuns
+from capd.enforcer.forcing.socket_owner import SocketOwners
+from capd.enforcer.policy.host_pattern import any_host
+from capd.enforcer.policy.policy import Policy
+from capd.enforcer.policy.policy_set import PolicySet
+from capd.enforcer.policy.rule import Effect
+from capd.enforcer.proxy.flow import Owner
+from capd.enforcer.resolver.service import Resolver, Rules
+from capd.enforcer.resolver.upstream import RESOLV_CONF, servers
+from capd.recording.durable import replace_content
+
+EVERY_SECONDS: Final = 1.0
+PERMITTING: Final = frozenset({Effect.ALLOW, Effect.APPROVE})
+
+Says = Callable[[str], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResolverParts:
+    """What it is given.
+
+    Attributes:
+        datagrams: bound sockets of UDP.
+        policies: holds the policy; loaded already.
+        stamp: tells whether the policy on disk has changed.
+        runs: directory of the files of live runs.
+        hierarchy: where cgroup2 is mounted.
+        status: file for its counters.
+        observe: every name may be asked for.
+    """
+
+    datagrams: Sequence[socket.socket]
+    policies: PolicySet
+    stamp: Callable[[], object]
+    runs: Path
+    hierarchy: Path
+    status: Path
+    observe: bool
+
+
+def could_allow(policy: Policy | None) -> Says:
+    """Give what says whether some rule could allow a connection to a name."""
+    if policy is None:
+        return lambda _: False
+    permitting = [rule.match.hosts for rule in policy.rules if rule.then in PERMITTING]
+    if any(not hosts for hosts in permitting):
+        return lambda _: True
+    matches = any_host([pattern for hosts in permitting for pattern in hosts]) if permitting else lambda _: False
+    return lambda name: matches(name) is not False
+
+
+def run_resolver(parts: ResolverParts) -> None:
+    """Work until SIGTERM."""
+    asyncio.run(_Process(parts).run())
+
+
+class _Process:
+    def __init__(self, parts: ResolverParts) -> None:
+        self._parts = parts
+        self._stamp = parts.stamp()
+        self._allows = could_allow(parts.policies.current)
+        self._owners = SocketOwners()
+        self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
+        rules = Rules(could_allow=lambda _, name: parts.observe or self._allows(name))
+        text = RESOLV_CONF.read_text(encoding="utf-8", errors="replace") if RESOLV_CONF.exists() else ""
+        self._resolver = Resolver(rules, servers(text), self._run_of)
+
+    async def run(self) -> None:
+        """Serve until told to stop."""
+        stopping, loop = asyncio.Event(), asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload)
+        async with asyncio.TaskGroup() as tasks:
+            serving = tasks.create_task(self._resolver.serve(self._parts.datagrams, []), name="resolver")
+            while not stopping.is_set():
+                self._every()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(EVERY_SECONDS):
+                        await stopping.wait()
+            serving.cancel()
+
+    async def _run_of(self, family: socket.AddressFamily, peer: tuple[str, int], kind: int) -> str | None:
+        if kind != socket.SOCK_DGRAM:
+            return None
+        found = self._owners.of_datagram(family, peer[:2])
+        agent = None if found is None else self._runs.agent(Owner(uid=found.user, cookie=0, cgroup=found.cgroup))
+        return None if agent is None else agent.run.id
+
+    def _every(self) -> None:
+        stamp = self._parts.stamp()
+        if stamp != self._stamp:
+            self._stamp = stamp
+            self._reload()
+        status = {"pid": os.getpid(), "time": time.time(), "queries": dict(self._resolver.counters)}
+        with suppress(OSError):  # it is late then, and whoever reads it says so
+            replace_content(self._parts.status, json.dumps(status).encode(), mode=0o644, sync=False)
+
+    def _reload(self) -> None:
+        self._parts.policies.reload()
+        self._allows = could_allow(self._parts.policies.current)

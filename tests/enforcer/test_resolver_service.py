@@ -1,0 +1,205 @@
+"""The resolver at work, with real sockets: a server in the place of the upstream, clients that ask by UDP and TCP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from ipaddress import ip_address
+from typing import cast
+
+import dns.asyncquery
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rrset
+import pytest
+
+from capd.enforcer.resolver import service
+from capd.enforcer.resolver.service import Resolver, Rules
+from capd.enforcer.resolver.upstream import Server
+
+ALLOWED = {"api.example.com", "large.example.com", "slow.example.com", "broken.example.com"}
+MANY = [f"10.0.{number}.1" for number in range(200)]
+
+
+class Upstream(asyncio.DatagramProtocol):
+    """A name server for a few names, that notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.heard = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the way back."""
+        self.transport = cast("asyncio.DatagramTransport", transport)
+
+    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+        """Answer, with what does not fit cut off."""
+        answer = self.answer(data, 512)
+        if answer is not None:
+            self.transport.sendto(answer, addr)
+
+    async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one question whole."""
+        data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))
+        answer = self.answer(data, 65_535) or b""
+        writer.write(len(answer).to_bytes(2, "big") + answer)
+        writer.close()
+
+    def answer(self, data: bytes, room: int) -> bytes | None:
+        """Give an answer; None: silence."""
+        query = dns.message.from_wire(data)
+        name = query.question[0].name.to_text()
+        self.asked.append(name)
+        self.heard.set()
+        response = dns.message.make_response(query)
+        if name.startswith("slow"):
+            return None
+        if name.startswith("broken"):
+            response.set_rcode(dns.rcode.SERVFAIL)
+            return response.to_wire()
+        addresses = MANY if name.startswith("large") else ["192.0.2.7"]
+        response.answer.append(dns.rrset.from_text_list(name, 60, "IN", "A", addresses))
+        wire = response.to_wire(max_size=65_535)
+        if len(wire) > room:
+            response.answer.clear()
+            response.flags |= dns.flags.TC
+            wire = response.to_wire()
+        return wire
+
+
+def bound(kind: socket.SocketKind) -> socket.socket:
+    """Give a socket on a free port of loopback."""
+    made = socket.socket(socket.AF_INET, kind)
+    made.bind(("127.0.0.1", 0))
+    if kind == socket.SOCK_STREAM:
+        made.listen()
+    return made
+
+
+def pair() -> tuple[socket.socket, socket.socket]:
+    """Give two sockets, UDP and TCP, with the same free port."""
+    while True:
+        datagrams = bound(socket.SOCK_DGRAM)
+        streams = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            streams.bind(datagrams.getsockname())
+        except OSError:
+            datagrams.close()
+            streams.close()
+            continue
+        return datagrams, streams
+
+
+@asynccontextmanager
+async def at_work(run: str | None = "run") -> AsyncIterator[tuple[Resolver, Upstream, int, int]]:
+    """Give a resolver, its upstream, and the ports for UDP and TCP."""
+    loop = asyncio.get_running_loop()
+    async with AsyncExitStack() as stack:
+        datagrams, streams = pair()
+        port = datagrams.getsockname()[1]
+        transport, upstream = await loop.create_datagram_endpoint(Upstream, sock=datagrams)
+        stack.callback(transport.close)
+        await stack.enter_async_context(await asyncio.start_server(upstream.connected, sock=streams))
+
+        async def run_of(_family: socket.AddressFamily, _peer: tuple[str, int], _kind: int) -> str | None:
+            return run
+
+        rules = Rules(could_allow=lambda who, name: who == "run" and name in ALLOWED)
+        resolver = Resolver(rules, [Server(host="127.0.0.1", port=port)], run_of)
+        sockets = bound(socket.SOCK_DGRAM), bound(socket.SOCK_STREAM)
+        for made in sockets:
+            stack.callback(made.close)
+        ports = [made.getsockname()[1] for made in sockets]
+        serving = loop.create_task(resolver.serve([sockets[0]], [sockets[1]]))
+        try:
+            yield resolver, upstream, ports[0], ports[1]
+        finally:
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+
+
+def addresses(message: dns.message.Message) -> list[str]:
+    """Give the addresses of an answer."""
+    return [record.to_text() for part in message.answer for record in part]
+
+
+Ask = Callable[..., Awaitable[dns.message.Message]]
+
+
+@pytest.mark.parametrize("ask", [dns.asyncquery.udp, dns.asyncquery.tcp])
+def test_names_are_answered_bound_or_denied(ask: Ask) -> None:
+    """An allowed name is answered and bound to the run; another one is NXDOMAIN, and the upstream never hears of it."""
+
+    async def case() -> None:
+        async with at_work() as (resolver, upstream, udp, tcp):
+            port = udp if ask is dns.asyncquery.udp else tcp
+            done = await ask(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=port, timeout=5)
+            assert ["192.0.2.7"] == addresses(done)
+            assert ("api.example.com",) == resolver.names_of("run", ip_address("192.0.2.7"))
+            assert () == resolver.names_of("other", ip_address("192.0.2.7"))
+            denied = await ask(dns.message.make_query("payload.evil.example", "A"), "127.0.0.1", port=port, timeout=5)
+            assert dns.rcode.NXDOMAIN == denied.rcode()
+            assert ["api.example.com."] == upstream.asked
+            assert {"resolved": 1, "denied": 1} == dict(resolver.counters)
+
+    asyncio.run(case())
+
+
+def test_a_large_answer_is_asked_for_over_tcp() -> None:
+    """What the upstream cuts is asked for again over TCP, and what does not fit for the client is cut and says so."""
+
+    async def case() -> None:
+        async with at_work() as (_resolver, upstream, udp, tcp):
+            query = dns.message.make_query("large.example.com", "A")
+            cut = await dns.asyncquery.udp(query, "127.0.0.1", port=udp, timeout=5)
+            assert cut.flags & dns.flags.TC
+            whole = await dns.asyncquery.tcp(query, "127.0.0.1", port=tcp, timeout=5)
+            assert 64 == len(set(MANY) & set(addresses(whole)))
+            assert 4 == len(upstream.asked)
+
+    asyncio.run(case())
+
+
+def test_an_upstream_that_fails_is_told_as_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that is silent, or says that it cannot, makes SERVFAIL in bounded time and binds nothing."""
+    monkeypatch.setattr(service, "UPSTREAM_SECONDS_MAX", 0.1)
+
+    async def case() -> None:
+        async with at_work() as (resolver, _upstream, udp, _tcp):
+            for name in ("slow.example.com", "broken.example.com"):
+                done = await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", port=udp, timeout=5)
+                assert dns.rcode.SERVFAIL == done.rcode()
+            assert {"failed": 2} == dict(resolver.counters)
+
+    asyncio.run(case())
+
+
+def test_who_is_no_run_hears_nothing() -> None:
+    """A query of a process that belongs to no run is not answered, and counted."""
+
+    async def case() -> None:
+        async with at_work(run=None) as (resolver, upstream, udp, _tcp):
+            with pytest.raises(dns.exception.Timeout):
+                await dns.asyncquery.udp(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=udp, timeout=0.2)
+            assert ({"no_run": 1}, []) == (dict(resolver.counters), upstream.asked)
+
+    asyncio.run(case())
+
+
+def test_one_run_does_not_take_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of one run only so many lookups are at work; what is above fails at once instead of waiting."""
+    monkeypatch.setattr(service, "QUERIES_PER_RUN_MAX", 1)
+    monkeypatch.setattr(service, "UPSTREAM_SECONDS_MAX", 1.0)
+
+    async def case() -> None:
+        async with at_work() as (resolver, upstream, udp, _tcp), asyncio.TaskGroup() as tasks:
+            slow = dns.message.make_query("slow.example.com", "A")
+            tasks.create_task(dns.asyncquery.udp(slow, "127.0.0.1", port=udp, timeout=5))
+            await asyncio.wait_for(upstream.heard.wait(), 5)
+            done = await dns.asyncquery.udp(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=udp, timeout=5)
+            assert (dns.rcode.SERVFAIL, 1) == (done.rcode(), resolver.counters["dropped"])
+
+    asyncio.run(case())
