@@ -12,6 +12,8 @@ PY := $(RUN)/python -P
 PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
 # Most tests wait most of the time. tests/side_by_side.py says which must run in one process.
 SIDE_BY_SIDE := -n 4 --dist loadscope
+# Tests start capd thousands of times. Where PYTHONDONTWRITEBYTECODE is set, each start would compile all of it anew.
+BYTECODE := -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX="$(CURDIR)/.cache/bytecode"
 # Tests that load probes need root; everything of theirs goes to temporary directories.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
@@ -24,7 +26,7 @@ demo: env ## record an agent against a real HTTPS server and a real PostgreSQL, 
 	@$(SUDO) ./demo/run
 
 test: check env-test ## check, then every test; those that need root or a kernel feature say so when they skip
-	@$(SUDO) env $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST)
+	@$(SUDO) env $(BYTECODE) $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST)
 
 check: env-dev ## ruff, mypy --strict, import-linter
 	@$(RUN)/ruff check --quiet .
@@ -69,9 +71,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready packaging/requirements-dev.txt
 	@mkdir -p .cache
 	@touch $@
 
-$(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-spark.txt
-	@echo 'env: adding Spark' >&2
-	@$(PIP) install -r packaging/requirements-spark.txt
+$(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-test.txt packaging/azurite
+	@echo 'env: adding Spark, Node.js and azurite' >&2
+	@$(PIP) install -r packaging/requirements-test.txt
+	@packaging/azurite $(VENV)
 	@touch $@
 
 pin: env-dev ## write packaging/requirements*.txt from pyproject.toml with today's versions

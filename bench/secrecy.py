@@ -27,7 +27,7 @@ from capd.recording.evidence.shelf import DirectoryShelf
 from capd.recording.journal import JournalKey, JournalWriter, Position, Source
 from capd.recording.keys import HostKey
 from capd.recording.record import Direction, Kind, Record
-from capd.recording.segment import Sealing, SegmentWriter
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
 HOST = UUID(int=1)
 SESSION = UUID(int=7)

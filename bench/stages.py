@@ -29,7 +29,7 @@ from capd.recording.index import Index
 from capd.recording.journal import Block, JournalReader
 from capd.recording.projection import Projection
 from capd.recording.record import Kind
-from capd.recording.segment import SegmentWriter
+from capd.recording.segment.writer import SegmentWriter
 from tests.assembly.world import HOST
 
 EXCHANGES: Final = 4_000

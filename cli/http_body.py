@@ -130,15 +130,6 @@ def headers_of(fields: Facts) -> Mapping[str, str]:
     return {name.lower(): value for name, value in pairs}
 
 
-def pieces_of(told: Facts) -> Sequence[tuple[int, int]] | None:
-    """Give where in the stream the content of a message is, as position and length; None: framing has to be taken out."""
-    fields = facts.mapping(told, "fields")
-    if "pieces" not in fields:
-        return None
-    pairs = [facts.sequence_of(pair) for pair in facts.sequence(fields, "pieces")]
-    return sorted((pair[0], pair[1]) for pair in pairs if len(pair) == 2 and all(type(part) is int for part in pair))  # type: ignore[misc]  # noqa: PLR2004 - a pair
-
-
 def _span_length(told: Facts) -> int:
     start, end = facts.number(told, "start"), facts.number(told, "end")
     return max(end - start, 0) if start is not None and end is not None else 0

@@ -69,11 +69,6 @@ class HttpLines:
         lines = preview(content[: self._limits.body_bytes], limits=self._limits) if content else []
         return [*self.pending(key), _summary(told), *lines]
 
-    @property
-    def unfinished(self) -> list[BodyKey]:
-        """Bodies of which something was received that is not shown."""
-        return [key for key, body in self._bodies.items() if body.length]
-
     def pending(self, key: BodyKey) -> list[Line]:
         """Give the lines of what was received of a body so far and not yet shown, and forget it."""
         body = self._bodies.get(key)

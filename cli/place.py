@@ -11,7 +11,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -158,7 +157,6 @@ def open_archive(place: Place, *, searched: bool = False) -> Iterator[Archive]:
     if place.bucket is not None:
         raise CorrectedUsageError("this reads a directory, not a bucket", f"capd sessions --bucket {place.bucket}")
     from capd.recording.archive import Archive  # noqa: PLC0415 - `--help` must not pay for it
-    from capd.recording.index import Index  # noqa: PLC0415 - as above
 
     with ExitStack() as held:
         keys = place.keys()
@@ -170,6 +168,10 @@ def open_archive(place: Place, *, searched: bool = False) -> Iterator[Archive]:
         if withheld:
             bare = recorded = True
         if bare:
+            from tempfile import TemporaryDirectory  # noqa: PLC0415 - it brings 2 ms of modules that nobody else here needs
+
+            from capd.recording import index_segments  # noqa: PLC0415 - as above
+
             # Right after the first start there is neither index nor segment: nothing was recorded, which is no error.
             memory = SHARED_MEMORY if place.identity is not None and os.access(SHARED_MEMORY, os.W_OK) else None
             directory = Path(held.enter_context(TemporaryDirectory(prefix="capd-index-", dir=memory)))
@@ -179,6 +181,6 @@ def open_archive(place: Place, *, searched: bool = False) -> Iterator[Archive]:
             lack = "no text of what is encrypted in the index of" if withheld else "no index in"
             click.echo(f"capd: {lack} {archive.directory}; making one of its segments for this command", err=True)
         if bare:
-            for damaged in Index.rebuild(archive.index_path, archive.segments, keys, said=True):
+            for damaged in index_segments.rebuild(archive.index_path, archive.segments, keys, said=True):
                 click.echo(f"capd: {damaged} is damaged: what is in it may not be found", err=True)
         yield archive

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from capd.cli import moments
+from capd.cli.arrows import ARROWS, NO_ARROW, STYLES
 from capd.cli.line import Line, Span, Style, line, plain
 from capd.cli.pattern import Pattern, excerpt
 from capd.cli.payload import Limits
-from capd.cli.transcript import ARROWS, STYLES, Block
+from capd.cli.transcript import Block
 from capd.recording.record import Direction
 
-NO_ARROW: Final = "·"
 WARNING_SIGN: Final = "!"
 INDENT: Final = " " * 15
 """As wide as time, arrow and the blanks around them."""

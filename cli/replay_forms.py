@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from capd.cli import facts
-from capd.cli.forms.spoken import Spoken
 from capd.cli.line import EMPTY, Style, line
 from capd.cli.options import CorrectedUsageError
 from capd.cli.payload import BRIEF, FULL
@@ -207,7 +206,8 @@ def write_form(form: str) -> Writer:
     """Give what writes a session in a form for other tools."""
 
     def write(archive: Readable, row: SessionRow, request: Request) -> int:
-        from capd.cli.forms.writing import pieces  # noqa: PLC0415 - who reads a transcript must not pay for it
+        from capd.cli.forms.spoken import Spoken  # noqa: PLC0415 - who reads a transcript must not pay for it
+        from capd.cli.forms.writing import pieces  # noqa: PLC0415 - as above
 
         def records() -> Iterator[Record]:
             return archive.records(row.session, from_ns=request.from_ns, until_ns=request.until_ns)

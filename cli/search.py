@@ -10,6 +10,7 @@ from uuid import UUID
 
 import click
 
+from capd.cli.arrows import ARROWS, NO_ARROW
 from capd.cli.facts import Facts, number, sequence, sequence_of, text
 from capd.cli.line import EMPTY, Line, Span, Style
 from capd.cli.options import Moment, Verb, as_json, moment
@@ -17,7 +18,6 @@ from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.sessions import tell_expired
 from capd.cli.summary import json_array, short_ids, target
-from capd.cli.transcript import ARROWS
 from capd.recording.errors import ExitStatus
 from capd.recording.record import Direction
 
@@ -108,7 +108,7 @@ def hit_lines(hits: Sequence[Facts], sessions: Mapping[str, Facts]) -> Iterator[
     short = short_ids([text(hit, "session") for hit in hits])
     for hit in hits:
         identity = text(hit, "session")
-        arrow = {direction.name.lower(): sign for direction, sign in ARROWS.items()}.get(text(hit, "direction"), "·")
+        arrow = {direction.name.lower(): sign for direction, sign in ARROWS.items()}.get(text(hit, "direction"), NO_ARROW)
         where = target(sessions.get(identity, {}))
         yield (
             Span(text(hit, "time")[:23].replace("T", " ") + " ", Style.FAINT),

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
 
 from capd.cli import facts, moments
 from capd.cli.facts import Facts
-from capd.cli.http_body import pieces_of
-from capd.cli.http_lines import BodyKey, HttpLines
 from capd.cli.line import Line, Span, Style
 from capd.cli.payload import Limits, preview
-from capd.cli.postgresql_lines import PostgresqlLines
+from capd.cli.pieces import pieces_of
 from capd.cli.summary import tls_words
 from capd.cli.window import Window
 from capd.recording.record import Direction, Kind, Record, Value
 
-ARROWS: Final = {Direction.REQUEST: "→", Direction.RESPONSE: "←"}
-STYLES: Final = {Direction.REQUEST: Style.REQUEST, Direction.RESPONSE: Style.RESPONSE}
+if TYPE_CHECKING:
+    from capd.cli.http_lines import BodyKey, HttpLines
+    from capd.cli.postgresql_lines import PostgresqlLines
+
 # Requests without an answer that are remembered, to say how long it took; pipelining clients stop far below.
 ASKED_MAX: Final = 1024
 DECODED: Final = frozenset({"http1", "http2", "postgresql", "websocket"})
@@ -64,12 +65,11 @@ class Transcript:
         """
         self._limits = limits
         self._windows = {direction: Window(limits.body_bytes) for direction in Direction}
-        self._http = HttpLines(limits)
-        self._postgresql = PostgresqlLines(limits)
         self._decoded = dict.fromkeys(Direction, protocol in DECODED)
         self._waiting: dict[BodyKey, Record] = {}
         """The first part of each body that is not shown yet, because more of the same body may follow."""
         self._last: dict[BodyKey, Record] = {}
+        self._http_spoken = False
         self._asked: dict[int, int] = {}
         self._raw: dict[Direction, tuple[int, bytearray, int]] = {}
         self._told: dict[Kind, Callable[[Record], list[Block]]] = {
@@ -80,6 +80,18 @@ class Transcript:
             Kind.MASKED: self._masked,
         }
 
+    @cached_property
+    def _http(self) -> HttpLines:
+        from capd.cli.http_lines import HttpLines  # noqa: PLC0415 - a replay pays for the protocols that were spoken
+
+        return HttpLines(self._limits)
+
+    @cached_property
+    def _postgresql(self) -> PostgresqlLines:
+        from capd.cli.postgresql_lines import PostgresqlLines  # noqa: PLC0415 - as above
+
+        return PostgresqlLines(self._limits)
+
     def feed(self, record: Record) -> list[Block]:
         """Take the next record; give the blocks that are now ready to show."""
         tell = self._told.get(record.kind)
@@ -87,7 +99,7 @@ class Transcript:
 
     def pending(self) -> list[Block]:
         """Give what was held back to be shown together with what follows: at the end, or when nothing follows for a while."""
-        blocks = [block for key in self._http.unfinished for block in self._pending_body(key)]
+        blocks = [block for key in list(self._waiting) for block in self._pending_body(key)]
         blocks += [block for direction in Direction for block in self._pending_raw(direction)]
         return sorted(blocks, key=lambda block: block.time_ns)
 
@@ -129,6 +141,7 @@ class Transcript:
         elif protocol.startswith("http"):
             held = self._pending_body(key) if kind in {"request", "response"} else []
             lines = self._http.message(direction, told, content)
+            self._http_spoken = True
         elif protocol == "websocket":
             lines, held = self._said(told, content), []
         else:
@@ -180,8 +193,9 @@ class Transcript:
 
     def _gap(self, record: Record) -> list[Block]:
         line = gap_line(record.direction, record.body, layer=facts.text(record.body, "layer"))
-        for direction in Direction if record.direction is None else (record.direction,):
-            self._http.lost(direction, "bytes lost")
+        if self._http_spoken:
+            for direction in Direction if record.direction is None else (record.direction,):
+                self._http.lost(direction, "bytes lost")
         return [*self.pending(), _block(record, [line], warning=True)]
 
     def _masked(self, record: Record) -> list[Block]:
@@ -202,9 +216,9 @@ class Transcript:
         return [*self.pending(), _block(record, [(Span(marker_words(record.body), Style.FAINT),)])]
 
     def _pending_body(self, key: BodyKey) -> list[Block]:
-        lines = self._http.pending(key)
         first = self._waiting.pop(key, None)
-        if not lines or first is None:
+        lines = [] if first is None else self._http.pending(key)
+        if first is None or not lines:
             return []
         return [_block(self._last[key], lines, first=first)]
 

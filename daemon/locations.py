@@ -7,7 +7,6 @@ that is slow to import, because `capd run` stands between an agent and its start
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 from typing import Final
 
@@ -72,6 +71,8 @@ def read_toml(path: Path) -> dict[str, object]:
     Raises:
         ConfigurationError: it is not there, may not be read, or is not TOML.
     """
+    import tomllib  # noqa: PLC0415 - who has no configuration must not pay for it
+
     try:
         # The null device is an empty file to whoever names it.
         content = b"" if path == Path(os.devnull) else read_regular(path, CONFIGURATION_BYTES_MAX)

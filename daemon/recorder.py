@@ -40,16 +40,18 @@ from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError, EncryptedError, StateDirectoryError, StorageFullError
-from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
+from capd.recording.index_segments import open_whole
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
 from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
-from capd.recording.segment import SegmentReader, SegmentWriter, recover
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
+from capd.recording.segment.recovery import recover
 from capd.recording.segment.trailer import Signer
+from capd.recording.segment.writer import SegmentWriter
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
@@ -111,7 +113,7 @@ class Recorder:
             configuration.segments_dir, clock=time.time_ns, signer=signer, quarantine=configuration.quarantine_dir
         )
         recovery = after_heads(recovery, configuration.segments_dir)
-        self._index = Index.open_whole(configuration.index_file, configuration.segments_dir, ring)
+        self._index = open_whole(configuration.index_file, configuration.segments_dir, ring)
         self._projection = self._new_projection()
         recorded = recovery.position or Position(0, 0)
         remembered = self._begin_at(self._memory.load())
@@ -352,9 +354,7 @@ class Recorder:
             if self._index_behind:
                 with suppress(CapdError):
                     self._index.close()
-                self._index = Index.open_whole(
-                    self._configuration.index_file, self._configuration.segments_dir, self._seals.ring
-                )
+                self._index = open_whole(self._configuration.index_file, self._configuration.segments_dir, self._seals.ring)
                 self._projection = self._new_projection()
                 self._index_behind = False
                 return

@@ -22,10 +22,11 @@ from capd.recording.age import NoKeys
 from capd.recording.durable import replace_content
 from capd.recording.errors import on_disk
 from capd.recording.heads import HeadLog, newest_head
-from capd.recording.segment import Recovery, Sealing
 from capd.recording.segment.cipher import DATA_KEY_BYTES
 from capd.recording.segment.layout import FileHeader
+from capd.recording.segment.recovery import Recovery
 from capd.recording.segment.trailer import Signer
+from capd.recording.segment.writer import Sealing
 
 KEY_MODE: Final = 0o600
 KEYS_MODE: Final = 0o700

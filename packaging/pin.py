@@ -21,8 +21,8 @@ RUNTIME_TEXT = """\
 DEV_TEXT = """\
 # What checks and tests need beside requirements.txt. `make pin` writes this file.
 """
-SPARK_TEXT = """\
-# What one test needs beside that: a Spark of its own. `make pin` writes this file.
+TEST_TEXT = """\
+# What tests start beside that: a Spark, and Node.js for azurite and for pages. `make pin` writes this file.
 """
 
 
@@ -45,12 +45,12 @@ def main() -> None:
     needed = [*project["dependencies"], *BUILD]
     extras = project["optional-dependencies"]
     developing = [*needed, *extras["dev"], *extras["fleet"]]
-    pins = resolve([*developing, *extras["spark"]])
+    pins = resolve([*developing, *extras["test"]])
     written: set[str] = set()
     for name, text, wanted in (
         ("requirements.txt", RUNTIME_TEXT, needed),
         ("requirements-dev.txt", DEV_TEXT, developing),
-        ("requirements-spark.txt", SPARK_TEXT, [*developing, *extras["spark"]]),
+        ("requirements-test.txt", TEST_TEXT, [*developing, *extras["test"]]),
     ):
         chosen = resolve(wanted).keys() - written
         content = lines({package: version for package, version in pins.items() if package in chosen})

@@ -1,12 +1,11 @@
 """The archive: everything that was recorded under one state directory, as its readers see it.
 
-What lives here: a session's records over all segments, sealed and open, with and without following. What must not: writing,
-presentation.
+What lives here: the index, a session's records and streams, evidence. What must not: going through segments
+(cursor.py), writing, presentation.
 """
 
 from __future__ import annotations
 
-import errno
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,20 +15,17 @@ from typing import TYPE_CHECKING, Final, Self
 from uuid import UUID
 
 from capd.recording.age import NoKeys
-from capd.recording.errors import CorruptSegmentError, NothingRecordedError, StateDirectoryError, on_disk
+from capd.recording.errors import NothingRecordedError, on_disk
 from capd.recording.index import Index
-from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentReader
-from capd.recording.segment.cipher import Keys
-from capd.recording.segment.layout import FILE_HEADER, OPEN_SUFFIX, open_path, sealed_path, sequence_of
+from capd.recording.record import Direction, Kind, Record
 
 if TYPE_CHECKING:
     from capd.recording.excerpt import Excerpt
+    from capd.recording.segment.cipher import Keys
 
 SEGMENTS: Final = "segments"
 INDEX: Final = Path("index") / "capd.db"
 APPLICATION: Final = "application"
-RUN_END: Final = "run_end"
 _NO_KEYS: Final = NoKeys()
 
 
@@ -115,25 +111,27 @@ class Archive:
             CorruptSegmentError: a segment that has to be read is damaged.
             StateDirectoryError: one cannot be read.
         """
-        cursor = _Cursor(self.segments, self.keys, session, from_ns, until_ns, skip=not follow)
+        from capd.recording.cursor import Cursor, sequences  # noqa: PLC0415 - who only finds sessions must not pay for it
+
+        cursor = Cursor(self.segments, self.keys, session, from_ns, until_ns, skip=not follow)
         parts = deque(self.index.expired_parts(session) if self.index_path.exists() else ())
-        known, start = self._places(session)
-        for sequence in known:
-            while parts and parts[0].first < sequence:
+        known, start = self._known(session)
+        for number in known:
+            while parts and parts[0].first < number:
                 yield cursor.hole(parts.popleft().words())
-            yield from cursor.read(sequence)
+            yield from cursor.read(number)
             if cursor.missing:
-                gone = "expired" if self.index.is_expired(sequence) else "missing"
-                yield cursor.hole(f"segment {sequence} is {gone}")
+                gone = "expired" if self.index.is_expired(number) else "missing"
+                yield cursor.hole(f"segment {number} is {gone}")
         for part in parts:
             yield cursor.hole(part.words())
-        sequence = start
+        sequence = next(iter(sequences(self.segments)), 1) if start is None else start
         while True:
             yield from cursor.read(sequence)
             if cursor.sealed:
                 sequence += 1
-            elif cursor.missing and (later := self._after(sequence)) is not None:
-                sequence = later
+            elif cursor.missing and (later := [number for number in sequences(self.segments) if number > sequence]):
+                sequence = later[0]
             elif not follow or cursor.closed or not poll():
                 return
 
@@ -185,107 +183,13 @@ class Archive:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _places(self, session: UUID) -> tuple[list[int], int]:
+    def _known(self, session: UUID) -> tuple[list[int], int | None]:
         """Give the sealed segments that are known to hold records of a session, and the first of which nothing is known."""
-        if self.index_path.exists():
-            # The order matters: what is sealed after the first question is found by going on from its answer.
-            last = self.index.last_segment()
-            if last:
-                return [sequence for sequence in self.index.segments_of(session) if sequence <= last], last + 1
-        sequences = self._sequences()
-        return [], sequences[0] if sequences else 1
-
-    def _after(self, sequence: int) -> int | None:
-        """Give the first segment after one that is not there (any more)."""
-        return next((number for number in self._sequences() if number > sequence), None)
-
-    def _sequences(self) -> list[int]:
-        with on_disk("read", self.segments):
-            try:
-                numbers = [sequence_of(path) for path in self.segments.iterdir()]
-            except FileNotFoundError:
-                return []
-        return sorted({number for number in numbers if number is not None})
-
-
-class _Cursor:
-    """Reads the records of one session from one segment after the other, and remembers how far it came in the last one."""
-
-    def __init__(
-        self, segments: Path, keys: Keys, session: UUID, from_ns: int | None, until_ns: int | None, *, skip: bool
-    ) -> None:
-        self._segments = segments
-        self._keys = keys
-        self._session = session
-        self._from_ns = from_ns
-        self._until_ns = until_ns
-        self._skip = skip
-        """Whether frames outside of the time range may be left unread: not when the CLOSE record may be in one."""
-        self._last_ns = 0
-        self._sequence = 0
-        self._frame = 0
-        self.closed = False
-        """Whether the session's CLOSE record was met."""
-        self.sealed = False
-        """Whether the segment that was read last cannot grow."""
-        self.missing = False
-        """Whether the segment that was asked for last is not there."""
-
-    def read(self, sequence: int) -> Iterator[Record]:
-        """Give the records of a segment that were not given yet, and set what is known of it."""
-        if sequence != self._sequence:
-            self._sequence, self._frame = sequence, 0
-        reader = self._open(sequence)
-        self.missing = reader is None
-        self.sealed = False
-        if reader is None:
-            return
-        with reader:
-            # Known before reading: a file that is sealed now has all that it ever will.
-            sealed = reader.footer is not None
-            frames = len(reader.entries())
-            yield from self._records(reader, frames)
-            self._frame = frames
-        self.sealed = sealed
-
-    def _records(self, reader: SegmentReader, frames: int) -> Iterator[Record]:
-        from_ns, until_ns = (self._from_ns, self._until_ns) if self._skip else (None, None)
-        for record in reader.records(self._session, start=self._frame, end=frames, from_ns=from_ns, until_ns=until_ns):
-            self._last_ns = record.time_ns
-            if record.kind is Kind.CLOSE or (record.kind is Kind.MARKER and record.body.get("name") == RUN_END):
-                self.closed = True
-            if self._from_ns is not None and record.time_ns < self._from_ns:
-                continue
-            if self._until_ns is None or record.time_ns < self._until_ns:
-                yield record
-
-    def hole(self, reason: str) -> Record:
-        """Give a GAP record for what the index knows of and is not there."""
-        body: dict[str, Value] = {"position": 0, "length": None, "reason": reason}
-        return Record(Kind.GAP, self._session, self._last_ns, None, body)
-
-    def _open(self, sequence: int) -> SegmentReader | None:
-        """Open a segment under whichever of its names it has: it may be sealed between two looks."""
-        for path in (
-            sealed_path(self._segments, sequence),
-            open_path(self._segments, sequence),
-            sealed_path(self._segments, sequence),
-        ):
-            try:
-                return SegmentReader(path, keys=self._keys)
-            except StateDirectoryError as error:
-                if error.errno != errno.ENOENT:
-                    raise
-            except CorruptSegmentError:
-                if path.suffix != OPEN_SUFFIX or not _unborn(path):
-                    raise
-        return None
-
-
-def _unborn(path: Path) -> bool:
-    """Tell whether a segment's writer has made the file and not written to it yet."""
-    with on_disk("read", path):
-        return not path.exists() or path.stat().st_size < FILE_HEADER.size
+        if not self.index_path.exists():
+            return [], None
+        # The order matters: what is sealed after the first question is found by going on from its answer.
+        last = self.index.last_segment()
+        return [sequence for sequence in self.index.segments_of(session) if sequence <= last], last + 1 if last else None
 
 
 def _gap(record: Record) -> GapRecord:

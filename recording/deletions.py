@@ -9,10 +9,11 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from capd.recording.segment.trailer import Signer
+if TYPE_CHECKING:
+    from capd.recording.segment.trailer import Signer
 
 VERSION: Final = 1
 DOMAIN: Final = b"capd deletion 1\0"

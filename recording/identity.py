@@ -6,7 +6,6 @@ What lives here: how ids of sessions and runs are made. What must not: clocks an
 from __future__ import annotations
 
 import re
-from hashlib import blake2b
 from typing import Final
 from uuid import UUID
 
@@ -31,6 +30,8 @@ def uuid7_from(unix_ms: int, seed: bytes) -> UUID:
     """
     if not 0 <= unix_ms < 1 << UNIX_MS_BITS:
         raise ValueError(f"{unix_ms} ms is no time that a UUIDv7 can hold")
+    from hashlib import blake2b  # noqa: PLC0415 - it loads OpenSSL, and who reads makes no ids
+
     random = int.from_bytes(blake2b(seed, digest_size=16).digest(), "big") >> (128 - SEED_BITS)
     rand_a = random >> _RAND_B_BITS
     rand_b = random & (1 << _RAND_B_BITS) - 1

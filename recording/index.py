@@ -1,7 +1,7 @@
 """The index: what makes recordings findable, in one SQLite file.
 
-What lives here: opening and closing, writing rows, rebuilding. What must not: how rows come about from records, questions
-(index_reading.py), formats of other files.
+What lives here: opening and closing, writing rows. What must not: how rows come about from records and from segments
+(index_segments.py), questions (index_reading.py).
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Self
 
 from capd.recording import index_carried
-from capd.recording.age import NoKeys
-from capd.recording.durable import DIRECTORY_MODE, sync_directory
+from capd.recording.durable import DIRECTORY_MODE
 from capd.recording.errors import (
-    CorruptSegmentError,
-    EncryptedError,
-    IndexUnusableError,
     NothingRecordedError,
     on_disk,
 )
@@ -43,15 +39,13 @@ from capd.recording.index_schema import (
     connect_readonly,
     connect_writable,
     create_schema,
+    remove_database,
     sqlite_errors,
 )
-from capd.recording.projection import Changes, Projection
 from capd.recording.rows import MessageRow, ProcessRow, RunRow, SegmentRow, SessionRow
-from capd.recording.segment import SegmentReader
-from capd.recording.segment.cipher import Keys
-from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
-_NO_KEYS: Final = NoKeys()
+if TYPE_CHECKING:
+    from capd.recording.projection import Changes
 
 
 class Index(IndexReading):
@@ -100,22 +94,6 @@ class Index(IndexReading):
             connection.close()
             raise
         return cls(path, connection)
-
-    @classmethod
-    def open_whole(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS) -> Index:
-        """Open an index for writing, with everything that is sealed; one that cannot be used is made anew.
-
-        Raises:
-            NewerVersionError: a later capd made it.
-            StateDirectoryError: a file cannot be used.
-        """
-        try:
-            index = cls.open(path)
-            index.catch_up(segments, keys)
-        except IndexUnusableError:
-            cls.rebuild(path, segments, keys)
-            index = cls.open(path)
-        return index
 
     # Writing
 
@@ -218,104 +196,16 @@ class Index(IndexReading):
         """Take in what was written down beside another index, into this one, which is empty."""
         index_carried.load(path, self._connection)
 
-    # From segments
-
-    def catch_up(self, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
-        """Take in the sealed segments that are newer than the index, as there are after a crash.
-
-        Args:
-            segments: where they are.
-            keys: who opens encrypted ones; of those that stay closed only their numbers and sessions' ids are taken.
-            said: whether the text of encrypted ones is taken; never into an index that stays beside them.
-
-        Returns:
-            Those that are damaged: they were taken in as far as they can be read.
-        """
-        projection = Projection(load_session=self.find_session, load_run=self.find_run)
-        last = self.last_segment()
-        missing = [path for path in _sealed(segments) if (sequence_of(path) or 0) > last]
-        return [path for path in missing if not self._take_in(path, projection, keys, said=said)]
-
-    @classmethod
-    def rebuild(cls, path: Path, segments: Path, keys: Keys = _NO_KEYS, *, said: bool = False) -> list[Path]:
-        """Make an index anew from the sealed segments alone, and put it in the place of the old one.
-
-        Args:
-            path: the index.
-            segments: where they are.
-            keys: who opens encrypted ones.
-            said: whether the text of encrypted ones is taken.
-
-        Returns:
-            Segments that are damaged: they were taken in as far as they can be read.
-
-        Raises:
-            StateDirectoryError: it cannot be written.
-        """
-        temporary = path.with_name(f".{path.name}.new")
-        with on_disk("remove", temporary):
-            _remove(temporary)
-        with cls.open(temporary) as index:
-            index.carry_over(path)
-            damaged = index.catch_up(segments, keys, said=said)
-        with on_disk("replace", path):
-            _remove(path)
-            temporary.rename(path)
-            sync_directory(path.parent)
-        return damaged
-
-    def _take_in(self, path: Path, projection: Projection, keys: Keys, *, said: bool) -> bool:
-        """Take in one sealed segment; False when it is damaged."""
-        whole = True
-        try:
-            reader = SegmentReader(path, keys=keys)
-        except CorruptSegmentError:
-            whole = False
-            try:
-                reader = SegmentReader(path, sealed=False, keys=keys)
-            except CorruptSegmentError:
-                return False
-        with reader:
-            projection.metadata_only = bool(reader.header.key_block) and not said
-            if projection.metadata_only:
-                self.withhold()
-            try:
-                for frame in reader.frames():
-                    projection.receive(frame.records())
-                    self.apply(projection.changes(), reader.header.sequence)
-            except CorruptSegmentError:
-                whole = False
-            except EncryptedError:
-                self.withhold()
-            if reader.footer is not None:
-                self.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
-        self.commit()
-        return whole
-
 
 def _make(path: Path) -> None:
     """Make an empty index in one step: who reads meanwhile meets none or a whole one."""
     unfinished = path.with_name(f".{path.name}.made")
-    _remove(unfinished)
+    remove_database(unfinished)
     with sqlite_errors(unfinished):
         connection = connect_writable(unfinished)
         try:
             create_schema(connection)
         finally:
             connection.close()
-    _remove(path)  # the log of one that was taken away would be applied to this one
+    remove_database(path)  # the log of one that was taken away would be applied to this one
     unfinished.rename(path)
-
-
-def _sealed(segments: Path) -> list[Path]:
-    with on_disk("read", segments):
-        try:
-            return sorted(path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and sequence_of(path) is not None)
-        except FileNotFoundError:
-            return []
-
-
-def _remove(path: Path) -> None:
-    """Remove a database and what belongs to it; itself first, so that a crash leaves no index rather than half of one."""
-    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
-        path.with_name(name).unlink(missing_ok=True)

@@ -233,6 +233,12 @@ _INDEX_PRINCIPALS: Final = "CREATE INDEX idx_sessions_principal ON sessions (pri
 """As the filter in index_search.py asks for it."""
 
 
+def remove_database(path: Path) -> None:
+    """Remove a database and what belongs to it; itself first, so that a crash leaves no index rather than half of one."""
+    for name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+        path.with_name(name).unlink(missing_ok=True)
+
+
 def create_schema(connection: sqlite3.Connection) -> None:
     """Make all tables, unless they are there."""
     # Only who writes needs it; importing it takes a third of the time that `capd sessions` may take.

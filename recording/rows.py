@@ -10,11 +10,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
-from typing import Final
+from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.recording.record import Direction, Value
-from capd.recording.segment import Footer
+
+if TYPE_CHECKING:
+    from capd.recording.segment.footer import Footer
 
 NANOSECONDS: Final = 1_000_000_000
 STATE_OPEN: Final = "open"

@@ -22,7 +22,7 @@ import zstandard
 from capd.recording.age import NoKeys
 from capd.recording.durable import open_regular
 from capd.recording.errors import EncryptedError, on_disk
-from capd.recording.journal.block import Position
+from capd.recording.position import Position
 from capd.recording.record import Direction, Kind, MalformedRecordError, Record, from_fields, unpack_arrays
 from capd.recording.segment.cipher import FrameCipher, Keys
 from capd.recording.segment.footer import Footer, SessionEntry, parse_footer

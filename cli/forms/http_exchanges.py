@@ -11,7 +11,8 @@ from typing import Final
 
 from capd.cli import facts
 from capd.cli.facts import Facts
-from capd.cli.http_body import Body, pieces_of
+from capd.cli.http_body import Body
+from capd.cli.pieces import pieces_of
 from capd.cli.window import Window
 from capd.recording.record import Direction, Kind, Record
 

@@ -38,6 +38,8 @@ _TLS_WORDS: Final = (
 )
 _TIMEOUT_WORDS: Final = ("kind: Timeout", "TimedOut", "operation timed out")
 _NO_CREDENTIALS_WORDS: Final = ("169.254.169.254", "metadata.google.internal", "MissingCredential", "missing credentials")
+_BEHIND_THE_END_WORDS: Final = ("Wanted range starting at", '"bytes 0--1/0"')
+"""obstore's, where the server sends the object's end; azurite's, for an object of no length."""
 _BUSY_STATUSES: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -135,6 +137,13 @@ def classify(error: Exception, what: str, url: str) -> BucketError:
         if matches:
             return kind(place + (words or _brief(head, code, status)))
     return BucketError(place + _brief(head, code, status))
+
+
+def is_behind_the_end(error: BaseException | None) -> bool:
+    """Tell whether what obstore raised says that an object ends before the range that was asked for (RFC 9110, 15.5.17)."""
+    text = str(error)
+    status = _STATUS.search(text)
+    return (status is not None and status[1] == "416") or any(words in text for words in _BEHIND_THE_END_WORDS)
 
 
 def answered(status: int, body: bytes, what: str, url: str) -> BucketError:

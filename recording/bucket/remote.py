@@ -8,10 +8,18 @@ obstore is imported with the first store: it costs 48 MB of memory, and readers 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
-from capd.recording.bucket.errors import BucketError, BucketTimeoutError, BucketTlsError, classify
+from capd.recording.bucket.errors import (
+    BucketError,
+    BucketTimeoutError,
+    BucketTlsError,
+    ObjectMissingError,
+    classify,
+    is_behind_the_end,
+)
 from capd.recording.bucket.location import Kind, Location, Options
 from capd.recording.bucket.store import Entry, Source
 
@@ -88,8 +96,7 @@ class RemoteStore:
             found = self._patiently("read", key, lambda: obstore.get_range(store, key, start=offset, length=length))
             return bytes(found)
         except BucketError as error:
-            # Nothing of the range is there: in the words of S3, or of obstore where the server sends the object's end.
-            if "416" in str(error) or "Wanted range starting at" in str(error):
+            if is_behind_the_end(error.__cause__):
                 return b""
             raise
 
@@ -113,11 +120,8 @@ class RemoteStore:
         """Remove an object."""
         import obstore  # noqa: PLC0415 - see the module
 
-        try:
+        with suppress(ObjectMissingError):
             self._try("delete", key, lambda: obstore.delete(self._store(0), key))
-        except BucketError as error:
-            if type(error).__name__ != "ObjectMissingError":
-                raise
 
     # -- how -------------------------------------------------------------------------------------------------------------------
 

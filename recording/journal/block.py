@@ -1,4 +1,4 @@
-"""A journal block, byte for byte, and the positions of blocks in a journal.
+"""A journal block, byte for byte.
 
 What lives here: layouts, their checks, what a reader gives. What must not: files.
 """
@@ -13,10 +13,10 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-import msgpack
 import zstandard
 
 from capd.recording.journal.cipher import OVERHEAD_BYTES, AlteredError, JournalKeys, UnknownKeyError
+from capd.recording.position import Position
 
 MAGIC: Final = b"CAPJ"
 VERSION: Final = 2
@@ -64,56 +64,6 @@ class NewerBlockError(MalformedBlockError):
     def __init__(self, version: int) -> None:
         super().__init__(f"block of format version {version}; this capd reads versions up to {VERSION}")
         self.version = version
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Position:
-    """A place between blocks of a journal. Positions are ordered as the blocks are.
-
-    Attributes:
-        file: number of the journal file.
-        offset: byte in that file where the next block starts.
-    """
-
-    file: int
-    offset: int
-
-    def to_fields(self) -> tuple[int, int]:
-        """Give the form for msgpack and JSON: an array of file and offset."""
-        return (self.file, self.offset)
-
-    @classmethod
-    def from_fields(cls, fields: object) -> Position:
-        """Build a position from its array.
-
-        Raises:
-            ValueError: it is not an array of two whole numbers.
-        """
-        match fields:
-            case [int(file), int(offset)] if file >= 0 and offset >= 0:
-                return cls(file, offset)
-        raise ValueError(f"{fields!r} is not a journal position")
-
-    def to_bytes(self) -> bytes:
-        """Give the content of a file that holds it: its two numbers and a checksum, for a wrong one would let journal go."""
-        fields = self.to_fields()
-        return bytes(msgpack.packb([*fields, zlib.crc32(msgpack.packb(fields))]))
-
-    @classmethod
-    def from_bytes(cls, data: bytes) -> Position:
-        """Read such a file; one of an earlier capd has no checksum.
-
-        Raises:
-            ValueError: it holds something else.
-        """
-        try:
-            fields = msgpack.unpackb(data)
-        except msgpack.UnpackException as error:
-            raise ValueError("it is no position") from error
-        match fields:
-            case [file, offset, check] if check == zlib.crc32(msgpack.packb([file, offset])):
-                return cls.from_fields([file, offset])
-        return cls.from_fields(fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,13 +22,13 @@ from capd.recording.journal.block import (
     JournalDamage,
     MalformedBlockError,
     NewerBlockError,
-    Position,
     file_number,
     file_path,
     payload_of,
 )
 from capd.recording.journal.cipher import JournalKeys
 from capd.recording.journal.numbering import reserved
+from capd.recording.position import Position
 
 
 class JournalReader:

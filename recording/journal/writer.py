@@ -16,7 +16,6 @@ from capd.recording.errors import on_disk
 from capd.recording.journal.block import (
     RAW_BYTES_MAX,
     BlockHeader,
-    Position,
     Source,
     file_number,
     file_path,
@@ -24,6 +23,7 @@ from capd.recording.journal.block import (
 from capd.recording.journal.cipher import OVERHEAD_BYTES, JournalKey
 from capd.recording.journal.compression import LEVEL, Compression
 from capd.recording.journal.numbering import reserve
+from capd.recording.position import Position
 
 FILE_BYTES_MAX: Final = 64 << 20
 """A file is closed before it would grow beyond this, so that removal of what is sealed frees space in steps of this size."""

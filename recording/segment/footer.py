@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgpack
 
-from capd.recording.journal.block import Position
+from capd.recording.position import Position
 from capd.recording.record import Direction, Value
 from capd.recording.segment.frame_index import Tally
 from capd.recording.segment.layout import UNSIGNED_VERSION, VERSION, FileHeader, MalformedSegmentError, NewerSegmentError

@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgpack
 
-from capd.recording.journal.block import Position
+from capd.recording.position import Position
 from capd.recording.record import Kind, Record, Value
 from capd.recording.segment.layout import MalformedSegmentError, Preamble
 

@@ -17,7 +17,7 @@ from uuid import UUID
 import msgpack
 import zstandard
 
-from capd.recording.journal.block import Position
+from capd.recording.position import Position
 
 VERSION: Final = 2
 UNSIGNED_VERSION: Final = 1

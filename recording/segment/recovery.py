@@ -14,7 +14,7 @@ from uuid import UUID
 
 from capd.recording.durable import DIRECTORY_MODE, rename, sync_directory, write_whole
 from capd.recording.errors import CorruptSegmentError, on_disk
-from capd.recording.journal.block import Position
+from capd.recording.position import Position
 from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry
 from capd.recording.segment.frame_index import FrameIndex
 from capd.recording.segment.layout import (

@@ -19,7 +19,7 @@ import zstandard
 from capd.recording.age import wrap
 from capd.recording.durable import DIRECTORY_MODE, FILE_MODE, sync_directory, write_whole
 from capd.recording.errors import RecordTooLargeError, on_disk, state_error
-from capd.recording.journal.block import Position
+from capd.recording.position import Position
 from capd.recording.record import Record, pack
 from capd.recording.segment.cipher import TAG_BYTES, FrameCipher, new_data_key
 from capd.recording.segment.footer import Footer, FrameEntry, SessionEntry

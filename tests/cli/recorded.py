@@ -17,12 +17,13 @@ from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.state import SessionState
 from capd.recording.identity import uuid7_from
 from capd.recording.index import Index
-from capd.recording.journal.block import Position
 from capd.recording.keys import ensure
+from capd.recording.position import Position
 from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import SegmentRow
-from capd.recording.segment import Sealing, SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
 START_NS: Final = 1_795_245_851_123_456_789
 """2026-11-21T07:24:11.123456789Z."""

@@ -6,7 +6,6 @@ import base64
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import time
 from html.parser import HTMLParser
@@ -27,10 +26,9 @@ from tests.cli.spoken import over_http, over_postgresql, over_terminal
 from tests.cli.test_forms import SECRET, spoken, with_secrets
 from tests.cli.test_transcript_hostile import RECORD
 from tests.decoders import postgresql_bytes as pg
+from tests.servers.node import node
 
-NODE = shutil.which("node")
 DRIVER = Path(__file__).parent / "page_driver.js"
-needs_node = pytest.mark.skipif(NODE is None, reason="node is not installed")
 INJECTIONS = (
     "</script><script>alert(1)</script>",
     "<!--<script>",
@@ -89,9 +87,8 @@ def data_of(content: bytes) -> dict[str, Any]:
 
 def shown(content: bytes, tmp_path: Path, *actions: str) -> dict[str, Any]:
     """Run the page's script, do something on the page, and give what it shows."""
-    assert NODE is not None
     (tmp_path / "page.html").write_bytes(content)
-    command = [NODE, str(DRIVER), str(tmp_path / "page.html"), *actions]
+    command = [str(node()), str(DRIVER), str(tmp_path / "page.html"), *actions]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     told = json.loads(done.stdout)
     assert isinstance(told, dict)
@@ -179,7 +176,6 @@ def test_a_page_holds_no_credential() -> None:
     assert SECRET not in json.dumps(data_of(content))
 
 
-@needs_node
 @pytest.mark.parametrize("said", [over_http, over_postgresql, over_terminal, hostile])
 def test_the_script_shows_what_was_said(said: Any, tmp_path: Path) -> None:  # noqa: ANN401 - one of several builders
     """All blocks are shown as text, those after the slider faint; the verdict, gaps and masked places stand by themselves."""
@@ -196,7 +192,6 @@ def test_the_script_shows_what_was_said(said: Any, tmp_path: Path) -> None:  # n
     assert (said is hostile) == any("MASKED" in mark and "4 bytes of the request at byte 3" in mark for mark in told["marks"])
 
 
-@needs_node
 def test_the_script_plays(tmp_path: Path) -> None:
     """Played, it comes to its end and stops; a slider in the middle shows what was said by then; marks lead to their place."""
     content = page_of(spoken(over_postgresql().records), spoken(over_http().records))
@@ -209,7 +204,6 @@ def test_the_script_plays(tmp_path: Path) -> None:
     assert 2 == len(other["sessions"])
 
 
-@needs_node
 @pytest.mark.slow
 def test_a_hundred_thousand_messages(tmp_path: Path) -> None:
     """A page of 100,000 messages is made in seconds, and only some of it is in the document at once."""

@@ -13,9 +13,8 @@ from uuid import UUID, uuid4
 
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentWriter
 from capd.recording.segment.trailer import Signer
-from capd.recording.segment.writer import Sealing
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
 HOST = UUID("018f0000-0000-7000-8000-00000000c0de")
 

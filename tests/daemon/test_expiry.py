@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -24,6 +23,7 @@ from capd.recording.rows import Endpoint, SegmentRow, SessionRow
 from tests.daemon.conftest import call
 from tests.daemon.recorded_segments import HOST, seal
 from tests.servers.ceph import Ceph
+from tests.servers.kinds import LOCKING, empty_bucket
 
 RECORDED_NS = 1_763_700_000_000_000_000
 RULES = [
@@ -112,17 +112,10 @@ class Desk:
         return report
 
 
-@pytest.fixture(params=["directory", "s3"])
-def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+@pytest.fixture(params=["directory", "azure", LOCKING])
+def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Give a host with a bucket of each kind."""
-    if request.param == "directory":
-        (tmp_path / "bucket").mkdir()
-        yield Desk(tmp_path, str(tmp_path / "bucket"))
-        return
-    ceph: Ceph = request.getfixturevalue("ceph")
-    for name, value in ceph.environment.items():
-        monkeypatch.setenv(name, value)
-    yield Desk(tmp_path, ceph.url(lock=True))
+    return Desk(tmp_path, empty_bucket(request.param, request, monkeypatch, tmp_path))
 
 
 def test_what_is_over_goes_and_the_bucket_proves_it(desk: Desk) -> None:

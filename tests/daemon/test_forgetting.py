@@ -17,6 +17,7 @@ from capd.daemon.deletion_copies import DeletionCopies
 from capd.daemon.expiry import Expiry
 from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.retention import DAY_NS, Rule
+from capd.recording import index_segments
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import BucketError
 from capd.recording.bucket.holds import Hold, place, read, release
@@ -28,9 +29,9 @@ from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record
 from capd.recording.rows import SegmentRow, SessionRow
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
-from capd.recording.segment.writer import Sealing
+from capd.recording.segment.writer import Sealing, SegmentWriter
 from tests.cli.conftest import VERBS
 from tests.recording.test_index_expiry import HOST, RUN, START_NS, closing, identity, opening, record, said, secret
 from tests.servers.ceph import Ceph
@@ -370,7 +371,7 @@ def test_an_index_that_was_made_anew_forgets_again(site: Site) -> None:
     for carried in (True, False):
         if not carried:
             (site.path.parent / "carried.json").unlink()
-        Index.rebuild(site.path, site.segments)
+        index_segments.rebuild(site.path, site.segments)
         site.index = Index.open(site.path)
         assert site.index.search(GONE[0])
         site.learn()

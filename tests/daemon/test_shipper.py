@@ -80,6 +80,13 @@ class Host:
             time.sleep(0.05)
         return status
 
+    def end(self) -> None:
+        """Kill what still runs."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+
     def said(self) -> str:
         """Give what the processes printed."""
         return (self.directory / "log").read_text(encoding="utf-8")
@@ -111,10 +118,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
             authority.write_bytes(Path(environment["AWS_CA_BUNDLE"]).read_bytes())
             made.environment["AWS_CA_BUNDLE"] = str(authority)
         yield made
-        for process in made.processes:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
+        made.end()
 
 
 @pytest.fixture

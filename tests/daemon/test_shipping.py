@@ -22,7 +22,7 @@ from capd.recording.bucket.layout import SegmentKey
 from capd.recording.heads import HeadLog
 from capd.recording.keys import HostKey, PublicKey
 from tests.daemon.recorded_segments import HOST, seal
-from tests.servers.ceph import Ceph
+from tests.servers.kinds import LOCKING, empty_bucket
 
 KEEP = Limits(age_ns_max=None, bytes_max=None, free_bytes_min=0)
 NOON_NS = int(datetime(2026, 11, 21, 12, tzinfo=UTC).timestamp()) * 10**9
@@ -73,16 +73,10 @@ class Desk:
         return {entry.key: bucket.read(entry.key) for entry in bucket.list()}
 
 
-@pytest.fixture(params=["directory", "s3"])
+@pytest.fixture(params=["directory", "azure", LOCKING])
 def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     """Give a host with a bucket of each kind."""
-    if request.param == "directory":
-        (tmp_path / "bucket").mkdir()
-        return Desk(tmp_path, str(tmp_path / "bucket"))
-    ceph: Ceph = request.getfixturevalue("ceph")
-    for name, value in ceph.environment.items():
-        monkeypatch.setenv(name, value)
-    return Desk(tmp_path, ceph.url(lock=True))
+    return Desk(tmp_path, empty_bucket(request.param, request, monkeypatch, tmp_path))
 
 
 def key(sequence: int) -> str:

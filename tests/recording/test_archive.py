@@ -9,13 +9,15 @@ from uuid import UUID
 
 import pytest
 
+from capd.recording import index_segments
 from capd.recording.archive import Archive, GapRecord
 from capd.recording.errors import CorruptSegmentError, NothingRecordedError
 from capd.recording.index import Index
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentWriter, recover
 from capd.recording.segment.layout import open_path, sealed_path
+from capd.recording.segment.recovery import recover
+from capd.recording.segment.writer import SegmentWriter
 
 Conversation = Callable[..., list[Record]]
 HOST = UUID(int=1)
@@ -41,7 +43,7 @@ class Recorder:
         self.writer.seal({})
         if indexed:
             with Index.open(self.index_path) as index:
-                index.catch_up(self.segments)
+                index_segments.catch_up(index, self.segments)
 
 
 @pytest.fixture

@@ -11,15 +11,16 @@ from uuid import UUID
 import pytest
 from pyrage import x25519
 
+from capd.recording import index_segments
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.layout import SegmentKey, day_folder
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
-from capd.recording.segment.writer import Sealing
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
 pytest.importorskip("pyarrow", reason="the fleet extra is not installed")
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")
@@ -86,7 +87,7 @@ def recorded(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> tupl
     lost = Record(Kind.MARKER, UUID(bytes=run), START_NS + 1, None, {"name": "run_losses", "streams": 2, "bytes": 77})
     selected = Record(Kind.MARKER, UUID(bytes=run), START_NS, None, {"name": "run", **facts})
     write(tmp_path / "segments", [[selected, lost, *first, *second[:5]], [*second[5:], *third]])
-    Index.rebuild(tmp_path / "capd.db", tmp_path / "segments")
+    index_segments.rebuild(tmp_path / "capd.db", tmp_path / "segments")
     put(bucket, tmp_path / "segments", 1, 1)
     put(bucket, tmp_path / "segments", 2, 2)
     return bucket, Index.open(tmp_path / "capd.db", readonly=True)
@@ -196,7 +197,7 @@ def test_a_large_file_is_read_in_ranges(tmp_path: Path, bucket: Bucket, conversa
 def test_what_cannot_be_read_keeps_its_session(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
     """Of encrypted segments the host's index gives the sessions; messages are not there, and the segment says so."""
     write(tmp_path / "segments", [conversation(1)])
-    Index.rebuild(tmp_path / "capd.db", tmp_path / "segments")
+    index_segments.rebuild(tmp_path / "capd.db", tmp_path / "segments")
     with (
         Index.open(tmp_path / "capd.db", readonly=True) as index,
         SegmentReader(sealed_path(tmp_path / "segments", 1)) as reader,

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 from pyrage import decrypt, x25519
 
+from capd.recording import index_segments
 from capd.recording.age import Identities, check_recipient, recipients_of, wrap
 from capd.recording.archive import Archive
 from capd.recording.errors import (
@@ -26,8 +27,10 @@ from capd.recording.errors import (
 from capd.recording.index import Index
 from capd.recording.journal import Position
 from capd.recording.record import Kind, Record
-from capd.recording.segment import Sealing, SegmentReader, SegmentWriter, recover
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import FileHeader, open_path, sealed_path
+from capd.recording.segment.recovery import recover
+from capd.recording.segment.writer import Sealing, SegmentWriter
 from capd.recording.verify import verify_directory
 
 HOST = UUID(int=1)
@@ -229,11 +232,11 @@ def test_an_index_beside_encrypted_segments_has_no_text(tmp_path: Path, reader: 
     session = records[0].session
     path = state / "index" / "capd.db"
     for said, keys, hits in ((False, reader.keys, 0), (True, reader.keys, 1)):
-        Index.rebuild(path, state / "segments", keys, said=said)
+        index_segments.rebuild(path, state / "segments", keys, said=said)
         with Index.open(path, readonly=True) as index:
             assert (6, 2 * hits, not said) == (index.session(session).messages, len(index.search("ZEBRA")), index.withholds)
         assert said == any(SECRET in file.read_bytes() for file in path.parent.iterdir())
-    Index.rebuild(path, state / "segments")
+    index_segments.rebuild(path, state / "segments")
     with Index.open(path, readonly=True) as index:
         assert ([], [1], True) == (index.sessions(), index.segments_of(session), index.withholds)
     with Archive(state, reader.keys) as archive:

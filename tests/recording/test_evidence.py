@@ -22,9 +22,11 @@ from capd.recording.heads import GROWING_NS, IDLE_NS, Head, HeadLog, MalformedHe
 from capd.recording.journal import Position
 from capd.recording.keys import HostKey, PublicKey, ensure, present, public_keys, read_public, rotate, succession
 from capd.recording.record import Record
-from capd.recording.segment import Sealing, SegmentReader, SegmentWriter, recover
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import FILE_HEADER, open_path, sealed_path
+from capd.recording.segment.recovery import recover
 from capd.recording.segment.trailer import TRAILER, seal_message
+from capd.recording.segment.writer import Sealing, SegmentWriter
 
 HOST = UUID(int=1)
 START_NS = 1_763_700_000_000_000_000

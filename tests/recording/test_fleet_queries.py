@@ -16,8 +16,9 @@ import pytest
 
 from capd.recording.journal import Position
 from capd.recording.record import Kind, Record, Value
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
+from capd.recording.segment.writer import SegmentWriter
 from tests.requirements import require, require_command
 
 pytest.importorskip("pyarrow", reason="the fleet extra is not installed")

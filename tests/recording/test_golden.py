@@ -15,6 +15,7 @@ from uuid import UUID
 import msgpack
 import pytest
 
+from capd.recording import index_segments
 from capd.recording.age import Identities
 from capd.recording.errors import EncryptedError
 from capd.recording.index import Index
@@ -22,9 +23,10 @@ from capd.recording.journal import Block, JournalReader, JournalWriter, Position
 from capd.recording.journal.block import HEADER, HEADER_BYTES, MAGIC
 from capd.recording.keys import HostKey
 from capd.recording.record import Direction, Kind, Record
-from capd.recording.segment import Sealing, SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import FILE_HEADER, FRAME_HEADER, VERSION, FileHeader
 from capd.recording.segment.trailer import TRAILER, parse_trailer, seal_message
+from capd.recording.segment.writer import Sealing, SegmentWriter
 from capd.recording.verify import verify_files
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -274,7 +276,7 @@ def test_the_golden_segments_verify_and_are_indexed(version: Path, tmp_path: Pat
         assert [[]] == [report.findings for report in verify_files([path], keys)]
     shutil.copy(version / PLAIN, tmp_path)
     with Index.open(tmp_path / "capd.db") as index:
-        assert [] == index.catch_up(tmp_path)
+        assert [] == index_segments.catch_up(index, tmp_path)
         assert [SESSION] == [hit.session for hit in index.search('"select caf*"')]
         assert ["partial", "closed", "postgresql"] == [
             index.session(SESSION).verdict,

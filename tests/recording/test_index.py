@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capd.recording import index_segments
 from capd.recording.errors import (
     AmbiguousSessionError,
     IndexUnusableError,
@@ -27,7 +28,8 @@ from capd.recording.journal import Position
 from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import Endpoint, MessageRow, RunRow, SegmentRow, SessionProcess, SessionRow
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
+from capd.recording.segment.writer import SegmentWriter
 
 Conversation = Callable[..., list[Record]]
 HOST = UUID(int=1)
@@ -391,7 +393,7 @@ def test_an_index_rebuilt_from_segments_is_the_one_that_was_kept(tmp_path: Path,
         kept.commit()
         path = tmp_path / "rebuilt.db"
         path.write_bytes(b"not a database" * 1000)
-        assert [] == Index.rebuild(path, segments)
+        assert [] == index_segments.rebuild(path, segments)
         with Index.open(path, readonly=True) as rebuilt:
             assert kept.sessions() == rebuilt.sessions()
             assert kept.search("message") == rebuilt.search("message")
@@ -408,9 +410,9 @@ def test_a_damaged_segment_is_taken_in_as_far_as_it_goes(tmp_path: Path, convers
     for path, size in ((paths[0], 10), (paths[1], -10)):
         path.write_bytes(path.read_bytes()[:size])
     with Index.open(tmp_path / "capd.db") as index:
-        assert paths[:2] == index.catch_up(segments)
+        assert paths[:2] == index_segments.catch_up(index, segments)
         assert 4 == index.counts()["sessions"]
-        assert [] == index.catch_up(segments)
+        assert [] == index_segments.catch_up(index, segments)
 
 
 def test_a_newer_index_is_refused(tmp_path: Path) -> None:

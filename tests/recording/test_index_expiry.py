@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capd.recording import index_carried
+from capd.recording import index_carried, index_segments
 from capd.recording.deletions import Deleted, Deletion
 from capd.recording.identity import uuid7_from
 from capd.recording.index import Index
@@ -27,8 +27,9 @@ from capd.recording.journal import Position
 from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import ExpiredPart, SegmentRow
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
+from capd.recording.segment.writer import SegmentWriter
 
 HOST = UUID(int=1)
 START_NS = 1_763_700_000_000_000_000
@@ -229,7 +230,7 @@ def test_parts_do_not_depend_on_the_order(
         host.expire(number, rows=step)
     kept = rows(host.path)
     host.index.close()
-    Index.rebuild(host.path, host.segments)
+    index_segments.rebuild(host.path, host.segments)
     with Index.open(host.path) as rebuilt:
         while rebuilt.expiry.step():
             pass
@@ -351,7 +352,7 @@ def test_without_what_was_carried_the_rest_is_found(host: Host) -> None:
         carried.unlink(missing_ok=True)
         if content is not None:
             carried.write_bytes(content if isinstance(content, bytes) else content.encode())
-        Index.rebuild(host.path, host.segments)
+        index_segments.rebuild(host.path, host.segments)
         with Index.open(host.path, readonly=True) as rebuilt:
             assert [(identity(1), None, 4)] == [(row.session, row.target.name, row.messages) for row in rebuilt.sessions()]
 

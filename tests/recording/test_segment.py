@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from capd.recording.errors import CorruptSegmentError, NewerVersionError, RecordTooLargeError, StateDirectoryError
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.frame_index import FrameIndex
 from capd.recording.segment.layout import (
     FRAME_HEADER,
@@ -29,6 +29,7 @@ from capd.recording.segment.layout import (
     finish_frame,
     frame_head,
 )
+from capd.recording.segment.writer import SegmentWriter
 
 HOST = UUID(int=1)
 Conversation = Callable[..., list[Record]]

@@ -17,8 +17,10 @@ import pytest
 from capd.recording.errors import CorruptSegmentError, NewerVersionError, StateDirectoryError, StorageFullError
 from capd.recording.journal import Position
 from capd.recording.record import Kind, Record
-from capd.recording.segment import SegmentReader, SegmentWriter, recover
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import FILE_HEADER, FileHeader, open_path, sealed_path
+from capd.recording.segment.recovery import recover
+from capd.recording.segment.writer import SegmentWriter
 from capd.recording.verify import verify_directory
 from tests.requirements import require, require_root
 
@@ -276,7 +278,8 @@ from pathlib import Path
 from uuid import UUID
 from capd.recording.journal import Position
 from capd.recording.record import Kind, Record
-from capd.recording.segment import SegmentWriter, recover
+from capd.recording.segment.recovery import recover
+from capd.recording.segment.writer import SegmentWriter
 
 directory = Path(sys.argv[1])
 found = recover(directory, clock=time.time_ns)

@@ -13,10 +13,11 @@ import pytest
 
 from capd.recording.journal import Position
 from capd.recording.record import Direction, Kind, Record, Value
-from capd.recording.segment import SegmentReader, SegmentWriter
+from capd.recording.segment import SegmentReader
 from capd.recording.segment.footer import Footer
 from capd.recording.segment.layout import sealed_path
 from capd.recording.segment.trailer import KEY_ID_BYTES, SIGNATURE_BYTES, TRAILER, TRAILER_MAGIC
+from capd.recording.segment.writer import SegmentWriter
 from capd.recording.verify import Fault, Finding, verify_directory
 
 Conversation = Callable[..., list[Record]]

@@ -2,8 +2,7 @@
 
 What lives here: starting and stopping it. What must not: cases.
 
-It comes from npm, with 374 packages and 190 MB, which a machine that only runs our tests need not have: it is used where
-CAPD_TEST_AZURITE says where its main.js is, such as `npm i azurite` leaves in node_modules/azurite/dist/src/blob/main.js.
+`make env-test` puts it into the environment (packaging/azurite).
 """
 
 from __future__ import annotations
@@ -12,9 +11,9 @@ import base64
 import hashlib
 import hmac
 import http.client
-import os
 import socket
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -23,7 +22,10 @@ from dataclasses import dataclass
 from email.utils import formatdate
 from pathlib import Path
 
-WANTED = os.environ.get("CAPD_TEST_AZURITE", "")
+from tests.requirements import require
+from tests.servers.node import node
+
+MAIN = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """azurite's own, printed in its manual."""
@@ -46,6 +48,10 @@ class Azurite:
             "AZURE_ALLOW_HTTP": "true",
         }
 
+    def url(self) -> str:
+        """Give the URL of an empty part of a new container."""
+        return f"{self.make()}/a/prefix"
+
     def make(self) -> str:
         """Make a container and give its URL; obstore has no call for that."""
         name = f"c{uuid.uuid4().hex[:12]}"
@@ -65,13 +71,14 @@ class Azurite:
 
 @contextmanager
 def server(directory: Path) -> Iterator[Azurite]:
-    """Run it with its files in a directory; stop it at the end."""
+    """Run it with its files in a directory; stop it at the end. Takes about a second to start."""
+    program = node()
+    require(MAIN.exists(), "needs azurite; `make env-test` brings it")
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
-    command = ["node", WANTED, "--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(directory)]
-    process = subprocess.Popen(
-        [*command, "--silent", "--skipApiVersionCheck"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    place = ["--blobHost", "127.0.0.1", "--blobPort", str(port), "--location", str(directory)]
+    quiet = ["--silent", "--skipApiVersionCheck", "--disableTelemetry"]
+    process = subprocess.Popen([program, MAIN, *place, *quiet], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         end = time.monotonic() + START_SECONDS_MAX
         while True:

@@ -40,8 +40,8 @@ from capd.recording.errors import CapdError
 from capd.recording.journal import Block, JournalKey, JournalReader, JournalWriter
 from capd.recording.journal.block import file_path
 from capd.recording.journal.cipher import renew
-from capd.recording.segment import SegmentWriter
 from capd.recording.segment.layout import sealed_path
+from capd.recording.segment.writer import SegmentWriter
 from tests.assembly.test_snapshot import http_events
 from tests.assembly.world import BOOT, HOST, MS, Daemon, closed, executed, opened
 from tests.soak.crashes.power import Disk

@@ -1,0 +1,47 @@
+"""What a reading verb does not load: the first line of a replay waits for every module that is imported before it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.cli.recorded import Recording
+from tests.cli.spoken import over_http, over_postgresql
+
+NEVER = {"pydantic", "rich", "sqlite_utils", "cryptography", "obstore", "pyrage", "asyncio", "duckdb", "pyarrow", "tempfile"}
+"""Libraries that others need."""
+FINDING = {"zstandard", "hashlib", "capd.recording.segment", "capd.cli.http_lines"}
+"""What who finds something without reading it has no use for."""
+WRITING = {
+    "capd.recording.journal",
+    "capd.recording.segment.writer",
+    "capd.recording.projection",
+    "capd.enforcer.masking.scanner",
+}
+SCRIPT = """
+import json, sys
+from capd.cli.main import capd
+capd.main(json.loads(sys.argv[1]), prog_name="capd", standalone_mode=False)
+print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refused"),
+    [
+        (["sessions"], NEVER | WRITING | FINDING),
+        (["search", "customers"], NEVER | WRITING | FINDING),
+        (["runs"], NEVER | WRITING | FINDING),
+        (["replay", str(over_http().id)], NEVER | WRITING | {"capd.cli.postgresql_lines", "capd.cli.forms.spoken"}),
+        (["replay", str(over_postgresql().id)], NEVER | WRITING | {"capd.cli.http_lines", "capd.cli.forms.spoken"}),
+    ],
+)
+def test_readers_load_only_what_they_use(recorded: Recording, arguments: list[str], refused: set[str]) -> None:
+    """No verb that reads pays for those that write, for other protocols, or for libraries that it does not ask."""
+    command = json.dumps([*arguments, "--state-dir", str(recorded.state_dir)])
+    done = subprocess.run([sys.executable, "-P", "-c", SCRIPT, command], capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert set() == refused & set(json.loads(done.stderr))
