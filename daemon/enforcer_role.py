@@ -103,15 +103,7 @@ def run(configuration: Configuration, say: Say) -> None:
     }
     upstreams = Upstreams(ca_file=section.ca_file, certificates=certificates)
     hierarchy = cgroups.find_root()
-    resolver = Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM))
-    children = [
-        resolver,
-        Child(number=DESK, listeners=()),
-        *(
-            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
-            for number in range(section.workers or len(os.sched_getaffinity(0)))
-        ),
-    ]
+    children = _children(configuration)
     confine(uid, gid, families=INTERNET, who="enforcer")
     confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
     os.umask(0o027)
@@ -159,6 +151,18 @@ def run(configuration: Configuration, say: Say) -> None:
 
     Enforcer(configuration, children, work, say, confinement=confinement).run()
     lock.release()
+
+
+def _children(configuration: Configuration) -> list[Child]:
+    section = configuration.enforcement
+    return [
+        Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM)),
+        Child(number=DESK, listeners=()),
+        *(
+            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
+            for number in range(section.workers or len(os.sched_getaffinity(0)))
+        ),
+    ]
 
 
 def _desk_parts(configuration: Configuration, say: Say) -> DeskParts:
