@@ -96,6 +96,8 @@ def decided_lines(one: Facts, now_ns: int) -> Iterator[Line]:
         yield from (_label("missing", words) for words in _missing(one))
     elif one["state"] == "approved":
         yield _label("", f"good {SCOPES[one['approved_for']]}, {_left(one).strip(' ,')}; `capd deny {one['id']}` takes it back")
+    elif one["state"] == "used":
+        yield _label("", "it waited, and went out")
     elif one["state"] == "denied":
         yield _label("", "the same asked again is denied with this reason for a while")
 

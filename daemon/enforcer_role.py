@@ -194,6 +194,7 @@ class Enforcer:
         self._confinement = confinement
         self._stopping = False
         self._restarts = 0
+        self._started = time.time()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def run(self) -> None:
@@ -278,12 +279,18 @@ class Enforcer:
             "proxy_port": self._configuration.enforcement.proxy_port,
             "restarts": self._restarts,
             "resolver": told.pop(RESOLVER, None),
-            "approvals": told.pop(DESK, None),
+            "approvals": self._desk_status(told.pop(DESK, None)),
             "workers": list(told.values()),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
             content = json.dumps(status, indent=1).encode()
             replace_content(self._configuration.enforcer_status_file, content, mode=0o644, sync=False)
+
+    def _desk_status(self, told: object) -> dict[str, object]:
+        """Give what the desk tells; before it first does, since when nothing was heard of it."""
+        if isinstance(told, dict) and told.get("time", 0) >= self._started:
+            return told
+        return {"time": self._started}
 
 
 def stamp(directory: Path) -> object:
