@@ -55,6 +55,7 @@ class DeskParts:
         persons: socket for persons.
         approvers: groups of those who may decide.
         runs: directory of the files of live runs.
+        hierarchy: where cgroup2 is mounted.
         status: file for its counters.
         say: tells whoever reads the log.
     """
@@ -64,6 +65,7 @@ class DeskParts:
     persons: Path
     approvers: tuple[str, ...]
     runs: Path
+    hierarchy: Path
     status: Path
     say: Callable[[str], None]
 
@@ -150,7 +152,7 @@ class Counter:
         }
 
     def _person(self, peer: Peer) -> Person:
-        person = person_of(peer, self._parts.runs)
+        person = person_of(peer, self._parts.runs, self._parts.hierarchy)
         check_reader(person, self._parts.approvers)
         return person
 

@@ -27,12 +27,13 @@ NOBODY_LOGGED_IN: Final = 0xFFFFFFFF
 """AUDIT_UID_UNSET: of processes that no login began (linux/audit.h)."""
 
 
-def person_of(peer: Peer, runs_dir: Path) -> Person:
+def person_of(peer: Peer, runs_dir: Path, hierarchy: Path) -> Person:
     """Give the person behind a connection.
 
     Args:
         peer: who connected.
         runs_dir: of the files of live runs.
+        hierarchy: where cgroup2 is mounted.
 
     Raises:
         NotAnApproverError: the process has gone, or cannot be looked at.
@@ -52,7 +53,7 @@ def person_of(peer: Peer, runs_dir: Path) -> Person:
         groups=groups,
         login_uid=login,
         in_run=any(cgroup == path or cgroup.startswith(f"{path}/") for path in (run.cgroup.path for run in runs)),
-        has_runs=any(run.uid == peer.uid for run in runs),
+        has_runs=any(run.uid == peer.uid or _has_process(hierarchy, run, peer.uid) for run in runs),
     )
 
 
@@ -75,6 +76,17 @@ def _cgroup(pid: int) -> str:
         if line.startswith("0::"):
             return line[3:]
     return "/"
+
+
+def _has_process(hierarchy: Path, run: Run, uid: int) -> bool:
+    """Say whether a process of a run is a user's; a directory in /proc is its process's user's (proc_pid(5))."""
+    for directory, _names, _files in os.walk(hierarchy / run.cgroup.path.lstrip("/")):
+        with suppress(OSError):
+            for pid in Path(directory, "cgroup.procs").read_text(encoding="ascii").split():
+                with suppress(FileNotFoundError):
+                    if Path("/proc", pid).stat().st_uid == uid:
+                        return True
+    return False
 
 
 def _login(pid: int) -> int | None:

@@ -145,7 +145,7 @@ def run(configuration: Configuration, say: Say) -> None:
                 )
             )
         elif child.number == DESK:
-            run_desk(_desk_parts(configuration, say))
+            run_desk(_desk_parts(configuration, hierarchy, say))
         else:
             run_worker(parts(child))
 
@@ -165,7 +165,7 @@ def _children(configuration: Configuration) -> list[Child]:
     ]
 
 
-def _desk_parts(configuration: Configuration, say: Say) -> DeskParts:
+def _desk_parts(configuration: Configuration, hierarchy: Path, say: Say) -> DeskParts:
     runtime = configuration.enforcer_runtime_dir
     return DeskParts(
         directory=configuration.approvals_dir,
@@ -173,6 +173,7 @@ def _desk_parts(configuration: Configuration, say: Say) -> DeskParts:
         persons=runtime / APPROVALS_SOCKET,
         approvers=configuration.enforcement.approvers,
         runs=configuration.runs_dir,
+        hierarchy=hierarchy,
         status=_worker_status(runtime, DESK),
         say=say,
     )

@@ -98,7 +98,10 @@ class Ledger:
 
     def _full(self, asked: Asked, now: Moment) -> str:
         """Say why no more can be asked, or nothing."""
-        pending = Counter(one.asked.run for one in self.requests.values() if one.state is State.PENDING)
+        waits = [one.asked for one in self.requests.values() if one.state is State.PENDING]
+        pending = Counter(one.run for one in waits)
+        if (of_user := sum(one.uid == asked.uid for one in waits)) >= limits.PENDING_PER_USER_MAX:
+            return f"{of_user} requests of this user wait already"
         if pending[asked.run] >= limits.PENDING_PER_RUN_MAX:
             return f"{pending[asked.run]} requests of this run wait already"
         if pending.total() >= limits.PENDING_MAX:

@@ -13,6 +13,8 @@ PENDING_MAX: Final = 256
 """Requests that wait, of all runs: with bodies 64 MiB on disk at worst."""
 PENDING_PER_RUN_MAX: Final = 16
 """Of one run: more at once is no work that a person could follow. Those above are denied by themselves."""
+PENDING_PER_USER_MAX: Final = 64
+"""Of all runs of one user, who may start as many as he likes: others find room."""
 ASKED_PER_RUN_MAX: Final = 60
 """New requests of one run within ASKED_SECONDS: one every ten seconds keeps a person busy without a pause."""
 ASKED_SECONDS: Final = 600

@@ -18,15 +18,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
 from capd.cli.approval_json import public
 from capd.cli.approval_lines import change_line, decided_lines, detail_lines
 from capd.cli.line import plain
-from capd.daemon import approver_identity
+from capd.daemon import approver_identity, runs
 from capd.daemon.approvals_desk import Counter, DeskParts, new_id
+from capd.daemon.cgroups import RunCgroup, find_root
 from capd.daemon.control import ControlServer, Peer
+from capd.daemon.runs import Registry
 from capd.enforcer.approvals.errors import NotAnApproverError
 from capd.enforcer.approvals.listing import to_json
 from capd.enforcer.approvals.state import State
@@ -81,6 +84,7 @@ class Terminal:
             persons=socket,
             approvers=(grp.getgrgid(0).gr_name,),
             runs=self.directory / "runs",
+            hierarchy=self.directory / "none",
             status=self.directory / "status",
             say=print,
         )
@@ -221,16 +225,24 @@ def test_lines_of_what_was_decided(place: Scene) -> None:
 def test_persons_are_who_the_system_says(tmp_path: Path) -> None:
     """User, groups and runs are the kernel's and the system's; a process that has ended, or is not there, proves nothing."""
     peer = Peer(pid=os.getpid(), uid=os.geteuid(), pidfd=os.pidfd_open(os.getpid()))
-    person = approver_identity.person_of(peer, tmp_path)
+    person = approver_identity.person_of(peer, tmp_path, find_root())
     assert (os.geteuid(), False, False) == (person.uid, person.in_run, person.has_runs)
     assert grp.getgrgid(os.getegid()).gr_name in person.groups
+    # A run of a unit: what it runs as is known by its processes. Here it is this very process's cgroup.
+    path = next(
+        line[3:] for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines() if line.startswith("0::")
+    )
+    where = RunCgroup(path=path, id=1, unit="x.service")
+    Registry(tmp_path).add(runs.Run(id=uuid4(), name="x", principal=runs.unit_principal("x"), cgroup=where, started_ns=1))
+    person = approver_identity.person_of(peer, tmp_path, find_root())
+    assert (True, True) == (person.in_run, person.has_runs)
     os.close(peer.pidfd)
     with subprocess.Popen(["sleep", "60"]) as child:
         gone = Peer(pid=child.pid, uid=0, pidfd=os.pidfd_open(child.pid))
         child.kill()
     for one in (gone, replace(gone, pid=0), replace(gone, pid=os.getpid())):
         with pytest.raises(NotAnApproverError):
-            approver_identity.person_of(one, tmp_path)
+            approver_identity.person_of(one, tmp_path, find_root())
     os.close(gone.pidfd)
     assert ("4000000000", ()) == approver_identity._user(4_000_000_000)
 

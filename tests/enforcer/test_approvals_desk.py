@@ -330,6 +330,15 @@ def test_floods_are_denied_by_themselves(scene: Scene) -> None:
     assert ["waiting"] == Client(desk, hold(path="/more")).outcomes
 
 
+def test_a_user_with_many_runs(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever starts run after run takes no more room than a user has."""
+    monkeypatch.setattr(limits, "PENDING_PER_USER_MAX", 3)
+    desk = scene.desk()
+    clients = [Client(desk, hold(run=f"run-{number}")) for number in range(4)]
+    assert ["waiting"] * 3 + ["too_many"] == [client.last.outcome.value for client in clients]
+    assert ["waiting"] == Client(desk, hold(uid=2001, run="other")).outcomes
+
+
 def test_the_total_is_bounded(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """All runs together have so many requests that wait, each so many clients, and the list so many that are over."""
     monkeypatch.setattr(limits, "PENDING_MAX", 3)
