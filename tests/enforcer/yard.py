@@ -18,6 +18,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from capd.daemon.cgroups import RunCgroup, find_root
+from capd.daemon.enforcement_names import names_of
 from capd.daemon.runs import Registry, Run, user_principal
 from capd.enforcer.decision_log import read_entries
 from tests.e2e.certificates import Certificates, make
@@ -199,9 +200,10 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
         with contextlib.suppress(UnboundLocalError):
             made.stop()
         _ip("netns", "del", name)
-        with contextlib.suppress(OSError):
-            (cgroup / "inner").rmdir()
-            cgroup.rmdir()
+        own = find_root() / names_of(directory / "run", systemd=False).enforcer.lstrip("/")
+        for path in (cgroup / "inner", cgroup, own):
+            with contextlib.suppress(OSError):
+                path.rmdir()
 
 
 def _children(pid: int) -> list[int]:
