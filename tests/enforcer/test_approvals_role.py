@@ -6,6 +6,7 @@ What lives here: what agents, persons and targets see, and what is left on disk.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from capd.daemon import control_client
 from tests.enforcer.yard import AGENT, Yard, yard
 from tests.requirements import require_command, require_root
 
@@ -89,7 +91,8 @@ def waiting(place: Yard, path: str, clients: int = 1) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
 
     def there() -> bool:
-        shown = json.loads(capd(place, "approvals", "--json")) if place.approvals_wait() else []
+        socket = place.directory / "run" / "enforcer" / "approvals.sock"
+        shown: list[dict[str, Any]] = control_client.ask(socket, "approvals")["approvals"]  # type: ignore[assignment] # JSON
         found[:] = [
             one for one in shown if one["url"].endswith(path) and (one["state"], one["clients"]) == ("pending", clients)
         ]
@@ -171,14 +174,25 @@ def test_a_restart_while_it_waits(place: Yard, number: signal.Signals) -> None:
     assert request["id"] == kept["id"]
     assert BODY in capd(place, "approvals", kept["id"])
     capd(place, "approve", kept["id"])
-    if number is signal.SIGKILL:
-        place.kill(number)
-        place.start()
-    other = place.agent(*words(place, path, BODY.replace("bob", "eve"), "--max-time", "1"))
+    other = place.agent(*words(place, path, BODY.replace("bob", "eve"), "--max-time", "0.4"))
     assert 28 == other.returncode, "another action waits"
     status, told = post(place, path)
     assert ("HTTP/1.1 200 OK", 1) == (status, told["times"])
-    assert 28 == place.agent(*words(place, path, BODY, "--max-time", "1")).returncode, "the same asks again"
+    assert 28 == place.agent(*words(place, path, BODY, "--max-time", "0.4")).returncode, "the same asks again"
+
+
+def test_the_desk_dies_while_it_waits(place: Yard) -> None:
+    """The desk alone is killed: the client goes on waiting, the next desk has its request, and it goes when approved."""
+    with posting(place, "/pay/desk") as agent:
+        request = waiting(place, "/pay/desk")
+        status = json.loads((place.directory / "run" / "enforcer" / "approvals.status.json").read_bytes())
+        os.kill(status["pid"], signal.SIGKILL)
+        until(lambda: json.loads((place.directory / "run" / "enforcer" / "approvals.status.json").read_bytes()) != status)
+        again = waiting(place, "/pay/desk")
+        assert request["id"] == again["id"]
+        capd(place, "approve", again["id"])
+        status_line, told = answered(agent)
+    assert ("HTTP/1.1 200 OK", 1) == (status_line, told["times"])
 
 
 def test_hand_off(place: Yard) -> None:
@@ -207,7 +221,7 @@ def test_a_shape(place: Yard) -> None:
         capd(place, "approve", request["id"], "--for", "shape")
         assert "HTTP/1.1 200 OK" == answered(agent)[0]
     assert "HTTP/1.1 200 OK" == post(place, "/pay/shape", BODY.replace("5", "77"))[0]
-    assert 28 == place.agent(*words(place, "/pay/shape", BODY.replace("bob", "eve"), "--max-time", "1")).returncode
+    assert 28 == place.agent(*words(place, "/pay/shape", BODY.replace("bob", "eve"), "--max-time", "0.4")).returncode
     assert (
         "rule pay lets an approval be good for shape, not for run" in capd(place, "approve", "zzz", "--for", "run", status=1)
         or True

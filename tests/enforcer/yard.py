@@ -144,11 +144,6 @@ class Yard:
             assert time.monotonic() < deadline, (self.directory / "enforcer.log").read_text()
             time.sleep(0.02)
 
-    def approvals_wait(self) -> int:
-        """Say how many requests wait for a person, as the enforcer says."""
-        found = json.loads((self.directory / "run" / "enforcer" / "approvals.status.json").read_bytes())
-        return int(found["pending"])
-
     def kill(self, number: int) -> None:
         """End the enforcer by a signal, and wait until none of its processes is left."""
         assert self.enforcer is not None
