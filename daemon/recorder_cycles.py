@@ -22,14 +22,20 @@ class Cycles:
     """Reads a journal cycle by cycle.
 
     The last cycle is held back until something follows it, because more of its turn may come; `rest` gives it when nothing
-    does.
+    does. If more of its turn comes after all, that is a cycle of its own, and `parted` says so: what the parts give together is
+    not what the whole would have given, so whoever goes this way again has to part the turn at the same place.
     """
 
     def __init__(self, reader: JournalReader) -> None:
-        """Begin where the reader is."""
+        """Begin where the reader is, which may be within a turn."""
         self._reader = reader
         self.cut: frozenset[Position] = frozenset()
         """Positions at which a cycle has to end, because it ended there before."""
+        self.parted: Position | None = None
+        """Where the cycle begins that was given last, if it may be more of a turn of which a part was given before."""
+        self._start = reader.position
+        self._part: Block | None = None
+        """The last block of the cycle that was given last, if nothing followed it then."""
         self._held: list[Block] = []
         self._held_bytes = 0
         self._ahead: Block | JournalDamage | None = None
@@ -48,12 +54,13 @@ class Cycles:
                 return None
             if isinstance(found, JournalDamage):
                 if self._held:
-                    self._ahead = found
-                    return self.rest()
+                    return self._before(found)
+                self._part = None
                 return found
             if self._held and not self._continues(found):
-                self._ahead = found
-                return self.rest()
+                return self._before(found)
+            if not self._held:
+                self.parted = self._joint(found)
             self._held.append(found)
             self._held_bytes += len(found.payload)
             if found.next in self.cut:
@@ -62,12 +69,27 @@ class Cycles:
     def rest(self) -> list[Block]:
         """Give what is held back, whole or not."""
         held, self._held, self._held_bytes = self._held, [], 0
+        self._part = held[-1] if held else None
         return held
 
+    def _before(self, found: Block | JournalDamage) -> list[Block]:
+        """Give what is held back, whole, because what was found next is not of its turn."""
+        self._ahead = found
+        cycle = self.rest()
+        self._part = None
+        return cycle
+
+    def _joint(self, block: Block) -> Position | None:
+        """Give where what comes is joined to what was given, if both may be of one turn."""
+        start, self._start = self._start, None
+        if self._part is None:
+            return start
+        return self._part.next if _follows(self._part, block) else None
+
     def _continues(self, block: Block) -> bool:
-        if self._held_bytes + len(block.payload) > CYCLE_BYTES_MAX:
-            return False
-        before = self._held[-1].source
-        if block.source is Source.DATA:
-            return True
-        return before is Source.NOTE
+        return self._held_bytes + len(block.payload) <= CYCLE_BYTES_MAX and _follows(self._held[-1], block)
+
+
+def _follows(before: Block, block: Block) -> bool:
+    """Tell whether a block can be of the same turn as the one before it."""
+    return block.source is Source.DATA or before.source is Source.NOTE

@@ -13,7 +13,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -23,11 +24,12 @@ import msgpack
 
 from capd.daemon.assembly import snapshot as snapshots
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
+from capd.daemon.needed import say_needed
 from capd.recording.durable import open_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
-from capd.recording.journal import JournalDamage, JournalKeys, Position
+from capd.recording.journal import JournalKeys, Position
 from capd.recording.journal.cipher import AlteredError, UnknownKeyError
-from capd.recording.record import Kind, Record
+from capd.recording.record import Kind, Record, Value
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
@@ -37,8 +39,12 @@ ENCRYPTED: Final = b"CAPS"
 PLAIN: Final = b"CAPP"
 """How one starts that is not; its CRC-32 follows."""
 _KEY_ID: Final = struct.Struct("<I")
+DAMAGED: Final = "journal_damaged"
+"""Name of the marker that says: from `at` to `next` the journal could not be read."""
 LET_GO: Final = "let_go"
 """Name of the marker that says: here the recorder was ended, and what masking had held back was stored as it was."""
+PARTED: Final = "parted"
+"""Name of the marker that says: what follows is more of a drain turn of which a part was taken before, up to `at`."""
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
 
@@ -48,18 +54,17 @@ class Steps:
     """How the recorder went from one position to another.
 
     Attributes:
-        cuts: positions at which records were stored.
+        cuts: positions at which records were stored, or a part of a drain turn was taken.
         settled: those of them at which waiting had been ended before.
         let_go: those of them at which masking had let go of what it held.
+        damages: from where to where the journal could not be read then. What cannot be read now and is not among them was lost
+            after it was recorded.
     """
 
     cuts: frozenset[Position]
     settled: frozenset[Position]
     let_go: frozenset[Position]
-
-    def contradict(self, damage: JournalDamage) -> bool:
-        """Tell whether something was recorded from within what cannot be read now: the damage is newer than the recording."""
-        return any(damage.position < cut < damage.next for cut in self.cuts)
+    damages: frozenset[tuple[Position, Position]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +76,14 @@ class Remembered:
         masking: the state of what stands between it and the disk.
         position: everything that the journal holds before it was in sealed segments.
         sequence: number of the first segment that was written afterwards.
+        block: sequence of the journal's block before the position; None when that could not be read.
     """
 
     snapshot: Snapshot
     masking: bytes
     position: Position
     sequence: int
+    block: int | None = None
 
 
 class Memory:
@@ -106,12 +113,13 @@ class Memory:
             except FileNotFoundError:
                 return None
         try:
-            sequence, position, packed, masking = msgpack.unpackb(self._opened(data))
+            sequence, position, packed, masking, *block = msgpack.unpackb(self._opened(data))  # earlier ones have no block
             return Remembered(
                 snapshot=snapshots.unpack(packed),
                 masking=bytes(masking),
                 position=Position.from_fields(position),
                 sequence=int(sequence),
+                block=int(block[0]) if block and block[0] is not None else None,
             )
         except (UnreadableSnapshotError, UnknownKeyError, AlteredError, ValueError, TypeError, msgpack.UnpackException):
             return None
@@ -145,15 +153,18 @@ class Memory:
         """
         position = remembered.position
         with on_disk("write", self._state_file):
-            fields = (remembered.sequence, position.to_fields(), snapshots.pack(remembered.snapshot), remembered.masking)
+            packed = snapshots.pack(remembered.snapshot)
+            fields = (remembered.sequence, position.to_fields(), packed, remembered.masking, remembered.block)
             replace_content(self._state_file, self._closed(msgpack.packb(fields)))
         with on_disk("write", self._position_file):
             replace_content(self._position_file, position.to_bytes(), mode=0o644)
+            say_needed(self._position_file.parent, remembered.sequence)
 
 
 def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     """Find the steps that the recorder took in the segments from a number on. Damaged segments are passed over."""
     cuts: set[Position] = set()
+    damages: set[tuple[Position, Position]] = set()
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
     with on_disk("read", segments):
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
@@ -165,12 +176,28 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     if not header.continued:
                         cuts.add(index.preamble.position)
                     if host in index.sessions:
-                        for name in marked.keys() & _markers(reader.frame(number).records(host)):
+                        markers = list(_markers(reader.frame(number).records(host)))
+                        cuts.update(at for (at,) in _positions(markers, PARTED, "at"))
+                        damages.update((at, end) for at, end in _positions(markers, DAMAGED, "at", "next"))
+                        for name in marked.keys() & {body.get("name") for body in markers}:
                             marked[name].add(index.preamble.position)
         except (CorruptSegmentError, EncryptedError):
             continue
-    return Steps(cuts=frozenset(cuts), settled=frozenset(marked[SETTLED]), let_go=frozenset(marked[LET_GO]))
+    return Steps(
+        cuts=frozenset(cuts),
+        settled=frozenset(marked[SETTLED]),
+        let_go=frozenset(marked[LET_GO]),
+        damages=frozenset(damages),
+    )
 
 
-def _markers(records: Iterable[Record]) -> set[str]:
-    return {str(record.body.get("name")) for record in records if record.kind is Kind.MARKER}
+def _markers(records: Iterable[Record]) -> Iterator[Mapping[str, Value]]:
+    return (record.body for record in records if record.kind is Kind.MARKER)
+
+
+def _positions(markers: Iterable[Mapping[str, Value]], name: str, *facts: str) -> Iterator[list[Position]]:
+    """Give the journal positions in the markers of a name."""
+    for body in markers:
+        if body.get("name") == name:
+            with suppress(ValueError):
+                yield [Position.from_fields(body.get(fact)) for fact in facts]

@@ -1,15 +1,20 @@
 """Going again the way from a snapshot to the end of the recording, after the recorder's death.
 
-What lives here: the way, and finding that it cannot be gone any more. What must not: what is remembered (recorder_memory.py).
+What lives here: the way, finding that it cannot be gone any more, and what is said then. What must not: what is remembered
+(recorder_memory.py).
 """
 
 from __future__ import annotations
 
 from capd.daemon.assembly.assembler import Assembler
+from capd.daemon.assembly.session import History
 from capd.daemon.masking.stage import Stage
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import Steps
 from capd.recording.journal import JournalDamage, Position
+from capd.recording.projection import STILL_OPEN
+from capd.recording.record import Kind, Record, Value
+from capd.recording.rows import SessionRow
 
 
 def go_again(
@@ -34,12 +39,33 @@ def go_again(
     first = at = start or Position(0, 0)
     while at < recorded:
         cycle = cycles.next() or cycles.rest()
-        if not cycle or (isinstance(cycle, JournalDamage) and steps.contradict(cycle)):
+        if not cycle or (isinstance(cycle, JournalDamage) and (cycle.position, cycle.next) not in steps.damages):
             return None
         at = _step(cycle, assembler, stage)
         _end_waiting(at, assembler, stage, steps)
     cycles.cut = frozenset()
     return at if at in {recorded, first} else None
+
+
+def renumber(assembler: Assembler, history: History) -> None:
+    """Let messages go on behind those that are recorded, where on the way others were decoded than then."""
+    for state in (session.state for _, session in assembler.table.items() if session.resynchronised):
+        ordinals = (record.body.get("ordinal") for record in history(state.id) if record.kind is Kind.MESSAGE)
+        state.messages = max(state.messages, *(ordinal + 1 for ordinal in ordinals if isinstance(ordinal, int)), 0)
+
+
+def abandoned(row: SessionRow) -> Record:
+    """Give the end of a session of which only the index knows any more."""
+    body: dict[str, Value] = {
+        "state": "abandoned",
+        "bytes": {"request": row.bytes[0], "response": row.bytes[1]},
+        "messages": row.messages,
+        "completeness": {
+            "verdict": "partial",
+            "reasons": [*(reason for reason in row.reasons if reason != STILL_OPEN), "the recorder lost its state"],
+        },
+    }
+    return Record(Kind.CLOSE, row.session, row.last_ns, None, body)
 
 
 def _end_waiting(at: Position, assembler: Assembler, stage: Stage, steps: Steps) -> None:

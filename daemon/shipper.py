@@ -29,6 +29,7 @@ from capd.daemon.errors import SandboxError
 from capd.daemon.expiry import Expiry
 from capd.daemon.landlock import KEEP_FILES, KEEP_TREE, REMOVE, restrict
 from capd.daemon.lock import InstanceLock
+from capd.daemon.needed import needed_from
 from capd.daemon.retention import DAY_NS, Rule
 from capd.daemon.shipper_local import Limits, Memory
 from capd.daemon.shipper_pace import Backoff, DiskTrend, Throttle
@@ -80,6 +81,7 @@ class Shipper:
             companions=companions,
             limits=limits(configuration),
             hot_ns=self._hot_ns,
+            needed=lambda: needed_from(configuration.recorder_dir),
             throttle=Throttle(settings.bytes_per_second),
             pause=self._pause,
         )

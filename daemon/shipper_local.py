@@ -122,6 +122,7 @@ def to_release(
     now_ns: int,
     free_bytes: int,
     hot_ns: Callable[[int], int | None] = lambda _sequence: None,
+    needed: int | None = None,
 ) -> Iterator[Copy]:
     """Choose the copies to remove: the oldest first, without a hole, and none that the bucket may not have.
 
@@ -134,6 +135,7 @@ def to_release(
         now_ns: wall time.
         free_bytes: on the file system.
         hot_ns: how old the copy of a segment gets by its retention class; None: as the limits say.
+        needed: number from which on the recorder may read them again; None: none.
     """
     total = sum(copy.size for copy in copies)
     for copy in copies[:-1]:
@@ -142,6 +144,8 @@ def to_release(
         old = age_ns_max is not None and now_ns - copy.sealed_ns > age_ns_max
         many = limits.bytes_max is not None and total > limits.bytes_max
         if not (old or many or free_bytes < limits.free_bytes_min) or not shipped(copy.sequence):
+            return
+        if needed is not None and copy.sequence >= needed:
             return
         yield copy
         total -= copy.size

@@ -24,7 +24,7 @@ from capd.daemon.shipper_local import Copy, Limits, Memory, Sealed, UnshippableE
 from capd.daemon.shipper_pace import Throttle
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.errors import BucketError, ObjectMissingError
-from capd.recording.durable import open_regular
+from capd.recording.durable import open_regular, sync_directory
 from capd.recording.segment.layout import sealed_path
 
 READ_BYTES: Final = 1 << 20
@@ -84,6 +84,7 @@ class Shipping:
         companions: Companions,
         limits: Limits,
         hot_ns: Callable[[int], int | None] = lambda _sequence: None,
+        needed: Callable[[], int | None] = lambda: None,
         throttle: Throttle,
         pause: Callable[[float], bool],
         monotonic: Callable[[], float] = time.monotonic,
@@ -98,6 +99,7 @@ class Shipping:
             companions: keys and heads.
             limits: how long local copies stay.
             hot_ns: how old the copy of a segment gets by its retention class; None: as the limits say.
+            needed: gives the number of the first segment that the recorder may read again; None: it reads none.
             throttle: limit on bytes.
             pause: waits so many seconds; False: the shipper is to end.
             monotonic: time that never goes back.
@@ -105,7 +107,7 @@ class Shipping:
         """
         self.progress = Progress(companions=companions.conflicts)
         self._bucket, self._segments, self._memory, self._limits = bucket, segments, memory, limits
-        self._companions, self._hot_ns = companions, hot_ns
+        self._companions, self._hot_ns, self._needed = companions, hot_ns, needed
         self._throttle, self._pause, self._monotonic, self._clock = throttle, pause, monotonic, clock
         self._known: dict[int, Sealed] = {}
         self._outstanding: deque[int] = deque()
@@ -125,6 +127,8 @@ class Shipping:
         """
         self._companions.bring_keys()
         waiting = self._look()
+        # A recorder that died right after renaming left a name that a power cut takes back: its number would be used again.
+        sync_directory(self._segments)
         for number, item in enumerate(waiting):
             self.progress.waiting = waiting[number:]
             if not self._pause(self._throttle.wait(self._monotonic())):
@@ -242,7 +246,10 @@ class Shipping:
         free = found.f_bavail * found.f_frsize
         now_ns = int(self._clock() * 1e9)
         shipped, hot_ns = self._memory.has, self._hot_ns
-        for copy in to_release(copies, self._limits, shipped=shipped, now_ns=now_ns, free_bytes=free, hot_ns=hot_ns):
+        needed = self._needed()
+        for copy in to_release(
+            copies, self._limits, shipped=shipped, now_ns=now_ns, free_bytes=free, hot_ns=hot_ns, needed=needed
+        ):
             if not self._release_one(copy) or not self._pause(0):
                 return
 

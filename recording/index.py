@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from itertools import groupby
+from itertools import groupby, takewhile
 from operator import attrgetter
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
+from uuid import UUID
 
 from capd.recording import index_carried
 from capd.recording.durable import DIRECTORY_MODE
@@ -119,13 +120,38 @@ class Index(IndexReading):
     def upsert_messages(self, rows: Iterable[MessageRow], sequence: int = 0) -> None:
         """Write messages, over those with the same session and ordinal. Their sessions need not be there yet."""
         with sqlite_errors(self.path):
-            if self._messages is None:
-                self._messages = MessageTable(self._connection)
+            table = self._message_table()
             rows = list(rows)
             for session, _ in groupby(rows, attrgetter("session")):
-                if self._messages.session_key(session) is None:
+                if table.session_key(session) is None:
                     self.upsert_session(SessionRow(session=session), sequence)
-            self._messages.upsert(rows, sequence)
+            table.upsert(rows, sequence)
+
+    def remove_messages(self, session: UUID, first: int) -> None:
+        """Remove the messages of a session from an ordinal on, which are not in the recording."""
+        with sqlite_errors(self.path):
+            self._message_table().remove(session, first)
+
+    def remove_unsealed(self) -> list[UUID]:
+        """Remove the newest sessions as long as nothing sealed holds anything of them; give their ids.
+
+        An index has rows of what is not sealed yet. Where that was lost, to a power cut, they tell of what nobody recorded.
+        Sessions are in it in the order of their first records, so all before the newest that is in a segment are in segments.
+        """
+        find = """SELECT session, EXISTS (SELECT 1 FROM session_segments AS sealed WHERE sealed.session = sessions.session)
+            FROM sessions ORDER BY id DESC"""
+        with sqlite_errors(self.path):
+            rows = takewhile(lambda row: not row[1], self._connection.execute(find))
+            gone = [UUID(session) for session, _ in rows]
+            for session in gone:
+                self._message_table().remove(session, 0)
+                self._connection.execute("DELETE FROM sessions WHERE session = ?", [str(session)])
+        return gone
+
+    def _message_table(self) -> MessageTable:
+        if self._messages is None:
+            self._messages = MessageTable(self._connection)
+        return self._messages
 
     def upsert_processes(self, rows: Iterable[ProcessRow], sequence: int = 0) -> None:
         """Write processes, over what was known of them."""

@@ -86,6 +86,15 @@ class MessageTable:
                     self._replace(values[1:])
         self._insert(new)
 
+    def remove(self, session: UUID, first: int) -> None:
+        """Remove the messages of a session from an ordinal on."""
+        key = self.session_key(session)
+        find = "SELECT id, summary, text FROM messages WHERE session_id = ? AND ordinal >= ?"
+        rows = self._connection.execute(find, [key, first]).fetchall()
+        self._connection.executemany(DELETE_WORDS, rows)
+        self._connection.executemany("DELETE FROM messages WHERE id = ?", [row[:1] for row in rows])
+        self._known.pop(session, None)
+
     def _insert(self, rows: list[tuple[Cell, ...]]) -> None:
         self._connection.executemany(_INSERT, rows)
         self._connection.executemany(_INSERT_WORDS, [(row[0], *row[WORDS]) for row in rows])

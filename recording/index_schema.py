@@ -355,6 +355,8 @@ def sqlite_errors(path: Path) -> Iterator[None]:
         raise IndexUnusableError(path, str(error)) from error
     except UnicodeEncodeError as error:
         raise NotTextError(str(error.object)) from error
+    except ValueError as error:  # what SQLite quotes of a damaged file need be no UTF-8, an id in it no id
+        raise IndexUnusableError(path, f"it is damaged: {error}") from error
     except OSError as error:
         raise state_error("use", path, error) from error
 

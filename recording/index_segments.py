@@ -15,16 +15,18 @@ from capd.recording.errors import CorruptSegmentError, EncryptedError, IndexUnus
 from capd.recording.index import Index
 from capd.recording.index_schema import remove_database
 from capd.recording.projection import Projection
+from capd.recording.record import Kind, Record
 from capd.recording.rows import SegmentRow
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
+from capd.recording.segment.footer import Footer
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
 _NO_KEYS: Final = NoKeys()
 
 
 def open_whole(path: Path, segments: Path, keys: Keys = _NO_KEYS) -> Index:
-    """Open an index for writing, with everything that is sealed; one that cannot be used is made anew.
+    """Open an index for writing, with everything that is sealed and nothing else; one that cannot be used is made anew.
 
     Raises:
         NewerVersionError: a later capd made it.
@@ -32,6 +34,7 @@ def open_whole(path: Path, segments: Path, keys: Keys = _NO_KEYS) -> Index:
     """
     try:
         index = Index.open(path)
+        index.remove_unsealed()
         catch_up(index, segments, keys)
     except IndexUnusableError:
         rebuild(path, segments, keys)
@@ -45,7 +48,7 @@ def catch_up(index: Index, segments: Path, keys: Keys = _NO_KEYS, *, said: bool 
     Args:
         index: open for writing.
         segments: where they are.
-        keys: who opens encrypted ones; of those that stay closed only their numbers and sessions' ids are taken.
+        keys: who opens encrypted ones; of those that stay closed only their numbers, sessions' ids and ends are taken.
         said: whether the text of encrypted ones is taken; never into an index that stays beside them.
 
     Returns:
@@ -108,10 +111,24 @@ def _take_in(index: Index, path: Path, projection: Projection, keys: Keys, *, sa
             whole = False
         except EncryptedError:
             index.withhold()
+            projection.receive(_ends(index, reader.footer))
+            index.apply(projection.changes(), reader.header.sequence)
         if reader.footer is not None:
             index.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
     index.commit()
     return whole
+
+
+def _ends(index: Index, footer: Footer | None) -> list[Record]:
+    """Give what is said of the ends of known sessions in the footer of an encrypted segment, which is in the clear."""
+    if footer is None:
+        return []
+    at_ns = footer.last_ns or footer.sealed_ns
+    return [
+        Record(Kind.CLOSE, session, at_ns, None, {"completeness": entry.completeness})
+        for session, entry in footer.sessions.items()
+        if entry.completeness is not None and index.find_session(session) is not None
+    ]
 
 
 def _sealed(segments: Path) -> list[Path]:

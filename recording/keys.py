@@ -80,6 +80,7 @@ class PublicKey:
         Raises:
             HostKeyError: it is none.
         """
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as above
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as above
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - as above
 
@@ -90,7 +91,7 @@ class PublicKey:
                 for start in (_SUCCESSOR_OF, _SIGNED):
                     if line.startswith(start):
                         told[start] = bytes.fromhex(line.removeprefix(start))
-        except ValueError as error:
+        except (ValueError, UnsupportedAlgorithm) as error:
             raise HostKeyError(source, "it is no public key") from error
         if not isinstance(found, Ed25519PublicKey):
             raise HostKeyError(source, "it is no Ed25519 key")
@@ -153,19 +154,23 @@ class HostKey:
             HostKeyError: they are missing or not keys.
             StateDirectoryError: they cannot be read.
         """
+        from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 - as above
         from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - as above
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415 - as above
 
         path = directory / PRIVATE_FILE
         try:
             private = serialization.load_pem_private_key(_content(path), None)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, UnsupportedAlgorithm) as error:
             raise HostKeyError(str(path), "it is no private key") from error
         if not isinstance(private, Ed25519PrivateKey):
             raise HostKeyError(str(path), "it is no Ed25519 key")
         raw = private.public_key().public_bytes_raw()
-        public = directory / public_name(key_id(raw))
-        return cls(private, PublicKey.from_text(_content(public), str(public)))
+        path = directory / public_name(key_id(raw))
+        public = PublicKey.from_text(_content(path), str(path))
+        if public.raw != raw:
+            raise HostKeyError(str(path), "it is another key than its name says")
+        return cls(private, public)
 
 
 def key_id(raw: bytes) -> bytes:

@@ -172,7 +172,9 @@ class Chain:
         expected = stream.next
         payload, length = body.get("payload"), body.get("length")
         if record.kind is Kind.DATA:
-            stream.next = position + len(payload) if isinstance(payload, bytes) else None
+            # Where only sizes are recorded, the length says how much there was.
+            size = length if not payload and isinstance(length, int) else len(payload) if isinstance(payload, bytes) else None
+            stream.next = None if size is None else position + size
         else:
             stream.next = position + length if isinstance(length, int) else None
         if expected is not None and position != expected:

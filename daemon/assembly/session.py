@@ -57,6 +57,7 @@ class Session:
         "decoding",
         "ends",
         "layers",
+        "resynchronised",
         "spoken",
         "stale",
         "state",
@@ -85,6 +86,8 @@ class Session:
         """Streams that are met for the first time begin at position 0."""
         self.stale = False
         """The decoder has not seen what is already recorded."""
+        self.resynchronised = False
+        """What is recorded could not bring the decoder to where it was."""
         self.continues = False
         """The probes were restarted: the next TLS stream goes on with the same conversation."""
         self.spoken: set[int] = set()
@@ -462,7 +465,7 @@ class Session:
         if behind <= REFEED_BYTES_MAX and decoding.rereads:
             self.writer.muted = True
             for direction, start, data in recorded(self._history(state.id), state):
-                if start == at[direction] and at[direction] < state.application[direction]:
+                if start == at[direction] and (isinstance(data, Gap) or start < state.application[direction]):
                     at[direction] += (data.length or 0) if isinstance(data, Gap) else len(data)
                     self._decode(direction, data, wall_ns, batch)
             self.writer.flush(batch)
@@ -473,6 +476,7 @@ class Session:
     def _resynchronise(self, wall_ns: int, batch: Batch) -> None:
         """Go on with a decoder that has to find the next message by itself."""
         state = self.state
+        self.resynchronised = True
         state.base = list(state.application)
         self.decoding.resume()
         self.writer.over_tls()

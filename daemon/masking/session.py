@@ -19,6 +19,7 @@ from capd.daemon.masking.levels import Level, Levels
 from capd.daemon.masking.shown import Shown
 from capd.daemon.masking.side import Side
 from capd.daemon.masking.tally import Tally
+from capd.daemon.masking.undecided import UNDECIDED, Undecided
 from capd.enforcer.masking.http import HttpMask
 from capd.enforcer.masking.http2 import Http2Mask
 from capd.enforcer.masking.place import Place, filled
@@ -43,7 +44,6 @@ DECODED: Final = HTTP | {POSTGRESQL}
 AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
 QUIET_TYPES: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
 """Their summary is of another message's bytes."""
-UNJUDGED: Final = "undecided"
 
 
 @dataclass(slots=True)
@@ -72,6 +72,7 @@ _Saved = tuple[
     list[Sequence[object]],
     tuple[bool, bool, bool],
     tuple[Mapping[str, list[int]], list[int]],
+    list[object],
 ]
 
 
@@ -99,6 +100,7 @@ class MaskedSession:
         self.blind = False
         """Bytes were missing before it was known which protocol it is: it may be one that has columns."""
         self.tally = Tally()
+        self.undecided = Undecided()
         self.closed = False
         self.failed = False
 
@@ -116,11 +118,13 @@ class MaskedSession:
         masks = [self.http[0].save(), self.http[1].save(), self.postgresql.save()]
         told = None if self.told is None else int(self.told)
         tally = [self.tally.masked, [int(level) for level in self.tally.levels]]
-        return [self.facts, self.protocol, told, queue, sides, masks, [self.authenticated, self.blind, self.upgrading], tally]
+        seen = [self.authenticated, self.blind, self.upgrading]
+        return [self.facts, self.protocol, told, queue, sides, masks, seen, tally, self.undecided.save()]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
-        facts, protocol, told, queue, sides, masks, seen, tally = cast("_Saved", tuple(saved))
+        facts, protocol, told, queue, sides, masks, seen, tally, undecided = cast("_Saved", tuple(saved))
+        self.undecided.restore(undecided)
         self.facts, self.protocol = dict(facts), protocol
         self.http = self._http_masks()
         self.authenticated, self.blind, self.upgrading = seen
@@ -193,7 +197,7 @@ class MaskedSession:
         side, mask = self.sides[direction], self.http[direction]
         if not isinstance(mask, HttpMask) and isinstance(start, int) and isinstance(end, int):
             # Other streams may have said something before that waits for its rest, which is judged by itself.
-            side.mask(Place(at, at + len(data), UNJUDGED, "not decoded") for at, data in side.parts(start, end))
+            side.mask(Place(at, at + len(data), UNDECIDED, "not decoded") for at, data in side.parts(start, end))
             mask.passed_over(end)
             side.covered = max(side.covered, end)
         elif isinstance(end, int):
@@ -227,7 +231,7 @@ class MaskedSession:
                 side.mask(self.http[direction].gap(lost))
                 side.judged = max(side.judged, min(self.http[direction].decided, side.end))
             if self._hides_all(direction):
-                side.hide(side.end, UNJUDGED, "cut off")
+                side.hide(side.end, UNDECIDED, "cut off")
             side.lose(lost)
 
     # -- judging ---------------------------------------------------------------------------------------------------------------
@@ -243,7 +247,7 @@ class MaskedSession:
     def _look(self, side: Side, direction: int, end: int, *, final: bool) -> None:
         """Judge bytes that belong to no message."""
         if self._hides_all(direction):
-            side.hide(end, UNJUDGED, "not decoded")
+            side.hide(end, UNDECIDED, "not decoded")
         else:
             side.scan(end, final=final)
 
@@ -468,6 +472,8 @@ class MaskedSession:
         body = {**record.body, "payload": filled(payload, places, position)}
         yield Record(Kind.DATA, record.session, record.time_ns, record.direction, body)
         layer = record.body.get("layer") or "application"
+        if layer == "application" and record.direction is not None:
+            self.undecided.keep(record.direction, position, payload, places)
         for told in self.tally.told(places, str(layer)):
             yield Record(Kind.MASKED, record.session, record.time_ns, record.direction, told)
 

@@ -99,6 +99,11 @@ class Stage:
         self._waiting.clear()
         return out
 
+    def restored(self, record: Record) -> Record | None:
+        """Give a stored record as whoever rebuilds a decoder needs it; None where it cannot be given any more."""
+        session = self._sessions.get(record.session)
+        return record if session is None else session.undecided.restored(record)
+
     def held(self, identity: UUID) -> list[Record]:
         """Give what waits of a session, as it came: whoever rebuilds its decoder needs it."""
         session = self._sessions.get(identity)

@@ -39,13 +39,16 @@ class JournalReader:
     follows could be an agent's bytes made up to look like a block.
     """
 
-    def __init__(self, directory: Path, position: Position | None, keys: JournalKeys | None = None) -> None:
+    def __init__(
+        self, directory: Path, position: Position | None, keys: JournalKeys | None = None, *, after: int | None = None
+    ) -> None:
         """Start at a position; None starts at the oldest block there is. The directory may still be missing.
 
         Args:
             directory: the journal.
             position: where to start.
             keys: who opens encrypted blocks; those that stay closed are told as damage.
+            after: sequence of the block before the position; None: it is not known.
         """
         self._directory = directory
         self._keys = keys
@@ -53,6 +56,9 @@ class JournalReader:
         self._decompressor = zstandard.ZstdDecompressor()
         self._fd = -1
         self._fd_number = -1
+        self._before: tuple[Position, int | None] | None = None if position is None or after is None else (position, after)
+        """Where what was given last ends, and the sequence of that block; None for what was passed over."""
+        self._sequence = 0
 
     @property
     def position(self) -> Position | None:
@@ -155,6 +161,7 @@ class JournalReader:
         if not later:
             return None
         self._position = Position(later[0], 0)
+        self._before = (self._position, None)
         return JournalDamage(
             position=wanted,
             next=self._position,
@@ -175,6 +182,7 @@ class JournalReader:
                 raise NewerVersionError(path, error.version, VERSION) from error
             except MalformedBlockError:
                 return None
+            self._sequence = header.sequence
             start = position.offset + HEADER_BYTES
             if os.fstat(self._fd).st_size < start + header.stored_bytes:
                 return None
@@ -199,6 +207,11 @@ class JournalReader:
         )
 
     def _advance(self, found: Block | JournalDamage) -> Block | JournalDamage:
+        before, self._before = self._before, (found.next, self._sequence)
+        if before is not None and found.position != before[0] and self._sequence not in (0, _following(before[1])):
+            self._before = None  # it is given next
+            reason = f"block {self._sequence} of its start comes next, and is not the next one: what was between is gone"
+            return JournalDamage(position=before[0], next=found.position, bytes=None, reason=reason)
         self._position = found.next
         return found
 
@@ -209,12 +222,33 @@ class JournalReader:
         size = os.fstat(self._fd).st_size
         self.close()
         self._position = Position(following, 0)
-        missing = following - position.file - 1
+        missing = 0 if self._begins(following) else following - position.file - 1
         rest = max(0, size - position.offset)
+        if size < position.offset:
+            self._before = (self._position, None)
+            words = f"the file has {size} bytes: what was behind them is gone"
+            return JournalDamage(position=position, next=self._position, bytes=None, reason=words)
         if not rest and not missing:
             return None
+        self._before = (self._position, None)
         reason = f"{rest} bytes of an unfinished or damaged block" if rest else f"{missing} journal files were removed unread"
         return JournalDamage(position=position, next=self._position, bytes=None if missing else rest, reason=reason)
+
+    def _begins(self, number: int) -> bool:
+        """Tell whether a start of the writer begins with a file: its numbers are far behind those of the start before."""
+        path = file_path(self._directory, number)
+        with on_disk("read", path):
+            try:
+                with os.fdopen(open_regular(path), "rb") as file:
+                    return BlockHeader.parse(file.read(HEADER_BYTES)).sequence == 0
+            except FileNotFoundError:
+                return False
+            except MalformedBlockError:
+                return True  # nothing is in it yet, or what is in it is told as damage of its own
+
+
+def _following(sequence: int | None) -> int | None:
+    return None if sequence is None else sequence + 1
 
 
 def _pread_whole(fd: int, size: int, offset: int) -> bytes:

@@ -81,7 +81,6 @@ def recover(
     removed: list[Path] = []
     quarantined: list[Path] = []
     cut_bytes = 0
-    last = FIRST_SEQUENCE - 1
     for path in _segments(directory, OPEN_SUFFIX):
         sequence = sequence_of(path) or 0
         with on_disk("recover", path):
@@ -93,7 +92,6 @@ def recover(
             cut = _seal(path, sealed_path(directory, sequence), clock, signer)
         except CorruptSegmentError:
             quarantined.append(_set_aside(path, quarantine))
-            last = max(last, sequence)
             continue
         if cut is None:
             removed.append(path)
@@ -101,7 +99,8 @@ def recover(
             sealed.append(sealed_path(directory, sequence))
             cut_bytes += cut
     paths = _segments(directory, SEALED_SUFFIX)
-    last = max([last, *(sequence_of(path) or 0 for path in paths)])
+    # The numbers of what was set aside are free: nothing sealed had them, and a hole would tell of a segment that is missing.
+    last = max((sequence_of(path) or 0 for path in paths), default=FIRST_SEQUENCE - 1)
     newest, previous = _newest(directory, last + 1)
     return Recovery(
         position=_last_position(paths),

@@ -110,6 +110,21 @@ def test_a_death_after_any_cycle_changes_no_record() -> None:
         assert expected == killed_at(cycles, {number})
 
 
+def test_a_gap_of_unknown_length_at_the_end_is_known_again() -> None:
+    """A decoder that is built anew knows of all gaps before, and says no second time what it passed over at one of them."""
+    daemon, ask = Daemon(), b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n"
+    cycles = [daemon.started(), daemon.run_started(), daemon.cycle(MS, control=[opened(1_000, 9)])]
+    cycles.append(daemon.cycle(3 * MS, data=[moved(2 * MS, 9, REQUEST, 0, ask)]))
+    for number in range(3):
+        at = (5 + 5 * number) * MS
+        cycles.append(daemon.started(at, epoch=UUID(int=number)))
+        cycles.append(daemon.cycle(at + 2, data=[moved(at + 1, 9, REQUEST, 90 + number, b"?")]))
+    expected = assemble(cycles)
+    assert 3 <= [record.body.get("reason") for record in expected if record.kind is Kind.GAP].count("capture restarted")
+    for number in range(len(cycles)):
+        assert expected == killed_at(cycles, {number}), f"killed after cycle {number}"
+
+
 def http2_story() -> list[list[Block]]:
     """Give a connection with two streams at a time, the same fields again and again, and frames that are passed over."""
     daemon = Daemon()

@@ -17,9 +17,11 @@ from uuid import UUID
 
 import pytest
 
+from capd.daemon import recorder as recorder_module
 from capd.daemon import recorder_user, state_directory
 from capd.daemon.configuration import Configuration
 from capd.daemon.recorder import Recorder
+from capd.daemon.recording_policy import RecordingSection
 from capd.recording import keys
 from capd.recording.age import NoKeys
 from capd.recording.deletions import Deleted, Deletion
@@ -31,7 +33,7 @@ from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from tests.assembly.test_snapshot import http_events, story
-from tests.assembly.world import HOST, MS, REQUEST, RUN, Daemon, closed, executed, opened, stream
+from tests.assembly.world import HOST, MS, REQUEST, RUN, Daemon, closed, executed, moved, opened, stream
 from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
 
 DEATHS = 8
@@ -114,7 +116,7 @@ def recorded(settings: Configuration, opener: Keys | None = None) -> dict[UUID, 
     for path in sorted(settings.segments_dir.glob("*.seg")):
         with SegmentReader(path, keys=opener or NoKeys()) as reader:
             for record in reader.records():
-                if record.body.get("name") not in {"settled", "let_go"}:
+                if record.body.get("name") not in {"settled", "let_go", "parted"}:
                     found.setdefault(record.session, []).append(record)
     return found
 
@@ -373,6 +375,64 @@ def test_a_full_disk_stops_nothing_for_ever(tmp_path: Path) -> None:
     with Index.open(settings.index_file, readonly=True) as index:
         assert {row.session for row in index.sessions(limit=None)} < set(found)
         assert index.search("hello world")
+
+
+class Killed(BaseException):
+    """The recorder is gone."""
+
+
+class Moments:
+    """A clock for a recorder: whenever it waits, the next thing happens."""
+
+    def __init__(self, happens: list[Callable[[], object]]) -> None:
+        self._happens = iter(happens)
+        self._now = 0.0
+
+    def monotonic(self) -> float:
+        """Give the time: every piece of work takes some."""
+        self._now += 0.001
+        return self._now
+
+    @staticmethod
+    def time_ns() -> int:
+        """Give the wall time."""
+        return time.time_ns()
+
+    time = staticmethod(time.time)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += 1.1 * seconds
+        next(self._happens, lambda: None)()
+
+
+def test_a_turn_that_was_met_in_parts_is_met_so_again(settings: Configuration, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn of which the recorder saw the control ring first gives one session, though its data is older, over any death."""
+    for name in ("FLUSH_SECONDS", "IDLE_SECONDS", "MEMORY_SHARE"):
+        monkeypatch.setattr(recorder_module, name, 10**9)
+    settings = settings.model_copy(update={"recording": RecordingSection(level="full")})
+    journal, daemon = Journal(settings), Daemon()
+    control, data = daemon.cycle(3 * MS, control=[opened(2 * MS, 9)], data=[moved(MS, 9, REQUEST, 0, b"before ")])
+    journal.put([*daemon.started(), *daemon.run_started(), control])
+
+    def die() -> None:
+        raise Killed
+
+    made = Recorder(settings, host=HOST, user="test")
+    waits: list[Callable[[], object]] = [lambda: None, lambda: None]
+    happens = [*waits, lambda: journal.put([data]), *waits, made.ask_seal, *waits, die]
+    monkeypatch.setattr(recorder_module, "time", Moments(happens))
+    with pytest.raises(Killed):
+        made.run()
+    assert [b"before "] == [stream(records, REQUEST) for records in recorded(settings).values() if stream(records, REQUEST)]
+    journal.put(daemon.cycle(5 * MS, data=[moved(4 * MS, 9, REQUEST, 7, b"after")]))
+    journal.put(daemon.cycle(7 * MS, control=[closed(6 * MS, 9, 12, 0)]))
+    following = Recorder(settings, host=HOST, user="test")
+    following.stop()
+    following.run()
+    assert [b"before after"] == [
+        stream(records, REQUEST) for records in recorded(settings).values() if stream(records, REQUEST)
+    ]
 
 
 @pytest.mark.parametrize("damage", ["state", "index"])

@@ -72,6 +72,46 @@ def test_cuts_move_no_block(tmp_path_factory: pytest.TempPathFactory, letters: s
     assert cycles.cut <= {cycle[-1].next for cycle in found}
 
 
+@pytest.mark.parametrize(
+    ("taken", "following", "parted"),
+    [
+        ("c", "d", True),
+        ("cd", "d", True),
+        ("n", "c", True),
+        ("d", "d", True),
+        ("cd", "cd", False),
+        ("c", "c", False),
+        ("cd", "n", False),
+    ],
+)
+def test_a_turn_that_is_given_in_parts_is_told(tmp_path: Path, taken: str, following: str, parted: bool) -> None:
+    """What was asked for before its turn was there has an end that must be remembered, if more of the turn comes."""
+    write(tmp_path, taken)
+    cycles = Cycles(JournalReader(tmp_path, None))
+    while cycles.next() is not None:
+        assert cycles.parted is None
+    end = cycles.rest()[-1].next
+    write(tmp_path, following)
+    cycle = cycles.next() or cycles.rest()
+    assert not isinstance(cycle, JournalDamage)
+    assert following == word(cycle)
+    assert cycles.parted == (end if parted else None)
+    assert not cycles.next()
+    assert cycles.parted == (end if parted else None)
+
+
+def test_where_reading_begins_may_be_within_a_turn(tmp_path: Path) -> None:
+    """Nobody knows whether what was read last, before a start, was a whole turn; so the first cycle tells where it begins."""
+    write(tmp_path, "cdcd")
+    before = Cycles(JournalReader(tmp_path, None))
+    first = before.next()
+    assert isinstance(first, list)
+    cycles = Cycles(JournalReader(tmp_path, first[-1].next))
+    assert cycles.next() is None
+    assert "cd" == word(cycles.rest())
+    assert first[-1].next == cycles.parted
+
+
 def test_damage_comes_between_the_cycles_around_it(tmp_path: Path) -> None:
     """What was drained before the damage is given first, and reading goes on behind it."""
     write(tmp_path, "cd")

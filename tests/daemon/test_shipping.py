@@ -11,6 +11,7 @@ from uuid import UUID
 
 import pytest
 
+from capd.daemon import needed
 from capd.daemon import shipping as shipping_module
 from capd.daemon.companions import Companions
 from capd.daemon.shipper_local import Copy, Limits, Memory, to_release
@@ -198,6 +199,31 @@ def test_local_copies_go_when_the_bucket_is_seen_to_have_them(desk: Desk) -> Non
     assert contents == desk.shipped()
     gone = sum(len(content) for name, content in contents.items() if name != key(3))
     assert (2, gone) == (shipping._memory.released, shipping._memory.released_bytes)
+
+
+@pytest.mark.parametrize(("said", "kept"), [(b"2\n", 2), (b"1\n", 3), (b"nothing", 3), (None, 3)])
+def test_what_the_recorder_would_read_again_stays(tmp_path: Path, said: bytes | None, kept: int) -> None:
+    """Copies from the recorder's snapshot on stay, whatever the limits say; where nothing tells of one, all stay."""
+    (tmp_path / "bucket").mkdir()
+    desk = Desk(tmp_path, str(tmp_path / "bucket"))
+    made = desk.seal(count=3)
+    if said is not None:
+        (tmp_path / needed.NAME).write_bytes(said)
+    shipping = desk.shipping(Limits(age_ns_max=0, bytes_max=None, free_bytes_min=0))
+    shipping._needed = lambda: needed.needed_from(tmp_path)
+    shipping.turn()
+    assert kept == sum(path.exists() for path in made)
+
+
+def test_names_are_durable_before_anything_is_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that a power cut could take back, and a recorder use again, does not get into the bucket."""
+    (tmp_path / "bucket").mkdir()
+    desk = Desk(tmp_path, str(tmp_path / "bucket"))
+    desk.seal()
+    shipped_then: list[int] = []
+    monkeypatch.setattr(shipping_module, "sync_directory", lambda _path: shipped_then.append(len(desk.shipped())))
+    desk.shipping().turn()
+    assert ([0], 1) == (shipped_then, len(desk.shipped()))
 
 
 def test_a_memory_that_is_wrong_loses_nothing(desk: Desk) -> None:

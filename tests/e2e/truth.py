@@ -80,6 +80,11 @@ class Ledger:
         self._conversations: list[Conversation] = []
         self._changed = threading.Condition()
 
+    @property
+    def begun(self) -> int:
+        """How many conversations were begun since some were taken."""
+        return len(self._conversations)
+
     def begin(self) -> Conversation:
         """Note a new connection."""
         conversation = Conversation()

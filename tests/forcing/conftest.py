@@ -46,7 +46,9 @@ def rules(ground: Yard) -> Iterator[Ruleset]:
 def barrier(ground: Yard) -> Iterator[Barrier]:
     """Give the second layer, with its programs in place."""
     made = Barrier(Path("/sys/fs/bpf") / ground.tag)
-    made.load(LISTENER, metadata=True)
-    made.hold(ground.numbered("agents"))
-    yield made
-    made.remove()
+    try:
+        made.load(LISTENER, metadata=True)
+        made.hold(ground.numbered("agents"))
+        yield made
+    finally:
+        made.remove()

@@ -14,7 +14,7 @@ import pytest
 from pyrage import decrypt, x25519
 
 from capd.recording import index_segments
-from capd.recording.age import Identities, check_recipient, recipients_of, wrap
+from capd.recording.age import Identities, NoKeys, check_recipient, recipients_of, wrap
 from capd.recording.archive import Archive
 from capd.recording.errors import (
     CorruptSegmentError,
@@ -241,6 +241,21 @@ def test_an_index_beside_encrypted_segments_has_no_text(tmp_path: Path, reader: 
         assert ([], [1], True) == (index.sessions(), index.segments_of(session), index.withholds)
     with Archive(state, reader.keys) as archive:
         assert records == list(archive.records(session))
+
+
+def test_an_index_learns_of_an_end_that_it_cannot_read(tmp_path: Path, reader: Reader, conversation: Conversation) -> None:
+    """A power cut takes the host's keys and the newest rows of its index: a session whose end is sealed is not open to it."""
+    segments, records = tmp_path / "segments", secrets(conversation, 1)
+    made = writer(segments, reader.recipient)
+    with Index.open(tmp_path / "capd.db") as index:
+        for part, keys in ((records[:-1], reader.keys), (records[-1:], NoKeys())):
+            made.append(part)
+            made.flush(Position(0, 1))
+            assert made.seal({}) is not None
+            index_segments.catch_up(index, segments, keys)
+        row = index.session(records[0].session)
+        assert (Kind.CLOSE, "closed", "complete") == (records[-1].kind, row.state, row.verdict)
+        assert row.ended_ns == records[-1].time_ns
 
 
 @pytest.mark.parametrize(

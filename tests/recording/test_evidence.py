@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
+from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
@@ -450,9 +451,28 @@ def test_keys_survive_and_other_files_are_refused(tmp_path: Path) -> None:
     assert [True, False] == [
         key.verifies(signature, seal_message(HOST, 1, bytes(32))) for key in (following.public, key.public)
     ]
+    (tmp_path / f"{key.key_id.hex()}.pub").write_bytes(following.public.to_text())
+    with pytest.raises(HostKeyError, match="another key than its name says"):
+        ensure(tmp_path)
     (tmp_path / "host.key").write_bytes(b"nothing")
     with pytest.raises(HostKeyError, match="it is no private key"):
         ensure(tmp_path)
+
+
+def test_a_key_whose_kind_is_unknown_is_refused(tmp_path: Path) -> None:
+    """A flipped bit may turn the kind of a key into one that nobody knows: it is refused like any file that holds no key."""
+    key = ensure(tmp_path)
+    for name in ("host.key", f"{key.key_id.hex()}.pub"):
+        path = tmp_path / name
+        before = path.read_bytes()
+        head, label, body = before.partition(b"-----\n")
+        der = bytearray(b64decode(body.partition(b"-----")[0]))
+        at = der.index(bytes.fromhex("2b6570"))
+        der[at + 2] ^= 0x40
+        path.write_bytes(head + label + b64encode(der) + b"\n" + b"-----" + body.partition(b"-----")[2])
+        with pytest.raises(HostKeyError, match="it is no p"):
+            HostKey.load(tmp_path)
+        path.write_bytes(before)
 
 
 def test_sizes_are_those_of_the_format() -> None:

@@ -1,7 +1,7 @@
-"""Crashes, many of them: roles killed at any of their calls, full disks, jumping clocks, cut power, spoiled files.
+"""Crashes, many of them: roles killed at any of their calls, full disks, jumping clocks, cut power, spoiled files and keys.
 
-How many cases: CAPD_SOAK_CRASHES; `make soak` asks for 2,000, `make test` runs some dozens. Where they begin: CAPD_SOAK_SEED.
-A failure names the seed of its case; CAPD_SOAK_SEED=that CAPD_SOAK_CRASHES=1 runs it again.
+How many cases: CAPD_SOAK_CRASHES; `make soak` asks for 2,000, `make test` runs two of each kind. Where they begin:
+CAPD_SOAK_SEED. A failure names the seed of its case; CAPD_SOAK_SEED=that CAPD_SOAK_CRASHES=1 runs it again.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import pytest
 
 from tests.requirements import require_command, require_root
 from tests.soak.crashes import seam
+from tests.soak.crashes.cases import KINDS
 
-CASES = int(os.environ.get("CAPD_SOAK_CRASHES", "42"))
+CASES = int(os.environ.get("CAPD_SOAK_CRASHES", str(2 * len(KINDS))))
 SEED = int(os.environ.get("CAPD_SOAK_SEED", "1"))
 REPOSITORY = Path(__file__).parents[2]
 WORKERS = min(len(os.sched_getaffinity(0)), CASES)

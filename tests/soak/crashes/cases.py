@@ -15,20 +15,22 @@ from tests.soak.crashes.host import RELEASE, Host
 from tests.soak.crashes.judgement import (
     expected,
     judge_bucket,
+    judge_consistency,
     judge_evidence,
-    judge_no_repetition,
     judge_records,
     judge_sealed,
+    judge_steps,
     named,
     recorded,
     said,
 )
 from tests.soak.crashes.seam import DEADLY, NONE, Action, Fault
+from tests.soak.crashes.small_disk import PAGE, SmallDisk
+from tests.soak.crashes.verifier import public_key, signing_key, verify
 
 CALLS: Final = {"daemon": 60, "recorder": 400, "shipper": 250}
 """About how many calls a role makes in a case: a fault comes at one of them, early ones more often."""
 DAY_NS: Final = 86_400 * 10**9
-TRIES: Final = 6
 
 
 def fault(chance: random.Random, role: str, actions: tuple[Action, ...] = tuple(sorted(DEADLY))) -> Fault:
@@ -62,15 +64,21 @@ def judge(host: Host, *, exact: bool = True) -> None:
     """Hold a host against all promises."""
     judge_evidence(host)
     judge_bucket(host)
-    if host.limits.age_ns_max is None:
+    if host.limits.age_ns_max is not None:
+        return
+    if exact:
+        judge_steps(host)
+    if host.settles:
         judge_records(host, exact=exact)
+    else:
+        judge_consistency(host)
 
 
 def rounds(host: Host, actions: tuple[Action, ...]) -> None:
     """Let agents talk and roles fail, in turns."""
     chance = host.chance
     for _ in range(chance.randint(1, 4)):
-        host.chapter()
+        host.talk()
         write_all(host, actions)
         for _ in range(chance.randint(0, 3)):
             record(host, fault(chance, "recorder", actions))
@@ -94,11 +102,29 @@ def full(host: Host) -> None:
     judge(host)
 
 
+def cramped(host: Host) -> None:
+    """The disk, the bucket's as well, is really full, for a while and to the last byte, and roles are killed."""
+    chance, disk = host.chance, host.small
+    assert disk is not None
+    for _ in range(chance.randint(1, 4)):
+        host.talk()
+        for _ in range(chance.randint(1, 3)):
+            disk.fill(chance.choice([0, 1, 4, 20, 100, 400]) * PAGE)
+            said_by_daemon = host.daemon(fault(chance, "daemon") if chance.random() < 0.3 else NONE).end()[1]
+            said_by_recorder = host.recorder(fault(chance, "recorder") if chance.random() < 0.3 else NONE).end()[1]
+            host.shipper(fault(chance, "shipper") if chance.random() < 0.3 else NONE).end()
+            disk.empty()
+            host.took(said_by_daemon)
+            host.recorded(said_by_recorder)
+    finish(host)
+    judge(host)
+
+
 def clock(host: Host) -> None:
     """The wall clock jumps, by days and back, and roles are killed."""
     for _ in range(host.chance.randint(2, 4)):
         host.jump_ns = host.chance.choice([-40, -1, 0, 1, 3, 400]) * DAY_NS + host.chance.randint(-DAY_NS, DAY_NS)
-        host.chapter()
+        host.talk()
         write_all(host)
         record(host, fault(host.chance, "recorder"))
         record(host)
@@ -111,8 +137,8 @@ def together(host: Host) -> None:
     """All roles work at the same time, two shippers among them, and are killed at any of their calls."""
     chance = host.chance
     for _ in range(chance.randint(1, 3)):
-        host.chapter()
-        host.chapter()
+        host.talk()
+        host.talk()
         for part in (0.4, 0.5, 1.0):
             daemon = host.daemon(fault(chance, "daemon") if chance.random() < 0.3 else NONE, part=part)
             recorder = host.recorder(fault(chance, "recorder") if chance.random() < 0.6 else NONE)
@@ -126,7 +152,26 @@ def together(host: Host) -> None:
             host.took(daemon.end()[1])
     finish(host)
     host.shipper(name="other.json").end()
-    judge(host, exact=False)
+    judge_evidence(host)
+    judge_bucket(host)
+    judge_steps(host)
+
+
+def parts(host: Host) -> None:
+    """The recorder meets the daemon's turns in parts, goes on or dies there, and conversations go on over all."""
+    chance = host.chance
+    for _ in range(chance.randint(1, 3)):
+        host.talk()
+        while host.written < len(host.blocks):
+            _, lines = host.listener(fault(chance, "recorder") if chance.random() < 0.8 else NONE).end()
+            host.recorded(lines)
+            host.took(lines)
+        if chance.random() < 0.5:
+            host.shipper(fault(chance, "shipper") if chance.random() < 0.5 else NONE).end()
+    finish(host)
+    judge_evidence(host)
+    judge_bucket(host)
+    judge_steps(host)
 
 
 def power(host: Host) -> None:
@@ -147,8 +192,8 @@ def power(host: Host) -> None:
     finish(host)
     judge_evidence(host)
     judge_bucket(host)
+    judge_consistency(host)
     found = recorded(host)
-    judge_no_repetition(found)
     for session, records in expected(host, host.blocks[after:]).items():
         if any(record.body.get("socket") for record in records):
             assert said(records) == said(found.get(session, [])), f"session {session} after the cut was recorded otherwise"
@@ -158,6 +203,7 @@ VICTIMS: Final = {
     "memory of the shipper": "state/shipper/shipped.json",
     "position": "state/recorder/position",
     "snapshot": "state/recorder/state",
+    "what the recorder needs": "state/recorder/needed",
     "index": "state/index/capd.db",
     "open segment": "state/segments/*.open",
 }
@@ -186,16 +232,53 @@ def healed(host: Host) -> None:
     """Files that can be made again are spoiled."""
     chance, exact = host.chance, True
     for _ in range(chance.randint(1, 3)):
-        host.chapter()
+        host.talk()
         write_all(host)
         record(host, fault(chance, "recorder") if chance.random() < 0.7 else NONE)
         host.shipper(fault(chance, "shipper") if chance.random() < 0.5 else NONE).end()
         for name in chance.sample(sorted(VICTIMS), chance.randint(1, 2)):
             for path in host.root.glob(VICTIMS[name]):
-                spoil(chance, path)
+                how = spoil(chance, path)
                 exact = exact and name != "snapshot"  # who knows nothing of a run cannot say so of its processes
+                host.flipped_index = host.flipped_index or (name == "index" and how == "flipped")
+                host.lost_keys = host.lost_keys or name == "index"
     finish(host)
     judge(host, exact=exact)
+
+
+DOUBTED: Final = {
+    "head": "host/state/segments/*.head",
+    "public key": "host/state/keys/*.pub",
+    "private key": "host/state/keys/host.key",
+    "pins": "pins.json",
+}
+CONVICTING: Final = frozenset({"head", "public key"})
+"""What cannot be otherwise and the record be called whole. A pin that forgot some of what was seen is not seen to have."""
+
+
+def doubted(host: Host) -> None:
+    """Heads, keys and what a verifier remembers are spoiled: verification does not call that whole, and says what is wrong."""
+    chance = host.chance
+    for _ in range(chance.randint(1, 3)):
+        host.talk()
+        write_all(host)
+        record(host)
+    pins, key = host.directory / "pins.json", signing_key(host)
+    assert verify(host, pins) == 0, "it is whole"
+    for name in chance.sample(sorted(DOUBTED), chance.randint(1, 3)):
+        victim = chance.choice(sorted(host.directory.glob(DOUBTED[name])))
+        before = victim.read_bytes()
+        spoil(chance, victim)
+        after = victim.read_bytes()
+        status = verify(host, host.directory / f"{len(before)}.json" if name == "public key" else pins)  # a pin has the key too
+        harmless = after == before or (name == "public key" and public_key(after) == public_key(before))
+        assert harmless or name not in CONVICTING or status in {1, 6}, f"{name} was spoiled, verification ended with {status}"
+        assert signing_key(host) in {key, None}, "another key is taken for the host's"
+        victim.write_bytes(before)
+        assert verify(host, pins) == 0, f"{name} is as it was"
+    host.talk()
+    finish(host)
+    judge(host)
 
 
 def told(host: Host) -> None:
@@ -235,7 +318,10 @@ KINDS: Final[dict[str, Callable[[Host], None]]] = {
     "healed": healed,
     "clock": clock,
     "told": told,
+    "doubted": doubted,
+    "cramped": cramped,
     "together": together,
+    "parts": parts,
 }
 
 
@@ -247,12 +333,18 @@ def run(seed: int, directory: Path, kind: str = "") -> str:
     """
     chance = random.Random(seed)
     kind = kind or sorted(KINDS)[seed % len(KINDS)]
-    host = Host(directory, chance, encrypted=chance.random() < 0.2, traced=kind == "power")
+    encrypted = chance.random() < (0.5 if kind == "parts" else 0.2)
+    small = SmallDisk(directory / "small") if kind == "cramped" else None
     try:
-        KINDS[kind](host)
+        host = Host(directory, chance, encrypted=encrypted, traced=kind == "power", small=small)
+        try:
+            KINDS[kind](host)
+        finally:
+            host.close()
     except BaseException as error:
         error.add_note(f"seed {seed}, kind {kind}")
         raise
     finally:
-        host.close()
+        if small is not None:
+            small.close()
     return kind

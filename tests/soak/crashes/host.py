@@ -1,7 +1,7 @@
 """A host in miniature: the directories of one capd, and its roles as children that can be killed at any of their calls.
 
-What lives here: making the directories, what agents said, the four roles. What must not: which faults come when (cases.py),
-judging what is left (judgement.py).
+What lives here: making the directories, the roles. What must not: what agents say (agents.py), which faults come when
+(cases.py), judging what is left (judgement.py).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import shutil
 import signal
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -27,6 +27,7 @@ from capd.daemon import recorder as recorder_module
 from capd.daemon import spool as spool_module
 from capd.daemon.companions import Companions
 from capd.daemon.configuration import Configuration, EncryptionSection, JournalSection
+from capd.daemon.needed import needed_from
 from capd.daemon.recorder import Recorder
 from capd.daemon.shipper_local import Limits, Memory
 from capd.daemon.shipper_pace import Throttle
@@ -42,16 +43,19 @@ from capd.recording.journal.block import file_path
 from capd.recording.journal.cipher import renew
 from capd.recording.segment.layout import sealed_path
 from capd.recording.segment.writer import SegmentWriter
-from tests.assembly.test_snapshot import http_events
-from tests.assembly.world import BOOT, HOST, MS, Daemon, closed, executed, opened
+from tests.assembly.world import BOOT, HOST
+from tests.soak.crashes.agents import Agents
 from tests.soak.crashes.power import Disk
 from tests.soak.crashes.seam import DEADLY, NONE, Action, Fault, arm, changes
+from tests.soak.crashes.small_disk import SmallDisk
 
 ENDLESS_SECONDS: Final = 20.0
 """A role that has not ended by then hangs: a case takes hundredths of a second."""
 KEEP: Final = Limits(age_ns_max=None, bytes_max=None, free_bytes_min=0)
 RELEASE: Final = Limits(age_ns_max=0, bytes_max=0, free_bytes_min=0)
 YEAR_NS: Final = 366 * 86_400 * 10**9
+REFUSALS_MAX: Final = 100
+"""A daemon in whose journal there is no room for so long is ended."""
 FULL: Final = 75
 """Exit status of a child that met a full or failing disk and said so with an error of ours: it is started again."""
 BROKEN: Final = 70
@@ -70,6 +74,8 @@ class Child:
     fault: Fault
     says: int
     name: str
+    cramped: bool = False
+    """Its disk may be full."""
 
     def end(self) -> tuple[int, list[str]]:
         """Wait for its end; give its exit status, negative for a signal, and the lines that it said."""
@@ -87,11 +93,44 @@ class Child:
         os.close(self.says)
         status = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         said = b"".join(parts).decode().splitlines()
-        if status == BROKEN or (status == FULL and self.fault.action in {Action.NOTHING, *DEADLY}):
+        if status == BROKEN or (status == FULL and self.fault.action in {Action.NOTHING, *DEADLY} and not self.cramped):
             raise RoleError(f"{self.name} ended with {self.fault}:\n" + "\n".join(said))
         if status < 0 and status != -signal.SIGKILL:
             raise RoleError(f"{self.name} was ended by signal {-status}, with {self.fault}")
         return status, said
+
+
+class PassingTime:
+    """Time for a recorder, which passes as chance has it; and in which other things happen."""
+
+    def __init__(self, chance: random.Random, step: Callable[[], object]) -> None:
+        self._chance = chance
+        self._step = step
+        """Does one of the other things; gives None if there was one."""
+        self._now = 1_000.0
+        self._silent = 0
+        self.over: Callable[[], None]
+
+    def monotonic(self) -> float:
+        """Give the time: every piece of work takes some."""
+        self._now += self._chance.uniform(0, 0.005)
+        return self._now
+
+    def __getattr__(self, name: str) -> object:
+        """The wall clock goes as it does."""
+        return getattr(time, name)
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+        if self._silent:
+            self._silent -= 1
+            return
+        self._silent = self._chance.choice([0, 0, 0, 1, 1, 2, 5, 40])
+        for _ in range(self._chance.choice([1, 1, 1, 2, 5])):
+            if self._step() is not None:
+                self.over()
+                return
 
 
 @dataclass
@@ -121,17 +160,26 @@ class Host:
     jump_ns: int = 0
     """How much the wall clock is wrong."""
     boot: UUID = BOOT
+    small: SmallDisk | None = None
+    """What all of it is on, if that may be full."""
+    flipped_index: bool = False
+    """Whether bits of it were flipped: SQLite has no checksums, so it is only told what does not fit together."""
+    lost_keys: bool = False
+    """Whether the recorder cannot read its encrypted segments any more: what its index does not know, it will not."""
+    settles: bool = True
+    """Whether everything that was said was over whenever a recorder ended: then it does not matter when that was."""
 
     def __post_init__(self) -> None:
         """Make the directories as the daemon does, and the keys."""
-        self.root = self.directory / "host"
+        place = self.small.directory if self.small else self.directory
+        self.root = place / "host"
         self.state, self.run, self.bucket = (self.root / name for name in ("state", "run", "bucket"))
         self.identity = x25519.Identity.generate() if self.encrypted else None
         recipients = (str(self.identity.to_public()),) if self.identity else ()
         self.settings = Configuration(
             state_dir=self.state, runtime_dir=self.run, encryption=EncryptionSection(recipients=recipients)
         )
-        self.shadow = self.directory / "shadow"
+        self.shadow = place / "shadow"
         """Every journal file has a second name here, so that it can be read when the daemon has freed it."""
         for path in (self.bucket, self.shadow, self.settings.journal_dir):
             path.mkdir(parents=True)
@@ -140,8 +188,8 @@ class Host:
         self.key = self._renew() if self.encrypted or self.chance.random() < 0.5 else None
         self._trace = os.open(self.directory / "trace", os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         self.disk = Disk(self.state)
-        self._daemon, self._time_ns, self._socket = Daemon(), 10 * MS, 1_000
-        self.blocks += self._daemon.started(boot=self.boot) + self._daemon.run_started()
+        self.agents = Agents(self.chance, self.boot)
+        self.blocks += self.agents.begin
         self.frames = {
             "SEGMENT": self.chance.choice([1_500, 6_000, 40_000]),
             "FLUSH": self.chance.choice([1, 2_000, 1 << 20]),
@@ -167,23 +215,18 @@ class Host:
         """Who reads."""
         return Identities([self.identity], "the case") if self.identity else NoKeys()
 
-    # -- what agents say -------------------------------------------------------------------------------------------------------
-
     def chapter(self) -> None:
-        """Let agents say something: some conversations, whole, each in several drains."""
-        control = [executed(self._time_ns, b"/bin/agent", b"agent")]
-        for _ in range(self.chance.randint(1, 4)):
-            self._socket += 1
-            events, ends = http_events(self._time_ns, self._socket)
-            cut = self.chance.randint(1, len(events) - 1)
-            self._time_ns += MS
-            control.append(opened(self._time_ns - MS, self._socket))
-            self.blocks += self._daemon.cycle(self._time_ns, control=control, data=events[:cut])
-            self.blocks += self._daemon.cycle(self._time_ns + MS, data=events[cut:])
-            self._time_ns += 2 * MS
-            self.blocks += self._daemon.cycle(self._time_ns, control=[closed(self._time_ns, self._socket, *ends)])
-            self._time_ns += MS
-            control = []
+        """Let agents have some conversations, whole."""
+        self.blocks += self.agents.chapter()
+
+    def talk(self) -> None:
+        """Let agents have some conversations, whole; or go on with some that last."""
+        if self.chance.random() < 0.5:
+            self.chapter()
+            return
+        self.settles = False
+        for _ in range(self.chance.randint(2, 8)):
+            self.blocks += self.agents.turn()
 
     # -- roles -----------------------------------------------------------------------------------------------------------------
 
@@ -193,7 +236,7 @@ class Host:
         pid = os.fork()
         if pid:
             os.close(writing)
-            return Child(pid, fault, reading, name)
+            return Child(pid, fault, reading, name, cramped=self.small is not None)
         status = BROKEN
 
         def say(line: str) -> None:
@@ -201,6 +244,7 @@ class Host:
 
         try:
             os.close(reading)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             arm(self.root, fault, self._trace if self.traced else -1)
             role(say)
             status = 0
@@ -218,25 +262,35 @@ class Host:
         wanted = self.blocks[self.written : self.written + max(1, round(part * (len(self.blocks) - self.written)))]
 
         def role(say: Callable[[str], None]) -> None:
-            spool_module.FILE_BYTES_MAX = self.frames["FILE"]  # type: ignore[misc] # small files, so that there are many
-            section = JournalSection.model_construct(bytes_max=1 << 30, compression="zstd", free_bytes_min=0)
-            spool = Spool(
-                self.settings.journal_dir, self.settings.position_file, section, group=None, disk=lambda: None, key=self.key
-            )
-            self._shadow(spool.position.file)
-            for number, block in enumerate(wanted):
-                stamps = {"boottime_ns": block.boottime_ns, "realtime_ns": block.realtime_ns}
-                while not spool.append(block.source, block.payload, count=block.count, **stamps):
-                    spool.refresh()
-                self._shadow(spool.position.file)
-                say(f"block {number}")
-                if number % 4 == 0:
-                    spool.refresh()
+            for _ in self._writing(wanted, say):
+                pass
 
         return self.start("the daemon", fault, role)
 
+    def _writing(self, wanted: Sequence[Block], say: Callable[[str], None]) -> Iterator[None]:
+        """In the child: write blocks, one at each step."""
+        spool_module.FILE_BYTES_MAX = self.frames["FILE"]  # type: ignore[misc] # small files, so that there are many
+        section = JournalSection.model_construct(bytes_max=1 << 30, compression="zstd", free_bytes_min=0)
+        spool = Spool(
+            self.settings.journal_dir, self.settings.position_file, section, group=None, disk=lambda: None, key=self.key
+        )
+        self._shadow(spool.position.file)
+        for number, block in enumerate(wanted):
+            stamps = {"boottime_ns": block.boottime_ns, "realtime_ns": block.realtime_ns}
+            for _ in range(REFUSALS_MAX):
+                if spool.append(block.source, block.payload, count=block.count, **stamps):
+                    break
+                spool.refresh()
+            else:
+                return
+            self._shadow(spool.position.file)
+            say(f"block {number}")
+            if number % 4 == 0:
+                spool.refresh()
+            yield
+
     def _shadow(self, number: int) -> None:
-        with contextlib.suppress(FileExistsError, FileNotFoundError):
+        with contextlib.suppress(OSError):  # where there is no room for it now, it is tried again
             os.link(file_path(self.settings.journal_dir, number), file_path(self.shadow, number))
 
     def took(self, said: list[str]) -> None:
@@ -265,6 +319,28 @@ class Host:
                 say("the disk is full")
 
         return self.start("the recorder", fault, role)
+
+    def listener(self, fault: Fault = NONE) -> Child:
+        """Start a recorder that looks at the journal while a daemon in the same child writes it, block by block.
+
+        Whenever the recorder waits, time passes and a block may come. So it meets the daemon's turns in all their parts, and
+        meets them in the same parts whenever the case is run.
+        """
+        signer = keys.HostKey.load(self.settings.keys_dir)
+        wanted = self.blocks[self.written :]
+        chance = random.Random(self.chance.getrandbits(32))
+
+        def role(say: Callable[[str], None]) -> None:
+            real = {name: vars(recorder_module)[name] for name in ("POLL_SECONDS", "IDLE_POLL_SECONDS")}
+            self.hurry(say)
+            vars(recorder_module).update(real)
+            writing = self._writing(wanted, say)
+            vars(recorder_module)["time"] = clock = PassingTime(chance, lambda: next(writing, made))
+            made = Recorder(self.settings, host=HOST, user="soak", signer=signer)
+            clock.over = lambda: made.stop(ENDLESS_SECONDS)
+            made.run()
+
+        return self.start("the recorder beside the daemon", fault, role)
 
     def hurry(self, say: Callable[[str], None]) -> None:
         """In the child: small segments, no waiting, the clock of the case, and every seal is told."""
@@ -314,6 +390,7 @@ class Host:
                 memory=memory,
                 companions=companions,
                 limits=self.limits,
+                needed=lambda: needed_from(self.settings.recorder_dir),
                 throttle=Throttle(0),
                 pause=lambda _seconds: True,
             ).turn()
@@ -341,6 +418,7 @@ class Host:
         self.follow()
         self.disk.cut(self.chance)
         shutil.rmtree(self.run)
+        self.lost_keys = True
         self._make_directories()
         self.boot = UUID(int=self.chance.getrandbits(128))
         keys.ensure(self.settings.keys_dir)
@@ -352,8 +430,7 @@ class Host:
         self._shadow_all()
         self.lost = self.written - journal_blocks(self)
         self.blocks = self.blocks[: self.written]
-        self.blocks += self._daemon.started(self._time_ns, epoch=self.boot, boot=self.boot)
-        self.blocks += self._daemon.run_started(self._time_ns)
+        self.blocks += self.agents.started(None, self.boot)
 
 
 def journal_blocks(host: Host) -> int:

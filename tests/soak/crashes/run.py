@@ -9,6 +9,7 @@ import gc
 import json
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -16,17 +17,23 @@ import traceback
 from collections import Counter
 from pathlib import Path
 
+import sqlite_utils  # noqa: F401 - half of the time of a recorder in a case was importing it, once in each child
+
 from tests.soak.crashes import cases
 from tests.soak.crashes.seam import VARIABLE
 
 
 def main(first: int, count: int, kind: str = "") -> int:
-    """Run some cases, print those that fail, and in the end how many there were of each kind."""
+    """Run some cases, or as many until it is told to end; print those that fail, and how many there were of each kind."""
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, _frame: asked.append(number))
     done: Counter[str] = Counter()
     failures = 0
     began = time.monotonic()
     gc.freeze()
     for seed in range(first, first + count):
+        if asked:
+            break
         directory = Path(tempfile.mkdtemp(prefix="capd-crash-"))
         try:
             done[cases.run(seed, directory, kind)] += 1
