@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from capd.enforcer.approvals import limits
 from capd.enforcer.approvals.eligibility import check_yes
@@ -24,7 +24,7 @@ from capd.enforcer.approvals.entry import (
 )
 from capd.enforcer.approvals.errors import AlreadyDecidedError, AmbiguousRequestError, UnknownRequestError
 from capd.enforcer.approvals.moment import NS_PER_SECOND, Deadline, Moment
-from capd.enforcer.approvals.request import Asked, Person, Request, Vote
+from capd.enforcer.approvals.request import Asked, Person, Request, Vote, may_meet
 from capd.enforcer.approvals.state import Change, State
 from capd.enforcer.policy.rule import ApprovalScope
 
@@ -151,7 +151,9 @@ class Ledger:
         check_yes(person, request.asked, scope)
         if any(vote.person.uid == person.uid for vote in request.votes):
             raise AlreadyDecidedError(request.id, request.state, f", and {person.name} has approved it")
-        vote = Vote(person=person, scope=scope, at=now)
+        if not any(may_meet(person, demand) for demand in request.missing()):
+            raise AlreadyDecidedError(request.id, request.state, ", and needs nobody more of these groups")
+        vote = Vote(person=_of_interest(person, request.asked), scope=scope, at=now)
         entries = [vote_entry(request.id, vote)]
         after = {request.id: request}
         apply_entry(after, entries[0])
@@ -167,7 +169,8 @@ class Ledger:
         """
         if not request.open or request.deadline.over(now):
             _refuse_ended(request, now)
-        return (change_entry(request.id, Change.DENY, now, by=person, reason=reason[: limits.REASON_CHARACTERS_MAX]),)
+        by = _of_interest(person, request.asked)
+        return (change_entry(request.id, Change.DENY, now, by=by, reason=reason[: limits.REASON_CHARACTERS_MAX]),)
 
     # -- time and policy -------------------------------------------------------------------------------------------------------
 
@@ -218,6 +221,12 @@ def covers(request: Request, asked: Asked, now: Moment) -> bool:
     if request.scope is ApprovalScope.SHAPE:
         return given.shape == asked.shape
     return request.scope is ApprovalScope.RUN and given.run is not None
+
+
+def _of_interest(person: Person, asked: Asked) -> Person:
+    """Give a person with the groups that the rules ask for: what is kept is bounded by the rules."""
+    wanted = {group for demand in asked.demands for group in demand.groups}
+    return replace(person, groups=tuple(group for group in person.groups if group in wanted))
 
 
 def _over(since: Moment, now: Moment) -> bool:

@@ -28,7 +28,6 @@ SHOWN_BYTES_MAX: Final = 48 * 1024
 """Of the facts beside a body, as the store has them."""
 REASON_CHARACTERS_MAX: Final = 500
 """Of a denial: the agent reads it."""
-VOTES_MAX: Final = 64
 GROUPS_MAX: Final = 256
 """Of a person, that are kept with a vote."""
 STORE_BYTES_MAX: Final = 32 << 20

@@ -241,6 +241,9 @@ def test_every_rule_has_its_demand(scene: Scene) -> None:
     assert ["waiting"] == client.outcomes
     with pytest.raises(NotAnApproverError, match="finance, legal"):
         desk.approve(client.last.id, BEN, ONCE)
+    with pytest.raises(AlreadyDecidedError, match="needs nobody more of these groups"):
+        desk.approve(client.last.id, replace(BEN, groups=("finance",)), ONCE)
+    assert [("finance",)] == [vote.person.groups for vote in desk.requests()[0].votes]
     desk.approve(client.last.id, replace(BEN, groups=("legal",)), ONCE)
     assert "approved" == client.last.outcome.value
 
