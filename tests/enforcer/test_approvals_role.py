@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from capd.daemon import control_client
+from capd.daemon.errors import DaemonUnreachableError
 from tests.enforcer.yard import AGENT, Yard, yard
 from tests.requirements import require_command, require_root
 
@@ -91,8 +92,11 @@ def waiting(place: Yard, path: str, clients: int = 1) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
 
     def there() -> bool:
-        socket = place.directory / "run" / "enforcer" / "approvals.sock"
-        shown: list[dict[str, Any]] = control_client.ask(socket, "approvals")["approvals"]  # type: ignore[assignment] # JSON
+        try:
+            shown = control_client.ask(place.directory / "run" / "enforcer" / "approvals.sock", "approvals")["approvals"]
+        except DaemonUnreachableError:  # it is being started anew
+            return False
+        assert isinstance(shown, list)
         found[:] = [
             one for one in shown if one["url"].endswith(path) and (one["state"], one["clients"]) == ("pending", clients)
         ]
