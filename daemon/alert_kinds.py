@@ -56,6 +56,7 @@ class Alert(StrEnum):
     FORCING_UNOWNED = "forcing-unowned"
     ENFORCER_DOWN = "enforcer-down"
     ENFORCER_UNLOGGED = "enforcer-unlogged"
+    APPROVALS_STUCK = "approvals-stuck"
     POLICY_REFUSED = "policy-refused"
 
 
@@ -204,6 +205,12 @@ _KINDS: Final = (
         Severity.CRITICAL,
         "e08137f33a084ec99f95e90587134be1",
         "decisions cannot be written down: what agents send is refused",
+    ),
+    (
+        Alert.APPROVALS_STUCK,
+        Severity.WARNING,
+        "4f15e46a13134ceca7fa1216e31869ef",
+        "nobody can be asked to approve anything: what would wait for a person is refused",
     ),
     (
         Alert.POLICY_REFUSED,
