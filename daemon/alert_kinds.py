@@ -58,6 +58,7 @@ class Alert(StrEnum):
     ENFORCER_UNLOGGED = "enforcer-unlogged"
     WITNESS_ALARM = "witness-alarm"
     DECISIONS_DAMAGED = "decisions-damaged"
+    APPROVALS_STUCK = "approvals-stuck"
     POLICY_REFUSED = "policy-refused"
 
 
@@ -218,6 +219,12 @@ _KINDS: Final = (
         Severity.CRITICAL,
         "c04b8e59447940609bb1f8d14291ce83",
         "parts of the decision log cannot be read",
+    ),
+    (
+        Alert.APPROVALS_STUCK,
+        Severity.WARNING,
+        "4f15e46a13134ceca7fa1216e31869ef",
+        "nobody can be asked to approve anything: what would wait for a person is refused",
     ),
     (
         Alert.POLICY_REFUSED,

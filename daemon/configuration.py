@@ -429,9 +429,14 @@ class Configuration(_Section):
         return self.state_dir / "trust"
 
     @property
+    def approvals_dir(self) -> Path:
+        """What waits for persons, and what they decided."""
+        return self.enforcer_dir / "approvals"
+
+    @property
     def enforcer_runtime_dir(self) -> Path:
         """The enforcer's own corner."""
-        return self.runtime_dir / "enforcer"
+        return self.runtime_dir / locations.ENFORCER_RUNTIME
 
     @property
     def enforcer_status_file(self) -> Path:

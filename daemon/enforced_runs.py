@@ -106,4 +106,6 @@ def _read(path: Path) -> Run | None:
 def _agent(run: Run) -> Agent:
     said = run.principal
     principal = Principal(name=str(said.get("name")), kind=str(said.get("kind")), verified=said.get("verified") is True)
-    return Agent(run=PolicyRun(name=run.name, id=str(run.id), labels=dict(run.labels)), principal=principal)
+    return Agent(
+        run=PolicyRun(name=run.name, id=str(run.id), labels=dict(run.labels)), principal=principal, cgroup=run.cgroup.path
+    )

@@ -53,6 +53,10 @@ class EnforcementSection(BaseModel):
     )
     proxy_port: Port = Field(default=17861, description="where the enforcer listens for redirected connections")
     resolver_port: Port = Field(default=17853, description="where it answers DNS")
+    approvers: tuple[str, ...] = Field(
+        default=("capd-approvers",),
+        description="groups of this host whose members may decide about what waits for approval, beside root",
+    )
     workers: int = Field(default=0, ge=0, le=WORKERS_MAX, description="processes that serve; `0`: one for each processor core")
     ca_file: AbsolutePath | None = Field(
         default=None, description="certificates (PEM) that targets are verified with, beside the system's"

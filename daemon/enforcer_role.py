@@ -23,12 +23,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from capd.daemon import cgroups, enforcer_user, trust
+from capd.daemon.approvals_desk import DeskParts, run_desk
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
 from capd.daemon.enforcement_names import names_of
 from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
-from capd.daemon.landlock import KEEP_FILES, restrict
+from capd.daemon.landlock import KEEP_FILES, Right, restrict
+from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.policy.directory import load_policy
@@ -42,6 +44,7 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
 
 STATUS_SECONDS: Final = 1.0
 RESOLVER: Final = -1
+DESK: Final = -2
 """In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
@@ -55,10 +58,10 @@ Say = Callable[[str], None]
 
 @dataclass(kw_only=True)
 class Child:
-    """A worker, or the resolver, as its parent knows it.
+    """A worker, the resolver or the desk of approvals, as its parent knows it.
 
     Attributes:
-        number: of its own; RESOLVER of the resolver.
+        number: of its own; RESOLVER of the resolver, DESK of the desk.
         listeners: its sockets, which outlive it.
         pid: 0 while there is none.
         due: monotonic time of its next start.
@@ -110,14 +113,7 @@ def run(configuration: Configuration, say: Say) -> None:
     }
     upstreams = Upstreams(ca_file=section.ca_file, certificates=certificates)
     hierarchy = cgroups.find_root()
-    resolver = Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM))
-    children = [
-        resolver,
-        *(
-            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
-            for number in range(section.workers or len(os.sched_getaffinity(0)))
-        ),
-    ]
+    children = _children(configuration)
     confine(uid, gid, families=INTERNET, who="enforcer")
     confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
     os.umask(0o027)
@@ -138,6 +134,7 @@ def run(configuration: Configuration, say: Say) -> None:
             hierarchy=hierarchy,
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),
             stamp=lambda: stamp(configuration.policy_dir),
+            holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
             observe=section.mode == "observe",
         )
 
@@ -154,11 +151,39 @@ def run(configuration: Configuration, say: Say) -> None:
                     observe=section.mode == "observe",
                 )
             )
+        elif child.number == DESK:
+            run_desk(_desk_parts(configuration, hierarchy, say))
         else:
             run_worker(parts(child))
 
     Enforcer(configuration, children, work, say, confinement=confinement).run()
     lock.release()
+
+
+def _children(configuration: Configuration) -> list[Child]:
+    section = configuration.enforcement
+    return [
+        Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM)),
+        Child(number=DESK, listeners=()),
+        *(
+            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
+            for number in range(section.workers or len(os.sched_getaffinity(0)))
+        ),
+    ]
+
+
+def _desk_parts(configuration: Configuration, hierarchy: Path, say: Say) -> DeskParts:
+    runtime = configuration.enforcer_runtime_dir
+    return DeskParts(
+        directory=configuration.approvals_dir,
+        holds=runtime / HOLDS_SOCKET,
+        persons=runtime / APPROVALS_SOCKET,
+        approvers=configuration.enforcement.approvers,
+        runs=configuration.runs_dir,
+        hierarchy=hierarchy,
+        status=_worker_status(runtime, DESK),
+        say=say,
+    )
 
 
 class Enforcer:
@@ -177,6 +202,7 @@ class Enforcer:
         self._confinement = confinement
         self._stopping = False
         self._restarts = 0
+        self._started = time.time()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def run(self) -> None:
@@ -261,11 +287,18 @@ class Enforcer:
             "proxy_port": self._configuration.enforcement.proxy_port,
             "restarts": self._restarts,
             "resolver": told.pop(RESOLVER, None),
+            "approvals": self._desk_status(told.pop(DESK, None)),
             "workers": list(told.values()),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
             content = json.dumps(status, indent=1).encode()
             replace_content(self._configuration.enforcer_status_file, content, mode=0o644, sync=False)
+
+    def _desk_status(self, told: object) -> dict[str, object]:
+        """Give what the desk tells; before it first does, since when nothing was heard of it."""
+        if isinstance(told, dict) and told.get("time", 0) >= self._started:
+            return told
+        return {"time": self._started}
 
 
 def stamp(directory: Path) -> object:
@@ -311,9 +344,9 @@ def _has_ipv6() -> bool:
 
 def _restrict_files(configuration: Configuration) -> str:
     """Give up writing but in its own directories; say what was given up."""
-    places = [configuration.enforcer_dir, configuration.decisions_dir, configuration.enforcer_runtime_dir]
+    places = dict.fromkeys([configuration.enforcer_dir, configuration.decisions_dir], KEEP_FILES)
     try:
-        restrict(dict.fromkeys(places, KEEP_FILES))
+        restrict({**places, configuration.enforcer_runtime_dir: KEEP_FILES | Right.MAKE_SOCK})
     except SandboxError as error:
         return f"not files ({error})"
     return "files"
@@ -324,7 +357,7 @@ def _worker_status(directory: Path, number: int) -> Path:
 
 
 def _called(number: int) -> str:
-    return "resolver" if number == RESOLVER else f"worker {number}"
+    return {RESOLVER: "resolver", DESK: "approvals"}.get(number, f"worker {number}")
 
 
 def _read_status(path: Path) -> object:

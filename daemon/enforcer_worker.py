@@ -21,7 +21,10 @@ from typing import Final
 
 import uvloop
 
+from capd.daemon.approvals import Approvals
 from capd.daemon.enforced_runs import EnforcedRuns
+from capd.daemon.run_context import RunContext
+from capd.enforcer.approvals.hold_client import Holds
 from capd.enforcer.decision_log import DecisionLog
 from capd.enforcer.policy.host_name import normal_host
 from capd.enforcer.policy.policy_set import PolicySet
@@ -61,6 +64,7 @@ class Parts:
         hierarchy: where cgroup2 is mounted.
         status: file for its counters.
         stamp: tells whether the policy on disk has changed.
+        holds: socket of the desk of approvals.
         observe: what would be denied is let through, and written down.
     """
 
@@ -75,6 +79,7 @@ class Parts:
     hierarchy: Path
     status: Path
     stamp: Callable[[], object]
+    holds: Path
     observe: bool
 
 
@@ -100,13 +105,14 @@ class Worker:
         leaves = Leaves(parts.authority, lambda: datetime.now(UTC))
         self._contexts = TlsContexts(leaves=leaves, upstreams=parts.upstreams)
         self._stamp = parts.stamp()
-        self._reload = False
+        self._reload = True  # what was loaded before this process was started may be of yesterday
+        self._approvals = Approvals(Holds(parts.holds), RunContext(parts.hierarchy), self._judge, self._version)
         self._problem: str | None = None
 
     async def run(self) -> None:
         """Serve until told to stop."""
         stopping, loop = asyncio.Event(), asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_signal_handler(signal.SIGTERM, self._stop, stopping)
         loop.add_signal_handler(signal.SIGHUP, self._ask_for_reload)
         world = World(
             judge=self._judge,
@@ -115,6 +121,7 @@ class Worker:
             agent=self._runs.agent,
             connection=self._connection,
             session=_session,
+            hold=self._approvals.hold,
         )
         try:
             await work(world, self._parts.listeners, stopping, self._every)
@@ -143,7 +150,19 @@ class Worker:
 
     def _decide(self, agent: Agent, question: Question, *, proven: bool) -> Verdict:
         verdict = judge(self._policies.current, agent, question, proven=proven)
-        return observed(verdict) if self._parts.observe and question.kind is not Kind.PASSTHROUGH else verdict
+        if self._parts.observe and question.kind is not Kind.PASSTHROUGH:
+            verdict = observed(verdict)
+        self._approvals.notice(agent, question, verdict)
+        return verdict
+
+    def _stop(self, stopping: asyncio.Event) -> None:
+        """End; what waits for a person goes on waiting, for clients that come again."""
+        self._approvals.stop()
+        stopping.set()
+
+    def _version(self) -> str:
+        """Give the version of the policy in force; "" when there is none."""
+        return "" if self._policies.current is None else self._policies.current.version
 
     def _ask_for_reload(self) -> None:
         self._reload = True
@@ -157,6 +176,7 @@ class Worker:
             self._problem = None if reload.refused is None else str(reload.refused)
             if reload.changed:
                 shell.reconsider()
+            shell.tasks.create_task(self._approvals.tell_policy(), name="tell the desk of the policy")
         with suppress(OSError, ValueError):  # not there yet; what stays is removed when there are too many
             done = json.loads(read_regular(self._parts.done, DONE_BYTES_MAX))
             self._log.let_go(done if isinstance(done, list) else [])

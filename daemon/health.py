@@ -97,12 +97,14 @@ class EnforcerFacts:
         seconds: age of its status; None if there is none.
         unlogged: decisions that could not be written down since its start.
         policy_problem: why the policy on disk is not in force, or None.
+        approvals_problem: why nobody can be asked to approve anything, or None.
     """
 
     running: bool
     seconds: float | None
     unlogged: int
     policy_problem: str | None
+    approvals_problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,6 +409,12 @@ def _enforcer(facts: EnforcerFacts | None) -> Iterator[Reason]:
             alert=Alert.ENFORCER_UNLOGGED,
             reason=f"{facts.unlogged} decisions could not be written down and were denied",
             next_step="see whether `state_dir` has room and can be written; the enforcer tries again with every decision",
+        )
+    if facts.approvals_problem is not None:
+        yield Reason(
+            alert=Alert.APPROVALS_STUCK,
+            reason=f"nobody can be asked to approve anything: {facts.approvals_problem}",
+            next_step="see whether `state_dir` has room and can be written, and the enforcer's log; it goes on by itself then",
         )
     if facts.policy_problem is not None:
         yield Reason(

@@ -20,6 +20,12 @@ RUNTIME_DIRECTORY: Final = Path("/run/capd")
 CONFIGURATION_BYTES_MAX: Final = 1 << 20
 CONTROL_SOCKET: Final = "control.sock"
 """Name of the control socket in the runtime directory."""
+ENFORCER_RUNTIME: Final = "enforcer"
+"""The enforcer's corner of the runtime directory."""
+APPROVALS_SOCKET: Final = "approvals.sock"
+"""Name of the socket at which persons decide, in that corner."""
+HOLDS_SOCKET: Final = "holds.sock"
+"""Name of the one at which the enforcer's own processes say what waits."""
 
 
 def configuration_file(given: str | None) -> Path | None:
@@ -40,13 +46,23 @@ def control_socket(given: str | None) -> Path:
     Raises:
         ConfigurationError: a configuration is named but cannot be read, or `runtime_dir` is not a path.
     """
+    return runtime_directory(given) / CONTROL_SOCKET
+
+
+def approvals_socket(given: str | None) -> Path:
+    """Say where persons decide, reading and raising as `control_socket` does."""
+    return runtime_directory(given) / ENFORCER_RUNTIME / APPROVALS_SOCKET
+
+
+def runtime_directory(given: str | None) -> Path:
+    """Say where sockets are, reading and raising as `control_socket` does."""
     path = configuration_file(given)
     if path is None:
-        return RUNTIME_DIRECTORY / CONTROL_SOCKET
+        return RUNTIME_DIRECTORY
     directory = read_toml(path).get("runtime_dir", str(RUNTIME_DIRECTORY))
     if not isinstance(directory, str) or not directory.startswith("/"):
         raise ConfigurationError(f"{path}: runtime_dir must be an absolute path")
-    return Path(directory) / CONTROL_SOCKET
+    return Path(directory)
 
 
 def read_toml(path: Path) -> dict[str, object]:

@@ -8,16 +8,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import signal
 import stat
+import time
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from capd.daemon.errors import AnotherCapdError
 from capd.recording.durable import read_regular
 from capd.recording.errors import on_disk
 
-PID_DIGITS_MAX = 20
-LOCK_MODE = 0o600
+PID_DIGITS_MAX: Final = 20
+LOCK_MODE: Final = 0o600
+ENDING_SECONDS_MAX: Final = 10.0
+"""A daemon that was killed gives its rings and probes back before its locks, which takes a second on a busy machine."""
+ENDING_POLL_SECONDS: Final = 0.05
+FLAGS_FIELD: Final = 6
+"""Of /proc/PID/stat, counted behind the name (proc_pid_stat(5))."""
+PF_EXITING: Final = 0x4
+"""include/linux/sched.h."""
 
 
 class InstanceLock:
@@ -64,10 +73,17 @@ class InstanceLock:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise OSError(errno.EINVAL, "it is no regular file")
             os.fchmod(descriptor, LOCK_MODE)  # an earlier capd made it readable
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise AnotherCapdError(place, holder(self._lock_file)) from error
+        deadline = time.monotonic() + ENDING_SECONDS_MAX
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                pid = holder(self._lock_file)
+                if pid is None or not is_ending(pid) or time.monotonic() > deadline:
+                    raise AnotherCapdError(place, pid) from error
+                time.sleep(ENDING_POLL_SECONDS)
+            else:
+                return
 
 
 def holder(lock_file: Path) -> int | None:
@@ -77,3 +93,20 @@ def holder(lock_file: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
+
+
+def is_ending(pid: int) -> bool:
+    """Say whether a process was killed and is not gone yet."""
+    directory = Path("/proc") / str(pid)
+    try:
+        return ending((directory / "stat").read_text(encoding="utf-8"), (directory / "status").read_text(encoding="utf-8"))
+    except OSError:
+        return True  # gone: so is its lock
+
+
+def ending(facts: str, status: str) -> bool:
+    """Read that from what /proc/PID/stat and /proc/PID/status say: it is at its end, or SIGKILL waits for it."""
+    flags = int(facts.rpartition(")")[2].split()[FLAGS_FIELD])
+    pending = {line.partition(":")[0]: line.partition(":")[2] for line in status.splitlines()}
+    masks = (int(pending.get(name, "0"), 16) for name in ("SigPnd", "ShdPnd"))
+    return bool(flags & PF_EXITING) or any(mask >> (signal.SIGKILL - 1) & 1 for mask in masks)

@@ -142,6 +142,7 @@ def enforcer_facts(status: Mapping[str, object], age: float | None) -> EnforcerF
         seconds=age,
         unlogged=sum(int(_number(worker, "unlogged") or 0) for worker in workers),
         policy_problem=problems[0] if problems else None,
+        approvals_problem=_approvals_problem(status.get("approvals")),
     )
 
 
@@ -162,6 +163,15 @@ def witness_facts(status: Mapping[str, object]) -> WitnessFacts:
         damages=(whole(log, "damages") or 0) + (whole(found, "malformed") or 0),
         damaged_ns=max((at for at in (whole(log, "damaged_ns"), whole(found, "malformed_ns")) if at is not None), default=None),
     )
+
+
+def _approvals_problem(desk: object) -> str | None:
+    if not isinstance(desk, dict):
+        return None
+    age = time.time() - (_number(desk, "time") or 0)
+    if age > health.RECORDER_SECONDS_STALE:
+        return "the desk of approvals does not report"
+    return str(desk["problem"]) if desk.get("problem") else None
 
 
 def _role(status: Json, age: float | None) -> Json:

@@ -315,8 +315,9 @@ class Session:
         self.state.ring_lost[key] = self.state.ring_lost.get(key, 0) + missing
 
     def _layer(self, tls_stream: bool, direction: int) -> str:
-        clear = not self.state.encrypted or self.state.ciphertext.clear[direction]
-        return APPLICATION if tls_stream or clear else WIRE
+        # A tied stream says that it is TLS, also when nothing of it arrived.
+        encrypted = self.state.encrypted or bool(self.state.tls_streams)
+        return APPLICATION if tls_stream or not encrypted or self.state.ciphertext.clear[direction] else WIRE
 
     def _settle_channel(self, key: ChannelKey, channel: Channel, batch: Batch, lost: str | None = None) -> None:
         for item in channel.settled():

@@ -16,6 +16,7 @@ from capd.recording.record import Value
 
 TEXT_CHARACTERS_MAX: Final = 2_048
 """Of any text of an entry; the enforcer cuts at half of it."""
+APPROVAL_FIELDS_MAX: Final = 16
 HASH_BYTES: Final = 32
 PORT_MAX: Final = 65_535
 NS_MAX: Final = (1 << 63) - 1
@@ -77,7 +78,7 @@ class Decided:
     Attributes:
         flow: of which connection.
         at_ns: wall time.
-        about: `http`, `tls`, `tcp`; `refused` of what no policy was asked about.
+        about: `http`, `tls`, `tcp`; `held` of what waits for a person; `refused` of what no policy was asked about.
         outcome: ALLOW, DENY, HELD, or one after which another decision follows: BODY_WANTED, INSPECT.
         facts: what is recorded of it, as it is recorded.
     """
@@ -168,6 +169,8 @@ def _decision(entry: Mapping[str, object]) -> Decided:
         "inspected": _boolean(entry, "inspected"),
         "at_ns": _integer(entry, "at_ns", NS_MAX),
     }
+    if "approval" in entry:
+        facts["approval"] = _approval(entry["approval"])
     if "method" in entry:
         facts |= {"method": _text(entry, "method"), "host": _text(entry, "host"), "target_sha256": _hash(entry)}
     at_ns = _integer(entry, "at_ns", NS_MAX)
@@ -182,6 +185,27 @@ def _outcome(about: str, reason: str, *, allowed: bool, needs_body: bool) -> str
     if about == "tls":
         return INSPECT
     return HELD if reason == "approval_needed" else DENY
+
+
+def _approval(found: object) -> dict[str, Value]:
+    if not isinstance(found, dict) or len(found) > APPROVAL_FIELDS_MAX:
+        raise MalformedEntryError("approval: not a small map")
+    return {key[:TEXT_CHARACTERS_MAX]: _text(found, key) for key in found if isinstance(key, str)}
+
+
+def _held(entry: Mapping[str, object]) -> Decided:
+    flow, at_ns = UUID(_text(entry, "session")), _integer(entry, "at_ns", NS_MAX)
+    facts: dict[str, Value] = {
+        "decision": f"{flow}/{_integer(entry, 'number', COUNT_MAX)}",
+        "outcome": HELD,
+        "about": "held",
+        "reason": "waits for a person",
+        "rule": "",
+        "policy": "",
+        "approval": {"id": _text(entry, "approval")},
+        "at_ns": at_ns,
+    }
+    return Decided(flow=flow, at_ns=at_ns, about="held", outcome=HELD, facts=facts)
 
 
 def _refused(entry: Mapping[str, object]) -> Decided:
@@ -211,6 +235,7 @@ def _closed(entry: Mapping[str, object]) -> Closed:
 _KINDS: Final[Mapping[str, Callable[[Mapping[str, object]], Entry]]] = {
     "open": _opened,
     "turned_away": _turned_away,
+    "held": _held,
     "decision": _decision,
     "refused": _refused,
     "close": _closed,

@@ -122,7 +122,7 @@ class Witness:
         if flow is None:
             self.books.counts.orphans += 1
             return
-        exchange = flow.requests if entry.about == "http" else None
+        exchange = flow.requests if entry.about in {"http", "held"} else None
         flow.requests += entry.about == "http" and entry.outcome != BODY_WANTED
         flow.tally.allowed += entry.outcome == ALLOW
         flow.tally.denied += entry.outcome == DENY

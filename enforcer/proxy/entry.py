@@ -69,7 +69,13 @@ def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: in
         "reason": verdict.reason,
         "rule": verdict.rule[:TEXT_CHARACTERS_MAX],
         "policy": verdict.policy,
+        **({"approval": dict(verdict.approval)} if verdict.approval else {}),
     }
+
+
+def held_entry(session: str, number: int, approval: str, at_ns: int) -> Entry:
+    """Tell that a message waits for a person."""
+    return {"kind": "held", "session": session, "at_ns": at_ns, "number": number, "approval": approval}
 
 
 def refused_entry(session: str, refused: Refused, at_ns: int) -> Entry:

@@ -2,8 +2,9 @@
 
 What lives here: the translation, both ways. What must not: rules, protocols, I/O.
 
-What cannot be carried out is not allowed: an approval nobody can be asked for, a mask or a credential that nobody puts in. A
-body is asked for only when the policy would not let the request pass whatever is in it, and has rules that look.
+What cannot be carried out is not allowed: an approval of a connection, whose client nobody could tell of it, a mask or a
+credential that nobody puts in. A body is asked for only when the policy would not let the request pass whatever is in it, and
+has rules that look or wants a person to.
 """
 
 from __future__ import annotations
@@ -18,20 +19,31 @@ from capd.enforcer.policy.decision import Decision, Outcome
 from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.policy import Policy
 from capd.enforcer.policy.protocol import HTTP, TCP, TLS
+from capd.enforcer.proxy.held import hold_of, too_long
 from capd.enforcer.proxy.question import Body, Kind, Question, Request, Verdict
 
 ADDRESSES_MAX: Final = 4_096
 """Remembered in the form in which policies have them: reading one takes longer than judging."""
 BODY_BYTES_MAX: Final = 1 << 20
 """Of a body that rules look at; what is longer was not read in full, and a rule that allows does not match that."""
+UNSUPPORTED: Final = "a rule wants it masked or a credential put in, which this version cannot do here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Agent:
-    """Who asks: a run, and whom it acts for."""
+    """Who asks.
+
+    Attributes:
+        run: which.
+        principal: whom it acts for.
+        uid: of the user who made the socket; None where that is not known.
+        cgroup: of the run, by path; None where that is not known.
+    """
 
     run: Run
     principal: Principal | None
+    uid: int | None = None
+    cgroup: str | None = None
 
 
 def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bool) -> Verdict:
@@ -48,11 +60,14 @@ def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bo
         return _denied(question, "no_policy", "no policy is in force, so nothing is allowed")
     if question.kind is Kind.PASSTHROUGH and not policy.passes_through(_target(question, Tls.PASSTHROUGH)):
         return _denied(question, "inspected", "its TLS is opened", policy.version)
-    decision = policy.decide(_action(agent, question, proven=proven))
-    if decision.outcome is not Outcome.ALLOW and question.body is None and question.request is not None and _looks(policy):
+    action = _action(agent, question, proven=proven)
+    decision = policy.decide(action)
+    if question.body is None and question.request is not None and _wants_body(policy, decision):
         return Verdict(number=question.number, allowed=False, policy=policy.version, body_bytes=BODY_BYTES_MAX)
     verdict = _verdict(question, decision)
-    if verdict.allowed and question.request is not None and question.request.upgrade is not None:
+    if decision.outcome is Outcome.APPROVE and question.request is not None:
+        verdict = _held(verdict, agent, question, action, decision)
+    if (verdict.allowed or verdict.held is not None) and question.request is not None and question.request.upgrade is not None:
         opaque = policy.decide(_connection(agent, question, TCP, proven=proven))
         return replace(verdict, upgrade=opaque.outcome is Outcome.ALLOW)
     return verdict
@@ -62,7 +77,7 @@ def observed(verdict: Verdict) -> Verdict:
     """Let through what would be denied, and say what it would have been."""
     if verdict.allowed or verdict.body_bytes:
         return verdict
-    return replace(verdict, allowed=True, upgrade=True, reason=f"would_be_{verdict.reason}")
+    return replace(verdict, allowed=True, upgrade=True, held=None, reason=f"would_be_{verdict.reason}")
 
 
 @lru_cache(maxsize=ADDRESSES_MAX)
@@ -131,6 +146,22 @@ def _text(body: Body | None, request: Request) -> tuple[str | None, bool | None]
     return body.content.decode("utf-8", "surrogateescape"), not body.complete
 
 
+def _wants_body(policy: Policy, decision: Decision) -> bool:
+    """Say whether the body decides: a rule looks at it, or a person."""
+    return decision.outcome is Outcome.APPROVE or (decision.outcome is Outcome.DENY and _looks(policy))
+
+
+def _held(verdict: Verdict, agent: Agent, question: Question, action: Action, decision: Decision) -> Verdict:
+    """Have a person decide, unless there is something that nobody could be shown."""
+    assert question.body is not None
+    problem = too_long(question, question.body)
+    if decision.masks or decision.injections:
+        problem = UNSUPPORTED
+    if problem:
+        return replace(verdict, reason="cannot_be_approved", message=problem)
+    return replace(verdict, held=hold_of(question, action, decision, agent.uid))
+
+
 def _looks(policy: Policy) -> bool:
     """Say whether any rule may look at a body."""
     return any(rule.match.text_regex is not None or rule.when is not None for rule in policy.rules)
@@ -144,7 +175,7 @@ def _verdict(question: Question, decision: Decision) -> Verdict:
         reason = "approval_needed"
     elif allowed and (decision.masks or decision.injections):
         allowed, reason = False, "cannot_be_carried_out"
-        message = "a rule wants it masked or a credential put in, which this version cannot do here"
+        message = UNSUPPORTED
     elif not allowed and not rules:
         reason = "allowed_by_no_rule"
     return Verdict(

@@ -5,8 +5,11 @@ What lives here: the narrow gate between the proxy and the policy. What must not
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+
+from capd.enforcer.approvals.hold import Hold
 
 
 class Kind(Enum):
@@ -56,10 +59,12 @@ class Body:
     Attributes:
         content: its begin.
         complete: whether that is all.
+        trailers: that follow it, as they will be sent.
     """
 
     content: bytes
     complete: bool
+    trailers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +106,8 @@ class Verdict:
         body_bytes: nothing is decided before so much of the body, or all of it, is known; 0: it is decided.
         upgrade: what follows an upgrade of this request may be relayed unread.
         facts: further facts for the client, such as the id of an approval.
+        held: what a person has to approve first; whoever gets the verdict has that decided before anything follows from it.
+        approval: what the decision log is told of an approval: `id`, `outcome`, `by`.
     """
 
     number: int
@@ -112,3 +119,5 @@ class Verdict:
     body_bytes: int = 0
     upgrade: bool = False
     facts: dict[str, str] = field(default_factory=dict)
+    held: Hold | None = None
+    approval: Mapping[str, str] = field(default_factory=dict)

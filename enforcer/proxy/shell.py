@@ -15,10 +15,20 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final, cast
 
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Send
-from capd.enforcer.proxy.entry import Entry, Heard, closed_entry, decision_entry, opened_entry, refused_entry, turned_away_entry
+from capd.enforcer.proxy.entry import (
+    Entry,
+    Heard,
+    closed_entry,
+    decision_entry,
+    held_entry,
+    opened_entry,
+    refused_entry,
+    turned_away_entry,
+)
 from capd.enforcer.proxy.events import Blocked, Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
@@ -120,7 +130,7 @@ class Shell:
             return "too many connections of one run"
         connection.setblocking(False)
         keep_alive(connection)
-        session = Session(self, agent, Destination(address=wanted[0], port=wanted[1]))
+        session = Session(self, replace(agent, uid=owner.uid), Destination(address=wanted[0], port=wanted[1]))
         if not self.record(opened_entry(session.id, agent, owner, client=peer, to=session.destination, at_ns=time.time_ns())):
             return "decision log full"
         self._of_run[agent.run.id] += 1
@@ -190,6 +200,7 @@ class Session:
         self._reading = dict.fromkeys(Side, True)
         self._half_closed = False
         self._standing: Question | None = None
+        self._held: Question | None = None
         self._last = shell.loop.time()
         self._over = False
 
@@ -208,6 +219,9 @@ class Session:
         if self._over:
             return
         self._last = self.shell.loop.time()
+        if self._held is not None and isinstance(event, Ended) and event.side is Side.CLIENT:
+            self._left()
+            return
         try:
             self.perform(self._core.handle(event))
         except Exception as error:  # noqa: BLE001 - a mistake of ours must not take other connections with it
@@ -246,13 +260,34 @@ class Session:
 
     def _ask(self, question: Question) -> None:
         verdict = self.shell.world.judge(self.agent, question)
-        if isinstance(verdict, Verdict):
+        if isinstance(verdict, Verdict) and verdict.held is None:
             self.shell.decided(self, question, verdict)
         else:
             self._waiting = self.shell.tasks.create_task(self._wait(question, verdict), name=f"judge {self.id}")
 
-    async def _wait(self, question: Question, verdict: Awaitable[Verdict]) -> None:
-        self.shell.decided(self, question, await self._found(question, verdict))
+    async def _wait(self, question: Question, verdict: Verdict | Awaitable[Verdict]) -> None:
+        found = verdict if isinstance(verdict, Verdict) else await self._found(question, verdict)
+        if found.held is not None:
+            self._held = question
+            client = self._ends.get(Side.CLIENT)
+            if client is None or client.ended:
+                self._left()
+                return
+            found = await self._found(question, self.shell.world.hold(self.agent, question, found, self._waits))
+            self._held = None
+        assert found.held is None
+        self.shell.decided(self, question, found)
+
+    def _waits(self, approval: str) -> None:
+        """Write down that a person is asked."""
+        assert self._held is not None
+        self.shell.record(held_entry(self.id, self._held.number, approval, time.time_ns()))
+
+    def _left(self) -> None:
+        """The client ended its side while a person was asked: nobody is there to be told, or to let anything go for."""
+        assert self._held is not None
+        self._log_refused(Refused(self._held.number, "the client left while a person was asked", ""))
+        self._end(abort=True)
 
     async def _found(self, question: Question, verdict: Awaitable[Verdict]) -> Verdict:
         """Wait for a verdict; one that cannot be found is a denial."""

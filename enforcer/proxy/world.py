@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from capd.enforcer.proxy.connection import Connection
@@ -23,6 +23,18 @@ class Judging(Protocol):
 
     def __call__(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
         """Give the verdict, or what will be one."""
+
+
+class Holding(Protocol):
+    """Has a person decide. Cancelled when the client leaves."""
+
+    def __call__(self, agent: Agent, question: Question, held: Verdict, waits: Callable[[str], None], /) -> Awaitable[Verdict]:
+        """Give what will be the verdict; `waits` is told the id of the request when a person is asked."""
+
+
+async def nobody(_agent: Agent, _question: Question, held: Verdict, _waits: Callable[[str], None]) -> Verdict:
+    """Hold nothing: there is nobody to ask."""
+    return replace(held, held=None)
 
 
 class Log(Protocol):
@@ -50,6 +62,7 @@ class World:
         agent: says whose run it is; None: of none.
         connection: makes the core of a connection.
         session: makes an id.
+        hold: has a person decide about what is held.
         destination: says where an accepted connection wanted to go; None: it was not redirected.
     """
 
@@ -59,6 +72,7 @@ class World:
     agent: Callable[[Owner], Agent | None]
     connection: Callable[[Destination, str], Connection]
     session: Callable[[], str]
+    hold: Holding = nobody
     destination: Callable[[socket.socket], tuple[str, int] | None] = original_destination
 
 

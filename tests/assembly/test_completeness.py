@@ -70,6 +70,18 @@ def test_an_end_is_judged_with_what_was_lost_before_it() -> None:
     assert [("partial", ["ring full: 30 bytes of the request missing"])] == verdicts(records)
 
 
+def test_what_all_was_lost_of_tls_is_missing_once() -> None:
+    """Of a connection whose every byte was lost, what was said is missing once: what its socket lost is the TLS around it."""
+    daemon = Daemon()
+    story = [daemon.started(form=2), daemon.run_started()]
+    story.append(daemon.cycle(1 * MS, control=[opened(1 * MS, 9), tls_opened(2 * MS, 4, 9)]))
+    story.append(daemon.lost(3 * MS, (9, 0, REQUEST, 8022), (4, 1, REQUEST, 8000), ring_full=2))
+    story.append(daemon.cycle(4 * MS, control=[closed(4 * MS, 9, 8022, 0)]))
+    records = of_kind(assemble([*story, daemon.drained(5 * MS)]), Kind.GAP)
+    missing = [(record.body["length"], record.body["layer"]) for record in records]
+    assert [(8022, "wire"), (8000, "application")] == missing
+
+
 def test_growth_of_losses_adds_up() -> None:
     """Each note of form 2 tells what came to the losses since the one before."""
     daemon = Daemon()

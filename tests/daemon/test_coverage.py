@@ -43,15 +43,16 @@ STATUS: dict[str, Any] = {
     "attach_failures": [{"text": "a", "uid": 7}, {"text": "b", "uid": 0}],
     "unselected": [{"cgroup": "/x", "reason": "y"}],
     "storage": {"state": "ok", "problems": ["/x cannot be stopped"]},
+    "enforcement": {"mode": "enforce", "escaped": ["/x: 17"]},
 }
 
 
 @pytest.mark.parametrize(
     ("uid", "runs", "paths", "failures", "withheld"),
     [
-        (0, ["mine", "theirs", "unit"], ["/usr/lib", "/home/8"], ["a", "b"], (0, 0, 0, 0, 0)),
-        (7, ["mine"], ["/usr/lib"], ["a"], (2, 1, 1, 1, 1)),
-        (9, [], ["/usr/lib"], [], (3, 1, 2, 1, 1)),
+        (0, ["mine", "theirs", "unit"], ["/usr/lib", "/home/8"], ["a", "b"], (0, 0, 0, 0, 0, 0)),
+        (7, ["mine"], ["/usr/lib"], ["a"], (2, 1, 1, 1, 1, 1)),
+        (9, [], ["/usr/lib"], [], (3, 1, 2, 1, 1, 1)),
     ],
 )
 def test_who_sees_what(uid: int, runs: list[str], paths: list[str], failures: list[str], withheld: tuple[int, ...]) -> None:
@@ -60,4 +61,5 @@ def test_who_sees_what(uid: int, runs: list[str], paths: list[str], failures: li
     assert (runs, paths) == ([run["name"] for run in shown["runs"]], [item["path"] for item in shown["attachments"]])
     assert (failures, 1) == (shown["attach_failures"], shown["health"])
     assert withheld == tuple(shown["withheld"].values())
-    assert {uid == 0} == {bool(shown["unselected"]), bool(shown["storage"]["problems"])}
+    assert {uid == 0} == {bool(shown["unselected"]), bool(shown["storage"]["problems"]), "escaped" in shown["enforcement"]}
+    assert "enforce" == shown["enforcement"]["mode"]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from capd.daemon import health
+from capd.daemon import health, status
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
@@ -115,6 +115,7 @@ CASES = [
     (with_witness(damages=1, damaged_ns=10**15 - 1), Verdict.DEGRADED, "1 parts of the decision log could not be read"),
     (with_enforcer(running=False), Verdict.DEGRADED, "the enforcer does not run"),
     (with_enforcer(seconds=11.0), Verdict.DEGRADED, "the enforcer has not reported"),
+    (with_enforcer(approvals_problem="it is full"), Verdict.DEGRADED, "nobody can be asked to approve anything: it is full"),
     (with_enforcer(unlogged=3), Verdict.DEGRADED, "3 decisions could not be written down"),
     (with_enforcer(policy_problem="x.yaml:1: no\nmore"), Verdict.DEGRADED, "not in force: x.yaml:1: no"),
     (replace(GOOD, metrics_running=True), Verdict.HEALTHY, ""),
@@ -208,3 +209,18 @@ def test_a_status_of_other_types_is_not_shown(tmp_path: Path, value: object) -> 
     (tmp_path / "status").write_text(json.dumps({"pid": value, "lag_bytes": value, "state": [value], "x": 1}))
     found, _age = _reported(tmp_path / "status")
     assert {"x": 1} == found
+
+
+@pytest.mark.parametrize(
+    ("desk", "problem"),
+    [
+        ({"time": 1e12, "problem": ""}, None),
+        ({"time": 1e12, "problem": "it is full"}, "it is full"),
+        ({"time": 0.0, "problem": ""}, "the desk of approvals does not report"),
+        ({}, "the desk of approvals does not report"),
+        (None, None),
+    ],
+)
+def test_what_the_desk_of_approvals_tells(desk: object, problem: str | None) -> None:
+    """A desk that cannot write, or is silent, is told of; an enforcer of an earlier version has none."""
+    assert problem == status.enforcer_facts({"approvals": desk}, 1.0).approvals_problem

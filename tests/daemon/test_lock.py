@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from capd.daemon import state_directory
+from capd.daemon import lock, state_directory
 from capd.daemon.configuration import Configuration
 from capd.daemon.errors import AnotherCapdError
-from capd.daemon.lock import InstanceLock, holder
+from capd.daemon.lock import InstanceLock, ending, holder, is_ending
 from capd.daemon.recorder_user import RecorderUser
 from capd.recording.errors import StateDirectoryError
 from tests.daemon.conftest import ENVIRONMENT, PYTHON
@@ -36,6 +36,41 @@ def hold(*places: Path) -> subprocess.Popen[str]:
     assert process.stdout is not None
     assert "held\n" == process.stdout.readline()
     return process
+
+
+@pytest.mark.parametrize(
+    ("flags", "masks", "expected"),
+    [
+        (0x400140, ("0", "0"), False),
+        (0x400144, ("0", "0"), True),
+        (0x400140, ("0", "0000000000000100"), True),
+        (0x400140, ("0000000000000100", "0"), True),
+        (0x400140, ("0", "0000000000004000"), False),
+    ],
+)
+def test_who_was_killed_is_ending(flags: int, masks: tuple[str, str], expected: bool) -> None:
+    """A process that exits, or that SIGKILL waits for, is ending; SIGTERM alone ends nobody."""
+    stat = f"77 (a (b) c) S 1 77 77 0 -1 {flags} 0 0\n"
+    assert expected is ending(stat, f"Name:\tx\nSigPnd:\t{masks[0]}\nShdPnd:\t{masks[1]}\n")
+
+
+def test_who_was_killed_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Locks of a process that is ending are taken when the kernel has freed them; whoever lives is not waited for."""
+    file = tmp_path / "daemon.lock"
+    assert not is_ending(os.getpid())
+    with hold(file) as other:
+        looks = []
+
+        def looked(pid: int) -> bool:
+            looks.append(pid)
+            if len(looks) == 3:
+                other.kill()
+            return True
+
+        monkeypatch.setattr(lock, "is_ending", looked)
+        InstanceLock(file).acquire().release()
+    assert [other.pid] * 3 == looks[:3]
+    assert is_ending(other.pid)
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])

@@ -35,7 +35,7 @@ CARD = "4539578763621486"
 BEARER2, COOKIE2, PASSWORD2 = "bearer-Wc3nR7uD2p", "cookie-Vt9hS5jF6x", "hunter2-Ek4aB8mZ1q"
 """What is said over HTTP/2, where a secret in a header is in a code of bits."""
 SPOKEN, PACKED = "hunter2-Ns6pY2wC8r", "hunter2-Df1xM7vL3g"
-"""What is said over WebSocket, scrambled and packed."""
+"""What is said over WebSocket, scrambled and packed: the latter is in no capture of bytes."""
 SECRETS = (BEARER, COOKIE, PASSWORD, PIN, SSN, KEY, CARD, ARGUMENT, BEARER2, COOKIE2, PASSWORD2, SPOKEN, PACKED)
 SHIPPED_SECONDS = 60.0
 WORDS = tuple(secret.rpartition("-")[2].lower() for secret in (BEARER, COOKIE, PASSWORD, PIN, SSN, KEY))
@@ -142,7 +142,7 @@ def test_no_secret_is_kept(directory: Path, trusted: Certificates, mirror: Serve
     with serving(http2_server(trusted)) as mirror2, serving(websocket_server(trusted)) as parrot:
         masked = recorded(directory, trusted, (mirror, mirror2, parrot), database, "masked")
         full = recorded(directory, trusted, (mirror, mirror2, parrot), database, "full")
-    assert {OPENED: set(SECRETS), **{place: set() for place in masked.keys() - {OPENED}}} == masked
+    assert {OPENED: set(SECRETS) - {PACKED}, **{place: set() for place in masked.keys() - {OPENED}}} == masked
     assert {*HOLDING, "journal", "logs", "recorder", "runtime", OPENED} <= masked.keys() & full.keys()
     assert {place: set(SECRETS) for place in HOLDING} == {place: full[place] & set(SECRETS) for place in HOLDING}
     assert set(WORDS) <= full["index"], "the words of the full-text index are searched too"

@@ -12,12 +12,15 @@ import ssl
 import sys
 import threading
 import time
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
 EVENT_SECONDS = 0.2
 NAME_SERVER = "127.0.0.9"
 HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
+SEEN: Counter[str] = Counter()
+"""How often each path was asked for."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,7 +60,9 @@ class Handler(BaseHTTPRequestHandler):
     do_PUT = do_POST  # noqa: N815 - as above
 
     def _told(self, body: bytes) -> None:
+        SEEN[self.path] += 1
         told = {
+            "times": SEEN[self.path],
             "method": self.command,
             "path": self.path,
             "headers": {name.lower(): value for name, value in self.headers.items()},

@@ -167,11 +167,11 @@ def test_time_is_linear() -> None:
         b"://a:b@",
     ):
         short, long = (piece * (size // len(piece)) for size in (20_000, 200_000))
-        began = time.perf_counter()
+        began = time.process_time()
         places(short)
-        middle = time.perf_counter()
+        middle = time.process_time()
         places(long)
-        assert time.perf_counter() - middle < 40 * (middle - began) + 0.05
+        assert time.process_time() - middle < 40 * (middle - began) + 0.05
 
 
 def test_more_identifiers_can_be_had() -> None:

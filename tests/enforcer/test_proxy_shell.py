@@ -23,7 +23,7 @@ from capd.enforcer.proxy.flow import Owner, SocketOwners
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Question, Verdict
 from capd.enforcer.proxy.shell import Shell
-from capd.enforcer.proxy.world import World
+from capd.enforcer.proxy.world import Holding, World, nobody
 from tests.enforcer.rehearsal import NoTls, allow
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n"
@@ -91,6 +91,7 @@ async def scene(
     agent: Callable[[Owner], Agent | None] = lambda _: Agent(run=Run(id="r"), principal=None),
     destination: Callable[[socket.socket], tuple[str, int] | None] | None = None,
     answer: bytes = OK,
+    hold: Holding = nobody,
 ) -> AsyncIterator[Scene]:
     """Make one."""
     kept = log or Log()
@@ -112,6 +113,7 @@ async def scene(
         agent=agent,
         connection=_connection,
         session=lambda: "s",
+        hold=hold,
         destination=destination or (lambda _: ("127.0.0.1", target_port)),
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -88,7 +88,17 @@ class Yard:
             timeout=seconds,
             check=False,
             env={"PATH": os.environ["PATH"], "HOME": "/tmp", **(variables or {})},
-            preexec_fn=self._enter if inside else None,
+            preexec_fn=self.enter if inside else None,
+        )
+
+    def start_agent(self, *words: str | Path) -> subprocess.Popen[bytes]:
+        """Start a client that goes on."""
+        return subprocess.Popen(
+            self._as_agent(words),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={"PATH": os.environ["PATH"], "PYTHONUNBUFFERED": "1"},
+            preexec_fn=self.enter,  # noqa: PLW1509 - tests have one thread
         )
 
     def _as_agent(self, words: Sequence[str | Path]) -> list[str]:
@@ -102,7 +112,8 @@ class Yard:
         files = (self.directory / "hosts", self.directory / "resolv.conf")
         return ["nsenter", f"--net=/run/netns/{self.name}", "unshare", "-m", "sh", "-c", script, "sh", *map(str, files)]
 
-    def _enter(self) -> None:
+    def enter(self) -> None:
+        """Become a process of the run; called between fork and exec."""
         (self.cgroup / "cgroup.procs").write_text("0", encoding="ascii")
 
     def entries(self) -> list[dict[str, object]]:
@@ -132,6 +143,18 @@ class Yard:
             assert self.enforcer.poll() is None, (self.directory / "enforcer.log").read_text()
             assert time.monotonic() < deadline, (self.directory / "enforcer.log").read_text()
             time.sleep(0.02)
+
+    def kill(self, number: int) -> None:
+        """End the enforcer by a signal, and wait until none of its processes is left."""
+        assert self.enforcer is not None
+        pids = [self.enforcer.pid, *_children(self.enforcer.pid)]
+        self.enforcer.send_signal(number)
+        self.enforcer.wait(20)
+        deadline = time.monotonic() + READY_SECONDS
+        while any(Path(f"/proc/{pid}").exists() for pid in pids):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        (self.directory / "run" / "enforcer" / "worker-0.status.json").unlink()
 
     def stop(self) -> None:
         """End the enforcer."""
@@ -176,6 +199,10 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
         for path in (cgroup / "inner", cgroup, own):
             with contextlib.suppress(OSError):
                 path.rmdir()
+
+
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
 
 
 def _run(directory: Path, cgroup: Path) -> Run:

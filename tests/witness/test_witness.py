@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX
+from capd.enforcer.proxy import entry
 from capd.recording.record import Kind, Record, Value, from_fields, pack, unpack_arrays
 from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, later, packed, witness
 
@@ -186,7 +187,23 @@ def test_what_waits_is_bounded() -> None:
     assert AWAY_MAX == len(made.books.away)
 
 
-KINDS = [ONE.let_in(), ONE.turned_away(), ONE.decided(0), ONE.ended()]
+def test_a_held_request_is_told_twice() -> None:
+    """That a request waits for a person is a verdict of its own; what became of it is the next one, of the same exchange."""
+    made = witness()
+    made.watch(ONE.probes()[:-1])
+    held = packed(entry.held_entry(ONE.flow, 1, "approval-1", START))
+    out = hear(made, ONE.let_in(), held, ONE.decided(0), ONE.decided(1))
+    assert [(ONE.session, "held", 0), (ONE.session, "allow", 0), (ONE.session, "deny", 1)] == verdicts(out)
+    assert ({"allowed": 1, "denied": 1, "held": 1}, {"id": "approval-1"}) == (out[2].body["so_far"], out[0].body["approval"])
+
+
+KINDS = [
+    packed(entry.held_entry(ONE.flow, 1, "approval-1", START)),
+    ONE.let_in(),
+    ONE.turned_away(),
+    ONE.decided(0),
+    ONE.ended(),
+]
 VALUES = st.integers(-(1 << 63), (1 << 64) - 1) | st.text(max_size=8) | st.binary(max_size=40) | st.none() | st.booleans()
 
 

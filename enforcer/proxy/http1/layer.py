@@ -301,7 +301,8 @@ class Http1Layer(Layer):
             self._cut("the client left in the middle of a body")
         elif self._stage is Stage.COLLECTING:
             self._collected_end = message
-            self._ask(Body(content=bytes(self._collected), complete=True))
+            sent = cast("header.Fields", message.fields.get("trailers") or [])
+            self._ask(Body(content=bytes(self._collected), complete=True, trailers=tuple(header.trailers(sent))))
         elif self._stage is Stage.DRAINING:
             self._finish_exchange()
         elif self._stage is Stage.OPEN:

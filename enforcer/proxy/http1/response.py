@@ -19,7 +19,7 @@ from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SWITCHING: Final = 101
-_DROPPED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-rule"}
+_DROPPED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +88,8 @@ def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, he
     fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
     if rule:
         fields.append(("x-capd-rule", "".join(one if one.isascii() and one.isprintable() else "?" for one in rule)))
+    if "approval" in facts:
+        fields.append(("x-capd-approval", facts["approval"]))
     if not keeps:
         fields.append(("connection", "close"))
     head = written(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", fields)
