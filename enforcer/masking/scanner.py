@@ -26,7 +26,7 @@ _AFTER_GAP: Final = RUNS[Run.BASE64]
 TAIL_BYTES_MAX: Final = 64
 """A token, number or name that is cut off is not recognised yet for as many bytes at most."""
 CUT_OFF: Final = "cut off"
-BEHIND_GAP: Final = "behind lost bytes"
+BEHIND_GAP: Final = "behind bytes that are not kept"
 
 
 @dataclass(slots=True)
