@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 
 import click
 
+from capd.cli.bucket import bucket_at
 from capd.cli.moments import to_second
 from capd.cli.options import Moment, as_json, moment
 from capd.cli.screen import standard_output
@@ -121,10 +122,9 @@ def _open(config: str | None, url: str | None) -> Bucket:
     from capd.daemon import configuration  # noqa: PLC0415 - as above
     from capd.daemon.errors import NoBucketError  # noqa: PLC0415 - as above
     from capd.daemon.shipper import open_bucket  # noqa: PLC0415 - as above
-    from capd.recording.bucket import Bucket  # noqa: PLC0415 - as above
 
     if url is not None:
-        return Bucket.open(url)
+        return bucket_at(url, config)
     settings = configuration.load(config)
     if settings.bucket_url is None:
         raise NoBucketError("no `bucket_url` is configured, and no --bucket given")

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from capd.cli.bucket import bucket_at
 from capd.cli.options import CorrectedUsageError
 from capd.daemon import locations
 from capd.daemon.errors import ConfigurationError
@@ -135,13 +136,11 @@ def open_recording(place: Place, *, searched: bool = False) -> Iterator[Readable
         with open_archive(place, searched=searched) as archive:
             yield archive
         return
-    from capd.recording.bucket import Bucket  # noqa: PLC0415 - `--help` must not pay for it
-
     try:
-        from capd.recording.catalogue.archive import FleetArchive  # noqa: PLC0415 - as above
+        from capd.recording.catalogue.archive import FleetArchive  # noqa: PLC0415 - `--help` must not pay for it
     except ModuleNotFoundError as error:
         raise FleetExtraMissingError(error.name or "a module") from error
-    with FleetArchive(Bucket.open(place.bucket), place.keys()) as fleet:
+    with FleetArchive(bucket_at(place.bucket, place.config), place.keys()) as fleet:
         yield fleet
 
 

@@ -16,6 +16,7 @@ from uuid import UUID
 import click
 
 from capd.cli import moments
+from capd.cli.bucket import bucket_at
 from capd.cli.line import Line, Span, Style, line
 from capd.cli.options import CorrectedUsageError, Verb, as_json
 from capd.cli.place import Place, open_archive, reads_recording, state_directory
@@ -109,7 +110,7 @@ def _checked(
                 yield report.take_content(checked)
         return
     if place.bucket is not None:
-        yield from _evidence(_bucket(place.bucket, what, records=records), report, keys, pins)
+        yield from _evidence(_bucket(place.bucket, place.config, what, records=records), report, keys, pins)
         return
     directory = state_directory(place) if what is None else Path(what)
     manifest = read_manifest(directory)
@@ -127,21 +128,19 @@ def _checked(
                 yield report.take_content(checked)
 
 
-def _bucket(url: str, what: str | None, *, records: bool) -> Shelf:
+def _bucket(url: str, config: str | None, what: str | None, *, records: bool) -> Shelf:
     """Give the bucket, of which all is checked.
 
     Raises:
         CorrectedUsageError: more was asked for than a bucket can be asked.
         BucketUrlError: it is none.
     """
-    from capd.recording.bucket import Bucket  # noqa: PLC0415 - see above
-
     if what is not None or records:
         named = what or "--records"
         raise CorrectedUsageError(
             f"with --bucket all evidence is checked, and {named} cannot be used", f"capd verify --bucket {url}"
         )
-    return Bucket.open(url)
+    return bucket_at(url, config)
 
 
 def _shelf(place: Path) -> DirectoryShelf:
