@@ -1,9 +1,9 @@
-"""Whose a redirected connection is: the cgroup in which its socket was made, by the kernel's word.
+"""Whose a redirected datagram is: the cgroup in which its socket was made, by the kernel's word.
 
-What lives here: asking sock_diag (sock_diag(7); include/uapi/linux/inet_diag.h). What must not: which run a cgroup is.
+What lives here: asking sock_diag (sock_diag(7); include/uapi/linux/inet_diag.h). What must not: which run a cgroup is; TCP,
+of which both ends are known (enforcer/proxy/flow.py).
 
-The proxy sees a connection's peer and its original destination, which are the two ends of the agent's own socket. Of a datagram
-only the peer is known. Where the answer is not certain there is none, and who asks refuses.
+Of a datagram only the peer is known. Where the answer is not certain there is none, and who asks refuses.
 """
 
 from __future__ import annotations
@@ -71,23 +71,6 @@ class SocketOwners:
         """Close the netlink socket."""
         self._socket.close()
 
-    def of_connection(self, family: socket.AddressFamily, local: End, remote: End) -> Owner | None:
-        """Give the owner of a TCP socket by its two ends.
-
-        Args:
-            family: as the listener's, AF_INET or AF_INET6.
-            local: the agent's end, which the proxy sees as its peer.
-            remote: where the agent wanted to go.
-
-        Returns:
-            None when there is no such socket any more, or NAT had to change its port: then it is not known whose it is.
-        """
-        ends = _ends(local, remote)
-        for kind, body in self._ask(family, socket.IPPROTO_TCP, ends, 0):
-            if kind == SOCK_DIAG_BY_FAMILY:
-                return _owner(body)
-        return None
-
     def of_datagram(self, family: socket.AddressFamily, local: End) -> Owner | None:
         """Give the owner of a UDP socket by its own end.
 
@@ -119,11 +102,6 @@ class SocketOwners:
                     if not flags:
                         return
                 position += length + -length % 4
-
-
-def _ends(local: End, remote: End) -> bytes:
-    addresses = b"".join(_packed(ip_address(host)) for host, _port in (local, remote))
-    return _PORTS.pack(local[1], remote[1]) + addresses + bytes(4) + NO_COOKIE
 
 
 def _packed(address: IPv4Address | IPv6Address) -> bytes:

@@ -5,7 +5,8 @@ What lives here: SO_ORIGINAL_DST, and one question to sock_diag(7). What must no
 TCP has no SO_PEERCRED. But the agent's own socket is on this host, known by its addresses: from the agent's port to where it
 believes to be connected. sock_diag finds it and tells its owner, its cookie, and the cgroup that it was created in
 (INET_DIAG_CGROUP_ID, Linux 5.9; the structures are in linux/inet_diag.h). The agent can change none of them afterwards. A
-socket that is not found, since it was closed at once or is in another network namespace, belongs to nobody.
+socket that is not found, since it was closed at once or is in another network namespace, belongs to nobody. Where there is no
+such connection the kernel answers with whoever listens at the first end (inet_diag_find_one_icsk): that one is passed over.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ ANSWER_SECONDS_MAX: Final = 1.0
 _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBBBI2H16s16s3I")
 _MESSAGE_BYTES: Final = 72
+_ENDS: Final = struct.Struct("!2H16s16s")
+_ENDS_AT: Final = 4
+_MAPPED: Final = b"\0" * 10 + b"\xff" * 2
+"""Before an IPv4 address of a socket of IPv6 (RFC 4291 2.5.5.2)."""
 _COOKIE_AT: Final = 44
 _UID_AT: Final = 64
 _ATTRIBUTE: Final = struct.Struct("=HH")
@@ -103,7 +108,7 @@ class SocketOwners:
             answer = self._socket.recv(ANSWER_BYTES_MAX)
             length, kind, _flags, sequence, _port = _HEADER.unpack_from(answer)
             if sequence == self._sequence:
-                return _owner(kind, answer[_HEADER.size : length])
+                return _owner(kind, answer[_HEADER.size : length], own, peer)
 
 
 def _question(own: Endpoint, peer: Endpoint, sequence: int) -> bytes:
@@ -114,18 +119,36 @@ def _question(own: Endpoint, peer: Endpoint, sequence: int) -> bytes:
     return _HEADER.pack(_HEADER.size + len(body), SOCK_DIAG_BY_FAMILY, NLM_F_REQUEST, sequence, 0) + body
 
 
-def _owner(kind: int, body: bytes) -> Owner | None:
+def _owner(kind: int, body: bytes, own: Endpoint, peer: Endpoint) -> Owner | None:
     if kind == NLMSG_ERROR:
         (code,) = struct.unpack_from("=i", body)
         if -code in (errno.ENOENT, errno.ESTALE):
             return None
         raise OSError(-code, os.strerror(-code))
+    if not _connects(body, own, peer):
+        return None
     low, high = struct.unpack_from("=II", body, _COOKIE_AT)
     (uid,) = struct.unpack_from("=I", body, _UID_AT)
     cgroup = _attribute(body[_MESSAGE_BYTES:], INET_DIAG_CGROUP_ID)
     if cgroup is None:
         return None
     return Owner(uid=uid, cookie=high << 32 | low, cgroup=int.from_bytes(cgroup[:8], "little"))
+
+
+def _connects(body: bytes, own: Endpoint, peer: Endpoint) -> bool:
+    """Say whether the socket that was told is the one that was asked for."""
+    own_port, peer_port, *addresses = _ENDS.unpack_from(body, _ENDS_AT)
+    if (own_port, peer_port) != (own[1], peer[1]):
+        return False
+    return all(told in _forms(end[0]) for told, end in zip(addresses, (own, peer), strict=True))
+
+
+def _forms(address: str) -> tuple[bytes, ...]:
+    """Give an address as sockets of either family have it."""
+    if ":" in address:
+        return (socket.inet_pton(socket.AF_INET6, address),)
+    packed = socket.inet_pton(socket.AF_INET, address)
+    return packed.ljust(16, b"\0"), _MAPPED + packed
 
 
 def _attribute(data: bytes, wanted: int) -> bytes | None:
