@@ -23,8 +23,11 @@ from capd.recording.errors import on_disk
 MAGIC: Final = b"capddec1"
 FILE_BYTES_MAX: Final = 16 << 20
 """Freed by whole files; one holds some 50,000 decisions."""
-FILES_MAX: Final = 32
-"""Of one writer: half a gigabyte, until the recorder takes them away."""
+KEPT_BYTES_MAX: Final = 512 << 20
+"""Of one writer, until the recorder takes them away. By bytes: who makes a worker end again and again, or the disk full, gets
+many small files, and must not thereby push out what was written before."""
+FILES_MAX: Final = 8_192
+"""Of one writer: at a start each second, more than two hours of them."""
 ENTRY_BYTES_MAX: Final = 65_536
 """Host and rule are bounded far below; a reader takes more for damage."""
 QUEUE_MAX: Final = 4_096
@@ -123,12 +126,22 @@ class DecisionLog:
         self._number += 1
         path = self._path(self._number)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, _MODE)
-        self._written = os.write(self._descriptor, MAGIC)
-        sync_directory(self._directory)
-        files = sorted(self._directory.glob(f"{self._writer}-*.log"), key=_number)
-        for old in files[:-FILES_MAX]:
-            old.unlink(missing_ok=True)
-            self.removed += 1
+        try:
+            self._written = os.write(self._descriptor, MAGIC)
+            sync_directory(self._directory)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        self._remove_oldest()
+
+    def _remove_oldest(self) -> None:
+        kept_bytes = 0
+        newest_first = sorted(self._directory.glob(f"{self._writer}-*.log"), key=_number, reverse=True)
+        for place, path in enumerate(newest_first):
+            kept_bytes += path.stat().st_size
+            if place and (kept_bytes > KEPT_BYTES_MAX or place >= FILES_MAX):
+                path.unlink(missing_ok=True)
+                self.removed += 1
 
     def _path(self, number: int) -> Path:
         return self._directory / f"{self._writer}-{number:08d}.log"

@@ -63,3 +63,8 @@ def address(text: str) -> Address | None:
             return found.ipv4_mapped
         return IPv6Address(int(found)) if found.scope_id is not None else found
     return found
+
+
+def is_ordinary(found: Address) -> bool:
+    """Say whether a name of the network may lead there: nowhere on this host, on the link, to nobody or to many."""
+    return not (found.is_loopback or found.is_link_local or found.is_multicast or found.is_unspecified)

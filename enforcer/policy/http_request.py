@@ -30,6 +30,7 @@ _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::(\d{0,5}))?", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
+_NO_LETTER: Final = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,9 +149,14 @@ def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
             _take_authority(value.strip(" \t"), default, reading)
         if len(hosts) > 1:
             reading.problems.append(f"the request has more than one {field_name} field")
-    overriding = sorted({name.lower() for name, _ in head.headers} & OVERRIDES)
+    overriding = sorted({_as_variable(name) for name, _ in head.headers} & OVERRIDES)
     if overriding:
         reading.problems.append(f"the request says something else to some servers: it has {', '.join(overriding)}")
+
+
+def _as_variable(name: str) -> str:
+    """Give the field that servers with the variables of CGI take a name for (RFC 3875 4.1.18): `X_Method_Override` is one."""
+    return _NO_LETTER.sub("-", name.lower())
 
 
 def _take_authority(text: str, default: int, reading: _Reading) -> None:

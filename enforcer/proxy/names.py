@@ -3,7 +3,8 @@
 What lives here: a bounded cache before a resolver. What must not: the agent's word for it, DNS itself.
 
 Of TLS the certificate proves the name. In clear there is only the agent's Host field, which it could write on any connection;
-so the name counts only when it leads to where the connection goes.
+so the name counts only when it leads to where the connection goes. Whoever serves the name's zone says where that is, so it
+never counts for this host itself, the link or a group (DNS rebinding): there, a rule has to permit the address.
 """
 
 from __future__ import annotations
@@ -13,12 +14,17 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from capd.enforcer.policy.address_range import address, is_ordinary
+
 NAMES_MAX: Final = 4_096
 """An agent chooses names; the oldest go."""
 KNOWN_SECONDS: Final = 30.0
 """Below the usual life of a record that moves; an address that was right before stays right as long."""
 ADDRESSES_MAX: Final = 64
 """Of one name, over time: services that are reached under many addresses give a few in each answer."""
+
+LOCALHOST: Final = "localhost"
+"""The one name of loopback that no zone is asked for (RFC 6761 6.3)."""
 
 Resolve = Callable[[str], Awaitable[Iterable[str]]]
 """Gives the addresses of a name in text, none when there is no such name."""
@@ -36,9 +42,9 @@ class Names:
         until = self._known.get(name, {}).get(address)
         return until is not None and self._clock() < until
 
-    async def leads_to(self, name: str, address: str) -> bool:
+    async def leads_to(self, name: str, wanted: str) -> bool:
         """Ask the resolver, and say whether the name leads there."""
-        found = await self._resolve(name)
+        found = [one for one in await self._resolve(name) if _may_lead(name, one)]
         until = self._clock() + KNOWN_SECONDS
         known = self._known.setdefault(name, {})
         self._known.move_to_end(name)
@@ -47,4 +53,9 @@ class Names:
             del known[old]
         while len(self._known) > NAMES_MAX:
             self._known.popitem(last=False)
-        return self.remembers(name, address)
+        return self.remembers(name, wanted)
+
+
+def _may_lead(name: str, text: str) -> bool:
+    found = address(text)
+    return found is not None and (is_ordinary(found) or (name == LOCALHOST and found.is_loopback))

@@ -90,7 +90,7 @@ class Shell:
             session.sweep(now)
 
     def reconsider(self) -> None:
-        """The policy has changed: ask again about everything that was allowed for longer than a message."""
+        """The policy has changed: ask again about what was allowed last on each connection; its body may still be under way."""
         for session in list(self.sessions):
             session.reconsider()
 
@@ -299,7 +299,7 @@ class Session:
 
     def answered(self, question: Question, verdict: Verdict) -> None:
         """Tell the core of a decision that is written down."""
-        if (verdict.allowed and question.kind is not Kind.REQUEST) or (verdict.allowed and verdict.upgrade):
+        if verdict.allowed:
             self._standing = question
         self.feed(Decided(verdict))
 
@@ -311,7 +311,8 @@ class Session:
     async def _reconsider(self, question: Question) -> None:
         found = self.shell.world.judge(self.agent, question)
         verdict = found if isinstance(found, Verdict) else await self._found(question, found)
-        if not verdict.allowed or (question.kind is Kind.REQUEST and not verdict.upgrade):
+        changes = question.request is not None and question.request.upgrade is not None
+        if not verdict.allowed or (changes and not verdict.upgrade):
             self._log_refused(Refused(0, "the policy has changed and does not allow it any more", ""))
             self._end(abort=True)
 

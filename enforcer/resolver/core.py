@@ -28,6 +28,7 @@ import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
 
+from capd.enforcer.policy import address_range
 from capd.enforcer.resolver.bindings import SECONDS_MAX, Address
 
 HEADER_BYTES: Final = 12
@@ -160,7 +161,7 @@ def is_ordinary(_name: str, address: Address) -> bool:
     IPv4 addresses in IPv6's clothes are none that a name has; the client makes them by itself.
     """
     mapped = isinstance(address, IPv6Address) and address.ipv4_mapped is not None
-    return not (mapped or address.is_loopback or address.is_link_local or address.is_multicast or address.is_unspecified)
+    return not mapped and address_range.is_ordinary(address)
 
 
 def _parsed(wire: bytes) -> dns.message.Message | None:

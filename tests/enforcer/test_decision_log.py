@@ -85,15 +85,38 @@ def test_what_was_not_written_raises(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_files_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest closed files go, and the numbers of the entries say that they did."""
     monkeypatch.setattr(decision_log, "FILE_BYTES_MAX", 64)
-    monkeypatch.setattr(decision_log, "FILES_MAX", 3)
+    monkeypatch.setattr(decision_log, "KEPT_BYTES_MAX", 3 * 64)
     log = DecisionLog(tmp_path, "w0")
     for number in range(20):
         log.append({"number": number})
         log.flush()
     left = [entry["number"] for entry in everything(tmp_path)]
-    assert (3, 19) == (len(list(tmp_path.glob("*.log"))), left[-1])
+    assert 3 * 64 >= sum(path.stat().st_size for path in tmp_path.glob("*.log"))
+    assert 19 == left[-1]
     assert log.removed > 0
     assert list(range(int(str(left[0])), 20)) == left
+
+
+def test_a_full_disk_pushes_nothing_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often nothing could be written, and however often a writer starts, what was written before stays."""
+    log = DecisionLog(tmp_path, "w0")
+    log.append({"number": 1})
+    log.flush()
+    write = os.write
+
+    def full(descriptor: int, content: bytes) -> int:
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "write", full)
+    for _ in range(100):
+        log.append({"number": 2})
+        with pytest.raises(OSError, match="space"):
+            log.flush()
+    monkeypatch.setattr(os, "write", write)
+    assert 1 == len(list(tmp_path.glob("*.log")))
+    for _ in range(100):
+        DecisionLog(tmp_path, "w0").close()
+    assert 1 == everything(tmp_path)[0]["number"]
 
 
 def test_writers_do_not_meet(tmp_path: Path) -> None:

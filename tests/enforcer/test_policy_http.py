@@ -299,6 +299,8 @@ HEADS = [
     ("GET", "/a", [("Host", "a.example:0")], None, ("a.example",), False, False),
     ("GET", "/a", [("Host", "a.example"), ("X-HTTP-Method-Override", "DELETE")], None, ("a.example",), True, False),
     ("GET", "/a", [("Host", "a.example"), ("x-original-url", "/admin")], None, ("a.example",), True, False),
+    ("GET", "/a", [("Host", "a.example"), ("X_HTTP_Method_Override", "DELETE")], None, ("a.example",), True, False),
+    ("GET", "/a", [("Host", "a.example"), ("X.Original.URL", "/admin")], None, ("a.example",), True, False),
     ("GET", "/a?b#c", [("Host", "a.example")], None, ("a.example",), True, False),
     ("GET", "/a?b\x00c", [("Host", "a.example")], None, ("a.example",), True, False),
     ("GET\n", "/a", [("Host", "a.example")], None, ("a.example",), True, False),

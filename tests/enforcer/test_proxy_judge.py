@@ -155,7 +155,7 @@ def test_observing_lets_through_and_says_so() -> None:
 def test_names_are_proven_by_the_resolver_for_a_while() -> None:
     """A name leads where the resolver says, for some seconds, and what is remembered is bounded."""
     now = 0.0
-    answers = {"api.test": ["192.0.2.1"], "many.test": [str(number) for number in range(2 * ADDRESSES_MAX)]}
+    answers = {"api.test": ["192.0.2.1"], "many.test": [f"192.0.2.{number}" for number in range(2 * ADDRESSES_MAX)]}
 
     async def resolve(name: str) -> Iterable[str]:
         return answers.get(name, [])
@@ -175,3 +175,28 @@ def test_names_are_proven_by_the_resolver_for_a_while() -> None:
         assert len(names._known) <= NAMES_MAX
 
     asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("name", "address", "proven"),
+    [
+        ("evil.test", "127.0.0.1", False),
+        ("evil.test", "127.9.9.9", False),
+        ("evil.test", "::1", False),
+        ("evil.test", "169.254.169.254", False),
+        ("evil.test", "fe80::1", False),
+        ("evil.test", "0.0.0.0", False),
+        ("evil.test", "::ffff:127.0.0.1", False),
+        ("localhost", "127.0.0.1", True),
+        ("localhost", "::1", True),
+        ("localhost", "169.254.169.254", False),
+        ("evil.test", "10.0.0.1", True),
+    ],
+)
+def test_a_name_that_is_bound_anew_proves_nothing_on_this_host(name: str, address: str, proven: bool) -> None:
+    """Whoever serves a zone cannot make an allowed name lead to loopback or to cloud metadata."""
+
+    async def resolve(_: str) -> Iterable[str]:
+        return [address]
+
+    assert proven is asyncio.run(Names(resolve).leads_to(name, address))

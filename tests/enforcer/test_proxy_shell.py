@@ -284,6 +284,36 @@ def test_a_tightened_policy_ends_what_stands_on_it() -> None:
     run(story)
 
 
+def test_a_tightened_policy_ends_a_request_under_way() -> None:
+    """A body that an agent never ends does not go on under a policy that is no more: the connection is cut."""
+    allowed = True
+
+    def judge(_: Agent, question: Question) -> Verdict:
+        return Verdict(number=question.number, allowed=allowed)
+
+    async def story() -> None:
+        nonlocal allowed
+        async with scene(judge=judge, answer=b"") as made:
+            reader, writer = await made.connect()
+            head = b"POST / HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nTransfer-Encoding: chunked\r\n\r\n"
+            writer.write(head % made.target_port + b"1\r\na\r\n")
+            while b"1\r\na\r\n" not in made.target:
+                await asyncio.sleep(0.005)
+            made.shell.reconsider()
+            await asyncio.sleep(0.02)
+            writer.write(b"1\r\nb\r\n")
+            while b"1\r\nb\r\n" not in made.target:
+                await asyncio.sleep(0.005)
+            allowed = False
+            made.shell.reconsider()
+            async with asyncio.timeout(5):
+                with pytest.raises(ConnectionResetError):
+                    await reader.read(100)
+            writer.close()
+
+    run(story)
+
+
 def test_a_slow_reader_holds_up_its_target() -> None:
     """What an agent does not read is not read from its target either, beyond what buffers hold."""
 

@@ -26,6 +26,8 @@ from tests.e2e.certificates import Certificates, make
 AGENT = 61_999
 PROXY_PORT, RESOLVER_PORT = 15_001, 15_053
 NAMES = ("api.test", "other.test", "files.test")
+ADDRESSES = ("198.51.100.7", "2001:db8::7")
+"""What the names lead to (RFC 5737, RFC 3849): a name for loopback itself proves nothing."""
 READY_SECONDS = 20.0
 SERVER = Path(__file__).parent / "target_server.py"
 HTTP_PORT, HTTPS_PORT, RAW_PORT, PLAIN_PORT = 80, 443, 2525, 8080
@@ -173,10 +175,12 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
     cgroup = find_root() / name
     _ip("netns", "add", name)
     try:
-        lines = [f"{address} {' '.join(('localhost', *NAMES))}" for address in ("127.0.0.1", "::1")]
+        lines = ["127.0.0.1 localhost", "::1 localhost", *(f"{address} {' '.join(NAMES)}" for address in ADDRESSES)]
         (directory / "hosts").write_text("\n".join(lines) + "\n", encoding="ascii")
         (directory / "resolv.conf").write_text("nameserver 127.0.0.9\noptions timeout:1 attempts:1\n", encoding="ascii")
         _ip("-n", name, "link", "set", "lo", "up")
+        for address in ADDRESSES:
+            _ip("-n", name, "address", "add", address, "dev", "lo", *(("nodad",) if ":" in address else ()))
         subprocess.run(["ip", "netns", "exec", name, "nft", "-f", "-"], input=RULES.encode(), check=True)
         (cgroup / "inner").mkdir(parents=True)
         made = Yard(

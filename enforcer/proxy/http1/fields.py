@@ -5,6 +5,7 @@ What lives here: RFC 9110 section 7.6 (what belongs to one connection only). Wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -51,6 +52,9 @@ NEVER_TRAILERS: Final = HOP_BY_HOP | NEVER_NOMINATED | {"expires", "max-forwards
 """RFC 9110 6.5.1: framing, routing, authentication; a receiver that merges trailers into the head would take them for it."""
 
 
+_VARIABLE: Final = re.compile(r"[^a-z0-9]")
+
+
 class NominationError(ValueError):
     """A Connection field names what does not belong to the connection."""
 
@@ -61,6 +65,11 @@ def by_name(fields: Fields) -> Named:
     for name, value in fields:
         named.setdefault(name.lower(), []).append(value)
     return named
+
+
+def disguised(named: Named) -> list[str]:
+    """Give the names that servers with the variables of CGI (RFC 3875 4.1.18) take for another field: `Transfer_Encoding`."""
+    return [name for name in named if name not in NEVER_TRAILERS and _VARIABLE.sub("-", name) in NEVER_TRAILERS]
 
 
 def members(named: Named, name: str) -> list[str]:

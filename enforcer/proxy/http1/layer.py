@@ -91,7 +91,7 @@ class Http1Layer(Layer):
         self._number = 0
         self._verdict: Verdict | None = None
         self._collected = bytearray()
-        self._collected_end: Message | None = None
+        self._collected_all = False
         self._request_done = self._response_done = self._answered = self._answering = False
         self._expects = self._keeps = self._chunked_answer = False
         self._client_ended = self._armed = self._partial = False
@@ -225,7 +225,7 @@ class Http1Layer(Layer):
 
     def _begin(self, message: Message) -> None:
         self._request_done = self._response_done = self._answered = False
-        self._collected, self._collected_end, self._verdict = bytearray(), None, None
+        self._collected, self._collected_all, self._verdict = bytearray(), False, None
         self._arm(None)
         if message.incomplete is not None:
             self._cut("the client left in the middle of a request")
@@ -260,7 +260,7 @@ class Http1Layer(Layer):
         if self._stage is not Stage.JUDGED or verdict.number != self._number:
             return
         self._verdict = verdict
-        if verdict.body_bytes and not self._collected and self._collected_end is None:
+        if verdict.body_bytes and not self._collected and not self._collected_all:
             self._collect()
         elif not verdict.allowed:
             facts = verdict_facts(verdict, self._around.session)
@@ -300,21 +300,20 @@ class Http1Layer(Layer):
         if message.incomplete is not None:
             self._cut("the client left in the middle of a body")
         elif self._stage is Stage.COLLECTING:
-            self._collected_end = message
-            sent = cast("header.Fields", message.fields.get("trailers") or [])
-            self._ask(Body(content=bytes(self._collected), complete=True, trailers=tuple(header.trailers(sent))))
+            self._collected_all = True
+            self._ask(Body(content=bytes(self._collected), complete=True))
         elif self._stage is Stage.DRAINING:
             self._finish_exchange()
         elif self._stage is Stage.OPEN:
-            self._end_sent(message)
+            self._end_sent()
             if self._response_done:
                 self._finish_exchange()
 
-    def _end_sent(self, message: Message) -> None:
+    def _end_sent(self) -> None:
+        """Say that this was the body. Trailers stay behind (RFC 9112 7.1.2): they came after the request was judged."""
         assert self._incoming is not None
         if self._incoming.chunked:
-            sent = cast("header.Fields", message.fields.get("trailers") or [])
-            self._send(Side.UPSTREAM, header.last_chunk(header.trailers(sent)))
+            self._send(Side.UPSTREAM, header.last_chunk(()))
 
     def _forward(self) -> None:
         """Send the head, and what was held of the body."""
@@ -326,8 +325,8 @@ class Http1Layer(Layer):
         head = request_head(incoming, self._around, upgrade=verdict.upgrade, expects=self._expects)
         self._send(Side.UPSTREAM, head)
         self._send_body(bytes(self._collected))
-        if self._collected_end is not None:
-            self._end_sent(self._collected_end)
+        if self._collected_all:
+            self._end_sent()
 
     @property
     def _awaits_answer(self) -> bool:

@@ -20,7 +20,7 @@ from typing import Final, cast
 from capd.decoders.message import Message
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
-from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Named, NominationError, by_name, end_to_end, members, written
+from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Named, NominationError, by_name, disguised, end_to_end, members, written
 from capd.enforcer.proxy.http1.target import Target, TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Request
@@ -124,6 +124,9 @@ def _refuse_doubles(named: Named) -> None:
     lengths = named.get("content-length", ())
     if len(lengths) > 1 or any("," in value for value in lengths):
         raise RequestRefused(BAD_REQUEST, "more than one Content-Length")
+    taken = disguised(named)
+    if taken:
+        raise RequestRefused(BAD_REQUEST, f"some servers take the field {taken[0]} for another one")
 
 
 def _expects(named: Named, *, old: bool) -> bool:
