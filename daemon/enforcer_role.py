@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -35,7 +36,7 @@ from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
-from capd.enforcer.proxy.shell import BACKLOG
+from capd.enforcer.proxy.shell import BACKLOG, CONNECTIONS_MAX
 from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
 from capd.recording.durable import read_regular, replace_content
 
@@ -50,6 +51,8 @@ STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
 """Between two starts of one worker: one that cannot live costs little."""
 STATUS_BYTES_MAX: Final = 1 << 16
+DESCRIPTORS_MAX: Final = 2 * CONNECTIONS_MAX + 1_024
+"""Of a worker: a connection has two. With fewer, one run's connections could leave none for the others and for the log."""
 LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 """Where a redirect on the output of this host leads (nft(8), `redirect`)."""
 
@@ -114,6 +117,7 @@ def run(configuration: Configuration, say: Say) -> None:
     upstreams = Upstreams(ca_file=section.ca_file, certificates=certificates)
     hierarchy = cgroups.find_root()
     children = _children(configuration)
+    _raise_descriptors()
     confine(uid, gid, families=INTERNET, who="enforcer")
     confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
     os.umask(0o027)
@@ -336,6 +340,18 @@ def _bind(port: int, kind: socket.SocketKind) -> list[socket.socket]:
             raise PortTakenError(address, port, error) from error
         listeners.append(listener)
     return listeners
+
+
+def _raise_descriptors() -> None:
+    """Have room for as many descriptors as connections need; a unit's limit, which cannot be raised, is used to the full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= DESCRIPTORS_MAX:
+        return
+    enough = hard == resource.RLIM_INFINITY or hard >= DESCRIPTORS_MAX
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (DESCRIPTORS_MAX, hard if enough else DESCRIPTORS_MAX))
+    except ValueError:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _has_ipv6() -> bool:
