@@ -31,7 +31,7 @@ from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.proxy.connection import Connection, open_connection
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import SocketOwners
-from capd.enforcer.proxy.judge import Agent, judge, name_of, observed
+from capd.enforcer.proxy.judge import Agent, judge, name_of, needs_proof, observed
 from capd.enforcer.proxy.names import Names
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
 from capd.enforcer.proxy.shell import Shell, work
@@ -134,12 +134,17 @@ class Worker:
         return open_connection(destination, session, self._contexts, normal_host)
 
     def _judge(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
-        """Judge at once where the name is proven, or known to lead there; else ask the resolver first."""
+        """Judge at once where it does not hang on where the name leads; else ask the resolver first.
+
+        A name that nothing would be allowed for is not asked for: the question would be a message of the agent to its zone.
+        """
         name, address = name_of(question), question.destination.address
         proven = name == address or (question.inspected and question.server_name is not None)
         if proven or self._names.remembers(name, address):
             return self._decide(agent, question, proven=True)
-        return self._judge_name(agent, question, name)
+        if needs_proof(self._policies.current, agent, question):
+            return self._judge_name(agent, question, name)
+        return self._decide(agent, question, proven=False)
 
     async def _judge_name(self, agent: Agent, question: Question, name: str) -> Verdict:
         proven = False

@@ -73,6 +73,12 @@ def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bo
     return verdict
 
 
+def needs_proof(policy: Policy | None, agent: Agent, question: Question) -> bool:
+    """Say whether it is allowed only if the agent's name is known to lead to the destination; arguments as `judge` has."""
+    allowed = [judge(policy, agent, question, proven=proven).allowed for proven in (False, True)]
+    return allowed == [False, True]
+
+
 def observed(verdict: Verdict) -> Verdict:
     """Let through what would be denied, and say what it would have been."""
     if verdict.allowed or verdict.body_bytes:

@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import select
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from capd.daemon.enforcement_names import names_of
@@ -23,12 +25,16 @@ from tests.forcing.yard import AGENT_USER, ENFORCER_USER, PRELUDE, PYTHON, Yard,
 
 PROXY_PORT, RESOLVER_PORT = 15911, 15963
 SINK_PORTS = (80, 443, 853, 2525, 5432)
+DOES_SECONDS_MAX = 10
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POLICY = """\
 rules:
   - {id: sink, match: {protocols: [http], hosts: ["10.77.0.2"], methods: [GET, POST], paths: ["/open/**"]}, then: allow}
-  - {id: named, match: {protocols: [http], hosts: [open.test], methods: [GET]}, then: allow}
+  - {id: named, match: {protocols: [http], hosts: [open.test, rebound.test], methods: [GET]}, then: allow}
 """
+HOSTS = "10.77.0.2 open.test\n127.0.0.1 rebound.test\n"
+RESOLV_CONF = "nameserver 10.77.0.2\noptions timeout:1 attempts:1\n"
+MOUNTS = 'mount --bind "$1" /etc/hosts; mount --bind "$2" /etc/resolv.conf; shift 2; exec "$@"'
 SETTINGS = """
 policy_dir = "{directory}/policy"
 [selection]
@@ -54,10 +60,20 @@ def say(data, host="10.77.0.2", port=80, family=socket.AF_INET, seconds=3, made=
         whole = b""
         try:
             while part := client.recv(65536): whole += part
-        except (TimeoutError, ConnectionResetError): whole += b"" if whole else b"cut"
-        return whole.decode("latin-1")
+        except (TimeoutError, ConnectionResetError): pass
+        return whole.decode("latin-1") or "cut"
 def get(path, host="10.77.0.2", method="GET", more=""):
     return f"{method} {path} HTTP/1.1\\r\\nHost: {host}\\r\\nConnection: close\\r\\n{more}\\r\\n".encode()
+def forked(function):
+    read, write = os.pipe()
+    if os.fork() == 0:
+        try:
+            os.close(read); os.setsid()
+            os.write(write, str(attempt(function)).encode())
+        except BaseException as error: os.write(write, type(error).__name__.encode())
+        finally: os._exit(0)
+    os.close(write)
+    with os.fdopen(read) as told: return told.read()
 print("ready", flush=True)
 for line in sys.stdin:
     scope = {}
@@ -82,6 +98,7 @@ class Agent:
         text = body if "return" in body else f"return {body}"
         self.process.stdin.write(json.dumps(text) + "\n")
         self.process.stdin.flush()
+        assert select.select([self.process.stdout], [], [], DOES_SECONDS_MAX)[0], body
         return str(json.loads(self.process.stdout.readline()))
 
 
@@ -159,13 +176,21 @@ def instance(ground: Yard) -> Iterator[Instance]:
             threading.Thread(target=sink.serve, args=(listener,), daemon=True).start()
         ports = {"proxy": PROXY_PORT, "resolver": RESOLVER_PORT}
         settings = SETTINGS.format(directory=directory, user=ENFORCER_USER, cgroup=cgroup, **ports)
-        daemon = Daemon(directory, settings, verb="up", through=("nsenter", f"--net={ground.host}"))
+        daemon = Daemon(directory, settings, verb="up", through=("nsenter", f"--net={ground.host}", *_named(directory)))
         stack.callback(_remove, ground, daemon)
         daemon.start()
         made = [stack.enter_context(_agent(ground, daemon, user)) for user in (AGENT_USER, 0)]
         running = Instance(ground, daemon, sink, *made)
         running.until('say(get("/open/first"))', "200 OK", 20)
         yield running
+
+
+def _named(directory: Path) -> list[str]:
+    """Give what begins a command that finds names of the yard's own."""
+    files = {"hosts": HOSTS, "resolv.conf": RESOLV_CONF}
+    for name, text in files.items():
+        (directory / name).write_text(text, encoding="ascii")
+    return ["unshare", "-m", "sh", "-c", MOUNTS, "sh", *(str(directory / name) for name in files)]
 
 
 @contextlib.contextmanager

