@@ -14,7 +14,7 @@ import pytest
 from capd.daemon.enforcer_resolver import could_allow
 from capd.enforcer.policy.action import Principal, Run
 from capd.enforcer.policy.policy import Policy, read_policy
-from capd.enforcer.proxy.judge import BODY_BYTES_MAX, Agent, judge, observed
+from capd.enforcer.proxy.judge import BODY_BYTES_MAX, Agent, judge, needs_proof, observed
 from capd.enforcer.proxy.names import ADDRESSES_MAX, NAMES_MAX, Names
 from capd.enforcer.proxy.question import Body, Destination, Kind, Question, Request, Verdict
 
@@ -119,6 +119,23 @@ def test_a_name_that_leads_elsewhere_permits_nothing() -> None:
     assert judge(both, AGENT, question, proven=False).allowed
     named = policy("rules: [{id: all, then: allow}, {id: not, match: {hosts: [api.test]}, then: deny}]")
     assert not judge(named, AGENT, question, proven=False).allowed
+
+
+@pytest.mark.parametrize(
+    ("question", "needed"),
+    [
+        (request(inspected=False), True),
+        (request(inspected=False, host="c2VjcmV0.evil.test"), False),
+        (request("DELETE", inspected=False), False),
+        (connection(Kind.PASSTHROUGH, "pinned.test"), True),
+        (connection(Kind.PASSTHROUGH, "c2VjcmV0.evil.test"), False),
+        (connection(Kind.PASSTHROUGH), False),
+    ],
+)
+def test_a_name_is_asked_for_only_where_it_decides(question: Question, needed: bool) -> None:
+    """The resolver is not asked for a name of the agent's that nothing would be allowed for: that would send it out."""
+    assert needed is needs_proof(API, AGENT, question)
+    assert not needs_proof(None, AGENT, question)
 
 
 def test_upgrades_need_a_rule_for_what_is_not_decoded() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -70,7 +71,12 @@ SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("8 packet socket of a user", "user", "socket.socket(socket.AF_PACKET, socket.SOCK_RAW)", ("EPERM",)),
     ("8 TCP that is no HTTP", "user", 'tcp("10.77.0.2", 2525)', REFUSED),
     ("8 IPv4 in IPv6", "user", f'say(get("/shut"), "::ffff:10.77.0.2", {V6})', DENIED),
-    ("8 multipath TCP", "user", 'say(get("/shut"), made=socket.socket(2, 1, 262))', (*DENIED, "EPROTONOSUPPORT", "ENOPROTOOPT")),
+    (
+        "8 multipath TCP",
+        "user",
+        'say(get("/shut"), made=socket.socket(2, 1, 262))',
+        (*DENIED, "EPROTONOSUPPORT", "ENOPROTOOPT"),
+    ),
     ("8 data in the first packet", "user", "return fast_open()", DENIED),
     ("8 foreign source address", "root", "return transparent()", (*DENIED, "EADDRNOTAVAIL", "EHOSTUNREACH")),
     ("9 a name as a message", "user", ASK, ("3",)),
@@ -85,16 +91,36 @@ SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("10 no name, any Host", "user", 'say(get("/open/a", "other.test"), port=443, tls="")', BAD),
     ("10 TLS in TLS", "user", "return tls_in_tls()", (*BAD, SSL_ERROR)),
     ("11 an allowed name elsewhere", "user", 'say(get("/x", "open.test"), "10.77.0.9")', DENIED),
-    ("11 an allowed name that leads to loopback", "user", f'say(get("/x", "rebound.test:{TARGET_PORT}"), "127.0.0.1", {TARGET_PORT})', DENIED),
+    (
+        "11 an allowed name that leads to loopback",
+        "user",
+        f'say(get("/x", "rebound.test:{TARGET_PORT}"), "127.0.0.1", {TARGET_PORT})',
+        DENIED,
+    ),
     ("11 metadata", "user", 'say(get("/x", "open.test"), "169.254.169.254")', REFUSED),
     ("12 CONNECT", "user", raw("CONNECT 10.77.0.2:443 HTTP/1.1\r\nHost: 10.77.0.2:443\r\n\r\n"), BAD),
     ("12 STARTTLS after nothing", "user", 'say(b"EHLO a\\r\\nSTARTTLS\\r\\n", port=2525)', (*DENIED, "cut")),
-    ("13 both lengths", "user", raw(START + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\n\r\n" + SMUGGLED), BAD),
-    ("13 a coding in disguise", "user", raw(START + "Transfer_Encoding: chunked\r\nContent-Length: 4\r\n\r\n", SMUGGLED), (*BAD, "cut")),
+    (
+        "13 both lengths",
+        "user",
+        raw(START + "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n", "0\r\n\r\n" + SMUGGLED),
+        BAD,
+    ),
+    (
+        "13 a coding in disguise",
+        "user",
+        raw(START + "Transfer_Encoding: chunked\r\nContent-Length: 4\r\n\r\n", SMUGGLED),
+        (*BAD, "cut"),
+    ),
     ("13 a coding that is none", "user", raw(START + "Transfer-Encoding: \x0bchunked\r\n\r\n", SMUGGLED), BAD),
     ("13 an encoded path", "user", raw("GET /open/..%2fshut HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n"), BAD),
     ("13 dots", "user", raw("GET /open/../shut HTTP/1.1\r\nHost: 10.77.0.2\r\nConnection: close\r\n\r\n"), BAD),
-    ("13 another method by a field", "user", raw(START + "X_HTTP_Method_Override: DELETE\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"), BAD),
+    (
+        "13 another method by a field",
+        "user",
+        raw(START + "X_HTTP_Method_Override: DELETE\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"),
+        BAD,
+    ),
     ("13 obs-text in Host", "user", raw("GET /open/a HTTP/1.1\r\nHost: 10.77.0.\xb2\r\n\r\n"), BAD),
     ("13 h2c by prior knowledge", "user", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (*BAD, "cut")),
     ("14 another path of an allowed host", "user", 'say(get("/shut"))', DENIED),
@@ -172,13 +198,27 @@ def clear(place: Instance) -> None:
     place.ground.seen()
 
 
+def heard(place: Instance) -> list[bytes]:
+    """Give the packets that say something to the sink: all but those with which an earlier connection of TCP ends."""
+    return [packet for packet in place.ground.seen() if not _only_ends(packet)]
+
+
+def _only_ends(packet: bytes) -> bool:
+    header = 14 + 4 * (packet[14] & 15)
+    if packet[12:14] != b"\x08\0" or packet[23] != socket.IPPROTO_TCP:
+        return False
+    payload = int.from_bytes(packet[16:18], "big") + 14 - header - 4 * (packet[header + 12] >> 4)
+    opens = packet[header + 13] & 2
+    return not payload and not opens
+
+
 @pytest.mark.parametrize(("name", "who", "body", "ends"), SILENT, ids=[row[0] for row in SILENT])
 def test_no_packet_gets_past(place: Instance, name: str, who: str, body: str, ends: tuple[str, ...]) -> None:
     """The attack ends in a refusal that the agent sees, and the sink hears nothing at all."""
     clear(place)
     found = getattr(place, who).does(body)
     assert any(found.startswith(end) for end in ends), (name, found)
-    assert [] == place.ground.seen(), name
+    assert [] == heard(place), name
     assert b"" == place.sink.take()
 
 
@@ -187,7 +227,7 @@ JUDGED = {
     "13 a second request after one that is allowed": "GET /open/b HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n" + SMUGGLED,
     "13 a second request after one that is denied": SMUGGLED + SMUGGLED,
     "13 a field in a trailer": CHUNKED + "1\r\nx\r\n0\r\nX-HTTP-Method-Override: SHUT\r\n\r\n",
-    "13 extensions of a chunk": CHUNKED + "1;a=\"SHUT\"\r\nx\r\n0\r\n\r\n",
+    "13 extensions of a chunk": CHUNKED + '1;a="SHUT"\r\nx\r\n0\r\n\r\n',
     "13 a body that looks like a request": f"{START}Content-Length: {len(SMUGGLED)}\r\n\r\n{SMUGGLED}",
     "13 HTTP/1.0 that goes on": "GET /open/c HTTP/1.0\r\nHost: 10.77.0.2\r\nConnection: keep-alive\r\n\r\n" + SMUGGLED,
     "13 an upgrade to h2c": "GET /open/d HTTP/1.1\r\nHost: 10.77.0.2\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n\r\n" + SMUGGLED,
@@ -209,10 +249,10 @@ def test_only_what_was_decided_arrives(place: Instance, name: str) -> None:
 def test_2_a_socket_of_the_run_outside_of_it(place: Instance) -> None:
     """A root agent that leaves keeps its sockets judged, and is named by the status: the alarm."""
     clear(place)
-    leave = 'made = socket.socket()\ndef left():\n    join(cgroups)\n'
+    leave = "made = socket.socket()\ndef left():\n    join(cgroups)\n"
     leave += '    found = say(get("/shut"), made=made)\n    if os.fork() == 0:\n        os.closerange(0, 99); time.sleep(8); os._exit(0)\n'
     assert "HTTP/1.1 403" in place.root.does(f"{leave}    return found\nreturn forked(left)")
-    assert [] == place.ground.seen()
+    assert [] == heard(place)
     wait_until(lambda: place.daemon.status()["enforcement"]["escaped"], "it is named", 8)
 
 
@@ -222,7 +262,7 @@ def test_4_another_root_flushes_the_rules(place: Instance) -> None:
     subprocess.run(["nsenter", f"--net={place.ground.host}", "nft", "flush", "ruleset"], check=True)
     assert "HTTP/1.1 403" in place.user.does('say(get("/shut"))')
     assert place.user.does('udp("10.77.0.2", 443)') in REFUSED
-    assert [] == place.ground.seen()
+    assert [] == heard(place)
 
 
 def test_26_verbs_are_not_an_agents(place: Instance) -> None:
@@ -243,7 +283,9 @@ def workers(place: Instance) -> list[int]:
 def test_27_a_killed_enforcer_lets_nothing_out(place: Instance, which: int) -> None:
     """With a worker, or all of the enforcer, killed in the middle of a request nothing gets past, and it is back in seconds."""
     begin = START + "Content-Length: 9\r\n\r\nx"
-    place.user.does(f"global kept\nkept = socket.create_connection(('10.77.0.2', 80), 3)\nkept.sendall({begin!r}.encode())\nreturn 1")
+    place.user.does(
+        f"global kept\nkept = socket.create_connection(('10.77.0.2', 80), 3)\nkept.sendall({begin!r}.encode())\nreturn 1"
+    )
     wait_until(lambda: b"POST /open/a" in place.sink.take(), "it is under way", 5)
     os.kill(workers(place)[which], signal.SIGKILL)
     killed = time.monotonic()
@@ -276,7 +318,9 @@ def test_29_a_policy_that_is_wrong_changes_nothing(place: Instance) -> None:
 def test_28_a_policy_that_tightens_ends_what_is_open(place: Instance) -> None:
     """An upload that is under way is cut within two seconds when no rule allows it any more."""
     begin = START + "Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n"
-    place.user.does(f"global kept\nkept = socket.create_connection(('10.77.0.2', 80), 3)\nkept.sendall({begin!r}.encode())\nreturn 1")
+    place.user.does(
+        f"global kept\nkept = socket.create_connection(('10.77.0.2', 80), 3)\nkept.sendall({begin!r}.encode())\nreturn 1"
+    )
     wait_until(lambda: b"POST /open/a" in place.sink.take(), "it is under way", 5)
     rewrite(place, POLICY.replace("GET, POST", "GET"))
     assert "ECONNRESET" == place.user.does("kept.recv(10)")

@@ -20,7 +20,16 @@ from typing import Final, cast
 from capd.decoders.message import Message
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
-from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Named, NominationError, by_name, disguised, end_to_end, members, written
+from capd.enforcer.proxy.http1.fields import (
+    HOP_BY_HOP,
+    Named,
+    NominationError,
+    by_name,
+    disguised,
+    end_to_end,
+    members,
+    written,
+)
 from capd.enforcer.proxy.http1.target import Target, TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Request
