@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,7 @@ def instance(ground: Yard) -> Iterator[Instance]:
         (directory / "policy").mkdir()
         (directory / "policy" / "policy.yaml").write_text(POLICY, encoding="utf-8")
         for port in SINK_PORTS:
-            listener = inside(ground.sink, lambda port=port: socket.create_server(("10.77.0.2", port)))
+            listener = inside(ground.sink, partial(socket.create_server, ("10.77.0.2", port)))
             stack.callback(listener.close)
             threading.Thread(target=sink.serve, args=(listener,), daemon=True).start()
         ports = {"proxy": PROXY_PORT, "resolver": RESOLVER_PORT}

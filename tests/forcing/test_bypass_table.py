@@ -2,10 +2,11 @@
 
 What lives here: attacks and how each ends. What must not: the instance (instance.py), the layers one by one (test_bypasses.py).
 
-The rows run against one instance, in order; none may send the sink a packet, or those that may say so: then each request that
-arrived has a decision that allows it. Not here: 6 (what helpers outside of a run do; docs/enforcement.md says so), 16 to 24
-(SQL, SSH, Kubernetes: not decoded by the enforcer yet), 25 (credentials: not injected yet), 30 (a connection from before is cut:
-test_bypasses.py).
+The rows run against one instance, in order; none may send the sink a packet, or, where a part of it is allowed, every request
+that arrives has a decision that allows it.
+
+Not here: 6 (what helpers outside of a run do; docs/enforcement.md says so), 16 to 24 (SQL, SSH, Kubernetes: the enforcer does
+not decode them yet), 25 (credentials: it injects none yet), 30 (a connection from before is cut: test_bypasses.py).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from typing import Any
 
 import pytest
 
+from capd.daemon.enforcer_role import DESCRIPTORS_MAX
 from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
 from tests.forcing.instance import POLICY, PROXY_PORT, RESOLVER_PORT, Instance, instance
 from tests.forcing.yard import TARGET_PORT, Yard
@@ -45,6 +47,21 @@ SUBTREE = """
 below = cgroups + open("/proc/self/cgroup").read().strip().rpartition(":")[2] + "/below"
 os.mkdir(below)
 return forked(lambda: join(below) or say(get("/shut")))
+"""
+LEAVES = """
+made = socket.socket()
+def left():
+    join(cgroups)
+    found = say(get("/shut"), made=made)
+    if os.fork() == 0:
+        os.closerange(0, 99); time.sleep(8); os._exit(0)
+    return found
+return forked(left)
+"""
+VERB = """
+import subprocess
+done = subprocess.run({command!r}, env={environment!r}, capture_output=True, text=True)
+return (done.returncode, done.stderr)
 """
 
 
@@ -155,7 +172,8 @@ def transparent():
     return say(get("/shut"), made=client, seconds=0.5)
 def tls_in_tls():
     context = ssl._create_unverified_context()
-    with socket.create_connection(("10.77.0.2", 443), 3) as outer, context.wrap_socket(outer, server_hostname="open.test") as once:
+    outer = socket.create_connection(("10.77.0.2", 443), 3)
+    with context.wrap_socket(outer, server_hostname="open.test") as once:
         inner, out = ssl.MemoryBIO(), ssl.MemoryBIO()
         twice = context.wrap_bio(inner, out, server_hostname="open.test")
         try: twice.do_handshake()
@@ -249,9 +267,7 @@ def test_only_what_was_decided_arrives(place: Instance, name: str) -> None:
 def test_2_a_socket_of_the_run_outside_of_it(place: Instance) -> None:
     """A root agent that leaves keeps its sockets judged, and is named by the status: the alarm."""
     clear(place)
-    leave = "made = socket.socket()\ndef left():\n    join(cgroups)\n"
-    leave += '    found = say(get("/shut"), made=made)\n    if os.fork() == 0:\n        os.closerange(0, 99); time.sleep(8); os._exit(0)\n'
-    assert "HTTP/1.1 403" in place.root.does(f"{leave}    return found\nreturn forked(left)")
+    assert "HTTP/1.1 403" in place.root.does(LEAVES)
     assert [] == heard(place)
     wait_until(lambda: place.daemon.status()["enforcement"]["escaped"], "it is named", 8)
 
@@ -268,8 +284,8 @@ def test_4_another_root_flushes_the_rules(place: Instance) -> None:
 def test_26_verbs_are_not_an_agents(place: Instance) -> None:
     """An agent cannot take enforcement away, end another's run, or read what was decided."""
     command = capd("enforcement", "off", "--config", place.daemon.config)
-    body = f"import subprocess\ndone = subprocess.run({command!r}, env={dict(ENVIRONMENT)!r}, capture_output=True)\nreturn done.returncode"
-    assert "0" != place.user.does(body)
+    found = place.user.does(VERB.format(command=command, environment=dict(ENVIRONMENT)))
+    assert "belong to root" in found
     assert "HTTP/1.1 403" in place.user.does('say(get("/shut"))')
 
 
@@ -296,6 +312,27 @@ def test_27_a_killed_enforcer_lets_nothing_out(place: Instance, which: int) -> N
     assert b"" == place.sink.take()
     place.until('say(get("/open/again"))', "200 OK", 6)
     assert time.monotonic() - killed < 6
+
+
+FLOOD = """
+global flood
+flood = [socket.socket() for _ in range(700)]
+for one in flood: one.setblocking(False); one.connect_ex(("10.77.0.2", 80))
+return len(flood)
+"""
+
+
+def test_27_a_flood_of_one_run_leaves_others_theirs(place: Instance) -> None:
+    """One run that opens all the connections it can gets no more than its share, and another is served meanwhile."""
+    limits = Path(f"/proc/{workers(place)[1]}/limits").read_text(encoding="ascii")
+    soft = next(int(line.split()[3]) for line in limits.splitlines() if line.startswith("Max open files"))
+    assert soft >= DESCRIPTORS_MAX
+    assert "700" == place.root.does(FLOOD)
+    assert "HTTP/1.1 200" in place.user.does('say(get("/open/a"))')
+    assert "HTTP/1.1 403" in place.user.does('say(get("/shut"))')
+    status = place.daemon.directory / "run" / "enforcer" / "worker-0.status.json"
+    wait_until(lambda: b"too many connections of one run" in status.read_bytes(), "it is counted", 5)
+    place.root.does("flood.clear()")
 
 
 def rewrite(place: Instance, text: str) -> None:

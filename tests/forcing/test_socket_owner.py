@@ -76,7 +76,7 @@ def test_a_dual_socket_is_known_by_its_ipv4_ends(ground: Yard, rules: Ruleset, c
 
 @pytest.mark.parametrize("host", ["", "10.77.0.1"])
 def test_who_listens_is_not_who_connects(ground: Yard, connections: flow.SocketOwners, host: str) -> None:
-    """A connection whose port NAT changed to one that another run listens on is nobody's: the kernel would name the listener."""
+    """A connection whose port NAT changed to one that another run listens on is nobody's; the kernel names the listener."""
     with holding(ground, f"made = socket.create_server(('{host}', 0))") as end:
         assert None is connections.find(("10.77.0.1", end[1]), ("10.77.0.2", 5432))
 
