@@ -291,8 +291,15 @@ def test_26_verbs_are_not_an_agents(place: Instance) -> None:
 
 def workers(place: Instance) -> list[int]:
     """Give the enforcer's processes, its parent first."""
-    first = json.loads((place.daemon.directory / "run" / "enforcer" / "enforcer.status.json").read_bytes())
-    return [first["pid"], first["workers"][0]["pid"]]
+    path = place.daemon.directory / "run" / "enforcer" / "enforcer.status.json"
+
+    def told() -> list[int]:
+        status = json.loads(path.read_bytes())
+        found = [status["pid"], *(worker["pid"] for worker in status["workers"] if worker)]
+        return found if len(found) > 1 and all(Path(f"/proc/{pid}").exists() for pid in found) else []
+
+    wait_until(told, "all of it runs", 6)
+    return told()
 
 
 @pytest.mark.parametrize("which", [1, 0])
