@@ -42,6 +42,7 @@ from capd.recording.durable import read_regular, replace_content
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
+    from capd.daemon.enforcement_section import EnforcementSection
 
 STATUS_SECONDS: Final = 1.0
 RESOLVER: Final = -1
@@ -111,10 +112,7 @@ def run(configuration: Configuration, say: Say) -> None:
     """
     section = configuration.enforcement
     uid, gid = enforcer_user.identity(section.user)
-    certificates = {
-        one.host: ClientCertificate(certificate=one.certificate, key=one.key) for one in section.client_certificates
-    }
-    upstreams = Upstreams(ca_file=section.ca_file, certificates=certificates)
+    upstreams = _upstreams(section)
     hierarchy = cgroups.find_root()
     children = _children(configuration)
     _raise_descriptors()
@@ -188,6 +186,11 @@ def _desk_parts(configuration: Configuration, hierarchy: Path, say: Say) -> Desk
         status=_worker_status(runtime, DESK),
         say=say,
     )
+
+
+def _upstreams(section: EnforcementSection) -> Upstreams:
+    shown = {one.host: ClientCertificate(certificate=one.certificate, key=one.key) for one in section.client_certificates}
+    return Upstreams(ca_file=section.ca_file, certificates=shown)
 
 
 class Enforcer:

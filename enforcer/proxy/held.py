@@ -81,7 +81,6 @@ def _bound(question: Question, action: Action, policy: str, uid: int | None) -> 
         query=request.query,
         upgrade=request.upgrade,
         fields=request.fields,
-        trailers=body.trailers,
         body_sha256=sha256(body.content).digest(),
         policy=policy,
     )

@@ -59,12 +59,10 @@ class Body:
     Attributes:
         content: its begin.
         complete: whether that is all.
-        trailers: that follow it, as they will be sent.
     """
 
     content: bytes
     complete: bool
-    trailers: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

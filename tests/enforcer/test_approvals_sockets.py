@@ -286,10 +286,10 @@ def test_what_is_held_has_its_body_first() -> None:
     only = policy("rules: [{id: ask, match: {protocols: [http]}, then: approve, approve: {groups: [b, a], quorum: 2}}]")
     verdict = judge(only, PUT, replace(request("PUT"), body=None), proven=True)
     assert (False, None, True) == (verdict.allowed, verdict.held, verdict.body_bytes > 0)
-    whole = Body(content=b"x", complete=True, trailers=(("a", "b"),))
+    whole = Body(content=b"x", complete=True)
     verdict = judge(only, PUT, request("PUT", body=whole), proven=True)
     assert verdict.held is not None
-    assert (b"x", 2000, (("a", "b"),)) == (verdict.held.body, verdict.held.bound.uid, verdict.held.bound.trailers)
+    assert (b"x", 2000) == (verdict.held.body, verdict.held.bound.uid)
     assert [("ask", 2, ("a", "b"))] == [(one.rule, one.quorum, one.groups) for one in verdict.held.demands]
     assert (True, None) == ((seen := observed(verdict)).allowed, seen.held)
 
@@ -341,8 +341,8 @@ def test_credentials_are_not_shown() -> None:
     assert fields == asked.bound.fields
 
 
-def test_trailers_are_judged_with_the_body() -> None:
-    """Trailers that will be sent are in the question that a person decides about."""
+def test_trailers_of_a_held_body_stay_behind() -> None:
+    """What a person was not shown is not sent: a request goes on without its trailers."""
 
     def looks(question: Question) -> Verdict:
         return allow(question) if question.body else Verdict(number=question.number, allowed=False, body_bytes=99)
@@ -353,8 +353,9 @@ def test_trailers_are_judged_with_the_body() -> None:
     )
     body = rehearsal.questions[-1].body
     assert body is not None
-    assert (b"a", [("x-sum", "1")]) == (body.content, [(name.lower(), value) for name, value in body.trailers])
-    assert b"X-Sum: 1" in rehearsal.upstream
+    assert b"a" == body.content
+    assert b"X-Sum" not in rehearsal.upstream
+    assert rehearsal.upstream.endswith(b"1\r\na\r\n0\r\n\r\n")
 
 
 def test_context_of_later_messages() -> None:
