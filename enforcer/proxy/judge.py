@@ -74,9 +74,14 @@ def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bo
 
 
 def needs_proof(policy: Policy | None, agent: Agent, question: Question) -> bool:
-    """Say whether it is allowed only if the agent's name is known to lead to the destination; arguments as `judge` has."""
-    allowed = [judge(policy, agent, question, proven=proven).allowed for proven in (False, True)]
-    return allowed == [False, True]
+    """Say whether it matters that the agent's name is known to lead to the destination; arguments as `judge` has."""
+    without, proven = (judge(policy, agent, question, proven=known) for known in (False, True))
+    return _way(without) != _way(proven)
+
+
+def _way(verdict: Verdict) -> tuple[bool, bool, bool]:
+    """Give how it goes on: allowed, held for a person, or held for its body."""
+    return verdict.allowed, verdict.held is not None, bool(verdict.body_bytes)
 
 
 def observed(verdict: Verdict) -> Verdict:

@@ -127,6 +127,7 @@ def test_a_name_that_leads_elsewhere_permits_nothing() -> None:
         (request(inspected=False), True),
         (request(inspected=False, host="c2VjcmV0.evil.test"), False),
         (request("DELETE", inspected=False), False),
+        (request("PUT", inspected=False), True),
         (connection(Kind.PASSTHROUGH, "pinned.test"), True),
         (connection(Kind.PASSTHROUGH, "c2VjcmV0.evil.test"), False),
         (connection(Kind.PASSTHROUGH), False),
