@@ -74,9 +74,9 @@ def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bo
 
 
 def needs_proof(policy: Policy | None, agent: Agent, question: Question) -> bool:
-    """Say whether it matters that the agent's name is known to lead to the destination; arguments as `judge` has."""
+    """Say whether it matters, to the policy or to a person, that the agent's name leads there; arguments as `judge` has."""
     without, proven = (judge(policy, agent, question, proven=known) for known in (False, True))
-    return _way(without) != _way(proven)
+    return proven.held is not None or _way(without) != _way(proven)
 
 
 def _way(verdict: Verdict) -> tuple[bool, bool, bool]:
