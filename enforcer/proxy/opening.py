@@ -35,6 +35,7 @@ SILENCE_SECONDS: Final = 0.1
 """A client that speaks first does so within a round trip to this host, which is nothing."""
 OPENING_SECONDS: Final = 30.0
 """Until the first bytes have said what they are: a client may be stopped in a debugger, not for ever."""
+BLANKS: Final = frozenset({b"\r", b"\n", b" ", b"\t"})
 HELD_BYTES_MAX: Final = 65_536
 """Bytes of a client that wait for a decision or for the target; then it is left to wait."""
 
@@ -105,6 +106,9 @@ class OpeningLayer(Layer):
         make = self._protocols.get(protocol)
         if make is not None:
             return [Arm(Timer.SILENCE, None), Arm(Timer.DEADLINE, None), *self._become(make(self._dialled))]
+        if self._held[:1] in BLANKS:
+            # Servers of HTTP pass over them (RFC 9112 2.2), and would take for a request what nobody judged as one.
+            return [Refused(next(self._around.numbers), "it begins with an empty line or a blank", ""), Close(abort=True)]
         return self._ask_opaque(protocol)
 
     def _spoken(self) -> str | None:
@@ -158,7 +162,7 @@ class OpeningLayer(Layer):
         if not self._held:
             return [Arm(Timer.DEADLINE, None), *(self._nothing_said() if self._client_ended else [])]
         spoken = self._spoken()
-        if spoken is None or spoken in self._protocols:
+        if spoken is None or spoken in self._protocols or self._held[:1] in BLANKS:
             return self._look()
         return self._relay()
 

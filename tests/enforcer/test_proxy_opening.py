@@ -130,3 +130,14 @@ def test_what_a_target_says_unasked_goes_nowhere() -> None:
     run = Rehearsal(judge=None)
     run.tell(Data(Side.UPSTREAM, b"x"))
     assert b"" == run.client
+
+
+@pytest.mark.parametrize("blank", [b"\r\n\r\n", b"\n", b" ", b"\t"])
+@pytest.mark.parametrize("late", [False, True])
+def test_a_request_behind_blanks_is_not_relayed_unread(blank: bytes, late: bool) -> None:
+    """Where what is not decoded may pass, an empty line before a request does not make it that."""
+    run = Rehearsal()
+    if late:
+        run.silent()
+    run.says(blank + b"DELETE /x HTTP/1.1\r\nHost: api.test\r\n\r\n")
+    assert (b"", True) == (run.upstream, run.closed is not None)
