@@ -9,7 +9,8 @@ import pytest
 from capd.cli.bucket import bucket_at
 from capd.daemon.errors import ConfigurationError
 
-SECTION = '[bucket]\nendpoint = "https://ceph.example"\nregion = "r"\nca_file = "/etc/ssl/certs/ca-certificates.crt"\nallow_http = false\n'
+AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
+SECTION = f'[bucket]\nendpoint = "https://ceph.example"\nregion = "r"\nca_file = "{AUTHORITIES}"\nallow_http = false\n'
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +40,7 @@ def test_the_configured_bucket_is_reached_as_configured(
     file.write_text(configuration, encoding="utf-8")
     options = bucket_at(url, str(file)).options
     assert (endpoint, region) == (options.endpoint, options.region)
-    assert options.ca_file == (Path("/etc/ssl/certs/ca-certificates.crt") if region == "r" else None)
+    assert options.ca_file == (Path(AUTHORITIES) if region == "r" else None)
 
 
 @pytest.mark.parametrize("section", ['bucket = "x"\n', "[bucket]\nendpoint = 7\n", '[bucket]\nallow_http = "yes"\n'])
