@@ -376,7 +376,7 @@ def test_a_run_that_cannot_begin_leaves_nothing(daemons: Make, instance_dir: Pat
     done = daemon.run("true", name="cannot begin")
     assert (5, True) == (done.returncode, f"cannot write {directory}" in done.stderr)
     parent = Hierarchy().root / "capd"
-    own = [name for name in parent.iterdir() if name.is_dir() and owner(name) == os.fsencode(instance_dir / "run")]
+    own = [name for name in parent.glob("*/") if owner(name) == os.fsencode(instance_dir / "run")]
     assert ([], []) == (own, daemon.status()["runs"])
     directory.unlink()
     directory.mkdir()

@@ -5,6 +5,7 @@ What lives here: many clients against servers that hash what they read and write
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -13,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.certificates import Certificates
-from tests.e2e.instance import CLIENTS, PYTHON, Instance
+from tests.e2e.instance import CLIENTS, PYTHON, SETTLED_SECONDS, Instance
 from tests.e2e.postgres import Database, environment, relay
-from tests.e2e.truth import Server, noise
+from tests.e2e.truth import Server, noise, wait_until
 from tests.requirements import require_command
 
 pytestmark = pytest.mark.e2e
@@ -126,12 +127,25 @@ def test_psql_bodies(
         capd.assert_recorded("bodies-psql", ledger.take(len(SIZES)), protocol="postgresql", state="closed")
 
 
+def acquaint(capd: Instance, module: str) -> None:
+    """Let capd meet the library that a wheel brings: a session that begins while it does is `partial`, and rightly so."""
+    capd.run(f"meets {module}", sys.executable, "-P", "-c", f"import time, {module}; time.sleep(2)")
+
+    def watched() -> bool:
+        attachments = json.loads(capd.ask("status", "--json", check=False).stdout)["attachments"]
+        return any(f"{module}_binary.libs/libssl" in attachment["path"] for attachment in attachments)
+
+    wait_until(watched, SETTLED_SECONDS, f"the library of {module} is watched")
+
+
 @pytest.mark.parametrize(
     ("python", "library"), [(PYTHON, "the system's"), (sys.executable, "a wheel's")], ids=["system-openssl", "bundled-openssl"]
 )
 def test_psycopg(capd: Instance, trusted: Certificates, database: Database, python: str, library: str) -> None:
     """Statements, COPY and pipelines of psycopg are whole, over the OpenSSL of the system and over the one in its wheel."""
     name = f"psycopg of {library} OpenSSL"
+    if python == sys.executable:
+        acquaint(capd, "psycopg")
     with relay(database.port, trusted) as (port, ledger):
         client: Command = [python, "-P", CLIENTS / "statements.py", *map(str, SIZES)]
         capd.run(name, *client, environment=environment(port, trusted))
@@ -141,6 +155,7 @@ def test_psycopg(capd: Instance, trusted: Certificates, database: Database, pyth
 def test_psycopg2_over_openssl_1_1(capd: Instance, trusted: Certificates, database: Database) -> None:
     """The wheel of an older psycopg2 brings OpenSSL 1.1.1: statements, COPY and rows of 1 B to 8 MiB are whole over it too."""
     name = "psycopg2 of OpenSSL 1.1"
+    acquaint(capd, "psycopg2")
     with relay(database.port, trusted) as (port, ledger):
         client: Command = [sys.executable, "-P", CLIENTS / "statements2.py", *map(str, SIZES)]
         capd.run(name, *client, environment=environment(port, trusted))
