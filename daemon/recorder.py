@@ -408,7 +408,7 @@ class Recorder:
                 self._remembered_position = self._position
                 self._witness.remembered()
                 if self._seals.encrypted:  # what is sealed from now on has its own keys
-                    self._seals.forget(self._index.segments_of_open())
+                    self._seals.forget(self._index.segments_of_open(), self._index.last_segment())
             except CapdError as error:
                 self._errors.append(str(error))
         self._remembered_at = time.monotonic()

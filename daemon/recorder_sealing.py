@@ -147,11 +147,15 @@ class Seals:
         if self._heads is not None and (final or self._heads.due(now_ns, self._newest)):
             self._heads.write(now_ns, self._newest, digest, final=final)
 
-    def forget(self, needed: Iterable[int]) -> None:
+    def forget(self, needed: Iterable[int], known: int) -> None:
         """Let go of the keys of segments that nothing here will read again.
+
+        Args:
+            needed: segments of which the index says so.
+            known: the newest that the index has taken in: of later ones it says nothing, as when the disk is full.
 
         Raises:
             StateDirectoryError: one cannot be removed.
         """
         if self.encrypted:
-            self.ring.forget(needed, self._newest)
+            self.ring.forget({*needed, *range(known + 1, self._newest + 1)}, self._newest)
