@@ -188,7 +188,7 @@ def instance(ground: Yard) -> Iterator[Instance]:
 
 
 def _end(listener: socket.socket, thread: threading.Thread) -> None:
-    """End a server. `close` alone does not: the call that waits for a client keeps the socket listening, for whoever comes next."""
+    """End a server. `close` alone does not: the call that waits for a client keeps the socket listening, whoever is next."""
     listener.shutdown(socket.SHUT_RDWR)
     thread.join()
     listener.close()
