@@ -109,7 +109,7 @@ def test_content_of_any_length_is_confirmed(opened: Open, monkeypatch: pytest.Mo
 def test_of_many_creators_at_once_one_wins(opened: Open) -> None:
     """Eight threads that create one object with different contents: one has created it, seven know that it differs.
 
-    A server may turn one of them away, or answer too late, when it is busy: it asks again, as a shipper does, and may find its own.
+    A server may turn one of them away, or answer too late, when it is busy: it asks again, as a shipper does.
     """
     contents = [bytes([number]) * 50_000 for number in range(8)]
     outcomes: dict[int, Outcome] = {}
