@@ -10,10 +10,8 @@ state and allows the daemon to free the journal. It holds nothing that it could 
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,22 +20,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from capd.daemon import recorder_user
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import Origin
-from capd.daemon.confinement import confine
-from capd.daemon.lock import InstanceLock
+from capd.daemon.masking.levels import Level
 from capd.daemon.masking.policy import stage
+from capd.daemon.masking.policy_levels import Policy
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_history import history
-from capd.daemon.recorder_memory import DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, Steps, steps_since
+from capd.daemon.recorder_memory import DAMAGED, LET_GO, PARTED, POLICY, SETTLED, Memory, Remembered, Steps, steps_since
+from capd.daemon.recorder_policy import RecorderPolicy
 from capd.daemon.recorder_resumption import After, abandoned, go_again, renumber
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
 from capd.daemon.recorder_witness import RecorderWitness
-from capd.daemon.state_directory import boot_id, read_host
+from capd.daemon.state_directory import boot_id
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
@@ -45,7 +43,6 @@ from capd.recording.errors import CapdError, StorageFullError
 from capd.recording.index_search import SessionFilter
 from capd.recording.index_segments import open_whole
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
-from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
@@ -77,9 +74,6 @@ STOP_SECONDS_MAX: Final = 20.0
 CLOSING_BYTES: Final = 8 * 1024 * 1024
 """Of a segment, before compression, while storage is out: the sooner it is sealed, the sooner the journal before it goes."""
 ERRORS_SHOWN: Final = 10
-COLLECT_AFTER: Final = (50_000, 20, 100)
-"""gc.set_threshold: a flush holds so many records at once that the default looks through all of them again and again, for a
-sixth of the time, and finds nothing: nothing here refers to itself."""
 
 
 class Recorder:
@@ -116,11 +110,18 @@ class Recorder:
         self._index = open_whole(configuration.index_file, segments, ring)
         self._projection = self._new_projection()
         recorded = recovery.position or Position(0, 0)
+        self._policy = RecorderPolicy(configuration.policy_dir, frozenset({0, os.geteuid()}))
         remembered = self._begin_at(self._memory.load())
         start = remembered.position if remembered else None
         lost = remembered is None and self._memory.released and self._reader.freed
         steps = steps_since(segments, remembered.sequence if remembered else 0, host, ring)
-        self._witness = RecorderWitness(configuration, host, remembered.witness if remembered else b"", steps.witnessed)
+        self._witness = RecorderWitness(
+            configuration,
+            host,
+            remembered.witness if remembered else b"",
+            steps.witnessed,
+            level=self._level,
+        )
         reached = None if lost else self._resume(steps, recorded)
         self._position = self._begin_anew(recorded) if reached is None else reached
         self._writer = SegmentWriter(
@@ -140,6 +141,8 @@ class Recorder:
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembered_position = start
         self._seals.begin(configuration.segments_dir, host, recovery)
+        self._policy_kept = self._stage.policy if remembered else Policy()
+        self._policy_next = self._change_policy(self._policy.first(self._stage.policy, time.monotonic))
         self._abandon_unknown()
 
     # -- start -----------------------------------------------------------------------------------------------------------------
@@ -147,9 +150,11 @@ class Recorder:
     def _begin_at(self, remembered: Remembered | None, position: Position | None = None) -> Remembered | None:
         """Be as it was remembered, or know nothing and read from a position; give what was of use."""
         configuration = self._configuration
-        self._stage = stage(configuration.masking, configuration.recording)
+        self._stage = stage(configuration.masking, configuration.recording, Policy())
         if remembered is not None and not self._stage.restore(remembered.masking):
             remembered = None
+        if remembered is None:
+            self._stage.judge_by(self._policy.first(None, time.monotonic))
         self._assembler = Assembler(
             origin=Origin(host=self._host, boot=boot_id()),
             history=self._history,
@@ -185,6 +190,9 @@ class Recorder:
             if row.session in known or row.session in self._witness.alone or row.host not in (None, self._host):
                 continue
             self._append([abandoned(row)])
+
+    def _level(self, session: UUID) -> Level | None:
+        return self._stage.level(session)  # which may be another one by then
 
     def _history(self, session: UUID) -> Iterator[Record]:
         numbers = self._index.segments_of(session)
@@ -293,7 +301,25 @@ class Recorder:
             # There is room again: the index, which had none, catches up with what is sealed.
             self._seal_asked = self._seal_asked or (self._index_behind and self._closing and not closing)
             self._closing = closing
+            self._policy_next = self._change_policy(self._policy.look(now) or self._policy_next)
             self._write_status("running")
+
+    def _change_policy(self, policy: Policy | None) -> Policy | None:
+        """Have another policy say how much is recorded: from a snapshot on, so that whoever goes this way again goes by one.
+
+        Gives what could not be taken into force for want of room: the one before counts until then.
+        """
+        if policy is None or policy.same(self._policy_kept):
+            return None
+        self._seal()
+        before = self._stage.policy
+        self._stage.judge_by(policy)
+        if self._refused_at is not None or not self._remember(anyway=True):
+            self._stage.judge_by(before)
+            return policy
+        self._policy_kept = policy
+        self._store([self._step(POLICY, version=policy.version, known=policy.known)])
+        return None
 
     def _finish(self) -> None:
         if self._cycles.waiting:
@@ -391,10 +417,10 @@ class Recorder:
         except CapdError as error:
             self._errors.append(str(error))
 
-    def _remember(self) -> None:
-        """Take a snapshot, and let the daemon free the journal before it. Everything up to here is sealed."""
-        began = time.monotonic()
-        if self._position != self._remembered_position or self._witness.changed:
+    def _remember(self, *, anyway: bool = False) -> bool:
+        """Take a snapshot, and let the daemon free the journal before it. Everything up to here is sealed. False: it failed."""
+        began, done = time.monotonic(), True
+        if anyway or self._position != self._remembered_position or self._witness.changed:
             try:
                 remembered = Remembered(
                     snapshot=self._assembler.snapshot(),
@@ -411,8 +437,10 @@ class Recorder:
                     self._seals.forget(self._index.segments_of_open(), self._index.last_segment())
             except CapdError as error:
                 self._errors.append(str(error))
+                done = False
         self._remembered_at = time.monotonic()
         self._remembering_seconds = self._remembered_at - began
+        return done
 
     def _refuse(self, error: CapdError) -> None:
         if self._refused_at is None:
@@ -451,6 +479,11 @@ class Recorder:
             **self.counts,
             "losses": self._assembler.losses,
             "witness": self._witness.status(),
+            "policy": {
+                "version": self._stage.policy.version,
+                "known": self._stage.policy.known,
+                "problem": self._policy.problem,
+            },
             "expiry_refused": sorted(self._expiry.refused)[:ERRORS_SHOWN],
             "rss_bytes": rss_bytes(),
             "errors": list(self._errors),
@@ -460,39 +493,3 @@ class Recorder:
             replace_content(self._configuration.recorder_status_file, content, mode=0o644, sync=False)
         except OSError as error:
             self._errors.append(f"cannot write the status: {error.strerror}")
-
-
-def run_recorder(configuration: Configuration) -> None:
-    """Be the recorder until SIGTERM or SIGINT; SIGUSR1 seals the current segment. The directories must have been prepared.
-
-    Raises:
-        CapdError: it cannot start, or cannot go on; what was recorded is safe.
-    """
-    user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
-    confine(user.uid, user.gid)
-    os.umask(0o027)
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
-    lock = InstanceLock(configuration.recorder_dir / "lock").acquire()
-    stopped = False
-
-    def stop_waiting(_number: int, _frame: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop_waiting)
-    host = None
-    while host is None and not stopped:
-        host = read_host(configuration.host_file)
-        if host is None:
-            time.sleep(POLL_SECONDS)
-    if host is not None:
-        recorder = Recorder(configuration, host=host, user=str(user), signer=HostKey.load(configuration.keys_dir))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: recorder.stop())
-        signal.signal(signal.SIGUSR1, lambda _number, _frame: recorder.ask_seal())
-        if stopped:
-            recorder.stop()
-        recorder.run()
-    lock.release()

@@ -16,6 +16,7 @@ from typing import Final, cast
 from uuid import UUID
 
 from capd.daemon.masking.levels import Level, Levels
+from capd.daemon.masking.policy_levels import ENCRYPTED, NAMES
 from capd.daemon.masking.shown import Shown
 from capd.daemon.masking.side import Side
 from capd.daemon.masking.tally import Tally
@@ -32,6 +33,8 @@ KEPT_BYTES_MAX: Final = 1024 * 1024
 """While something waits, bytes that nothing needs are let go when there are so many."""
 HELD_BYTES_MAX: Final = 20 * 1024 * 1024
 """What may wait in a session: the longest statement that a decoder holds, and room. Beyond it bytes are judged as they come."""
+NAMES_MAX: Final = 64
+"""Of a session's peer; a proxy's client may ask it for any number, and the first ones are those that decide."""
 DIRECTIONS: Final = (0, 1)
 HTTP2: Final = "http2"
 WEBSOCKET: Final = "websocket"
@@ -40,6 +43,7 @@ CODED: Final = frozenset({HTTP2, WEBSOCKET})
 HTTP: Final = frozenset({"http1"}) | CODED
 """HTTP, and what it goes over to."""
 POSTGRESQL: Final = "postgresql"
+TLS: Final = "tls"
 DECODED: Final = HTTP | {POSTGRESQL}
 AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
 QUIET_TYPES: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
@@ -70,7 +74,7 @@ _Saved = tuple[
     list[tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None]],
     list[Sequence[object]],
     list[Sequence[object]],
-    tuple[bool, bool, bool],
+    Sequence[int],
     tuple[Mapping[str, list[int]], list[int]],
     list[object],
 ]
@@ -88,6 +92,8 @@ class MaskedSession:
         self.facts: dict[str, Value] = {}
         self.protocol: str | None = None
         self.level, self.certain = levels.of({}, None)
+        self.floor = Level.FULL
+        """What an earlier policy left out, or masking can no more look at, a later one does not bring in."""
         self.told: Level | None = None
         self.queue: deque[Waiting] = deque()
         self.sides = [Side(undecoded), Side(undecoded)]
@@ -118,7 +124,7 @@ class MaskedSession:
         masks = [self.http[0].save(), self.http[1].save(), self.postgresql.save()]
         told = None if self.told is None else int(self.told)
         tally = [self.tally.masked, [int(level) for level in self.tally.levels]]
-        seen = [self.authenticated, self.blind, self.upgrading]
+        seen = [self.authenticated, self.blind, self.upgrading, int(self.floor)]
         return [self.facts, self.protocol, told, queue, sides, masks, seen, tally, self.undecided.save()]
 
     def restore(self, saved: Sequence[object]) -> None:
@@ -127,7 +133,9 @@ class MaskedSession:
         self.undecided.restore(undecided)
         self.facts, self.protocol = dict(facts), protocol
         self.http = self._http_masks()
-        self.authenticated, self.blind, self.upgrading = seen
+        authenticated, blind, upgrading, *floor = seen
+        self.authenticated, self.blind, self.upgrading = bool(authenticated), bool(blind), bool(upgrading)
+        self.floor = Level(floor[0]) if floor else Level.FULL
         self.told = None if told is None else Level(told)
         for packed, quiet, pieces, said in queue:
             record = from_fields(next(unpack_arrays(packed)))
@@ -153,9 +161,7 @@ class MaskedSession:
         elif kind is Kind.MARKER:
             self._marker(record)
         elif kind is Kind.CLOSE:
-            self.certain = self.closed = True
-            if not self.failed:
-                self._close()
+            self._end()
         if self.level is not Level.MASKED and self.certain:
             return
         if kind is Kind.DATA:
@@ -165,15 +171,50 @@ class MaskedSession:
         elif kind is Kind.GAP:
             self._gap(record)
 
+    def _end(self) -> None:
+        """Nothing more is told; of which nothing could be read, TLS is known all the same."""
+        if self.protocol is None and any(side.end for side in self.wire) and not any(side.end for side in self.sides):
+            self.protocol = TLS
+            self._choose()
+        self.certain = self.closed = True
+        if not self.failed:
+            self._close()
+
     def _learn(self, body: Mapping[str, Value]) -> None:
         self.facts.update({name: body.get(name) for name in ("principal", "run_name", "labels", "target")})
+        target, names = body.get("target"), self.facts.get(NAMES)
+        name = target.get("name") if isinstance(target, Mapping) else None
+        known = list(names) if isinstance(names, list | tuple) else []
+        if isinstance(name, str) and name not in known and len(known) < NAMES_MAX:
+            self.facts[NAMES] = [*known, name]
         self.blind = self.blind or bool(body.get("mid_stream"))
         self._choose()
 
     def _choose(self) -> None:
         if self.failed:
             return
-        self.level, self.certain = self._levels.of(self.facts, self.protocol)
+        level, certain = self._levels.of(self.facts, self.protocol)
+        self.level, self.certain = max(self.floor, level), certain or level <= self.floor
+
+    def judge_by(self, levels: Levels) -> None:
+        """Take other levels, in the middle: the session gets no laxer, and what masking did not see begin it cannot mask."""
+        self._levels = levels
+        before, settled = self.level, self.certain
+        if settled:
+            self.floor = max(self.floor, before)
+        self._choose()
+        if settled and before is Level.FULL and self.level is not Level.FULL:
+            self.floor = Level.METADATA
+            self._choose()
+
+    def note(self, record: Record) -> None:
+        """Learn what decides of a record that passes as it is, since all levels are one for now."""
+        self.told = self.level
+        if record.kind is Kind.OPEN:
+            self._learn(record.body)
+        elif record.kind is Kind.MARKER and record.body.get("name") in ("protocol", "tls"):
+            self._marker(record)
+        self.closed = record.kind is Kind.CLOSE
 
     def _marker(self, record: Record) -> None:
         body = record.body
@@ -187,6 +228,9 @@ class MaskedSession:
             self.authenticated = self.upgrading = False
             for side in self.sides:
                 side.raw = False
+        elif name == "tls" and not self.facts.get(ENCRYPTED):
+            self.facts[ENCRYPTED] = True
+            self._choose()
         elif name == "skipped" and record.direction is not None:
             self._skipped(record.direction, body.get("start"), body.get("end"))
         elif name in ("decoder", "resumed"):
@@ -441,11 +485,11 @@ class MaskedSession:
         record = waiting.record
         if record.kind is Kind.OPEN:
             yield self._shown.opened(record) if self.level is not Level.FULL else record
-            if self.level is not self.told and (self.told is not None or self.level is not Level.MASKED):
-                yield self._shown.level(record, self.level)
-            self.told = self.level
-            self.tally.level(self.level)
-        elif record.kind is Kind.CLOSE:
+            if self.certain:
+                yield from self._tell(record)
+            return
+        yield from self._tell(record)
+        if record.kind is Kind.CLOSE:
             yield self.tally.closed(record)
         elif self.level is Level.FULL:
             yield record
@@ -459,6 +503,15 @@ class MaskedSession:
             yield record if waiting.quiet else self._masked_message(waiting)
         else:
             yield self._shown.anything(record)
+
+    def _tell(self, record: Record) -> Iterator[Record]:
+        """Say which level is in force from here on, where it is not the usual one, or another than before."""
+        if self.failed or self.level is self.told:
+            return
+        if self.told is not None or self.level is not Level.MASKED:
+            yield self._shown.level(record, self.level)
+        self.told = self.level
+        self.tally.level(self.level)
 
     def _masked_data(self, record: Record) -> Iterator[Record]:
         payload, position = record.body.get("payload"), record.body.get("position")

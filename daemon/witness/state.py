@@ -30,6 +30,7 @@ class Seen:
         turned_away: the enforcer did not let it in.
         compared: nothing is left to find out.
         alarms: what is wrong with it, in words.
+        level: how much of it is recorded, if that is not the usual; "": it is.
     """
 
     session: UUID
@@ -48,6 +49,7 @@ class Seen:
     turned_away: bool = False
     compared: bool = False
     alarms: list[str] = field(default_factory=list)
+    level: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

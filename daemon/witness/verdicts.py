@@ -18,9 +18,18 @@ WITNESSED: Final = "witnessed"
 PROBES_MISSED: Final = "unseen flow: the enforcer told of this connection, and no probe saw it"
 
 
-def verdict(session: UUID, flow: Flow, pending: Pending, time_ns: int) -> Record:
-    """Give the record of a decision."""
-    body: dict[str, Value] = {**pending.facts, "exchange": pending.exchange, "flow": flow.id.bytes}
+LEFT_OUT: Final = {
+    "metadata": frozenset({"target_sha256"}),
+    "off": frozenset({"target_sha256", "method", "host", "server_name"}),
+}
+"""By recording level: of a decision, what tells of what was said. A hash of a short path is as good as the path."""
+
+
+def verdict(session: UUID, flow: Flow, pending: Pending, time_ns: int, level: str = "") -> Record:
+    """Give the record of a decision, in a session of a recording level."""
+    hidden = LEFT_OUT.get(level, frozenset())
+    facts = {name: value for name, value in pending.facts.items() if name not in hidden}
+    body: dict[str, Value] = {**facts, "exchange": pending.exchange, "flow": flow.id.bytes}
     return Record(Kind.VERDICT, session, time_ns, Direction.REQUEST, body)
 
 

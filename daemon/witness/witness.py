@@ -10,10 +10,11 @@ What is written gets a key, so that a recorder which was killed, and reads the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
+from capd.daemon.masking.levels import Level
 from capd.daemon.witness import matching, verdicts
 from capd.daemon.witness.entries import (
     ALLOW,
@@ -51,7 +52,15 @@ Ends = tuple[tuple[str, int], tuple[str, int]]
 class Witness:
     """What both say. Not thread-safe."""
 
-    def __init__(self, host: UUID, books: Books, *, enforced: bool, recorded: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        host: UUID,
+        books: Books,
+        *,
+        enforced: bool,
+        recorded: Iterable[str] = (),
+        level: Callable[[UUID], Level | None] = lambda _: None,
+    ) -> None:
         """Begin with what is remembered.
 
         Args:
@@ -59,8 +68,10 @@ class Witness:
             books: empty, or as `books` was before.
             enforced: whether runs are forced through the enforcer, so that a disagreement is an alarm.
             recorded: keys of what was written after those books were remembered.
+            level: says how much of an open session is recorded.
         """
         self.books = books
+        self._level = level
         self._host, self._enforced = host, enforced
         books.recorded.update(recorded)
         self._keys: list[str] = []
@@ -180,6 +191,8 @@ class Witness:
                 self._request(seen, record, out)
         elif record.kind in (Kind.DATA, Kind.GAP):
             seen.spoke = True
+        elif record.kind is Kind.MARKER and record.body.get("name") == "recording":
+            seen.level = str(record.body.get("level"))
 
     def _open(self, record: Record, out: list[Record]) -> None:
         body = record.body
@@ -381,6 +394,7 @@ class Witness:
             return
         session, time_ns = (seen.session, seen.last_ns) if seen is not None else (flow.id, flow.opened_ns)
         told = None if seen is None or not patient else seen.requests
+        level = self._level_of(session, seen)
         surplus = len(flow.pending) - PENDING_MAX
         waiting: list[Pending] = []
         for place, pending in enumerate(flow.pending):
@@ -388,9 +402,14 @@ class Witness:
                 waiting.append(pending)
                 continue
             self.books.counts.verdicts += 1
-            self._give(pending.key, [verdicts.verdict(session, flow, pending, time_ns)], out)
+            self._give(pending.key, [verdicts.verdict(session, flow, pending, time_ns, level)], out)
         self.changed = self.changed or len(waiting) != len(flow.pending)
         flow.pending = waiting
+
+    def _level_of(self, session: UUID, seen: Seen | None) -> str:
+        """Give how much of a session is recorded, so that a verdict tells no more."""
+        known = self._level(session)
+        return known.word if known is not None else seen.level if seen is not None else ""
 
     def _give(self, key: str, records: list[Record], out: list[Record]) -> None:
         if key in self.books.recorded:
