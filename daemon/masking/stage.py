@@ -128,12 +128,12 @@ class Stage:
         return MaskedSession(identity, (self._rules, self._undecoded), self._levels, self._shown)
 
     def cut(self) -> list[Record]:
-        """The recorder ends in order: give everything that waits."""
+        """The recorder ends in order: give everything that waits, but of sessions whose level is not known: a later one may."""
         out: list[Record] = []
-        for session in self._waiting.values():
+        for session in [session for session in self._waiting.values() if session.certain]:
             session.cut()
             out += session.release(all_of_them=True)
-        self._waiting.clear()
+            del self._waiting[session.id]
         return out
 
     def restored(self, record: Record) -> Record | None:
