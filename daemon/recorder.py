@@ -264,7 +264,7 @@ class Recorder:
 
     def _append(self, records: list[Record]) -> None:
         """Hand records on: nothing reaches a segment or the index that masking has not passed."""
-        self._store(self._witness.watch(self._stage.take(records)))
+        self._store(self._witness.watch(self._stage.take(self._witness.observe(records))))
 
     def _store(self, records: list[Record]) -> None:
         self._writer.append(records)

@@ -105,6 +105,12 @@ class RecorderWitness:
         """Give the open sessions that only the enforcer told of."""
         return self._witness.alone()
 
+    def observe(self, records: list[Record]) -> list[Record]:
+        """Take records before masking; give them as they are."""
+        if self._active:
+            self._witness.observe(records)
+        return records
+
     def watch(self, records: list[Record]) -> list[Record]:
         """Take records as they are to be stored; give them with the verdicts in their places."""
         if not self._active:
@@ -138,8 +144,14 @@ class RecorderWitness:
     def _listened(self) -> list[Record]:
         now_ns = self._clock()
         for key, body in self._files.read(now_ns):
+            self._lose(now_ns)
             self._witness.take(key, body, now_ns)
+        self._lose(now_ns)
         return self._witness.ready()
+
+    def _lose(self, now_ns: int) -> None:
+        for writer in self._files.lost():
+            self._witness.lose(writer, "a part of the decision log cannot be read any more", now_ns)
 
     def _keys(self) -> list[Record]:
         keys, now_ns = self._witness.written(), self._clock()

@@ -15,6 +15,8 @@ WITNESS: Final = "witness"
 """Name of the marker of a finding."""
 WITNESSED: Final = "witnessed"
 """Name of the host's marker that says which entries, and findings, are in the recording up to here."""
+UNKNOWN: Final = "verdicts not known"
+"""What a finding begins with when decisions about a session may be missing."""
 PROBES_MISSED: Final = "unseen flow: the enforcer told of this connection, and no probe saw it"
 
 
@@ -89,11 +91,12 @@ def opened_alone(flow: Flow, host: UUID) -> Record:
 
 def closed_alone(flow: Flow, time_ns: int) -> Record:
     """Give its CLOSE record."""
+    reasons: list[Value] = [PROBES_MISSED, *([f"{UNKNOWN}: {flow.lost}"] if flow.lost else [])]
     body: dict[str, Value] = {
         "state": "closed",
         "bytes": {"request": 0, "response": 0},
         "messages": 0,
-        "completeness": {"verdict": "partial", "reasons": [PROBES_MISSED]},
+        "completeness": {"verdict": "partial", "reasons": reasons},
     }
     return Record(Kind.CLOSE, flow.id, time_ns, None, body)
 
