@@ -60,7 +60,7 @@ class Stage:
         self._levels = replace(self._levels, policy=policy)
         self._idle = self._passes_all(self._levels) and (self._idle or not self._sessions)
         for session in self._sessions.values():
-            session.judge_by(self._levels)
+            session.extent.judge_by(self._levels, session.protocol)
 
     def take(self, records: Sequence[Record]) -> list[Record]:
         """Take records of any sessions and runs, in their order; give those that can be stored now."""
