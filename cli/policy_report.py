@@ -168,6 +168,8 @@ def replay_lines(found: Replayed) -> Iterator[Line]:
                 f"{_counted(found.partial, 'session')} not recorded completely: what is missing was not judged", Style.DOUBTFUL
             ),
         )
+    for reason, count in sorted(found.missing.items()):
+        yield (Span(f"not judged: {count:,} {reason}", Style.DOUBTFUL),)
     for reason, count in sorted(found.passed_over.items()):
         yield (Span(f"passed over: {count:,} {reason}", Style.FAINT),)
 
