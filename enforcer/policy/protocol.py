@@ -75,9 +75,11 @@ EFFECTS: Final[Mapping[str, str]] = {
 }
 """What a statement can do, and what that means."""
 
+NAME_BOUND: Final = "target.name_bound"
 FACTS: Final[Mapping[str, str]] = {
     "target.names_agree": "every name that the message claims for its target (Host field, absolute URL, SNI) is the same",
-    "target.name_bound": "the name leads to the address, as capd's own resolver found it",
+    NAME_BOUND: "the name is proven for the address, by the target's certificate or the host's resolver; "
+    "false: the agent says so",
     "http.body_truncated": "there is more of the body than was judged",
     "sql.has_where": "the statement restricts the rows that it changes",
 }
