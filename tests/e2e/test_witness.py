@@ -202,7 +202,9 @@ def test_what_the_policy_leaves_out_is_not_stored(place: Place, name: str) -> No
     (session,) = place.sessions(name)
     records = place.records(session["session"])
     messages = [one["body"] for one in records if one["kind"] == "message" and one["body"]["type"] == "request"]
-    assert [("GET", {"method", "version", "framing"})] * told == [(one["summary"], set(one["fields"])) for one in messages]
+    assert [("GET", {"method", "version", "framing", "length"})] * told == [
+        (one["summary"], set(one["fields"])) for one in messages
+    ]
     assert {""} >= {str(one["body"]["payload"]) for one in records if one["kind"] == "data"}
     assert told or not [one for one in records if one["kind"] in {"data", "message"}]
     verdicts = [one["body"] for one in records if one["kind"] == "verdict" and one["body"]["about"] == "http"]
