@@ -21,7 +21,7 @@ from capd.daemon.finding import Finding, Mark
 from capd.enforcer.forcing.ruleset import ForcingError
 from capd.enforcer.forcing.trial import try_rules
 from capd.enforcer.policy.directory import load_policy
-from capd.enforcer.policy.policy_stamp import of_a_policy
+from capd.enforcer.policy.policy_stamp import is_there, of_a_policy
 from capd.enforcer.policy.problem import PolicyError
 from capd.enforcer.resolver.upstream import RESOLV_CONF, servers
 from capd.probes.barrier import Listener

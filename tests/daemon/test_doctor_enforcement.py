@@ -95,7 +95,7 @@ def test_a_trial_tells_its_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_self: Ruleset, _table: object) -> None:
         raise ForcingError("refused")
 
-    monkeypatch.setattr(trial.Ruleset, "apply", refuse)
+    monkeypatch.setattr(Ruleset, "apply", refuse)
     with pytest.raises(ForcingError, match="refused"):
         trial.try_rules(proxy_port=1, resolver_port=2)
 
