@@ -402,8 +402,7 @@ class MaskedSession:
         queue = self.queue
         while queue:
             waiting = queue[0]
-            kind = waiting.record.kind
-            held = kind in (Kind.DATA, Kind.MESSAGE, Kind.GAP, Kind.MARKER) and not (self.certain or all_of_them)
+            held = waiting.record.kind not in (Kind.OPEN, Kind.CLOSE) and not (self.certain or all_of_them)
             if held or not self._ready(waiting.record):
                 break
             yield from self._out(waiting)
@@ -449,7 +448,8 @@ class MaskedSession:
             if self.certain:
                 yield from self._tell(record)
             return
-        yield from self._tell(record)
+        if self.extent.now is not self.extent.told:
+            yield from self._tell(record)
         if record.kind is Kind.CLOSE:
             yield self.tally.closed(record)
         elif self.level is Level.FULL:
