@@ -12,7 +12,8 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from capd.daemon import locations, metrics_address, units
-from capd.daemon.enforcement_section import EnforcementSection
+from capd.daemon.credentials_section import CredentialSection, Name
+from capd.daemon.enforcement_section import AbsolutePath, EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
@@ -36,12 +37,6 @@ def _power_of_two(value: int) -> int:
     return value
 
 
-def _absolute(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError("must be an absolute path")
-    return value
-
-
 def _bucket_url(value: str) -> str:
     try:
         parse_url(value)
@@ -55,7 +50,6 @@ def _listen(value: str) -> str:
     return value
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 BucketUrl = Annotated[str, AfterValidator(_bucket_url)]
 RingBytes = Annotated[int, Field(ge=RING_BYTES_MIN, le=RING_BYTES_MAX), AfterValidator(_power_of_two)]
 
@@ -262,6 +256,7 @@ class Configuration(_Section):
     encryption: EncryptionSection = EncryptionSection()
     selection: SelectionSection = SelectionSection()
     enforcement: EnforcementSection = EnforcementSection()
+    credentials: dict[Name, CredentialSection] = Field(default={}, description="what is put into requests, by name")
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from capd.enforcer.obligations.obligation import CarriedOut
 from capd.enforcer.proxy.events import Side, Timer
 from capd.enforcer.proxy.question import Question
 
@@ -85,4 +86,17 @@ class Arm:
     seconds: float | None
 
 
-Command = Ask | Refused | Dial | Send | Finish | Close | Read | Arm
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Write down what was done to an answer.
+
+    Attributes:
+        number: of the decision whose obligations were carried out.
+        carried_out: how often.
+    """
+
+    number: int
+    carried_out: CarriedOut
+
+
+Command = Ask | Refused | Report | Dial | Send | Finish | Close | Read | Arm

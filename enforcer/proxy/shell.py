@@ -16,9 +16,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Send
+from capd.enforcer.obligations.obligation import NOTHING
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Report, Send
+from capd.enforcer.proxy.end import End
 from capd.enforcer.proxy.entry import (
     Entry,
     Heard,
@@ -27,12 +29,13 @@ from capd.enforcer.proxy.entry import (
     held_entry,
     opened_entry,
     refused_entry,
+    report_entry,
     turned_away_entry,
 )
-from capd.enforcer.proxy.events import Blocked, Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
+from capd.enforcer.proxy.events import Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
-from capd.enforcer.proxy.socket_options import borrowed_socket, keep_alive, reset, reset_transport
+from capd.enforcer.proxy.socket_options import keep_alive, reset, reset_transport
 from capd.enforcer.proxy.world import Counters, World
 
 CONNECTIONS_MAX: Final = 4_096
@@ -200,6 +203,7 @@ class Session:
         self._reading = dict.fromkeys(Side, True)
         self._half_closed = False
         self._standing: Question | None = None
+        self._obliged = NOTHING
         self._held: Question | None = None
         self._last = shell.loop.time()
         self._over = False
@@ -260,7 +264,7 @@ class Session:
 
     def _ask(self, question: Question) -> None:
         verdict = self.shell.world.judge(self.agent, question)
-        if isinstance(verdict, Verdict) and verdict.held is None:
+        if isinstance(verdict, Verdict) and verdict.held is None and not _lacks(verdict):
             self.shell.decided(self, question, verdict)
         else:
             self._waiting = self.shell.tasks.create_task(self._wait(question, verdict), name=f"judge {self.id}")
@@ -275,6 +279,8 @@ class Session:
                 return
             found = await self._found(question, self.shell.world.hold(self.agent, question, found, self._waits))
             self._held = None
+        if _lacks(found):
+            found = await self._found(question, self.shell.world.equip(self.agent, question, found))
         assert found.held is None
         self.shell.decided(self, question, found)
 
@@ -300,7 +306,7 @@ class Session:
     def answered(self, question: Question, verdict: Verdict) -> None:
         """Tell the core of a decision that is written down."""
         if verdict.allowed:
-            self._standing = question
+            self._standing, self._obliged = question, verdict.obligations
         self.feed(Decided(verdict))
 
     def reconsider(self) -> None:
@@ -312,7 +318,7 @@ class Session:
         found = self.shell.world.judge(self.agent, question)
         verdict = found if isinstance(found, Verdict) else await self._found(question, found)
         changes = question.request is not None and question.request.upgrade is not None
-        if not verdict.allowed or (changes and not verdict.upgrade):
+        if not verdict.allowed or (changes and not verdict.upgrade) or verdict.obligations != self._obliged:
             self._log_refused(Refused(0, "the policy has changed and does not allow it any more", ""))
             self._end(abort=True)
 
@@ -340,6 +346,8 @@ class Session:
                     self._finish(command.side)
                 case Refused():
                     self._log_refused(command)
+                case Report():
+                    self.shell.record(report_entry(self.id, command, time.time_ns()))
                 case Close():
                     self._end(abort=command.abort)
 
@@ -413,49 +421,9 @@ class Session:
         self.shell.forget(self)
 
 
-class End(asyncio.Protocol):
-    """One transport's events."""
-
-    def __init__(self, session: Session, side: Side) -> None:
-        self._session, self.side = session, side
-        self.ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
-        if self.side is Side.UPSTREAM:
-            with borrowed_socket(transport) as connection:
-                keep_alive(connection)
-        self._session.connected(self, cast("asyncio.Transport", transport))
-
-    def data_received(self, data: bytes) -> None:
-        """Tell of bytes."""
-        if self.side is Side.CLIENT:
-            self._session.heard.count += len(data)
-        if self._session.current(self):
-            self._session.feed(Data(self.side, data))
-
-    def eof_received(self) -> bool:
-        """Tell of the end; the transport stays open for the other direction."""
-        self.ended = True
-        if self.side is Side.CLIENT:
-            self._session.heard.ended = True
-        if self._session.current(self):
-            self._session.feed(Ended(self.side))
-        return True
-
-    def pause_writing(self) -> None:
-        """Tell that enough waits."""
-        if self._session.current(self):
-            self._session.feed(Blocked(self.side, True))
-
-    def resume_writing(self) -> None:
-        """Tell that it does not any more."""
-        if self._session.current(self):
-            self._session.feed(Blocked(self.side, False))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that it is closed."""
-        self._session.gone(self, exc)
+def _lacks(verdict: Verdict) -> bool:
+    """Say whether what obligations need is still to be fetched."""
+    return verdict.allowed and bool(verdict.obligations) and verdict.provision is None
 
 
 def _unlogged(verdict: Verdict) -> Verdict:

@@ -166,8 +166,14 @@ class Yard:
 
 
 @contextlib.contextmanager
-def yard(directory: Path, policy: str) -> Iterator[Yard]:
-    """Make one with targets and an enforcer, and remove it."""
+def yard(directory: Path, policy: str, *, more: str = "") -> Iterator[Yard]:
+    """Make one with targets and an enforcer, and remove it.
+
+    Args:
+        directory: for everything on disk.
+        policy: the text of its file.
+        more: further tables of the configuration.
+    """
     name = f"capd-yard-{os.getpid()}"
     directory.chmod(0o755)
     (directory / "tls").mkdir()
@@ -191,7 +197,7 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
             cgroup=cgroup / "inner",
         )
         made.policy.write_text(policy, encoding="utf-8")
-        (directory / "capd.toml").write_text(_configuration(directory), encoding="utf-8")
+        (directory / "capd.toml").write_text(_configuration(directory) + more, encoding="utf-8")
         with _targets(made):
             made.start()
             yield made

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from capd.decoders.message import Message
+from capd.enforcer.obligations.answer import Answer
 from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, by_name, end_to_end, members, written
 from capd.enforcer.proxy.question import Verdict
 
@@ -31,24 +32,28 @@ class Outgoing:
         head: to be sent.
         chunked: the body goes as chunks.
         keeps: the connection can go on afterwards.
+        interim: another answer follows.
     """
 
     status: int
     head: bytes
     chunked: bool
     keeps: bool
+    interim: bool
 
 
-def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
+def read_response(message: Message, answer: Answer | None, *, old: bool, keeps: bool) -> Outgoing:
     """Read a decoded response and write its head anew.
 
     Args:
         message: of type `response`, whole.
+        answer: what obligations make of it; None: there are none.
         old: the client speaks HTTP/1.0, which knows no chunks.
         keeps: whether the client wants to go on.
 
     Raises:
         NominationError: it has no meaning that could go across.
+        CannotCarryOutError: obligations cannot be met.
     """
     said = message.fields
     status, framing = cast("int", said["status"]), str(said["framing"])
@@ -57,7 +62,11 @@ def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
     nominated = members(named, "connection")
     kept = end_to_end(fields, nominated, _DROPPED)
     chunked = framing == "chunked" and not old
-    interim = said["interim"] is True
+    interim, reason = said["interim"] is True, str(said["reason"])
+    if answer is not None:
+        has_body = framing in {"chunked", "close"} or (framing == "length" and said["length"] != 0)
+        kept = answer.interim(kept) if interim else answer.head(status, kept, has_body=has_body)
+        reason = answer.text(reason)
     goes_on = keeps and "close" not in nominated and said["version"] == "1.1"
     goes_on = (goes_on and framing in {"none", "length"}) or (goes_on and chunked)
     if chunked:
@@ -70,8 +79,8 @@ def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
         kept += [("connection", "upgrade"), *(("upgrade", value) for value in named.get("upgrade", ()))]
     elif not interim and not goes_on:
         kept.append(("connection", "close"))
-    head = written(f"HTTP/1.1 {status} {said['reason']}", kept)
-    return Outgoing(status=status, head=head, chunked=chunked, keeps=goes_on)
+    head = written(f"HTTP/1.1 {status} {reason}", kept)
+    return Outgoing(status=status, head=head, chunked=chunked, keeps=goes_on, interim=interim)
 
 
 def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, head_only: bool) -> bytes:
