@@ -59,22 +59,24 @@ class ReflectionFilter:
     def __init__(self, reflection: Reflection) -> None:
         self._reflection = reflection
         self._pending = b""
-        self._hidden = 0
-        """Of what is pending, so many bytes belong to a secret that was found."""
+        self._given = 0
+        """Of what is pending, so many bytes were given, hidden: they may still begin another form of a secret."""
 
     def feed(self, data: bytes, *, final: bool = False) -> bytes:
-        """Take the next bytes and give those that can go on, of the same length.
+        """Take the next bytes and give those that can go on, in all as many as came.
 
         Args:
             data: the bytes.
             final: whether they are the last.
         """
         before, buffer = len(self._pending), self._pending + data
-        shown, hidden = bytearray(buffer), self._hidden
-        shown[:hidden] = FILLER * hidden
-        for start, end in self._reflection.places(buffer, before):
+        shown, given = bytearray(buffer), self._given
+        places = sorted(self._reflection.places(buffer, before))
+        for start, end in places:
             shown[start:end] = FILLER * (end - start)
-            hidden = max(hidden, end)
-        upto = len(buffer) if final else self._reflection.first_begun(buffer)
-        self._pending, self._hidden = buffer[upto:], max(0, hidden - upto)
-        return bytes(shown[:upto])
+        waits = len(buffer) if final else self._reflection.first_begun(buffer)
+        upto = max(waits, given)
+        for start, end in places:
+            upto = end if start <= upto < end else upto
+        self._pending, self._given = buffer[waits:], upto - waits
+        return bytes(shown[given:upto])
