@@ -1,4 +1,4 @@
-"""Obligations in HTTP/1.1 without sockets: what the target gets, what of the answer comes out, what is judged and made ready."""
+"""Obligations in HTTP/1.1 without sockets: what the target gets, what of the answer comes out, what is judged."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def test_the_request_is_the_one_that_was_made_ready() -> None:
 
 @pytest.mark.parametrize("step", [0, 1, 5])
 def test_everything_of_an_answer_is_looked_at(step: int) -> None:
-    """Reason, fields, interim answers, body and trailers are without the secret and what is masked; ETag and digest are gone."""
+    """Reason, fields, interim answers, body and trailers are without the secret and what is masked; tags are gone."""
     run = Rehearsal(judge=obliged()).says(HELLO + b"\r\n")
     body = json.dumps({"ssn": "123", "echo": SECRET}).encode()
     run.answers(f"HTTP/1.1 103 Early\r\nlink: <{SECRET}>\r\n\r\n".encode(), step=step)
