@@ -77,7 +77,7 @@ def start_keeper(configuration: Configuration, uid: int, gid: int, say: Callable
             group=gid,
             owner=os.geteuid(),
         )
-        _be(Keeper(listener, store, uid), gone, say)
+        _be(Keeper(listener, store, uid, say), gone, say)
     os.close(gone)
     listener.close()
     return KeeperProcess(pid, alive)

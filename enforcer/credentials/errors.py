@@ -1,6 +1,6 @@
 """Why a credential is not to be had.
 
-What lives here: the error. What must not: any value; its words go to agents and into logs.
+What lives here: the errors. What must not: any value; their words go into logs.
 """
 
 from __future__ import annotations
@@ -16,3 +16,10 @@ class CredentialError(Exception):
     def __init__(self, message: str, reason: str = "credential_unavailable") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class UnknownCredentialError(CredentialError):
+    """No credential has that name."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"there is no credential {name}", "credential_unknown")

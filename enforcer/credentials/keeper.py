@@ -14,12 +14,13 @@ import select
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
-from capd.enforcer.credentials.errors import CredentialError
+from capd.enforcer.credentials.errors import CredentialError, UnknownCredentialError
 from capd.enforcer.credentials.guarded_file import CONTENT_BYTES_MAX
 from capd.enforcer.credentials.store import Store
 
@@ -57,9 +58,17 @@ def bind(path: Path, uid: int) -> socket.socket:
 class Keeper:
     """Answers at one socket."""
 
-    def __init__(self, listener: socket.socket, store: Store, uid: int) -> None:
-        """Take the socket, what it gives out, and the only user beside root who is answered."""
-        self._listener, self._store, self._users = listener, store, frozenset({0, uid})
+    def __init__(self, listener: socket.socket, store: Store, uid: int, say: Callable[[str], None]) -> None:
+        """Prepare.
+
+        Args:
+            listener: the socket.
+            store: what it gives out.
+            uid: the only user beside root who is answered.
+            say: is told why a credential is not to be had, when that changes: agents are not told where secrets lie.
+        """
+        self._listener, self._store, self._users, self._say = listener, store, frozenset({0, uid}), say
+        self._told: dict[str, str] = {}
         self._free = threading.Semaphore(AT_ONCE_MAX)
 
     def run(self, wake: int) -> None:
@@ -84,9 +93,16 @@ class Keeper:
 
     def _answer(self, name: str) -> dict[str, str]:
         try:
-            return {"value": self._store.value(name).reveal()}
-        except CredentialError as error:
+            value = self._store.value(name).reveal()
+        except UnknownCredentialError as error:
             return {"problem": str(error), "reason": error.reason}
+        except CredentialError as error:
+            if self._told.get(name) != str(error):
+                self._told[name] = str(error)
+                self._say(f"capd enforcer: {error}")
+            return {"problem": f"the credential {name} is not to be had; the enforcer's log says why", "reason": error.reason}
+        self._told.pop(name, None)
+        return {"value": value}
 
 
 def framed(message: dict[str, str]) -> bytes:

@@ -24,9 +24,9 @@ from capd.enforcer.credentials.credential import (
     Source,
     SystemdSource,
 )
-from capd.enforcer.credentials.errors import CredentialError
+from capd.enforcer.credentials.errors import CredentialError, UnknownCredentialError
 from capd.enforcer.credentials.guarded_file import read_guarded
-from capd.enforcer.credentials.secret import Secret
+from capd.enforcer.credentials.secret import Secret, usable
 
 RETRY_SECONDS: Final = 2.0
 """Between two tries of a program that failed: each request of an agent would start it anew."""
@@ -76,7 +76,7 @@ class Store:
         """
         credential = self._credentials.get(name)
         if credential is None:
-            raise CredentialError(f"there is no credential {name}", "credential_unknown")
+            raise UnknownCredentialError(name)
         try:
             if isinstance(credential.source, CommandSource):
                 return self._of_command(self._printed[name], credential.source)
@@ -114,8 +114,16 @@ class Store:
 
 
 def _secret(text: str) -> Secret:
-    """Take a text without the line end behind it."""
-    return Secret(text.removesuffix("\n").removesuffix("\r"))
+    """Take a text without the line end behind it; what begins like JSON may have a form of its own (signing.py).
+
+    Raises:
+        CredentialError: nothing can be done with it.
+    """
+    value = text.removesuffix("\n").removesuffix("\r")
+    problem = None if value.lstrip().startswith("{") else usable(value)
+    if problem is not None:
+        raise CredentialError(f"its value cannot be used: {problem}")
+    return Secret(value)
 
 
 def variable(text: str, source: EnvironmentSource) -> str:

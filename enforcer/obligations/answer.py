@@ -165,6 +165,7 @@ def rules_of(mask: Mask) -> Rules:
             keys=mask.keys,
             json_paths=mask.json_paths,
             identifiers=mask.identifiers,
+            formats=mask.formats,
         )
     )
 

@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from capd.enforcer.credentials.credential import Credential
-from capd.enforcer.credentials.errors import CredentialError
+from capd.enforcer.credentials.errors import CredentialError, UnknownCredentialError
 from capd.enforcer.credentials.secret import Secret, usable
 from capd.enforcer.obligations.asking import asked
 from capd.enforcer.obligations.obligation import CannotCarryOutError
@@ -72,7 +72,7 @@ class Equipment:
         for injection in sorted(set(injections), key=lambda one: (one.form is Form.AWS_SIGV4, one.credential)):
             credential = self._credentials.get(injection.credential)
             if credential is None:
-                raise CredentialError(f"there is no credential {injection.credential}", "credential_unknown")
+                raise UnknownCredentialError(injection.credential)
             credential.check(principal, request.host, question.destination.port)
             made = self._put_in(made, injection, credential, await self._value(credential.name), question)
         return made
@@ -82,9 +82,8 @@ class Equipment:
     ) -> Provision:
         if injection.form is Form.AWS_SIGV4:
             return self._sign(made, credential, value, question)
-        problem = usable(value.reveal())
-        if problem is not None:
-            raise CredentialError(f"the credential {credential.name} cannot be used: {problem}")
+        if usable(value.reveal()) is not None:
+            raise CredentialError(f"the value of the credential {credential.name} cannot be used in this form")
         secrets = _with(made.secrets, credential.name, value.reveal())
         if injection.form is Form.QUERY:
             assert injection.parameter is not None

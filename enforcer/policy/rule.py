@@ -61,7 +61,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """What is hidden, as in enforcer/masking: names of fields, cookies, members, columns, identifiers, and places in JSON."""
+    """What is hidden, as in enforcer/masking: by names, places in JSON, checksums, and secrets by their known formats."""
 
     headers: tuple[str, ...] = ()
     cookies: tuple[str, ...] = ()
@@ -69,6 +69,7 @@ class Mask:
     json_paths: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     identifiers: tuple[str, ...] = ()
+    formats: bool = False
 
 
 class Form(StrEnum):

@@ -92,6 +92,9 @@ MASK_KEYS: Final[dict[str, Key]] = {
     "json_paths": Key(read=_NAMES, form="`$.user.ssn`", words="places in JSON"),
     "columns": Key(read=_NAMES, form="names", words="columns of SQL results"),
     "identifiers": Key(read=_NAMES, form="`iban`, …", words="numbers with a checksum"),
+    "formats": Key(
+        read=flag, form="`true`, `false`", words="secrets that are known by their form: private keys, tokens; `false`"
+    ),
 }
 INJECT_KEYS: Final[dict[str, Key]] = {
     "credential": Key(
@@ -287,6 +290,7 @@ def _check_mask(rule: Rule, node: Node, problems: Problems) -> None:
                 json_paths=mask.json_paths,
                 columns=mask.columns,
                 identifiers=mask.identifiers,
+                formats=mask.formats,
             )
         )
     except ValueError as error:

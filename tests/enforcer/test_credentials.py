@@ -94,8 +94,8 @@ def test_files(kept: Path) -> None:
     path = write(kept / "it", VALUE + "\n")
     found = store(FileSource(path=path))
     assert Secret(VALUE) == found.value("it")
-    write(kept / "new", "another\r\n").replace(path)
-    assert Secret("another") == found.value("it")
+    write(kept / "new", "another-one\r\n").replace(path)
+    assert Secret("another-one") == found.value("it")
     path.unlink()
     with pytest.raises(CredentialError, match="No such file"):
         found.value("it")
@@ -162,10 +162,10 @@ def test_systemd(kept: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "value"),
     [
-        ("KEY=a-value", "a-value"),
-        ("# KEY=no\nOTHER=x\nexport KEY='a value'\n", "a value"),
-        ('KEY="first"\nKEY="a=b"\n', "a=b"),
-        ("KEY=  spaced  ", "spaced"),
+        ("KEY=the-value", "the-value"),
+        ("# KEY=no\nOTHER=x\nexport KEY='the value'\n", "the value"),
+        ('KEY="first"\nKEY="a=b=c=d=e"\n', "a=b=c=d=e"),
+        ("KEY=  spaced-out  ", "spaced-out"),
         ("KEYS=no\nMY_KEY=no", None),
         ("", None),
     ],
@@ -196,10 +196,10 @@ def test_programs(kept: Path) -> None:
     clock = [0.0]
     os.environ["AWS_SECRET_ACCESS_KEY"] = "ours"
     try:
-        found = store(command(kept, 'echo "$1-$(env | grep -c AWS)"'), clock=clock)
+        found = store(command(kept, 'echo "variables: $1-$(env | grep -c AWS)"'), clock=clock)
         for now, count in ((0, 1), (59, 1), (60, 2), (61, 2)):
             clock[0] = now
-            assert "$HOME-0" == found.value("it").reveal()
+            assert "variables: $HOME-0" == found.value("it").reveal()
             assert count == runs(kept)
     finally:
         del os.environ["AWS_SECRET_ACCESS_KEY"]
@@ -288,8 +288,9 @@ def test_the_keeper_answers(kept: Path) -> None:
     listener = bind(path, 0)
     assert 0o600 == path.stat().st_mode & 0o777
     gone, alive = os.pipe()
+    said: list[str] = []
     served = store(FileSource(path=write(kept / "it", VALUE)))
-    keeper = threading.Thread(target=Keeper(listener, served, 0).run, args=(gone,))
+    keeper = threading.Thread(target=Keeper(listener, served, 0, said.append).run, args=(gone,))
     keeper.start()
 
     async def ask() -> None:
@@ -303,6 +304,12 @@ def test_the_keeper_answers(kept: Path) -> None:
             await values.value("x" * 1000)
 
     asyncio.run(ask())
+    (kept / "it").chmod(0o644)
+    for _ in range(2):
+        with pytest.raises(CredentialError, match="the enforcer's log says why"):
+            asyncio.run(Values(path).value("it"))
+    assert 1 == len(said)
+    assert "mode 0644" in said[0]
     os.close(alive)
     keeper.join(20)
     assert not keeper.is_alive()

@@ -199,7 +199,8 @@ def test_secrets_are_read_anew(place: Yard) -> None:
         path.chmod(0o644)
         refused = told(place, "https://api.test/token/x")
         assert "credential_unavailable" == refused["reason"]
-        assert "0644" in refused["message"]
+        assert str(path) not in refused["message"]
+        assert "its mode 0644 lets others at it" in (place.directory / "enforcer.log").read_text()
     finally:
         write(path, TOKEN + "\n")
         path.chmod(0o600)
