@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX
+from capd.enforcer.obligations.obligation import CarriedOut, Obligations
+from capd.enforcer.policy.rule import Form, Injection, Mask
 from capd.enforcer.proxy import entry
+from capd.enforcer.proxy.commands import Report
 from capd.recording.record import Kind, Record, Value, from_fields, pack, unpack_arrays
 from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, later, packed, witness
 
@@ -197,7 +200,23 @@ def test_a_held_request_is_told_twice() -> None:
     assert ({"allowed": 1, "denied": 1, "held": 1}, {"id": "approval-1"}) == (out[2].body["so_far"], out[0].body["approval"])
 
 
+OBLIGATIONS = Obligations(
+    masks=(("hide", Mask(keys=("pin",))),), injections=(("put", Injection(credential="key", form=Form.BEARER)),)
+)
+
+
+def test_what_else_was_done_is_told() -> None:
+    """A verdict names the rules that hid something and the credentials that were put in; how often stays in the log."""
+    made = witness()
+    made.watch(ONE.probes()[:-1])
+    done = Report(number=1, carried_out=CarriedOut(masked={"hide": 2}, reflected={"key": 1}))
+    out = hear(made, ONE.let_in(), ONE.decided(0, obligations=OBLIGATIONS), packed(entry.report_entry(ONE.flow, done, START)))
+    assert [{"masks": ["hide"], "credentials": [["put", "key"]]}] == [record.body["obligations"] for record in out]
+    assert 0 == made.books.counts.malformed
+
+
 KINDS = [
+    ONE.decided(0, obligations=OBLIGATIONS),
     packed(entry.held_entry(ONE.flow, 1, "approval-1", START)),
     ONE.let_in(),
     ONE.turned_away(),
