@@ -16,16 +16,20 @@ from collections.abc import Sequence
 from enum import Enum, auto
 from typing import Final
 
-from capd.enforcer.masking.body import BodyMask
 from capd.enforcer.masking.json_path import JsonScanner
 from capd.enforcer.masking.place import FILLER, Place, joined
 from capd.enforcer.masking.rules import Rules
+from capd.enforcer.masking.scanner import Scanner
 from capd.enforcer.obligations.obligation import CannotCarryOutError
 
 EVENT_BYTES_MAX: Final = 1 << 20
 """Of one server-sent event, which is held until it is whole; models' are below a few KiB."""
-JSON: Final = "application/json"
 NULL: Final = b"null"
+WORD_BYTES_MAX: Final = 64
+"""A longer number is hidden as text is, and what it stands in is no JSON any more; doubles have 24 characters."""
+_WORD: Final = re.compile(rb"(?:-?[0-9][0-9.eE+-]{0,63}|true|false|null)(?=[\s\]},]|\Z)")
+_BEFORE_WORD: Final = re.compile(rb"[^A-Za-z0-9.+-](?=[A-Za-z0-9.+-]*\Z)")
+_LAST_WORD: Final = re.compile(rb"[A-Za-z0-9.+-]{1,64}\Z")
 _END_OF_EVENT: Final = re.compile(rb"(?>\r\n|\n|\r)(?>\r\n|\n|\r)")
 _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _PART: Final = re.compile(rb"[^\n]*\n|[^\n]+")
@@ -43,54 +47,36 @@ class Shape(Enum):
     EVENTS = auto()
 
 
-class _Words(JsonScanner):
-    """Numbers, `true`, `false` and `null` of a JSON text: what has no quotes around it."""
-
-    def __init__(self) -> None:
-        super().__init__(())
-
-    @property
-    def inside(self) -> bool:
-        """Whether a text has begun and is not whole."""
-        return bool(self._levels or self._beyond or self._string)
-
-    def _value(self, start: int, end: int, places: list[Place]) -> None:
-        places.append(Place(self.decided + start, self.decided + end, "word", ""))
-
-
 class _Judged:
     """Bytes that rules look at, from the beginning of a body or of a part of one."""
 
-    def __init__(self, rules: Sequence[tuple[str, Rules]], media_type: str, counts: Counter[str]) -> None:
-        self._masks = [(rule, BodyMask(one, media_type)) for rule, one in rules]
-        self._words = _Words() if media_type == JSON else None
+    def __init__(self, rules: Sequence[tuple[str, Rules]], counts: Counter[str], *, is_json: bool) -> None:
+        self._looks: list[tuple[str, Scanner | JsonScanner]] = [(rule, Scanner(one)) for rule, one in rules]
+        paths = [(rule, JsonScanner(one.json_paths)) for rule, one in rules if is_json and one.json_paths]
+        self._looks += paths
+        self._paths, self._is_json = [one for _, one in paths], is_json
         self._counts, self._ends = counts, dict.fromkeys((rule for rule, _ in rules), -1)
         self._buffer, self._base = bytearray(), 0
         self._found: list[Place] = []
-        self._bare: list[Place] = []
-
-    def feed(self, data: bytes, *, final: bool) -> bytes:
-        """Take bytes; give those that are decided, masked."""
-        position = self._base + len(self._buffer)
-        self._buffer += data
-        upto = position + len(data)
-        for rule, mask in self._masks:
-            if data:
-                mask.take(data, position)
-            places = joined(mask.judge(final=final))
-            self._count(rule, places)
-            self._found += places
-            undecided = mask.undecided
-            upto = upto if undecided is None else min(upto, undecided)
-        if self._words is not None:
-            self._bare += self._words.feed(data, final=final)
-            upto = min(upto, self._words.decided)
-        return self._emit(upto)
 
     @property
     def inside(self) -> bool:
-        """Whether what came last is inside of a text of JSON."""
-        return self._words is not None and self._words.inside
+        """Whether what came last is inside of a text of JSON, as far as that matters to what is looked for."""
+        return any(one.inside for one in self._paths)
+
+    def feed(self, data: bytes, *, final: bool) -> bytes:
+        """Take bytes; give those that are decided, masked."""
+        self._buffer += data
+        for rule, look in self._looks:
+            places = joined(look.feed(data, final=final))
+            self._count(rule, places)
+            self._found += places
+        upto = min((look.decided for _, look in self._looks), default=self._base + len(self._buffer))
+        if self._is_json and not final:
+            # A number is replaced as a whole, so it waits for its end.
+            last = _LAST_WORD.search(self._buffer, max(0, upto - self._base - WORD_BYTES_MAX), upto - self._base)
+            upto = upto if last is None else self._base + last.start()
+        return self._emit(upto)
 
     def _count(self, rule: str, places: list[Place]) -> None:
         for place in places:
@@ -100,17 +86,28 @@ class _Judged:
 
     def _emit(self, upto: int) -> bytes:
         base, self._base = self._base, upto
-        shown = bytearray(self._buffer[: upto - base])
+        said = bytes(self._buffer[: upto - base])
         del self._buffer[: upto - base]
         found, self._found = self._found, [place for place in self._found if place.end > upto]
-        bare, self._bare = self._bare, [place for place in self._bare if place.end > upto]
-        for place in found:
+        if not found:
+            return said
+        shown = bytearray(said)
+        for place in joined(found):
             start, end = max(place.start, base) - base, min(place.end, upto) - base
-            shown[start:end] = FILLER * max(end - start, 0)
-        for word in bare:
-            if word.end <= upto and any(place.start < word.end and word.start < place.end for place in found):
-                shown[word.start - base : word.end - base] = _no_value(word.end - word.start)
+            word = _word_around(said, start, end) if self._is_json else None
+            if word is None:
+                shown[start:end] = FILLER * max(end - start, 0)
+            else:
+                shown[word.start() : word.end()] = _no_value(word.end() - word.start())
         return bytes(shown)
+
+
+def _word_around(said: bytes, start: int, end: int) -> re.Match[bytes] | None:
+    """Give the number or word of JSON that a place is all or a part of; None: there is more in the place, or something else."""
+    least = max(0, start - WORD_BYTES_MAX)
+    before = _BEFORE_WORD.search(said, least, start)
+    found = _WORD.match(said, least if before is None else before.end())
+    return found if found is not None and end <= found.end() else None
 
 
 def _no_value(length: int) -> bytes:
@@ -129,7 +126,7 @@ class MaskedBody:
             counts: is told how many places were hidden, by rule.
         """
         self._rules, self._shape, self._counts = rules, shape, counts
-        self._judged = _Judged(rules, "text/plain" if shape is Shape.TEXT else JSON, counts)
+        self._judged = _Judged(rules, counts, is_json=shape is not Shape.TEXT)
         self._event = bytearray()
         self._looked = 0
 
@@ -182,11 +179,11 @@ class MaskedBody:
             at, line = found.start(), found[1]
             field = _DATA.match(line)
             if field is None:
-                texts.append((at, _Judged(self._rules, "text/plain", self._counts).feed(line, final=True)))
+                texts.append((at, _Judged(self._rules, self._counts, is_json=False).feed(line, final=True)))
             else:
                 places.append((at + field.end(), line[field.end() :]))
         joined_data = b"\n".join(line for _, line in places)
-        masked = _Judged(self._rules, JSON, self._counts).feed(joined_data, final=True) if places else b""
+        masked = _Judged(self._rules, self._counts, is_json=True).feed(joined_data, final=True) if places else b""
         shown, at = bytearray(event), 0
         for start, line in places:
             shown[start : start + len(line)] = masked[at : at + len(line)]

@@ -43,6 +43,10 @@ BODIES = [
     (Shape.JSON, b'{"a":{"b":{"deep":-1.5e3}}}', b'{"a":{"b":{"deep":null  }}}', 1),
     (Shape.JSON, b'{"pin": 1234, "x": 5678}', b'{"pin": null, "x": 5678}', 1),
     (Shape.JSON, f'["{IBAN}"]'.encode(), b'["' + b"*" * 27 + b'"]', 1),
+    (Shape.JSON, b'{"ssn":"12 34","a":"12"}', b'{"ssn":"*****","a":"12"}', 1),
+    (Shape.JSON, b'{"ssn":"12, true","a":[null]}', b'{"ssn":"********","a":[null]}', 1),
+    (Shape.JSON, b'{"deep":{"a":" 1","b":"2 "}}', b'{"deep":{"a":"**","b":"**"}}', 2),
+    (Shape.JSON, b'{"ssn":' + b"7" * 70 + b"}", b'{"ssn":' + b"*" * 70 + b"}", 1),
     (Shape.JSON, b'{"a":"\\"","ssn":"\\\\"}', b'{"a":"\\"","ssn":"**"}', 1),
     (Shape.LINES, b'{"ssn":"1"}\n{"ssn":"2"}\r\n\n{"x":"3"}', b'{"ssn":"*"}\n{"ssn":"*"}\r\n\n{"x":"3"}', 2),
     (Shape.EVENTS, b'data: {"ssn":"1"}\n\ndata:{"x":"2"}\n\n', b'data: {"ssn":"*"}\n\ndata:{"x":"2"}\n\n', 1),
@@ -62,7 +66,12 @@ def test_what_comes_out(shape: Shape, data: bytes, shown: bytes, count: int, siz
 
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=12),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=12)
+    | st.text("12, ]}-etrun", max_size=12),
     lambda inner: (
         st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["a", "b", "ssn", "cards", "number", "deep", "é"]), inner)
     ),
