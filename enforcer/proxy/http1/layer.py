@@ -234,11 +234,20 @@ class Http1Layer(Layer):
             facts = verdict_facts(verdict, self._around.session)
             facts |= {"reason": "upgrade_not_allowed", "message": "no rule lets it change the protocol"}
             self._refuse(FORBIDDEN, facts, NO_RULE)
-        elif verdict.obligations and verdict.provision is None:
+        else:
+            self._allow(verdict)
+
+    def _allow(self, verdict: Verdict) -> None:
+        """Forward the request, once the target is there."""
+        assert self._incoming is not None
+        try:
+            self._answer_of = Answering(self._incoming, verdict)
+        except CannotCarryOutError as error:
             facts = verdict_facts(verdict, self._around.session)
-            facts |= {"reason": "cannot_be_carried_out", "message": "what its rules ask for was not made ready"}
+            facts |= {"reason": "cannot_be_carried_out", "message": str(error)}
             self._refuse(FORBIDDEN, facts, verdict.rule or NO_RULE)
-        elif self._dialled:
+            return
+        if self._dialled:
             self._forward()
         else:
             self._stage = Stage.DIALLING
@@ -286,13 +295,12 @@ class Http1Layer(Layer):
 
     def _forward(self) -> None:
         """Send the head, and what was held of the body."""
-        incoming, verdict = self._incoming, self._verdict
-        assert incoming is not None
+        answer, verdict = self._answer_of, self._verdict
+        assert answer is not None
         assert verdict is not None
         assert verdict.allowed
         self._stage = Stage.OPEN
-        self._answer_of = Answering(incoming, verdict)
-        head = request_head(incoming, self._around, verdict.provision, upgrade=verdict.upgrade, expects=self._expects)
+        head = request_head(answer.sent, self._around, upgrade=verdict.upgrade, expects=self._expects)
         self._send(Side.UPSTREAM, head)
         self._send_body(bytes(self._collected))
         if self._collected_all:

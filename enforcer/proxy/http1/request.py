@@ -13,12 +13,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, cast
 
 from capd.decoders.message import Message
-from capd.enforcer.obligations.provision import Provision
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
 from capd.enforcer.proxy.http1.fields import (
@@ -33,7 +32,7 @@ from capd.enforcer.proxy.http1.fields import (
 )
 from capd.enforcer.proxy.http1.target import Target, TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
-from capd.enforcer.proxy.question import Request, authority
+from capd.enforcer.proxy.question import Request
 
 WEBSOCKET: Final = "websocket"
 """The one protocol that an upgrade is forwarded for (RFC 6455); others, `h2c` above all, no target gets to see."""
@@ -194,22 +193,20 @@ def _is_address(host: str) -> bool:
     return ":" in host or (host[-1:].isdigit() and address(host) is not None)
 
 
-def request_head(
-    incoming: Incoming, around: Surroundings, provision: Provision | None, *, upgrade: bool, expects: bool
-) -> bytes:
+def request_head(incoming: Incoming, around: Surroundings, *, upgrade: bool, expects: bool) -> bytes:
     """Write the head of an allowed request.
 
     Args:
         incoming: the request.
-        provision: what obligations make of it.
         around: for the port, which the Host field names where it is not the scheme's own.
         upgrade: whether it may change the protocol.
         expects: whether the target is asked before the body.
     """
     request = incoming.request
-    if provision is not None:
-        request = replace(request, fields=provision.fields, query=provision.query)
-    host = authority(request.host, around.destination.port, tls=around.inspected)
+    host = f"[{request.host}]" if ":" in request.host else request.host
+    port = around.destination.port
+    if port != _DEFAULT_PORTS["https" if around.inspected else "http"]:
+        host = f"{host}:{port}"
     target = request.path if request.query is None else f"{request.path}?{request.query}"
     own: list[tuple[str, str]] = []
     if incoming.chunked:

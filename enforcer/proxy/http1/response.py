@@ -14,8 +14,8 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from capd.decoders.message import Message
-from capd.enforcer.obligations.answer import Answer
 from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, by_name, end_to_end, members, written
+from capd.enforcer.proxy.obliged import Obliged
 from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -42,12 +42,12 @@ class Outgoing:
     interim: bool
 
 
-def read_response(message: Message, answer: Answer | None, *, old: bool, keeps: bool) -> Outgoing:
+def read_response(message: Message, obliged: Obliged | None, *, old: bool, keeps: bool) -> Outgoing:
     """Read a decoded response and write its head anew.
 
     Args:
         message: of type `response`, whole.
-        answer: what obligations make of it; None: there are none.
+        obliged: what obligations make of it; None: there are none.
         old: the client speaks HTTP/1.0, which knows no chunks.
         keeps: whether the client wants to go on.
 
@@ -63,10 +63,10 @@ def read_response(message: Message, answer: Answer | None, *, old: bool, keeps: 
     kept = end_to_end(fields, nominated, _DROPPED)
     chunked = framing == "chunked" and not old
     interim, reason = said["interim"] is True, str(said["reason"])
-    if answer is not None:
+    if obliged is not None:
         has_body = framing in {"chunked", "close"} or (framing == "length" and said["length"] != 0)
-        kept = answer.interim(kept) if interim else answer.head(status, kept, has_body=has_body)
-        reason = answer.text(reason)
+        kept = obliged.interim(kept) if interim else obliged.head(status, kept, has_body=has_body)
+        reason = obliged.text(reason)
     goes_on = keeps and "close" not in nominated and said["version"] == "1.1"
     goes_on = (goes_on and framing in {"none", "length"}) or (goes_on and chunked)
     if chunked:
