@@ -109,10 +109,11 @@ class Injection:
 
     @property
     def place(self) -> tuple[str, str]:
-        """Where it goes: two different ones cannot go to one place."""
+        """Where it goes: two different ones cannot go to one place, whichever way servers read its name."""
         if self.form is Form.QUERY:
-            return "query", self.parameter or ""
-        return "header", (self.header or "") if self.form in {None, Form.HEADER} else "authorization"
+            return "query", (self.parameter or "").lower()
+        named = (self.header or "") if self.form in {None, Form.HEADER} else "authorization"
+        return "header", named.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import pickle
@@ -157,6 +158,34 @@ def test_systemd(kept: Path) -> None:
     assert Secret(VALUE) == store(SystemdSource(name="name"), directory=kept).value("it")
     with pytest.raises(CredentialError, match="systemd gave this process no credentials"):
         store(SystemdSource(name="name")).value("it")
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "group", "allowed"),
+    [(0o640, 0, 61_234, True), (0o400, 61_234, 61_234, True), (0o600, 0, 0, False)],
+    ids=["of the group", "of the unit", "of root alone"],
+)
+def test_in_a_unit_without_root(mode: int, owner: int, group: int, allowed: bool) -> None:
+    """As the enforcer's user the keeper reads what systemd made for it, and what root gave to its group; nothing else."""
+    require_root()
+    with TemporaryDirectory(prefix="capd-secrets-") as name:
+        directory = Path(name)
+        os.chown(directory, owner, 61_234)
+        directory.chmod(0o550)
+        os.chown(write(directory / "it", VALUE, mode), owner, group)
+        child = os.fork()
+        if child == 0:
+            found = None
+            with contextlib.suppress(CredentialError):
+                os.setgroups([])
+                os.setresgid(61_234, 61_234, 61_234)
+                os.setresuid(61_234, 61_234, 61_234)
+                source: Source = SystemdSource(name="it") if owner else FileSource(path=directory / "it")
+                credential = Credential(name="it", source=source, hosts=(), ports=())
+                made = Store({"it": credential}, lambda: 0.0, directory=directory, group=61_234, owner=61_234)
+                found = made.value("it")
+            os._exit(found == Secret(VALUE))
+        assert allowed is bool(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
 @pytest.mark.parametrize(
