@@ -43,6 +43,13 @@ class Layer(ABC):
     def handle(self, event: Event) -> list[Command]:
         """Take an event and give what follows from it. `Blocked` is not for layers."""
 
+    def replies(self) -> bool:
+        """Say whether a client may have bytes made for itself without end: it is not read while it does not take them.
+
+        Only where its protocol has it always read what it is sent; others wait until all is taken that they say.
+        """
+        return False
+
     def wants(self, side: Side) -> bool:  # noqa: ARG002 - most layers always want
         """Say whether the layer has room for more bytes of a side."""
         return True

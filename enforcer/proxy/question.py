@@ -78,6 +78,7 @@ class Question:
         inspected: whether it runs in TLS that capd opened: then the target will have to prove `server_name`.
         request: of kind REQUEST.
         body: None unless a verdict wanted it.
+        exchange: what the recorder's decoder numbers it by, where that is not the order of requests; else None.
     """
 
     number: int
@@ -88,6 +89,7 @@ class Question:
     inspected: bool = False
     request: Request | None = None
     body: Body | None = None
+    exchange: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,6 +18,7 @@ from typing import Final, cast
 
 from capd.decoders.http1 import Http1Decoder
 from capd.decoders.message import NEED_DATA, Direction, Message, ProtocolError
+from capd.enforcer.proxy.authority import BAD_GATEWAY, BAD_REQUEST, FORBIDDEN, RequestRefused
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Send
 from capd.enforcer.proxy.events import (
     Data,
@@ -32,15 +33,7 @@ from capd.enforcer.proxy.events import (
     Timer,
 )
 from capd.enforcer.proxy.http1 import fields as header
-from capd.enforcer.proxy.http1.request import (
-    BAD_REQUEST,
-    FORBIDDEN,
-    Incoming,
-    RequestRefused,
-    read_request,
-    request_head,
-    summary,
-)
+from capd.enforcer.proxy.http1.request import Incoming, read_request, request_head, summary
 from capd.enforcer.proxy.http1.response import CONTINUE, SWITCHING, read_response, refusal, verdict_facts
 from capd.enforcer.proxy.layer import Layer, Surroundings
 from capd.enforcer.proxy.opaque import OpaqueLayer
@@ -57,7 +50,6 @@ WAITING_BYTES_MAX: Final = 262_144
 """Of a client that goes on while its request is judged; then it is left to wait."""
 MESSAGE_BYTES: Final = 256
 """What a waiting message counts beside its content."""
-BAD_GATEWAY: Final = 502
 NO_RULE: Final = "default"
 """In the place of a rule's name: what no rule allows is denied."""
 
