@@ -90,7 +90,7 @@ def test_denials(place: Yard) -> None:
     """What no rule allows is a 403 that a program can read, and the target hears nothing of it."""
     for words in (("-X", "DELETE", "https://api.test/"), ("http://other.test/",), ("https://other.test/",)):
         head, _, body = curl(place, "-i", *words).partition(b"\r\n\r\n")
-        assert b"HTTP/1.1 403 Forbidden" == head.split(b"\r\n")[0]
+        assert b"403" == head.split(b"\r\n")[0].split()[1]
         assert b"x-capd-rule: default" in head
         assert "allowed_by_no_rule" == json.loads(body)["reason"]
     assert b"421" in curl(place, "-i", "-H", "Host: other.test", "https://api.test/").split(b"\r\n")[0]

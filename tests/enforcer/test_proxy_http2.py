@@ -393,6 +393,18 @@ def test_a_target_that_cannot_be_reached() -> None:
     assert ([1, 3], [1], None) == (run.dials, told.asked, run.closed)
 
 
+def test_a_target_may_speak_before_it_is_known_to_be_there() -> None:
+    """What a target says at once, its SETTINGS above all, may come before the news that it was reached."""
+    run = Rehearsal(reachable=None)
+    told = streams(run)
+    number = told.asks(head())
+    told.go()
+    run.tell(Dialled())
+    told.go()
+    told.answers(1)
+    assert b"ok" == bytes(told.at_client(number).body)
+
+
 def test_no_body_is_a_body() -> None:
     """That a request has no body is asked about at once, as such."""
     run = Rehearsal(judge=None)

@@ -43,7 +43,7 @@ from capd.enforcer.proxy.http2.peer import Broken, Farewell, Heard, Peer
 from capd.enforcer.proxy.http2.pump import Pump
 from capd.enforcer.proxy.http2.request import is_grpc, read_request, summary, takes_trailers
 from capd.enforcer.proxy.http2.stream import Stage, Stream
-from capd.enforcer.proxy.http2.target import Answered, Complete, Content, GivenUp, Leaving, Lost, Told
+from capd.enforcer.proxy.http2.target import Answered, Complete, Content, GivenUp, Leaving, Lost, Target, Told
 from capd.enforcer.proxy.http2.target_http1 import Http1Target
 from capd.enforcer.proxy.http2.target_http2 import Http2Target
 from capd.enforcer.proxy.layer import Layer, Surroundings
@@ -62,6 +62,8 @@ class Http2Layer(Layer):
         self._waiting: list[Stream] = []
         self._pump = Pump(self._client)
         self._dialling = False
+        self._early = b""
+        """What a target says before we know that it was reached: its SETTINGS may be faster."""
         self._collected = 0
         self._newest = 0
         self._last: int | None = None
@@ -146,6 +148,8 @@ class Http2Layer(Layer):
                 self._hear(heard)
         elif self._pump.target is not None:
             self._hear_target(self._pump.target.receive(event.data))
+        elif self._dialling:
+            self._early += event.data
 
     def _hear(self, heard: Heard) -> None:
         match heard:
@@ -324,7 +328,7 @@ class Http2Layer(Layer):
         while self._waiting and target is not None and target.accepts():
             self._forward(self._waiting.pop(0))
         if self._waiting and target is None and not self._dialling:
-            self._dialling = True
+            self._dialling, self._early = True, b""
             self._do(Dial(self._waiting[0].number))
         for stream in self._pump.move(self._streams.values()):
             self._done(stream)
@@ -347,11 +351,15 @@ class Http2Layer(Layer):
     def _dialled(self, event: Dialled) -> None:
         self._dialling = False
         if not self._around.inspected or event.application_protocol == "h2":
-            self._pump.target = Http2Target(self._around)
-            return
-        self._pump.target = Http1Target(self._around)
-        if self._last is None:
-            self._narrow()
+            target: Target = Http2Target(self._around)
+        else:
+            target = Http1Target(self._around)
+            if self._last is None:
+                self._narrow()
+        self._pump.target = target
+        early, self._early = self._early, b""
+        if early:
+            self._hear_target(target.receive(early))
 
     def _narrow(self) -> None:
         """The target answers one request after the other: take what is being judged and the first; let the rest come again."""
