@@ -8,9 +8,10 @@ A layer may put another one in its place, or around it: what a layer sends is, t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from secrets import token_bytes
 
 from capd.enforcer.proxy.commands import Command
 from capd.enforcer.proxy.events import Event, Side
@@ -27,6 +28,7 @@ class Surroundings:
         inspected: whether the layer runs inside TLS that capd opened.
         session: its id, for what a refused client is told.
         numbers: numbers decisions.
+        random: gives random bytes.
     """
 
     destination: Destination
@@ -34,6 +36,7 @@ class Surroundings:
     server_name: str | None = None
     inspected: bool = False
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    random: Callable[[int], bytes] = token_bytes
 
 
 class Layer(ABC):

@@ -104,7 +104,7 @@ class Verdict:
         policy: version of the policy.
         message: for a person.
         body_bytes: nothing is decided before so much of the body, or all of it, is known; 0: it is decided.
-        upgrade: what follows an upgrade of this request may be relayed unread.
+        upgrade: this request may become a WebSocket.
         facts: further facts for the client, such as the id of an approval.
         held: what a person has to approve first; whoever gets the verdict has that decided before anything follows from it.
         approval: what the decision log is told of an approval: `id`, `outcome`, `by`.

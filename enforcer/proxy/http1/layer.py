@@ -36,8 +36,9 @@ from capd.enforcer.proxy.http1 import fields as header
 from capd.enforcer.proxy.http1.request import Incoming, read_request, request_head, summary
 from capd.enforcer.proxy.http1.response import CONTINUE, SWITCHING, read_response, refusal, verdict_facts
 from capd.enforcer.proxy.layer import Layer, Surroundings
-from capd.enforcer.proxy.opaque import OpaqueLayer
 from capd.enforcer.proxy.question import Body, Kind, Question, Verdict
+from capd.enforcer.proxy.websocket import WebsocketLayer
+from capd.enforcer.proxy.websocket.handshake import KEY, HandshakeError, check_answer
 
 HEAD_SECONDS: Final = 60.0
 """From the first byte of a request's head to its last; servers in use have 20 to 60."""
@@ -88,7 +89,7 @@ class Http1Layer(Layer):
         self._expects = self._keeps = self._chunked_answer = False
         self._client_ended = self._armed = self._partial = False
         self._lingered_bytes = 0
-        self._tunnel: OpaqueLayer | None = None
+        self._tunnel: Layer | None = None
         self._out: list[Command] = []
         self._to: tuple[Side, int] = (Side.CLIENT, 0)
         self._parts: list[bytes] = []
@@ -347,7 +348,7 @@ class Http1Layer(Layer):
             self._gateway_failed(str(error))
             return
         if outgoing.status == SWITCHING:
-            self._switch(outgoing.head, allowed=verdict.upgrade and incoming.request.upgrade is not None)
+            self._switch(outgoing.head, message, allowed=verdict.upgrade and incoming.request.upgrade is not None)
             return
         if message.fields["interim"] is True:
             if not incoming.old:
@@ -376,13 +377,21 @@ class Http1Layer(Layer):
         else:
             self._stage = Stage.IDLE
 
-    def _switch(self, head: bytes, *, allowed: bool) -> None:
-        """The target changes the protocol; what follows is relayed unread, which the verdict allowed."""
+    def _switch(self, head: bytes, message: Message, *, allowed: bool) -> None:
+        """The target changes the protocol to WebSocket, which the verdict allowed."""
         if not allowed or self._waiting:
             self._gateway_failed("the target changed the protocol, which nobody asked for")
             return
+        assert self._incoming is not None
+        asked = header.by_name(self._incoming.request.fields)
+        answered = header.by_name(cast("header.Fields", message.fields["headers"]))
+        try:
+            check_answer(asked[KEY][0].strip(" \t"), answered)
+        except HandshakeError as error:
+            self._gateway_failed(str(error))
+            return
         self._send(Side.CLIENT, head)
-        self._tunnel = OpaqueLayer(self._number)
+        self._tunnel = WebsocketLayer(self._around, self._number)
 
     # -- ends ------------------------------------------------------------------------------------------------------------------
 

@@ -37,10 +37,11 @@ from capd.enforcer.proxy.http1.fields import (
 from capd.enforcer.proxy.http1.target import TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Request
+from capd.enforcer.proxy.websocket.handshake import EXTENSIONS, HandshakeError, check_request
 
 WEBSOCKET: Final = "websocket"
 """The one protocol that an upgrade is forwarded for (RFC 6455); others, `h2c` above all, no target gets to see."""
-_DROPPED: Final = HOP_BY_HOP | {"host", "expect"}
+_DROPPED: Final = HOP_BY_HOP | {"host", "expect", EXTENSIONS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +104,8 @@ def read_request(message: Message, around: Surroundings) -> Incoming:
         upgrade=WEBSOCKET if "upgrade" in nominated and members(named, "upgrade") == [WEBSOCKET] else None,
     )
     old = version == "1.0"
+    if request.upgrade is not None:
+        _check_handshake(method, named, body=said["framing"] == "chunked" or bool(said["length"]))
     return Incoming(
         request=request,
         chunked=said["framing"] == "chunked",
@@ -111,6 +114,13 @@ def read_request(message: Message, around: Surroundings) -> Incoming:
         keeps=not old and "close" not in nominated,
         expects=expects_continue(named, old=old) and (said["framing"] == "chunked" or bool(said["length"])),
     )
+
+
+def _check_handshake(method: str, named: Named, *, body: bool) -> None:
+    try:
+        check_request(method, named, body=body)
+    except HandshakeError as error:
+        raise RequestRefused(BAD_REQUEST, str(error)) from error
 
 
 def refuse_doubles(named: Named) -> None:
