@@ -13,16 +13,22 @@ Fields = list[tuple[str, str]]
 
 
 class Rewriting(Protocol):
-    """For one request. Every call may be made once or in its order only."""
+    """For one request and its answer. The length of a body never changes."""
 
     def request(self, request: Request) -> Request:
         """Give the request as it is sent."""
 
-    def answer(self, status: int, fields: Fields) -> Fields:
-        """Give the fields of the final answer; without content-length, if `body` will change what it counts."""
+    def interim(self, fields: Fields) -> Fields:
+        """Give the fields of an interim answer, or trailers."""
 
-    def body(self, data: bytes, *, final: bool) -> bytes:
-        """Give what can be sent of the answer's body so far; `final`: nothing comes behind this, which may be empty."""
+    def head(self, status: int, fields: Fields, *, has_body: bool) -> Fields:
+        """Give the fields of the final answer."""
+
+    def body(self, content: bytes) -> bytes:
+        """Take a part of the answer's body and give what can go on."""
+
+    def end(self) -> bytes:
+        """Give what still waits, at the end of the body."""
 
 
 class Unchanged:
@@ -32,13 +38,21 @@ class Unchanged:
         """Give it as it is."""
         return request
 
-    def answer(self, status: int, fields: Fields) -> Fields:  # noqa: ARG002 - others look at it
+    def interim(self, fields: Fields) -> Fields:
         """Give them as they are."""
         return fields
 
-    def body(self, data: bytes, *, final: bool) -> bytes:  # noqa: ARG002 - as above
+    def head(self, status: int, fields: Fields, *, has_body: bool) -> Fields:  # noqa: ARG002 - others look at it
+        """Give them as they are."""
+        return fields
+
+    def body(self, content: bytes) -> bytes:
         """Give it as it is."""
-        return data
+        return content
+
+    def end(self) -> bytes:
+        """Give nothing: nothing waits."""
+        return b""
 
 
 UNCHANGED: Final = Unchanged()

@@ -395,7 +395,7 @@ class Http2Layer(Layer):
             case Answered():
                 self._pump.head(stream, told.head, ends=told.ends)
             case Content():
-                stream.answer.put(stream.rewriting.body(told.data, final=False), told.credit)
+                stream.answer.put(stream.rewriting.body(told.data), told.credit)
             case Complete():
                 self._pump.complete(stream, told.trailers)
             case GivenUp():

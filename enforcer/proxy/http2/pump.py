@@ -123,9 +123,9 @@ class Pump:
     def head(self, stream: Stream, head: Head, *, ends: bool) -> None:
         """Send a target's head; `ends`: there is no body."""
         if head.interim:
-            self._client.head(stream.id, _written(head.status, head.fields), ends=False)
+            self._client.head(stream.id, _written(head.status, stream.rewriting.interim(head.fields)), ends=False)
             return
-        fields = stream.rewriting.answer(head.status, head.fields)
+        fields = stream.rewriting.head(head.status, head.fields, has_body=not ends and head.length != 0)
         stream.headed = True
         if ends:
             stream.complete = stream.finished = True
@@ -134,8 +134,8 @@ class Pump:
     def complete(self, stream: Stream, trailers: Fields) -> None:
         """The answer is known to its end."""
         if not stream.complete:
-            stream.answer.put(stream.rewriting.body(b"", final=True), 0)
-            stream.complete, stream.answer_trailers = True, trailers
+            stream.answer.put(stream.rewriting.end(), 0)
+            stream.complete, stream.answer_trailers = True, stream.rewriting.interim(trailers)
 
     def answer(self, stream: Stream, status: int, facts: Mapping[str, str], rule: str) -> None:
         """Answer in the target's place."""
