@@ -82,6 +82,7 @@ class Decided:
         about: `http`, `tls`, `tcp`; `held` of what waits for a person; `refused` of what no policy was asked about.
         outcome: ALLOW, DENY, HELD, or one after which another decision follows: BODY_WANTED, INSPECT.
         facts: what is recorded of it, as it is recorded.
+        exchange: what the recorder's decoder numbers the request by; None: the order of requests tells.
     """
 
     flow: UUID
@@ -89,6 +90,7 @@ class Decided:
     about: str
     outcome: str
     facts: Mapping[str, Value] = field(default_factory=dict)
+    exchange: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,7 +179,7 @@ def _decision(entry: Mapping[str, object]) -> Decided:
     if "method" in entry:
         facts |= {"method": _text(entry, "method"), "host": _text(entry, "host"), "target_sha256": _hash(entry)}
     at_ns = _integer(entry, "at_ns", NS_MAX)
-    return Decided(flow=flow, at_ns=at_ns, about=about, outcome=outcome, facts=facts)
+    return Decided(flow=flow, at_ns=at_ns, about=about, outcome=outcome, facts=facts, exchange=_exchange(entry))
 
 
 def _outcome(about: str, reason: str, *, allowed: bool, needs_body: bool) -> str:
@@ -222,7 +224,7 @@ def _held(entry: Mapping[str, object]) -> Decided:
         "approval": {"id": _text(entry, "approval")},
         "at_ns": at_ns,
     }
-    return Decided(flow=flow, at_ns=at_ns, about="held", outcome=HELD, facts=facts)
+    return Decided(flow=flow, at_ns=at_ns, about="held", outcome=HELD, facts=facts, exchange=_exchange(entry))
 
 
 def _refused(entry: Mapping[str, object]) -> Decided:
@@ -278,6 +280,10 @@ def _boolean(entry: Mapping[str, object], key: str) -> bool:
     if not isinstance(found, bool):
         raise MalformedEntryError(f"{key}: neither true nor false")
     return found
+
+
+def _exchange(entry: Mapping[str, object]) -> int | None:
+    return _integer(entry, "exchange", COUNT_MAX) if "exchange" in entry else None
 
 
 def _hash(entry: Mapping[str, object]) -> bytes:

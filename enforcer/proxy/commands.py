@@ -99,4 +99,18 @@ class Report:
     carried_out: CarriedOut
 
 
-Command = Ask | Refused | Report | Dial | Send | Finish | Close | Read | Arm
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Nobody waits for the answer to a question any more."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing more will be sent under a decision. Only said where several stand side by side."""
+
+    number: int
+
+
+Command = Ask | Withdraw | Over | Refused | Report | Dial | Send | Finish | Close | Read | Arm

@@ -64,6 +64,7 @@ def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: in
         "server_name": question.server_name,
         "inspected": question.inspected,
         **({} if question.request is None else _request(question.request)),
+        **_exchange(question),
         "allowed": verdict.allowed,
         "needs_body": bool(verdict.body_bytes),
         "reason": verdict.reason,
@@ -74,9 +75,10 @@ def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: in
     }
 
 
-def held_entry(session: str, number: int, approval: str, at_ns: int) -> Entry:
+def held_entry(session: str, question: Question, approval: str, at_ns: int) -> Entry:
     """Tell that a message waits for a person."""
-    return {"kind": "held", "session": session, "at_ns": at_ns, "number": number, "approval": approval}
+    told: Entry = {"kind": "held", "session": session, "at_ns": at_ns, "number": question.number, "approval": approval}
+    return told | _exchange(question)
 
 
 def refused_entry(session: str, refused: Refused, at_ns: int) -> Entry:
@@ -108,6 +110,10 @@ def turned_away_entry(reason: str, *, client: tuple[str, int], to: tuple[str, in
     """Tell of a connection that was not let in: nothing of it went on."""
     where = None if to is None else list(to)
     return {"kind": "turned_away", "at_ns": at_ns, "client": list(client), "destination": where, "reason": reason}
+
+
+def _exchange(question: Question) -> Entry:
+    return {} if question.exchange is None else {"exchange": question.exchange}
 
 
 def _request(request: Request) -> Entry:

@@ -20,7 +20,7 @@ from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.decision import Decision, Outcome
 from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.policy import Policy
-from capd.enforcer.policy.protocol import HTTP, TCP, TLS
+from capd.enforcer.policy.protocol import HTTP, TCP, TLS, WEBSOCKET
 from capd.enforcer.proxy.held import hold_of, too_long
 from capd.enforcer.proxy.question import Body, Kind, Question, Request, Verdict
 
@@ -69,8 +69,8 @@ def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bo
     if decision.outcome is Outcome.APPROVE and question.request is not None:
         verdict = _held(verdict, agent, question, action, decision)
     if (verdict.allowed or verdict.held is not None) and question.request is not None and question.request.upgrade is not None:
-        opaque = policy.decide(_connection(agent, question, TCP, proven=proven))
-        return replace(verdict, upgrade=opaque.outcome is Outcome.ALLOW)
+        socket = policy.decide(_connection(agent, question, WEBSOCKET, proven=proven))
+        return replace(verdict, upgrade=socket.outcome is Outcome.ALLOW)
     return verdict
 
 

@@ -85,6 +85,7 @@ class Question:
         request: of kind REQUEST.
         body: None unless a verdict wanted it.
         carries_out: whether whoever asks masks answers and puts credentials in, as the verdict's obligations say.
+        exchange: what the recorder's decoder numbers it by, where that is not the order of requests; else None.
     """
 
     number: int
@@ -96,6 +97,7 @@ class Question:
     request: Request | None = None
     body: Body | None = None
     carries_out: bool = False
+    exchange: int | None = None
 
     @property
     def authority(self) -> str:
@@ -116,7 +118,7 @@ class Verdict:
         policy: version of the policy.
         message: for a person.
         body_bytes: nothing is decided before so much of the body, or all of it, is known; 0: it is decided.
-        upgrade: what follows an upgrade of this request may be relayed unread.
+        upgrade: this request may become a WebSocket.
         facts: further facts for the client, such as the id of an approval.
         held: what a person has to approve first; whoever gets the verdict has that decided before anything follows from it.
         approval: what the decision log is told of an approval: `id`, `outcome`, `by`.

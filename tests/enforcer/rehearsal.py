@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from capd.enforcer.policy.host_name import normal_host
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Report, Send
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Report, Send, Withdraw
 from capd.enforcer.proxy.connection import Connection, open_connection
 from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
 from capd.enforcer.proxy.question import Destination, Question, Verdict
@@ -30,6 +30,14 @@ class NoTls:
     def upstream(self, application_protocols: object, name: str | None) -> NoReturn:
         """Never."""
         raise AssertionError(name, application_protocols)
+
+    def speaks_http2(self, name: str, destination: Destination) -> NoReturn:
+        """Never."""
+        raise AssertionError(name, destination)
+
+    def learn(self, name: str, destination: Destination, *, http2: bool) -> NoReturn:
+        """Never."""
+        raise AssertionError(name, destination, http2)
 
 
 def allow(question: Question) -> Verdict:
@@ -67,6 +75,8 @@ class Rehearsal:
     reading: dict[Side, bool] = field(default_factory=lambda: dict.fromkeys(Side, True))
     armed: dict[Timer, float] = field(default_factory=dict)
     dials: list[int] = field(default_factory=list)
+    withdrawn: list[int] = field(default_factory=list)
+    over: list[int] = field(default_factory=list)
     closed: Close | None = None
 
     def __post_init__(self) -> None:
@@ -145,6 +155,11 @@ class Rehearsal:
                 self.reading[command.side] = command.reading
             case Close():
                 self.closed = command
+            case Withdraw():
+                self.asked = deque(question for question in self.asked if question.number != command.number)
+                self.withdrawn.append(command.number)
+            case Over():
+                self.over.append(command.number)
         return []
 
     def _ask(self, question: Question) -> list[Event]:

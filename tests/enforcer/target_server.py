@@ -5,6 +5,7 @@ What lives here: what a path answers. What must not: anything of capd: it is the
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import socket
@@ -17,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
 EVENT_SECONDS = 0.2
+SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 4.2.2."""
 NAME_SERVER = "127.0.0.9"
 HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
 SEEN: Counter[str] = Counter()
@@ -125,9 +128,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("connection", "upgrade")
         self.send_header("upgrade", "websocket")
+        proof = hashlib.sha1(self.headers["sec-websocket-key"].encode() + SALT, usedforsecurity=False)
+        self.send_header("sec-websocket-accept", base64.b64encode(proof.digest()).decode())
         self.end_headers()
-        while data := self.connection.recv(1024):
-            self.connection.sendall(data.upper())
+        while head := self.rfile.read(6):
+            key, payload = head[2:], self.rfile.read(head[1] & 0x7F)
+            said = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload)).upper()
+            self.connection.sendall(bytes([head[0], len(said)]) + said)
         self.close_connection = True
 
 

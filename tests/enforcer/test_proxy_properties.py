@@ -15,14 +15,17 @@ from capd.enforcer.proxy.commands import Dial, Send
 from capd.enforcer.proxy.connection import Gate, UndecidedError
 from capd.enforcer.proxy.events import Blocked, Decided, DialFailed, Dialled, Side, Timer
 from capd.enforcer.proxy.question import Kind, Question, Verdict
+from capd.enforcer.proxy.websocket.relay import frame
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
+from tests.enforcer.sockets import HANDSHAKE, SWITCHED
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PIECES = (
     b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n",
     b"POST /p?q=1 HTTP/1.1\r\nHost: api.test\r\nContent-Length: 3\r\n\r\nabc",
     b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    HANDSHAKE,
+    frame(1, b"hi", final=True, key=b"1234"),
     b"HEAD /a/../b HTTP/1.1\r\nHost: api.test\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
     b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
     b"GET / HT",
@@ -34,7 +37,7 @@ PIECES = (
 ANSWERS = (
     OK,
     b"HTTP/1.1 100 Continue\r\n\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nhi",
+    SWITCHED + frame(1, b"hi", final=True),
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
     b"220 hello\r\n",

@@ -91,6 +91,7 @@ async def scene(
     agent: Callable[[Owner], Agent | None] = lambda _: Agent(run=Run(id="r"), principal=None),
     destination: Callable[[socket.socket], tuple[str, int] | None] | None = None,
     answer: bytes = OK,
+    answers: Callable[[bytes], bytes] | None = None,
     hold: Holding = nobody,
 ) -> AsyncIterator[Scene]:
     """Make one."""
@@ -101,7 +102,7 @@ async def scene(
         while data := await reader.read(65536):
             early.append(not any(entry["kind"] == "decision" for entry in kept.written))
             target.extend(data)
-            writer.write(answer)
+            writer.write(answer if answers is None else answers(data))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)

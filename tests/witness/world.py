@@ -116,10 +116,20 @@ class Connection:
         at_ns = self.begins_ns + after_ns
         return packed(entry.turned_away_entry("too many connections", client=self.client, to=("192.0.2.1", 443), at_ns=at_ns))
 
-    def decided(self, number: int, *, body_wanted: bool = False, obligations: Obligations = NOTHING) -> bytes:
-        """Give the entry of a decision about a request."""
+    def decided(
+        self, number: int, *, body_wanted: bool = False, stream: int | None = None, obligations: Obligations = NOTHING
+    ) -> bytes:
+        """Give the entry of a decision about a request, or about a stream."""
         request = Request(method="GET", host="api.test", path=f"/{number}")
-        question = Question(number=number + 1, kind=Kind.REQUEST, destination=DESTINATION, protocol="http1", request=request)
+        protocol = "http1" if stream is None else "http2"
+        question = Question(
+            number=number + 1,
+            kind=Kind.REQUEST,
+            destination=DESTINATION,
+            protocol=protocol,
+            request=request,
+            exchange=stream,
+        )
         allowed = not number % 2
         verdict = Verdict(
             number=number + 1,

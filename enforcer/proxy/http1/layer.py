@@ -12,11 +12,12 @@ taken for this one's.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, cast
 
 from capd.decoders.http1 import Http1Decoder
 from capd.decoders.message import NEED_DATA, Direction, Message, ProtocolError
 from capd.enforcer.obligations.obligation import CannotCarryOutError
+from capd.enforcer.proxy.authority import BAD_GATEWAY, BAD_REQUEST, FORBIDDEN, RequestRefused
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Report
 from capd.enforcer.proxy.events import (
     Data,
@@ -33,21 +34,14 @@ from capd.enforcer.proxy.events import (
 from capd.enforcer.proxy.http1 import fields as header
 from capd.enforcer.proxy.http1.answering import Answering
 from capd.enforcer.proxy.http1.outbox import Outbox
-from capd.enforcer.proxy.http1.request import (
-    BAD_REQUEST,
-    FORBIDDEN,
-    Incoming,
-    RequestRefused,
-    read_request,
-    request_head,
-    summary,
-)
+from capd.enforcer.proxy.http1.request import Incoming, read_request, request_head, summary
 from capd.enforcer.proxy.http1.response import CONTINUE, SWITCHING, refusal, verdict_facts
 from capd.enforcer.proxy.http1.stage import Stage
 from capd.enforcer.proxy.http1.waiting import Waiting
 from capd.enforcer.proxy.layer import Layer, Surroundings
-from capd.enforcer.proxy.opaque import OpaqueLayer
 from capd.enforcer.proxy.question import Body, Kind, Question, Verdict
+from capd.enforcer.proxy.websocket import WebsocketLayer
+from capd.enforcer.proxy.websocket.handshake import KEY, HandshakeError, check_answer
 
 HEAD_SECONDS: Final = 60.0
 """From the first byte of a request's head to its last; servers in use have 20 to 60."""
@@ -56,7 +50,6 @@ LINGER_SECONDS: Final = 2.0
 LINGER_BYTES_MAX: Final = 1 << 20
 DRAIN_BYTES_MAX: Final = 65_536
 """A refused request with no more body than that leaves the connection usable."""
-BAD_GATEWAY: Final = 502
 NO_RULE: Final = "default"
 """In the place of a rule's name: what no rule allows is denied."""
 
@@ -79,7 +72,7 @@ class Http1Layer(Layer):
         self._expects = self._keeps = False
         self._client_ended = self._armed = self._partial = False
         self._lingered_bytes = 0
-        self._tunnel: OpaqueLayer | None = None
+        self._tunnel: Layer | None = None
         self._outbox = Outbox()
 
     def wants(self, side: Side) -> bool:
@@ -337,7 +330,7 @@ class Http1Layer(Layer):
             self._gateway_failed(str(error))
             return
         if outgoing.status == SWITCHING:
-            self._switch(outgoing.head, allowed=verdict.upgrade and incoming.request.upgrade is not None)
+            self._switch(outgoing.head, message, allowed=verdict.upgrade and incoming.request.upgrade is not None)
             return
         if outgoing.interim and incoming.old:
             return
@@ -378,13 +371,21 @@ class Http1Layer(Layer):
         else:
             self._stage = Stage.IDLE
 
-    def _switch(self, head: bytes, *, allowed: bool) -> None:
-        """The target changes the protocol; what follows is relayed unread, which the verdict allowed."""
+    def _switch(self, head: bytes, message: Message, *, allowed: bool) -> None:
+        """The target changes the protocol to WebSocket, which the verdict allowed."""
         if not allowed or self._waiting:
             self._gateway_failed("the target changed the protocol, which nobody asked for")
             return
+        assert self._incoming is not None
+        asked = header.by_name(self._incoming.request.fields)
+        answered = header.by_name(cast("header.Fields", message.fields["headers"]))
+        try:
+            check_answer(asked[KEY][0].strip(" \t"), answered)
+        except HandshakeError as error:
+            self._gateway_failed(str(error))
+            return
         self._send(Side.CLIENT, head)
-        self._tunnel = OpaqueLayer(self._number)
+        self._tunnel = WebsocketLayer(self._around, self._number)
 
     # -- ends ------------------------------------------------------------------------------------------------------------------
 

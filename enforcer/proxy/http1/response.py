@@ -20,7 +20,8 @@ from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SWITCHING: Final = 101
-_DROPPED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
+NEVER_ANSWERED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
+"""Of a target's answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ def read_response(message: Message, obliged: Obliged | None, *, old: bool, keeps
     fields = [(name, value) for name, value in cast("Sequence[tuple[str, str]]", said["headers"])]
     named = by_name(fields)
     nominated = members(named, "connection")
-    kept = end_to_end(fields, nominated, _DROPPED)
+    kept = end_to_end(fields, nominated, NEVER_ANSWERED)
     chunked = framing == "chunked" and not old
     interim, reason = said["interim"] is True, str(said["reason"])
     if obliged is not None:
@@ -93,16 +94,27 @@ def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, he
         keeps: whether the connection goes on.
         head_only: the request was HEAD.
     """
-    body = json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
-    fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
-    if rule:
-        fields.append(("x-capd-rule", "".join(one if one.isascii() and one.isprintable() else "?" for one in rule)))
-    if "approval" in facts:
-        fields.append(("x-capd-approval", facts["approval"]))
-    if not keeps:
-        fields.append(("connection", "close"))
+    own, body = refusal_parts(facts, rule)
+    fields = [*own, *([] if keeps else [("connection", "close")])]
     head = written(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", fields)
     return head if head_only else head + body
+
+
+def refusal_parts(facts: Mapping[str, str], rule: str) -> tuple[list[tuple[str, str]], bytes]:
+    """Give the fields and the body of an answer of capd itself; arguments as `refusal` has."""
+    body = json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
+    fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
+    return fields + refusal_marks(facts, rule), body
+
+
+def refusal_marks(facts: Mapping[str, str], rule: str) -> list[tuple[str, str]]:
+    """Give the fields by which a client knows an answer of capd itself."""
+    marks = []
+    if rule:
+        marks.append(("x-capd-rule", "".join(one if one.isascii() and one.isprintable() else "?" for one in rule)))
+    if "approval" in facts:
+        marks.append(("x-capd-approval", facts["approval"]))
+    return marks
 
 
 def verdict_facts(verdict: Verdict, session: str) -> dict[str, str]:
