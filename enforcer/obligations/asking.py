@@ -13,7 +13,14 @@ from typing import Final
 
 Fields = Sequence[tuple[str, str]]
 PARTIAL: Final = frozenset({"range", "if-range"})
-_LEFT_OUT: Final = PARTIAL | {"accept-encoding", "a-im", "want-digest", "want-content-digest", "want-repr-digest"}
+_LEFT_OUT: Final = PARTIAL | {
+    "accept-encoding",
+    "grpc-accept-encoding",
+    "a-im",
+    "want-digest",
+    "want-content-digest",
+    "want-repr-digest",
+}
 IDENTITY: Final = ("accept-encoding", "identity")
 """Without the field any coding is welcome (RFC 9110 12.5.3)."""
 

@@ -186,7 +186,7 @@ REFUSED = [
 def test_a_credential_goes_nowhere_else(place: Yard, address: str, reason: str) -> None:
     """Outside of its binding, or in clear, a credential is not used, and the request does not go on without it."""
     status, _, body = curl(place, "-i", address).partition(b"\r\n\r\n")
-    assert b"HTTP/1.1 403 Forbidden" == status.split(b"\r\n")[0]
+    assert b" 403" in status.split(b"\r\n")[0]
     assert reason == json.loads(body)["reason"]
 
 
@@ -248,7 +248,7 @@ def test_streams_are_masked(place: Yard, kind: str, text: str, shown: bytes) -> 
 def test_what_cannot_be_looked_into_does_not_come(place: Yard, words: tuple[str, ...]) -> None:
     """An answer that a rule would mask and nobody can read is an error of the gateway, with nothing of it."""
     said = curl(place, "-i", "-H", *words, "-d", "hush-hush", "https://api.test/back/masked")
-    assert b"HTTP/1.1 502 Bad Gateway" == said.split(b"\r\n")[0]
+    assert b" 502" in said.split(b"\r\n")[0]
     assert b"answer_not_masked" in said
     assert b"hush" not in said
 
