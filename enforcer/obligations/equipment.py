@@ -60,6 +60,9 @@ class Equipment:
             return replace(verdict, allowed=False, reason=error.reason, message=str(error))
         except CannotCarryOutError as error:
             return replace(verdict, allowed=False, reason=NOT_CARRIED_OUT, message=str(error))
+        except ValueError:
+            # What it says may have a part of a value in it.
+            return replace(verdict, allowed=False, reason=NOT_CARRIED_OUT, message="a credential could not be put in")
         return replace(verdict, provision=provision)
 
     async def _provision(self, principal: Principal | None, question: Question, verdict: Verdict) -> Provision:
@@ -106,7 +109,8 @@ class Equipment:
             scope=scope_of(request.fields, request.query),
             at=now,
         )
-        hidden = [keys.secret.reveal(), signed.signature, *([] if keys.session is None else [keys.session.reveal()])]
+        # The secret key itself is not sent, so it cannot come back.
+        hidden = [signed.signature, *([] if keys.session is None else [keys.session.reveal()])]
         return replace(made, fields=signed.fields, secrets=_with(made.secrets, credential.name, *hidden))
 
 

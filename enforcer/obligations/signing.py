@@ -41,6 +41,7 @@ _AUTHORIZATION: Final = re.compile(
     r"(?=.*\bSignedHeaders=(?P<signed>[!-~]{1,4096}?)(?:,|\s|$)).*\bSignature=[0-9a-f]+.*",
     re.DOTALL,
 )
+_IDENTITY: Final = re.compile(r"[A-Za-z0-9]{4,128}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _BLANKS: Final = re.compile(r" +")
 _UNRESERVED: Final = "-_.~"
@@ -107,14 +108,14 @@ def read_keys(value: Secret, user: str | None, at: datetime) -> Keys:
     if not text.lstrip().startswith("{"):
         if user is None:
             raise CannotCarryOutError("the credential has no `user`, which is the id of the access key")
-        return Keys(identity=user, secret=_checked(text))
+        return Keys(identity=_identity(user), secret=_checked(text))
     try:
         found = json.loads(text)
         session = found.get("SessionToken")
         expires = found.get("Expiration")
         over = expires is not None and datetime.fromisoformat(str(expires)) <= at
         keys = Keys(
-            identity=str(found["AccessKeyId"]),
+            identity=_identity(str(found["AccessKeyId"])),
             secret=_checked(str(found["SecretAccessKey"])),
             session=None if session is None else _checked(str(session)),
         )
@@ -123,6 +124,12 @@ def read_keys(value: Secret, user: str | None, at: datetime) -> Keys:
     if over:
         raise CannotCarryOutError("the credential is over")
     return keys
+
+
+def _identity(text: str) -> str:
+    if _IDENTITY.fullmatch(text) is None:
+        raise CannotCarryOutError("the id of the access key is none")
+    return text
 
 
 def _checked(text: str) -> Secret:

@@ -315,7 +315,7 @@ def test_a_signature_is_over_what_else_is_put_in() -> None:
     assert "SignedHeaders=host;x-amz-date;x-amz-security-token" in fields["authorization"]
     assert "Credential=AKID/20260101/r/s3/aws4_request" in fields["authorization"]
     assert not made.strict
-    assert {"secret-secret", "token-token"} < set(made.secrets["key"])
+    assert "token-token" in made.secrets["key"]
     other = equipped(
         replace(BEARER, form=Form.AWS_SIGV4),
         value=keys,

@@ -200,6 +200,7 @@ def test_keys_are_read() -> None:
         "{}",
         json.dumps({**GOOD, "SecretAccessKey": "a\nb" * 9}),
         json.dumps({**GOOD, "SecretAccessKey": "short"}),
+        json.dumps({**GOOD, "AccessKeyId": "AKID\r\nx: y"}),
         json.dumps({**GOOD, "Expiration": "2025-12-31T23:59:59Z"}),
         json.dumps({**GOOD, "Expiration": "soon"}),
     ],
