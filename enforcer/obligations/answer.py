@@ -172,9 +172,11 @@ def rules_of(mask: Mask) -> Rules:
 
 def _places(rules: Rules, name: str, value: bytes) -> list[Place]:
     """Give what is hidden of a field: by its own name, else what is recognised in the line that it is."""
-    found = header_places(rules.headers, rules.cookies, name, value)
-    if found or not value:
-        return found
+    if not value:
+        return []
+    if name.lower() in rules.headers:
+        # Its name has decided; in a line with it, which is looked at as one, all of the value would be hidden.
+        return joined([*header_places(rules.headers, rules.cookies, name, value), *Scanner(rules).feed(value, final=True)])
     before = f"{name}: ".encode("latin-1")
     found = joined(Scanner(rules).feed(before + value, final=True))
     return [place.moved(-len(before)) for place in found if place.end > len(before)]

@@ -106,6 +106,30 @@ def test_a_length_stays_true() -> None:
     assert run.client.endswith(b"content-length: 2\r\n\r\n{}")
 
 
+FIELDS = [
+    (Mask(cookies=("sid",)), "set-cookie: sid=abc; Path=/", "set-cookie: sid=***; Path=/"),
+    (Mask(cookies=("sid",)), "set-cookie: other=abc; Path=/", "set-cookie: other=abc; Path=/"),
+    (Mask(headers=("set-cookie",)), "set-cookie: other=abc", "set-cookie: other=***"),
+    (Mask(headers=("x-key",)), "X-Key: Bearer abc", "X-Key: Bearer ***"),
+    (Mask(keys=("token",)), "location: https://a.test/?token=abc&b=1", "location: https://a.test/?token=***&b=1"),
+    (Mask(keys=("x-token",)), "X-Token: abc", "X-Token: ***"),
+    (Mask(identifiers=("iban",)), "link: </GR1601101050000010547023795>", "link: </***************************>"),
+    (
+        Mask(formats=True),
+        "x-made: ghp_abcdefghijklmnopqrstuvwxyz0123456789",
+        "x-made: ****************************************",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mask", "field", "shown"), FIELDS)
+def test_fields_are_masked(mask: Mask, field: str, shown: str) -> None:
+    """A field is hidden by its own name, by cookie, by the name of a parameter in it, by checksum and by form."""
+    run = Rehearsal(judge=obliged((("hide", mask),))).says(HELLO + b"\r\n").answers(answer(field))
+    assert f"\r\n{shown}\r\n".encode() in run.client
+    assert [{"hide": 1} if "*" in shown else {}] == [one.carried_out.masked for one in run.reports]
+
+
 REFUSED = {
     "compressed": ("content-encoding: gzip", "content-type: application/json"),
     "compressed twice": ("content-encoding: identity", "content-encoding: br", "content-type: application/json"),
