@@ -205,6 +205,7 @@ class Http2Layer(Layer):
             return
         self._client.took(stream.id, size - len(heard.data))
         if stream.stage is Stage.ANSWERED or stream.sent_all:
+            stream.unwanted += len(heard.data)
             self._client.took(stream.id, len(heard.data))
         elif stream.stage is Stage.COLLECTING:
             self._collect(stream, heard.data)
@@ -466,8 +467,13 @@ class Http2Layer(Layer):
         self._client.forget(stream.id)
 
     def _done(self, stream: Stream) -> None:
-        """The answer was sent to its end, and of the request nobody wants more."""
+        """The answer was sent to its end, and of the request nobody wants more.
+
+        A client that still uploads may do so for a while: some take a reset for an error, and do not read the answer before it.
+        """
         if not stream.said_all:
+            if stream.unwanted <= LINGER_BYTES_MAX and self._last is None:
+                return
             self._client.reset(stream.id, Code.NO_ERROR)
         self._forget(stream, None)
 

@@ -92,6 +92,7 @@ class Stream:
         said_all: the client said all of it. sent_all: all of it was sent on, or nobody wants the rest.
         looked: the question about it had its body.
         collected: bytes that are held because a verdict needs them.
+        unwanted: bytes of the request that came when nobody wanted them any more.
         answer: of the answer's body, what waits.
         headed: a final head was sent to the client. complete: the answer is known to its end. finished: it was sent so far.
     """
@@ -111,6 +112,7 @@ class Stream:
     sent_all: bool = False
     looked: bool = False
     collected: int = 0
+    unwanted: int = 0
     answer: Queue = field(default_factory=Queue)
     answer_trailers: Fields = field(default_factory=list)
     headed: bool = False
