@@ -52,6 +52,8 @@ def _subject(told: Facts) -> str:
     exchange = facts.number(told, "exchange")
     method, host = facts.text(told, "method"), facts.text(told, "host")
     if method:
+        if exchange is not None and facts.text(told, "protocol") == "http2":
+            return f"{method} to {host} (stream {exchange})"
         return f"{method} to {host}" + ("" if exchange is None else f" (request {exchange + 1})")
     about = facts.text(told, "about")
     name = facts.text(told, "server_name")

@@ -54,6 +54,13 @@ NOTHING = dict.fromkeys(("method", "rule", "reason", "policy"), "")
             id="with obligations",
         ),
         pytest.param(
+            {"protocol": "http2", "exchange": 5},
+            "DENIED GET to api.test (stream 5): rule no-secrets, denied_by_policy, policy v1, decision 0199/2",
+            Style.BAD,
+            True,
+            id="a stream",
+        ),
+        pytest.param(
             {"outcome": "held", "rule": "", "policy": ""},
             "HELD GET to api.test (request 2): denied_by_policy, decision 0199/2",
             Style.DOUBTFUL,

@@ -25,6 +25,7 @@ from tests.requirements import require, require_command, require_probes, require
 
 pytestmark = pytest.mark.kernel
 SERVER = Path(__file__).parents[1] / "enforcer" / "target_server.py"
+STREAMS, STREAMS_PORT = SERVER.with_name("http2_target.mjs"), 8443
 POLICY = """\
 rules:
   - {id: open-only, match: {protocols: [http], hosts: [api.test], paths: [/open]}, then: allow}
@@ -80,11 +81,12 @@ class Place:
         assert done.returncode in {0, 1}, done.stderr
         return done.stdout
 
-    def agent(self, name: str, *paths: str) -> list[str]:
+    def agent(self, name: str, *paths: str, port: int = 443) -> list[str]:
         """Let an agent ask for paths of one host, over one connection; give the statuses."""
-        urls = [f"https://api.test{path}" for path in paths]
+        urls = [f"https://api.test:{port}{path}" for path in paths]
+        how = ("--http1.1",) if port == 443 else ("-Z", "--http2")
         answers = [word for _path in paths for word in ("-o", "/dev/null")]
-        found = ("--resolve", "api.test:443:127.0.0.1", "-w", "%{http_code}\n")
+        found = ("--resolve", f"api.test:{port}:127.0.0.1", "-w", "%{http_code}\n", *how)
         return self.verb("run", "--name", name, "--", "curl", "-sS", "--max-time", "20", *found, *answers, *urls).split()
 
     def sessions(self, name: str) -> list[Json]:
@@ -108,7 +110,7 @@ def place() -> Iterator[Place]:
     """Give one for all tests here; afterwards nothing of it stands."""
     require_root()
     require_probes()
-    require_command("ip", "nft", "nsenter", "curl", "openssl")
+    require_command("ip", "nft", "nsenter", "curl", "openssl", "node")
     require(Path("/sys/fs/bpf").is_mount(), "needs a bpffs at /sys/fs/bpf")
     namespace = f"capd-witness-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", namespace], check=True)
@@ -123,17 +125,24 @@ def place() -> Iterator[Place]:
             words = [*within, sys.executable, "-P", str(SERVER), str(tls.certificate), str(tls.key)]
             (directory / "key").touch(mode=0o600)
             (directory / "key").write_text(SECRET, encoding="ascii")
+            streams = [*within, "node", str(STREAMS), str(tls.certificate), str(tls.key), str(STREAMS_PORT)]
             made = Daemon(directory, SETTINGS.format(directory=directory), verb="up", through=within)
-            with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+            with (
+                subprocess.Popen(words, stdout=subprocess.PIPE) as server,
+                subprocess.Popen(streams, stdout=subprocess.PIPE) as other,
+            ):
                 try:
                     assert server.stdout is not None
+                    assert other.stdout is not None
                     assert b"ready\n" == server.stdout.readline()
+                    assert other.stdout.readline().startswith(b"ready")
                     made.start()
                     wait_until((directory / "run/enforcer/worker-0.status.json").exists, "the enforcer serves", 30)
                     wait_until((directory / "run/recorder/recorder.status.json").exists, "the recorder tells of itself", 30)
                     yield Place(namespace, made)
                 finally:
                     server.kill()
+                    other.kill()
                     _end(made, within)
     finally:
         subprocess.run(["ip", "netns", "del", namespace], check=False)
@@ -177,6 +186,26 @@ def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> N
     assert (dict.fromkeys(zero, 0), 3) == ({name: found[name] for name in zero}, found["verdicts"])
     assert "complete" == place.sessions("two")[0]["completeness"]["verdict"]
     assert "witness-alarm" not in place.verb("status", "--json")
+
+
+def test_decisions_about_streams_are_beside_their_streams(place: Place) -> None:
+    """Requests of one connection of HTTP/2, side by side: each verdict names its stream, and both witnesses say the same."""
+    paths = ["/open", "/secret", *["/open"] * 6]
+    assert ["200"] * 7 + ["403"] == sorted(place.agent("streams", *paths, port=STREAMS_PORT))
+    wait_until(lambda: [one for one in place.sessions("streams") if one["state"] == "closed"], "the session is closed", 20)
+    (session,) = place.sessions("streams")
+    assert (7, 1) == (session["decision"]["allowed"], session["decision"]["denied"])
+    told = [record["body"] for record in place.records(session["session"]) if record["kind"] in {"message", "verdict"}]
+    asked = {one["exchange"]: str(one["summary"]).split()[1] for one in told if one.get("type") == "request"}
+    decided = {one["exchange"]: one["outcome"] for one in told if one.get("about") == "http"}
+    assert {stream: "deny" if path == "/secret" else "allow" for stream, path in asked.items()} == decided
+    (denied,) = [stream for stream, outcome in decided.items() if outcome == "deny"]
+    assert f"DENIED GET to api.test (stream {denied}): rule no-secrets" in place.verb("replay", session["session"])
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    found = place.witness()
+    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
+    assert dict.fromkeys(zero, 0) == {name: found[name] for name in zero}
+    assert "complete" == place.sessions("streams")[0]["completeness"]["verdict"]
 
 
 KINDS = """\

@@ -12,6 +12,7 @@ import pytest
 
 from capd.enforcer.proxy.commands import Close
 from capd.enforcer.proxy.events import Blocked, DialFailed, Dialled, Revoked, Side, Timer
+from capd.enforcer.proxy.http1.layer import LINGER_BYTES_MAX
 from capd.enforcer.proxy.http2.limits import (
     CLIENT_STREAM_BYTES,
     COLLECTED_BYTES_MAX,
@@ -93,12 +94,19 @@ def test_each_byte_goes_under_the_decision_of_its_stream() -> None:
 
 
 def test_denials_leave_the_others_alone() -> None:
-    """A denied stream gets its 403 with rule and reason; what it still uploads is not wanted; the next is forwarded."""
+    """A denied stream gets its 403 with rule and reason, and may end its upload in peace; the next is forwarded."""
     run = Rehearsal(judge=deny)
     told = streams(run)
     number = told.asks(head("POST", "/no"), b"x", ends=False)
     seen = told.at_client(number)
-    assert ("403", "none", "denied_by_policy", 0) == (seen[":status"], seen["x-capd-rule"], facts(seen)["reason"], seen.reset)
+    assert ("403", "none", "denied_by_policy", None) == (
+        seen[":status"],
+        seen["x-capd-rule"],
+        facts(seen)["reason"],
+        seen.reset,
+    )
+    told.client.send_data(number, b"y", end_stream=True)
+    assert None is told.go().at_client(number).reset
     assert "s/1" == facts(seen)["decision"]
     run.judge = allow
     told.asks(head(path="/yes"))
@@ -317,13 +325,26 @@ def test_resets_of_a_target_reach_the_client(code: int) -> None:
 
 
 def test_a_target_that_answers_before_it_read_all() -> None:
-    """An answer that is whole arrives whole; that the rest of the upload is not wanted arrives behind it."""
+    """An answer that is whole arrives whole; what is left of the upload does no harm."""
     told = streams()
     number = told.asks(head("POST", "/x"), b"x", ends=False)
     told.answers(1, "413", b"too much")
     told.target.reset_stream(1, 0)
     seen = told.go().at_client(number)
-    assert ("413", b"too much", True, 0) == (seen[":status"], bytes(seen.body), seen.ended, seen.reset)
+    assert ("413", b"too much", True, None) == (seen[":status"], bytes(seen.body), seen.ended, seen.reset)
+
+
+def test_uploads_that_nobody_wants_end() -> None:
+    """A client that goes on for long behind the answer is told that nothing more is wanted, which is no error."""
+    run = Rehearsal(judge=deny)
+    told = streams(run)
+    number, sent = told.asks(head("POST", "/x"), ends=False), 0
+    while told.at_client(number).reset is None:
+        assert sent <= LINGER_BYTES_MAX + 16_384
+        told.client.send_data(number, bytes(16_384))
+        sent += 16_384
+        told.go()
+    assert (0, True) == (told.at_client(number).reset, sent > LINGER_BYTES_MAX)
 
 
 def test_a_target_that_leaves_in_order() -> None:

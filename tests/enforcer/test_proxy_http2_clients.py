@@ -132,11 +132,13 @@ def test_curl(node: Place) -> None:
     denied = node.curl("/denied", how, "-i")
     assert "HTTP/2 403" in denied
     assert "x-capd-rule: by-path" in denied
+    upload = node.curl("/denied", how, "-X", "POST", "--data-binary", "@/proc/self/exe", "-w", "%{http_code}")
+    assert upload.endswith("403")
     many = [word for number in range(20) for word in (node.url + f"/n/{number}", "-o", "/dev/null")]
     if node.url.startswith("https"):  # in clear this curl cannot, not even without a proxy
         codes = node.curl("/a", how, "-o", "/dev/null", "-Z", "-w", "%{http_code}\\n", *many)
         assert ["200"] * 21 == codes.split()
-    assert {("http2", "GET")} == set(node.proxy.decisions("protocol", "method"))
+    assert {("http2", "GET"), ("http2", "POST")} == set(node.proxy.decisions("protocol", "method"))
 
 
 def test_node(node: Place) -> None:

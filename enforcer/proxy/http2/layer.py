@@ -190,6 +190,7 @@ class Http2Layer(Layer):
             return
         self._client.took(stream.id, size - len(heard.data))
         if stream.stage is Stage.ANSWERED or stream.sent_all:
+            stream.unwanted += len(heard.data)
             self._client.took(stream.id, len(heard.data))
         elif stream.stage is Stage.COLLECTING:
             self._collect(stream, heard.data)
@@ -253,24 +254,15 @@ class Http2Layer(Layer):
         stream = self._by_number.get(verdict.number)
         if stream is None or stream.stage is not Stage.JUDGED:
             return
-        stream.verdict = verdict
+        stream.verdict = verdict = stream.oblige(verdict)
         if verdict.body_bytes and not stream.looked:
             self._begin_collecting(stream)
         elif verdict.allowed:
-            self._allow(stream, verdict)
+            self._release(stream)
+            stream.stage = Stage.WAITING
+            self._waiting.append(stream)
         else:
             self._answer(stream, FORBIDDEN, verdict_facts(verdict, self._around.session), verdict.rule or NO_RULE)
-
-    def _allow(self, stream: Stream, verdict: Verdict) -> None:
-        try:
-            stream.oblige(verdict)
-        except CannotCarryOutError as error:
-            why = {"reason": "cannot_be_carried_out", "message": str(error)}
-            self._answer(stream, FORBIDDEN, verdict_facts(verdict, self._around.session) | why, verdict.rule or NO_RULE)
-            return
-        self._release(stream)
-        stream.stage = Stage.WAITING
-        self._waiting.append(stream)
 
     def _begin_collecting(self, stream: Stream) -> None:
         """Hold the body until the verdict's limit."""
@@ -482,8 +474,13 @@ class Http2Layer(Layer):
         self._client.forget(stream.id)
 
     def _done(self, stream: Stream) -> None:
-        """The answer was sent to its end, and of the request nobody wants more."""
+        """The answer was sent to its end, and of the request nobody wants more.
+
+        A client that still uploads may do so for a while: some take a reset for an error, and do not read the answer before it.
+        """
         if not stream.said_all:
+            if stream.unwanted <= LINGER_BYTES_MAX and self._last is None:
+                return
             self._client.reset(stream.id, Code.NO_ERROR)
         self._forget(stream, None)
 

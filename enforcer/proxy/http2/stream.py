@@ -6,9 +6,10 @@ What lives here: its state, and the two queues. What must not: judging, sending.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.http1.request import Incoming
 from capd.enforcer.proxy.http2.fields import Counted
 from capd.enforcer.proxy.http2.request import Fields
@@ -93,6 +94,7 @@ class Stream:
         said_all: the client said all of it. sent_all: all of it was sent on, or nobody wants the rest.
         looked: the question about it had its body.
         collected: bytes that are held because a verdict needs them.
+        unwanted: bytes of the request that came when nobody wanted them any more.
         answer: of the answer's body, what waits.
         rewriting: what becomes of request and answer. obliged: the same, where a verdict has obligations.
         headed: a final head was sent to the client. complete: the answer is known to its end. finished: it was sent so far.
@@ -114,13 +116,19 @@ class Stream:
     sent_all: bool = False
     looked: bool = False
     collected: int = 0
+    unwanted: int = 0
     answer: Queue = field(default_factory=Queue)
     answer_trailers: Fields = field(default_factory=list)
     headed: bool = False
     complete: bool = False
     finished: bool = False
 
-    def oblige(self, verdict: Verdict) -> None:
-        """Have the obligations of an allowing verdict carried out. Raises CannotCarryOutError: they were not made ready."""
-        if verdict.obligations:
+    def oblige(self, verdict: Verdict) -> Verdict:
+        """Have the obligations of a verdict carried out; give a denial in its place if they were not made ready."""
+        if not (verdict.allowed and verdict.obligations):
+            return verdict
+        try:
             self.rewriting = self.obliged = Obliged(verdict)
+        except CannotCarryOutError as error:
+            return replace(verdict, allowed=False, reason="cannot_be_carried_out", message=str(error))
+        return verdict
