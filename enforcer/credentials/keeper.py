@@ -28,7 +28,8 @@ QUESTION_BYTES_MAX: Final = 256
 """A name has 128 characters."""
 ANSWER_BYTES_MAX: Final = CONTENT_BYTES_MAX + 1_024
 LENGTH: Final = struct.Struct("!I")
-BACKLOG: Final = 128
+BACKLOG: Final = 1_024
+"""All that the workers of a large host ask at once."""
 AT_ONCE_MAX: Final = 32
 """Questions that are being answered; others wait. Each may wait for a program."""
 QUESTION_SECONDS_MAX: Final = 5.0
@@ -77,7 +78,10 @@ class Keeper:
             ready, _, _ = select.select([self._listener.fileno(), wake], [], [])
             if wake in ready:
                 return
-            connection, _ = self._listener.accept()
+            try:
+                connection, _ = self._listener.accept()
+            except ConnectionAbortedError:  # who asked is gone again
+                continue
             self._free.acquire()
             threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
 

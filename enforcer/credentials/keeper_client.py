@@ -18,6 +18,8 @@ from capd.enforcer.credentials.secret import Secret
 
 ANSWER_SECONDS_MAX: Final = 40.0
 """Beyond the longest that a program may take (30 s): below what clients of HTTP wait."""
+AT_ONCE_MAX: Final = 16
+"""Questions of one worker; what it asks beyond waits here, and not in a queue that may be full."""
 
 
 class Values:
@@ -25,6 +27,7 @@ class Values:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._turns = asyncio.Semaphore(AT_ONCE_MAX)
 
     async def value(self, name: str) -> Secret:
         """Give the value of a credential.
@@ -34,7 +37,8 @@ class Values:
         """
         try:
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                return await self._ask(name)
+                async with self._turns:
+                    return await self._ask(name)
         except TimeoutError:
             raise CredentialError("the keeper of credentials does not answer") from None
         except (OSError, EOFError) as error:

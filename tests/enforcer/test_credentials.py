@@ -324,7 +324,7 @@ def test_the_keeper_answers(kept: Path) -> None:
 
     async def ask() -> None:
         values = Values(path)
-        found = await asyncio.gather(*(values.value("it") for _ in range(3 * AT_ONCE_MAX)))
+        found = await asyncio.gather(*(values.value("it") for _ in range(20 * AT_ONCE_MAX)))
         assert all(one == Secret(VALUE) for one in found)
         with pytest.raises(CredentialError, match="no credential other") as caught:
             await values.value("other")
