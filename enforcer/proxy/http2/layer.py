@@ -92,7 +92,7 @@ class Http2Layer(Layer):
             case Ended(side=Side.CLIENT):
                 self._do(Close(abort=not event.clean))
             case Ended(side=Side.UPSTREAM):
-                self._hear_target([] if self._pump.target is None else self._pump.target.end())
+                self._hear_target([] if self._pump.target is None else self._pump.target.end(clean=event.clean))
             case Decided():
                 self._decided(event.verdict)
             case Dialled() if self._dialling:
