@@ -90,6 +90,14 @@ def test_what_is_refused_before_any_policy(fields: Fields, status: str) -> None:
         assert None is told.run.closed
 
 
+def test_a_connection_in_clear_is_for_one_name() -> None:
+    """Without TLS the first request says what a connection is for: another name is misdirected."""
+    told = streams()
+    told.asks(head())
+    number = told.asks(head(host="other.test"))
+    assert ("421", [1], 1) == (told.at_client(number)[":status"], told.asked, len(told.run.questions))
+
+
 @pytest.mark.parametrize(
     ("said", "body", "ends"),
     [("3", b"ab", True), ("3", b"abcd", False), ("0", b"a", True), ("5", b"", True)],

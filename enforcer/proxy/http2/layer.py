@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
-from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN, RequestRefused
+from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN, MISDIRECTED, RequestRefused
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Refused, Withdraw
 from capd.enforcer.proxy.events import (
     Data,
@@ -64,6 +64,7 @@ class Http2Layer(Layer):
         self._dialling = False
         self._early = b""
         """What a target says before we know that it was reached: its SETTINGS may be faster."""
+        self._host = ""
         self._collected = 0
         self._newest = 0
         self._last: int | None = None
@@ -176,6 +177,7 @@ class Http2Layer(Layer):
             return
         try:
             incoming = read_request(heard.headers, self._around, ends=ends)
+            self._check_host(incoming.request.host)
         except RequestRefused as refused:
             self._do(Refused(next(self._around.numbers), refused.reason, summary(heard.headers)))
             stream = self._streams[number] = Stream(id=number, incoming=None, said_all=ends)
@@ -192,6 +194,12 @@ class Http2Layer(Layer):
             expects=incoming.expects,
         )
         self._ask(stream, Body(content=b"", complete=True) if ends else None)
+
+    def _check_host(self, host: str) -> None:
+        """Hold a connection in clear to the name that its first request had, as one in TLS is to its own."""
+        self._host = self._host or host
+        if host != self._host:
+            raise RequestRefused(MISDIRECTED, f"the request is for {host}, its connection is for {self._host}")
 
     def _content(self, heard: DataReceived) -> None:
         size, stream = heard.flow_controlled_length, self._streams.get(heard.stream_id)
