@@ -11,14 +11,20 @@ from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from capd.enforcer.approvals.hold import Answer, Outcome
 from capd.enforcer.obligations.obligation import NOTHING, Obligations
 from capd.enforcer.proxy.commands import Refused
 from capd.enforcer.proxy.entry import Entry, held_entry
+from capd.enforcer.proxy.held import verdict_of
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Question, Verdict
 from capd.enforcer.proxy.world import World
 
 LEFT: Final = "the client left while a person was asked"
+HELD_MAX: Final = 16
+"""Of one session, that persons are asked about at once: as many as the desk takes of a whole run."""
+JUDGED_MAX: Final = 8
+"""Of one session, that wait for something other than a person, such as a name's lookup; further ones wait for these."""
 
 
 class Asking(Protocol):
@@ -67,24 +73,41 @@ class Questions:
     _waiting: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     _obliged: dict[int, Obligations] = field(default_factory=dict)
     """What is done to what stands: a policy that wants something else done does not allow it as it goes on."""
+    _queued: dict[int, Question] = field(default_factory=dict)
 
     def ask(self, question: Question) -> None:
-        """Have a question judged."""
+        """Have a question judged, now or when there is room."""
+        if len(self._waiting) - len(self.held) < JUDGED_MAX:
+            self._ask(question)
+        else:
+            self._queued[question.number] = question
+
+    def _ask(self, question: Question) -> None:
         verdict = self.world.judge(self.session.agent, question)
         if isinstance(verdict, Verdict) and verdict.held is None and not _lacks(verdict):
             self.session.found(question, verdict)
             return
         task = self.tasks.create_task(self._wait(question, verdict), name=f"judge {self.session.id}")
         self._waiting[question.number] = task
-        task.add_done_callback(lambda _: self._waiting.pop(question.number, None))
+        task.add_done_callback(lambda _: self._answered(question.number))
+
+    def _answered(self, number: int) -> None:
+        """One does not wait any more: others may."""
+        self._waiting.pop(number, None)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._queued and len(self._waiting) - len(self.held) < JUDGED_MAX:
+            self._ask(self._queued.pop(next(iter(self._queued))))
 
     def withdraw(self, number: int) -> None:
         """Nobody waits for an answer any more."""
+        self._queued.pop(number, None)
         task = self._waiting.pop(number, None)
-        if task is not None:
-            task.cancel()
         if self.held.pop(number, None) is not None:
             self.session.refused(Refused(number, LEFT, ""))
+        if task is not None:
+            task.cancel()
 
     def allowed(self, question: Question, verdict: Verdict) -> None:
         """Remember what goes on: of a protocol with one exchange at a time the latest, else each until it is over."""
@@ -101,6 +124,7 @@ class Questions:
 
     def close(self) -> None:
         """Wait for nothing any more."""
+        self._queued.clear()
         current = asyncio.current_task()
         for task in list(self._waiting.values()):
             if task is not current:
@@ -128,8 +152,11 @@ class Questions:
 
     async def _wait(self, question: Question, verdict: Verdict | Awaitable[Verdict]) -> None:
         found = verdict if isinstance(verdict, Verdict) else await self._found(question, verdict)
+        if found.held is not None and len(self.held) >= HELD_MAX:
+            found = verdict_of(found, Answer(outcome=Outcome.TOO_MANY, reason=f"{HELD_MAX} of this connection wait"))
         if found.held is not None:
             self.held[question.number] = question
+            self._go_on()
             if not self.session.listening:
                 self.session.left()
                 return

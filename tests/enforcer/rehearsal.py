@@ -57,6 +57,8 @@ class Rehearsal:
     Attributes:
         judge: answers questions at once; None: they wait in `asked`.
         reachable: whether dialling succeeds; None: it waits.
+        core: what is rehearsed; None: a connection as it is opened.
+        chosen: what targets choose in TLS.
         sent: what each side was sent.
         decisions: for each piece of bytes for the target, the decision that it belongs to.
     """
@@ -65,6 +67,8 @@ class Rehearsal:
     reachable: bool | None = True
     destination: Destination = HERE
     contexts: Contexts = field(default_factory=NoTls)
+    core: Callable[[], Connection] | None = None
+    chosen: str | None = None
     sent: dict[Side, bytearray] = field(default_factory=lambda: {side: bytearray() for side in Side})
     decisions: list[int] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
@@ -80,7 +84,8 @@ class Rehearsal:
     closed: Close | None = None
 
     def __post_init__(self) -> None:
-        self._core: Connection = open_connection(self.destination, "s", self.contexts, normal_host)
+        made = None if self.core is None else self.core()
+        self._core: Connection = made or open_connection(self.destination, "s", self.contexts, normal_host)
         self.tell(Started())
 
     @property
@@ -144,7 +149,9 @@ class Rehearsal:
                 return self._ask(command.question)
             case Dial():
                 self.dials.append(command.decision)
-                return [] if self.reachable is None else [Dialled() if self.reachable else DialFailed("nobody there")]
+                return (
+                    [] if self.reachable is None else [Dialled(self.chosen) if self.reachable else DialFailed("nobody there")]
+                )
             case Finish():
                 self.finished.add(command.side)
             case Refused():

@@ -16,6 +16,7 @@ from capd.enforcer.proxy.http1.layer import LINGER_BYTES_MAX
 from capd.enforcer.proxy.http2.limits import (
     CLIENT_STREAM_BYTES,
     COLLECTED_BYTES_MAX,
+    TARGET_CONNECTION_BYTES,
     TARGET_STREAM_BYTES,
 )
 from capd.enforcer.proxy.question import Body, Question, Verdict
@@ -168,6 +169,18 @@ def test_interim_answers_cross() -> None:
     assert [[(":status", "100")], [(":status", "200")]] == told.at_client(number).fields
 
 
+def test_bodies_go_under_the_decision_of_their_stream() -> None:
+    """What comes of a body when another stream was forwarded meanwhile still belongs to its own decision."""
+    run = Rehearsal()
+    told = streams(run)
+    first = told.asks(head("POST", "/a"), b"x", ends=False)
+    told.asks(head("POST", "/b"), b"y")
+    run.decisions.clear()
+    told.client.send_data(first, b"z", end_stream=True)
+    told.go()
+    assert [1] == run.decisions
+
+
 # -- bodies that decide --------------------------------------------------------------------------------------------------------
 
 
@@ -256,6 +269,21 @@ def test_a_target_may_send_what_the_client_takes() -> None:
     told.target.end_stream(1)
     told.go()
     assert (size, True) == (len(told.at_client(number).body), told.at_client(number).ended)
+
+
+def test_downloads_that_are_given_up_cost_nothing() -> None:
+    """What a client did not take of a stream that it gives up does not count against the others of its connection."""
+    told = streams()
+    told.taking = set()
+    for turn in range(3 * TARGET_CONNECTION_BYTES // TARGET_STREAM_BYTES):
+        number, theirs = told.asks(head()), 2 * turn + 1
+        told.target.send_headers(theirs, [(":status", "200")])
+        while (room := min(told.target.local_flow_control_window(theirs), 16_384)) > 0:
+            told.target.send_data(theirs, bytes(room))
+            told.go()
+        told.client.reset_stream(number, 8)
+        told.go()
+    assert 2 * told.target.outbound_flow_control_window > TARGET_CONNECTION_BYTES
 
 
 def test_a_client_that_takes_nothing_is_not_read() -> None:

@@ -5,6 +5,8 @@ What lives here: tables of heads and frames, properties. What must not: streams 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from hpack import Encoder
 from hypothesis import given, settings
@@ -13,9 +15,11 @@ from hypothesis import strategies as st
 from capd.decoders.http2.frames import PREFACE
 from capd.enforcer.proxy.commands import Close
 from capd.enforcer.proxy.events import DialFailed, Dialled, Revoked, Side, Timer
-from capd.enforcer.proxy.http2.limits import BLOCK_FRAMES_MAX, CONTROL_FRAMES_MAX, RESETS_MAX, STREAMS_MAX
+from capd.enforcer.proxy.http2.fields import Counted, FieldsError
+from capd.enforcer.proxy.http2.limits import BLOCK_FRAMES_MAX, CONTROL_FRAMES_MAX, RESETS_MAX, STREAMS_MAX, TABLE_BYTES_MAX
+from capd.enforcer.proxy.http2.peer import Peer
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
-from tests.enforcer.streams import Fields, facts, head, streams
+from tests.enforcer.streams import Fields, facts, goaway, head, streams
 
 # -- what is refused -----------------------------------------------------------------------------------------------------------
 
@@ -84,6 +88,14 @@ def test_what_is_refused_before_any_policy(fields: Fields, status: str) -> None:
     else:
         assert (status, "malformed_request") == (seen[":status"], facts(seen)["reason"])
         assert None is told.run.closed
+
+
+def test_a_connection_in_clear_is_for_one_name() -> None:
+    """Without TLS the first request says what a connection is for: another name is misdirected."""
+    told = streams()
+    told.asks(head())
+    number = told.asks(head(host="other.test"))
+    assert ("421", [1], 1) == (told.at_client(number)[":status"], told.asked, len(told.run.questions))
 
 
 @pytest.mark.parametrize(
@@ -168,6 +180,7 @@ BROKEN: list[tuple[str, bytes, int]] = [
     ("another frame within a head", BEGUN + frame(1, 1, 1, BLOCK) + frame(6, 0, 0, bytes(8)), 1),
     ("a CONTINUATION of another", BEGUN + frame(1, 1, 1, BLOCK) + frame(9, 4, 3, b""), 1),
     ("a CONTINUATION of nothing", BEGUN + frame(9, 4, 1, BLOCK), 1),
+    ("GOAWAY within a head", BEGUN + frame(1, 1, 1, BLOCK) + goaway(0), 1),
     ("an unknown frame within a head", BEGUN + frame(1, 1, 1, BLOCK) + frame(99, 0, 0), 1),
     ("RST_STREAM of three bytes", BEGUN + ASKED + frame(3, 0, 1, bytes(3)), 6),
     ("RST_STREAM on no stream", BEGUN + frame(3, 0, 0, bytes(4)), 1),
@@ -230,6 +243,25 @@ def test_floods_end_the_connection(said: bytes) -> None:
     run.says(BEGUN + said)
     assert 11 == (closing(run.client) or (0, 0))[1]
     assert (0, {Side.CLIENT}) == (len(run.asked), run.finished)
+
+
+def test_what_packing_remembers_is_bounded() -> None:
+    """However much a peer allows us to remember of heads, it is what we choose."""
+    for serves in (True, False):
+        peer = Peer(serves=serves, stream_bytes=1_000, connection_bytes=1_000)
+        peer.receive((PREFACE if serves else b"") + frame(4, 0, 0, b"\0\1\x40\0\0\0"))
+        assert TABLE_BYTES_MAX == peer._h2.encoder.header_table_size
+        assert TABLE_BYTES_MAX == peer._h2.decoder.max_allowed_table_size
+
+
+@pytest.mark.parametrize(("length", "parts", "fits"), [(None, [3], True), (3, [1, 2], True), (3, [2], False), (3, [4], False)])
+def test_lengths_are_counted(length: int | None, parts: list[int], fits: bool) -> None:
+    """A body is as long as its content-length says, or it is malformed; the library counts most of them too."""
+    counted = Counted(length)
+    with nullcontext() if fits else pytest.raises(FieldsError):
+        for part in parts:
+            counted.take(part)
+        counted.end()
 
 
 def test_calm_is_a_matter_of_time() -> None:

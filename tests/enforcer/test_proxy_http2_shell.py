@@ -6,7 +6,7 @@ What lives here: the shell with a client of the h2 library. What must not: frame
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
@@ -16,6 +16,7 @@ import h2.events
 from capd.enforcer.approvals.hold import Hold
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Question, Verdict
+from capd.enforcer.proxy.questions import HELD_MAX, JUDGED_MAX
 from tests.enforcer.asking import hold
 from tests.enforcer.rehearsal import allow
 from tests.enforcer.streams import connection, head
@@ -159,6 +160,53 @@ def test_whoever_gives_up_is_not_waited_for() -> None:
             refused = [entry["reason"] for entry in made.log.written if entry["kind"] == "refused"]
             assert ["the client left while a person was asked"] * 2 == refused
             assert 0 == made.shell.counters.defects
+
+    run(story)
+
+
+def test_few_are_asked_about_at_once() -> None:
+    """Of more streams than persons are asked about at once the others are told so, and nothing waits for them."""
+
+    async def story() -> None:
+        persons = Persons()
+        async with talk(persons) as (made, client):
+            numbers = [await client.ask(f"/held/{turn}") for turn in range(HELD_MAX + 2)]
+            assert ["403", "403"] == [await client.answer(number) for number in numbers[HELD_MAX:]]
+            assert HELD_MAX == len(persons.asked)
+            told = [entry["reason"] for entry in made.log.written if entry["kind"] == "decision"]
+            assert ["approval_too_many"] * 2 == told
+            persons.asked["/held/0"].set_result(True)
+            assert "204" == await client.answer(numbers[0])
+
+    run(story)
+
+
+def test_few_are_looked_up_at_once() -> None:
+    """Questions that wait for something else than persons take turns; each is answered, one that is given up is not asked."""
+
+    async def story() -> None:
+        opened, at_once, asked = asyncio.Event(), [0, 0], list[str]()
+
+        async def look(question: Question) -> Verdict:
+            at_once[0] += 1
+            at_once[1] = max(at_once)
+            await opened.wait()
+            at_once[0] -= 1
+            return allow(question)
+
+        def judging(_agent: Agent, question: Question) -> Awaitable[Verdict]:
+            assert question.request is not None
+            asked.append(question.request.path)
+            return look(question)
+
+        async with talk(Persons(), judging) as (_made, client):
+            numbers = [await client.ask(f"/{turn}") for turn in range(4 * JUDGED_MAX)]
+            await until(lambda: at_once[0] == JUDGED_MAX)
+            client.h2.reset_stream(numbers[-1], 8)
+            await client.say()
+            opened.set()
+            assert {"204"} == {await client.answer(number) for number in numbers[:-1]}
+            assert (JUDGED_MAX, False) == (at_once[1], f"/{4 * JUDGED_MAX - 1}" in asked)
 
     run(story)
 

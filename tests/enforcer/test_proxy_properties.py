@@ -11,12 +11,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from capd.enforcer.proxy.commands import Dial, Send
-from capd.enforcer.proxy.connection import Gate, UndecidedError
+from capd.enforcer.proxy.commands import Ask, Dial, Over, Send, Withdraw
+from capd.enforcer.proxy.connection import ALLOWED_MAX, Gate, UndecidedError
 from capd.enforcer.proxy.events import Blocked, Decided, DialFailed, Dialled, Side, Timer
 from capd.enforcer.proxy.question import Kind, Question, Verdict
 from capd.enforcer.proxy.websocket.relay import frame
-from tests.enforcer.rehearsal import Rehearsal, allow, deny
+from tests.enforcer.rehearsal import HERE, Rehearsal, allow, deny
 from tests.enforcer.sockets import HANDSHAKE, SWITCHED
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -103,6 +103,26 @@ def test_the_gate_holds() -> None:
     with pytest.raises(UndecidedError):
         gate.check(Dial(1))
     gate.check(Send(Side.CLIENT, b"x"))
+
+
+def test_the_gate_forgets_what_is_over() -> None:
+    """Decisions side by side hold until they are over; what was sent under them, and nothing else, may have a rest after."""
+    gate = Gate()
+    for number in range(1, 2 * ALLOWED_MAX):
+        question = Question(number=number, kind=Kind.REQUEST, destination=HERE, protocol="http2", exchange=2 * number - 1)
+        gate.check(Ask(question))
+        gate.learn(Decided(Verdict(number=number, allowed=True)))
+    gate.check(Send(Side.UPSTREAM, b"x", 1))
+    for number in range(1, 2 * ALLOWED_MAX):
+        gate.check(Over(number))
+    gate.check(Send(Side.UPSTREAM, b"rest", 1))
+    with pytest.raises(UndecidedError):
+        gate.check(Send(Side.UPSTREAM, b"x", 2))
+    gate.check(Ask(Question(number=999, kind=Kind.REQUEST, destination=HERE, protocol="http2", exchange=1)))
+    gate.check(Withdraw(999))
+    gate.learn(Decided(Verdict(number=999, allowed=True)))
+    with pytest.raises(UndecidedError):
+        gate.check(Send(Side.UPSTREAM, b"x", 999))
 
 
 LISTED = {b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"M-SEARCH"}

@@ -15,7 +15,7 @@ from __future__ import annotations
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
 from capd.enforcer.obligations.obligation import CannotCarryOutError
-from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN, RequestRefused
+from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN, MISDIRECTED, RequestRefused
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Refused, Report, Withdraw
 from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Revoked, Side, Timer
 from capd.enforcer.proxy.http1.layer import HEAD_SECONDS, LINGER_BYTES_MAX, LINGER_SECONDS, NO_RULE
@@ -49,6 +49,7 @@ class Http2Layer(Layer):
         self._dialling = False
         self._early = b""
         """What a target says before we know that it was reached: its SETTINGS may be faster."""
+        self._host = ""
         self._collected = 0
         self._newest = 0
         self._last: int | None = None
@@ -77,7 +78,7 @@ class Http2Layer(Layer):
             case Ended(side=Side.CLIENT):
                 self._do(Close(abort=not event.clean))
             case Ended(side=Side.UPSTREAM):
-                self._hear_target([] if self._pump.target is None else self._pump.target.end())
+                self._hear_target([] if self._pump.target is None else self._pump.target.end(clean=event.clean))
             case Decided():
                 self._decided(event.verdict)
             case Dialled() if self._dialling:
@@ -161,6 +162,7 @@ class Http2Layer(Layer):
             return
         try:
             incoming = read_request(heard.headers, self._around, ends=ends)
+            self._check_host(incoming.request.host)
         except RequestRefused as refused:
             self._do(Refused(next(self._around.numbers), refused.reason, summary(heard.headers)))
             stream = self._streams[number] = Stream(id=number, incoming=None, said_all=ends)
@@ -177,6 +179,12 @@ class Http2Layer(Layer):
             expects=incoming.expects,
         )
         self._ask(stream, Body(content=b"", complete=True) if ends else None)
+
+    def _check_host(self, host: str) -> None:
+        """Hold a connection in clear to the name that its first request had, as one in TLS is to its own."""
+        self._host = self._host or host
+        if host != self._host:
+            raise RequestRefused(MISDIRECTED, f"the request is for {host}, its connection is for {self._host}")
 
     def _content(self, heard: DataReceived) -> None:
         size, stream = heard.flow_controlled_length, self._streams.get(heard.stream_id)
@@ -375,20 +383,23 @@ class Http2Layer(Layer):
     def _hear_stream(self, told: Answered | Content | Complete | GivenUp) -> None:
         stream = self._streams.get(told.stream)
         if stream is None or stream.stage is not Stage.OPEN:
-            self._pass_over(told)
+            self._pump.pass_over(told)
             return
         try:
-            self._take(stream, told)
+            match told:
+                case Answered():
+                    self._pump.head(stream, told.head, ends=told.ends)
+                case Content():
+                    stream.answer.put(stream.rewriting.body(told.data), told.credit)
+                case Complete():
+                    self._pump.complete(stream, told.trailers)
+                case GivenUp():
+                    self._target_gave_up(stream, told)
         except CannotCarryOutError as error:
-            self._pass_over(told)
+            self._pump.pass_over(told)
             self._not_carried_out(stream, str(error))
 
-    def _pass_over(self, told: Told) -> None:
-        if isinstance(told, Content) and self._pump.target is not None:
-            self._pump.target.took(told.stream, told.credit)
-
     def _not_carried_out(self, stream: Stream, reason: str) -> None:
-        """What the target answers cannot be masked: nothing more of it goes on, and that is written down."""
         self._do(Refused(next(self._around.numbers), reason, ""))
         if stream.headed:
             self._client.reset(stream.id, Code.INTERNAL_ERROR)
@@ -396,25 +407,14 @@ class Http2Layer(Layer):
         else:
             self._answer(stream, BAD_GATEWAY, {"error": "answer_not_masked", "message": reason}, "")
 
-    def _take(self, stream: Stream, told: Answered | Content | Complete | GivenUp) -> None:
-        match told:
-            case Answered():
-                self._pump.head(stream, told.head, ends=told.ends)
-            case Content():
-                stream.answer.put(stream.rewriting.body(told.data), told.credit)
-            case Complete():
-                self._pump.complete(stream, told.trailers)
-            case GivenUp():
-                self._target_gave_up(stream, told)
-
     def _target_gave_up(self, stream: Stream, told: GivenUp) -> None:
         """The target ends a stream: what it said so far is all only if it said so."""
         if stream.complete:
             self._client.took(stream.id, stream.body.clear())
             stream.sent_all = True
         elif told.reason and not stream.headed:
-            facts = {"error": "target_failed", "message": f"the target's answer is not HTTP/2: {told.reason}"}
-            self._answer(stream, BAD_GATEWAY, facts, "")
+            message = f"the target's answer is not HTTP/2: {told.reason}"
+            self._answer(stream, BAD_GATEWAY, {"error": "target_failed", "message": message}, "")
         else:
             self._client.reset(stream.id, told.code or Code.INTERNAL_ERROR)
             self._forget(stream, None)

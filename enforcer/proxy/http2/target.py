@@ -110,8 +110,8 @@ class Target(ABC):
         """Take bytes of the target."""
 
     @abstractmethod
-    def end(self) -> list[Told]:
-        """Take its end."""
+    def end(self, *, clean: bool) -> list[Told]:
+        """Take its end; not `clean`: it was cut."""
 
     @abstractmethod
     def take(self) -> bytes:

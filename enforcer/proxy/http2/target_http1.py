@@ -96,9 +96,9 @@ class Http1Target(Target):
         out, self._out = bytes(self._out), bytearray()
         return out
 
-    def end(self) -> list[Told]:
-        """Take its end; a body may go until there."""
-        told = self._decode(Direction.RESPONSE, b"") if self._stream and not self._complete else []
+    def end(self, *, clean: bool) -> list[Told]:
+        """Take its end; a body may go until there, but not until a cut."""
+        told = self._decode(Direction.RESPONSE, b"") if clean and self._stream and not self._complete else []
         self._lost = True
         return [*told, Lost(reason="the target closed the connection")]
 

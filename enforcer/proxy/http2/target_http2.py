@@ -108,7 +108,7 @@ class Http2Target(Target):
         """Whether `calm` has anything to forget."""
         return self._peer.counting
 
-    def end(self) -> list[Told]:
+    def end(self, *, clean: bool) -> list[Told]:  # noqa: ARG002 - HTTP/2 says itself where a body ends
         """Take its end."""
         return [Lost(reason="the target closed the connection")]
 
