@@ -6,6 +6,7 @@ What lives here: the way, finding that it cannot be gone any more, and what is s
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 
 from capd.daemon.assembly.assembler import Assembler
@@ -55,15 +56,18 @@ def go_again(
     if start is not None:
         _end_waiting(start, assembler, after, steps)
     cycles.cut = frozenset(steps.cuts | {recorded})
+    cuts = sorted(cycles.cut)
     first = at = start or Position(0, 0)
     while at < recorded:
         cycle = cycles.next() or cycles.rest()
-        if not cycle or (isinstance(cycle, JournalDamage) and (cycle.position, cycle.next) not in steps.damages):
+        if not cycle or _differs(cycle, steps, begins=start is None and at == first):
             return None
-        at = _step(cycle, assembler, after)
+        before, at = at, _step(cycle, assembler, after)
+        if bisect_left(cuts, at) > bisect_right(cuts, before):
+            return None  # a place that was come to is not there any more
         _end_waiting(at, assembler, after, steps)
     cycles.cut = frozenset()
-    return at if at in {recorded, first} else None
+    return at
 
 
 def renumber(assembler: Assembler, history: History) -> None:
@@ -93,6 +97,13 @@ def _end_waiting(at: Position, assembler: Assembler, after: After, steps: Steps)
         after.take(assembler.settle().records)
     if at in steps.let_go:
         after.cut()
+
+
+def _differs(cycle: Cycle, steps: Steps, *, begins: bool) -> bool:
+    """Tell whether it was not this that was met then; `begins`: it is the first of the journal."""
+    if isinstance(cycle, JournalDamage):
+        return (cycle.position, cycle.next) not in steps.damages
+    return begins and cycle[0].sequence != 0
 
 
 def _step(cycle: Cycle, assembler: Assembler, after: After) -> Position:
