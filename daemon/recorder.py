@@ -24,11 +24,12 @@ from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import Origin
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
+from capd.daemon.recorder_astray import Astray
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_history import history
 from capd.daemon.recorder_memory import BEGUN_ANEW, DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, Steps, steps_since
-from capd.daemon.recorder_resumption import After, abandoned, go_again, renumber
+from capd.daemon.recorder_resumption import After, abandoned, go_again, mend
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
 from capd.daemon.recorder_witness import RecorderWitness
@@ -110,7 +111,9 @@ class Recorder:
         start = remembered.position if remembered else None
         steps = steps_since(segments, remembered.sequence if remembered else 0, host, ring)
         self._witness = RecorderWitness(configuration, host, remembered.witness if remembered else b"", steps.witnessed)
-        reached = self._resume(steps, recorded) if self._finds_way(steps, recorded, known=start is not None) else None
+        found = self._finds_way(steps, recorded, known=start is not None)
+        after = After(stage=self._stage, witness=self._witness, astray=Astray(self._assembler, self._stage))
+        reached = self._resume(steps, recorded, after) if found else None
         self._position = self._begin_anew(recorded) if reached is None else reached
         self._writer = SegmentWriter(
             configuration.segments_dir,
@@ -129,8 +132,7 @@ class Recorder:
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembered_position = start
         self._seals.begin(configuration.segments_dir, host, recovery)
-        if reached is None:
-            self._store([self._step(BEGUN_ANEW, at=list(recorded.to_fields()))])
+        self._mend(None if reached is None else after, remembered.sequence if remembered else 0)
         self._abandon_unknown()
 
     # -- start -----------------------------------------------------------------------------------------------------------------
@@ -168,12 +170,20 @@ class Recorder:
             return True
         return known or not self._reader.freed or not (self._memory.released or recorded > Position(0, 0))
 
-    def _resume(self, steps: Steps, recorded: Position) -> Position | None:
+    def _resume(self, steps: Steps, recorded: Position, after: After) -> Position | None:
         """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""
-        start, after = self._reader.position, After(stage=self._stage, witness=self._witness)
-        reached = go_again(self._cycles, self._assembler, after, steps, start=start, recorded=recorded)
-        renumber(self._assembler, self._history)
-        return reached
+        start = self._reader.position
+        return go_again(self._cycles, self._assembler, after, steps, start=start, recorded=recorded)
+
+    def _mend(self, after: After | None, sequence: int) -> None:
+        """Have sessions go on behind what is recorded that came to something else on the way; None: all were begun anew."""
+        if after is None:
+            self._store([self._step(BEGUN_ANEW, at=list(self._position.to_fields()))])
+            return
+        astray = after.astray.found(self._configuration.segments_dir, sequence, self._seals.ring)
+        gaps, records = mend(self._assembler, after, astray)
+        self._store(gaps)
+        self._append(records)
 
     def _abandon_unknown(self) -> None:
         """End the sessions that the index calls open and nobody knows any more, and take out messages that were lost."""

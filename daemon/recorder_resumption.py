@@ -7,11 +7,14 @@ What lives here: the way, finding that it cannot be gone any more, and what is s
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from capd.daemon.assembly.assembler import Assembler
-from capd.daemon.assembly.session import History
+from capd.daemon.assembly.output import Batch
 from capd.daemon.masking.stage import Stage
+from capd.daemon.recorder_astray import Astray, Told
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import Steps
 from capd.daemon.recorder_witness import RecorderWitness
@@ -27,9 +30,11 @@ class After:
 
     stage: Stage
     witness: RecorderWitness
+    astray: Astray
 
     def take(self, records: list[Record]) -> None:
         """Take records that are stored already."""
+        self.astray.watch(records)
         self.witness.watch_again(self.stage.take(records))
 
     def cut(self) -> None:
@@ -70,11 +75,20 @@ def go_again(
     return at
 
 
-def renumber(assembler: Assembler, history: History) -> None:
-    """Let messages go on behind those that are recorded, where on the way others were decoded than then."""
-    for state in (session.state for _, session in assembler.table.items() if session.resynchronised):
-        ordinals = (record.body.get("ordinal") for record in history(state.id) if record.kind is Kind.MESSAGE)
-        state.messages = max(state.messages, *(ordinal + 1 for ordinal in ordinals if isinstance(ordinal, int)), 0)
+def mend(assembler: Assembler, after: After, astray: Mapping[UUID, Told]) -> tuple[list[Record], list[Record]]:
+    """Make what is known of sessions that went astray fit what is recorded.
+
+    Returns:
+        What is to be stored as it is, and what is to go through masking behind that.
+    """
+    gaps: list[Record] = []
+    batch = Batch()
+    there = {session.state.id: session for _, session in assembler.table.items()}
+    for identity, told in astray.items():
+        after.witness.watch_again(after.stage.give_up(identity))
+        if identity in there:
+            gaps += after.astray.mend(there[identity], told, batch)
+    return gaps, batch.records
 
 
 def abandoned(row: SessionRow) -> Record:

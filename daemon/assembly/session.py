@@ -59,7 +59,6 @@ class Session:
         "decoding",
         "ends",
         "layers",
-        "resynchronised",
         "spoken",
         "stale",
         "state",
@@ -90,8 +89,6 @@ class Session:
         """Streams that are met for the first time begin at position 0."""
         self.stale = False
         """The decoder has not seen what is already recorded."""
-        self.resynchronised = False
-        """What is recorded could not bring the decoder to where it was."""
         self.continues = False
         """The probes were restarted: the next TLS stream goes on with the same conversation."""
         self.spoken: set[int] = set()
@@ -478,15 +475,15 @@ class Session:
             self.writer.flush(batch)
             self.writer.muted = False
         if at != state.application:
-            self._resynchronise(wall_ns, batch)
+            self.find_place(wall_ns, batch)
 
-    def _resynchronise(self, wall_ns: int, batch: Batch) -> None:
+    def find_place(self, wall_ns: int, batch: Batch) -> None:
         """Go on with a decoder that has to find the next message by itself."""
         state = self.state
-        self.resynchronised = True
         state.base = list(state.application)
         self.decoding.resume()
         self.writer.over_tls()
+        self.stale = False
         self._mark({"name": "resumed", "base": list(state.base)}, wall_ns, batch)
         for direction in DIRECTIONS:
             self._decode(direction, Gap(None, "the recorder was restarted"), wall_ns, batch)

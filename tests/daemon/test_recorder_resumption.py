@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -12,13 +14,14 @@ import pytest
 from capd.daemon import recorder as recorder_module
 from capd.daemon.configuration import Configuration
 from capd.daemon.recorder import Recorder
+from capd.daemon.recording_policy import RecordingSection
 from capd.recording.index import Index
 from capd.recording.journal import Block, JournalWriter
 from capd.recording.journal.block import file_path
 from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
 from tests.assembly.test_snapshot import http_events
-from tests.assembly.world import HOST, MS, Daemon, opened
+from tests.assembly.world import HOST, MS, Daemon, closed, opened
 
 
 @pytest.fixture
@@ -41,16 +44,19 @@ def put(settings: Configuration, *cycles: list[Block]) -> int:
     return number
 
 
-def killed(settings: Configuration) -> Recorder:
-    """Let a recorder take and seal all that is there, and die without remembering anything."""
-    made = Recorder(settings, host=HOST, user="test")
+def seal(made: Recorder) -> None:
+    """Let a recorder take and seal all that is there, and remember nothing."""
     while cycle := made._cycles.next() or made._cycles.rest():
         made._take(cycle)
     made._flush()
     path = made._writer.seal({})
     if path is not None:
         made._index_segment(path)
-    return made
+
+
+def killed(settings: Configuration) -> None:
+    """Let a recorder take and seal all that is there, and die without remembering anything."""
+    seal(Recorder(settings, host=HOST, user="test"))
 
 
 def ended(settings: Configuration) -> None:
@@ -60,10 +66,18 @@ def ended(settings: Configuration) -> None:
     made.run()
 
 
+def release(settings: Configuration) -> None:
+    """Have the first segment's local copy go, as a shipper does."""
+    bucket = settings.state_dir / "bucket"
+    bucket.mkdir()
+    first = min(settings.segments_dir.glob("*.seg"))
+    first.rename(bucket / first.name)
+
+
 def recorded(settings: Configuration) -> list[Record]:
-    """Give all records in segments, in order."""
+    """Give all records in segments, here and released, in order."""
     found: list[Record] = []
-    for path in sorted(settings.segments_dir.glob("*.seg")):
+    for path in sorted(settings.state_dir.rglob("*.seg"), key=lambda path: path.name):
         with SegmentReader(path) as reader:
             found += reader.records()
     return found
@@ -159,3 +173,51 @@ def test_who_does_not_know_the_boot_does_not_guess_it(settings: Configuration, m
     assert bytes(16) == boots[0]
     assert boots[-1] != bytes(16)
     assert ["abandoned"] == [record.body["state"] for record in records if record.kind is Kind.CLOSE]
+
+
+LEVELS = ("full", "masked", "metadata", "off")
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(
+    ("first", "second", "third"), [(3, 4, 6), (4, 7, 12), (5, 9, 14), (4, 12, 15), (6, 13, 19), (9, 16, 23)]
+)
+def test_a_decoder_that_finds_its_place_on_the_way_repeats_nothing(
+    settings: Configuration, level: str, first: int, second: int, third: int
+) -> None:
+    """Where a decoder cannot be brought to where it was, each byte is there once or told as missing, and so are messages."""
+    settings = settings.model_copy(update={"recording": RecordingSection.model_validate({"level": level})})
+    daemon = Daemon()
+    events, ends = http_events(10 * MS, 1)
+    put(settings, daemon.started(), daemon.cycle(9 * MS, control=[opened(8 * MS, 1)], data=events[:2]))
+    made = Recorder(settings, host=HOST, user="test")
+    for number, (begin, end) in enumerate(pairwise([2, first, second, third])):
+        seal(made)
+        if number == 2:
+            made._remember()
+        put(settings, daemon.cycle((20 + number) * MS, data=events[begin:end]))
+    seal(made)
+    release(settings)
+    put(settings, daemon.cycle(40 * MS, data=events[third:]))
+    killed(settings)
+    put(settings, daemon.cycle(50 * MS, control=[closed(50 * MS, 1, *ends)]))
+    ended(settings)
+    records = [record for record in recorded(settings) if record.session != HOST]
+    messages = Counter(cast("int", record.body["ordinal"]) for record in records if record.kind is Kind.MESSAGE)
+    assert list(range(len(messages))) == sorted(messages)
+    assert set(messages.values()) <= {1}
+    (close,) = (record.body for record in records if record.kind is Kind.CLOSE)
+    assert {"request": ends[0], "response": ends[1]} == close["bytes"]
+    reached = [0, 0]
+    for record in records:
+        if record.kind in (Kind.DATA, Kind.GAP) and record.direction is not None:
+            assert reached[record.direction] == record.body["position"]
+            payload = record.body.get("payload", b"")
+            assert isinstance(payload, bytes)
+            length = record.body.get("length", len(payload))
+            assert isinstance(length, int)
+            reached[record.direction] += length
+    assert [*ends] == reached if level != "off" else [0, 0] == reached
+    missing = [record.body for record in records if record.kind is Kind.GAP]
+    assert ("partial" if missing else "complete") == cast("dict[str, str]", close["completeness"])["verdict"]
+    assert level in {"masked", "metadata"} or not missing
