@@ -23,7 +23,6 @@ from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.recorded import APPLICATION
 from capd.daemon.assembly.session import Session
-from capd.daemon.assembly.state import Loss
 from capd.daemon.masking.stage import Stage
 from capd.recording.errors import CorruptSegmentError, EncryptedError
 from capd.recording.record import SIDES, Kind, Record, Value
@@ -48,7 +47,8 @@ class Told:
         messages: ordinal behind the last.
         exchange: the highest.
         resumed: where the decoder found its place by itself for the first time; None: it did not.
-        gaps: those that an earlier restart left.
+        gaps: how many.
+        left: those that an earlier restart left.
     """
 
     begins: dict[Stream, int] = field(default_factory=dict)
@@ -57,7 +57,8 @@ class Told:
     messages: int = 0
     exchange: int = -1
     resumed: list[object] | None = None
-    gaps: list[tuple[int, int]] = field(default_factory=list)
+    gaps: int = 0
+    left: list[tuple[int, int]] = field(default_factory=list)
 
     def take(self, record: Record) -> None:
         """Take the next record of the session."""
@@ -80,8 +81,10 @@ class Told:
         stream = direction, str(body.get("layer", APPLICATION))
         self.begins.setdefault(stream, position)
         self.ends[stream] = max(self.ends.get(stream, 0), position + size)
-        if record.kind is Kind.GAP and body.get("reason") == RESTARTED:
-            self.gaps.append((direction, size))
+        if record.kind is Kind.GAP:
+            self.gaps += 1
+            if body.get("reason") == RESTARTED:
+                self.left.append((direction, size))
 
 
 class Astray:
@@ -93,12 +96,15 @@ class Astray:
         self._met: dict[UUID, Told] = {}
         """What is not recorded at the snapshot, and what the way gives."""
         self._messages: dict[UUID, int] = {}
+        self._gaps: dict[UUID, int] = {}
+        """How many are recorded at the snapshot."""
         for state in (session.state for _, session in assembler.table.items()):
             identity = state.id
             self.watch(stage.held(identity))
             told = self._met.get(identity)
             held = None if told is None else told.first
             self._messages[identity] = state.messages if held is None else held
+            self._gaps[identity] = state.gaps - (0 if told is None else told.gaps)
 
     def watch(self, records: Iterable[Record]) -> None:
         """Take what the way gives, before masking."""
@@ -127,24 +133,19 @@ class Astray:
         state, met = session.state, self._met[session.state.id]
         state.messages = told.messages or self._messages.get(state.id, 0)
         state.exchange_last = max(state.exchange_last, told.exchange)
-        for direction, size in told.gaps:
-            _lose(session, direction, size)
+        for direction, size in told.left:
+            state.lose(RESTARTED, direction, size)
+        state.gaps = self._gaps.get(state.id, 0) + told.gaps
         gaps = []
         for stream, end in met.ends.items() if self._stage.stores(state.id) else ():
             direction, layer = stream
             begin = told.ends.get(stream, met.begins[stream])
             if begin < end:
-                _lose(session, direction, end - begin)
+                state.lose(RESTARTED, direction, end - begin)
                 body: dict[str, Value] = {"position": begin, "length": end - begin, "layer": layer, "reason": RESTARTED}
                 gaps.append(Record(Kind.GAP, state.id, state.last_ns, SIDES[direction], body))
         session.find_place(state.last_ns, batch)
         return gaps
-
-
-def _lose(session: Session, direction: int, size: int) -> None:
-    loss = session.state.losses.setdefault(RESTARTED, Loss())
-    loss.gaps += 1
-    loss.bytes[direction] += size
 
 
 def _recorded(segments: Path, sequence: int, keys: Keys, sessions: Iterable[UUID]) -> Iterator[Record]:
