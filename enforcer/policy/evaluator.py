@@ -42,7 +42,12 @@ def counts(rule: Rule, answer: Tri, action: Action) -> bool:
     """Say whether a rule with such an answer counts: what stops, hides or logs does unless it certainly does not match."""
     if rule.then in CAREFUL:
         return answer is not False
-    return answer is True and (action.complete or rule.accept_incomplete)
+    return answer is True and (action.complete or rule.accept_incomplete or _accepts_path(rule, action))
+
+
+def _accepts_path(rule: Rule, action: Action) -> bool:
+    """Say whether all that is not certain is how a path is read, and the rule, which matches every reading, accepts that."""
+    return action.path_alone and set(action.oddities) <= set(rule.accept_paths)
 
 
 FOUND_BY: Final = frozenset({"protocols"})

@@ -15,7 +15,7 @@ from typing import Final
 
 from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Principal, Run, Target, Tls, Tri
 from capd.enforcer.policy.host_name import HostNameError, normal_host
-from capd.enforcer.policy.http_path import PathError, normal_path
+from capd.enforcer.policy.http_path import ODDITIES, PathError, read_path
 from capd.enforcer.policy.port_range import PORT_MAX
 from capd.enforcer.policy.protocol import HTTP
 
@@ -65,6 +65,8 @@ class _Reading:
     hosts: list[str] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     path: str | None = None
+    readings: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
     query: str | None = None
 
 
@@ -105,6 +107,8 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run, que
         protocol=HTTP,
         operation=head.method,
         path=reading.path,
+        readings=reading.readings,
+        oddities=reading.oddities,
         query=reading.query if query_known else None,
         text=head.body,
         facts={"target.names_agree": agree, "http.body_truncated": head.truncated},
@@ -132,14 +136,24 @@ def _read_target(head: RequestHead, default: int, reading: _Reading) -> None:
         path, query = absolute[3] or "/", (absolute[4] or "")[1:]
     else:
         path, _, query = head.target.partition("?")
-    try:
-        reading.path = normal_path(path)
-    except PathError as error:
-        reading.problems.append(str(error))
+    _read_path(path, reading)
     if _CONTROL.search(query) or "#" in query:
         reading.problems.append("the query has characters that no client sends")
     else:
         reading.query = query
+
+
+def _read_path(raw: str, reading: _Reading) -> None:
+    try:
+        read = read_path(raw)
+    except PathError as error:
+        reading.problems.append(str(error))
+        return
+    if read.oddities:
+        reading.readings, reading.oddities = read.readings, read.oddities
+        reading.problems += [ODDITIES[name] for name in read.oddities]
+    else:
+        reading.path = read.readings[0]
 
 
 def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
