@@ -7,7 +7,7 @@ A path is decoded once and its dot segments are removed. Refused, because one se
 control characters, what is still encoded after decoding (`%252e`), `%` without two digits, bytes that are no UTF-8,
 backslashes, parameters (`;`), `#`.
 
-Two oddities are in earnest use, and what servers make of them is known: an encoded slash (`%2F`, in names of packages) separates
+Two oddities are in earnest use, and what servers make of them is known: an encoded slash (`%2F`, in npm) separates
 or does not, an empty segment (`//`, keys of object stores) stays or goes. A path with them has all its readings; in
 one in which `%2F` does not separate it stays `%2F`, which no other path has after decoding.
 """
