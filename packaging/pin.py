@@ -22,7 +22,7 @@ DEV_TEXT = """\
 # What checks and tests need beside requirements.txt. `make pin` writes this file.
 """
 TEST_TEXT = """\
-# What tests start beside that: a Spark, and Node.js for azurite and for pages. `make pin` writes this file.
+# What tests start beside that: a Spark, clients of HTTP, and Node.js for azurite and for pages. `make pin` writes this file.
 """
 
 

@@ -457,7 +457,9 @@ class Http1Layer(Layer):
         rest = incoming.has_body and not self._request_done
         short = not incoming.chunked and (incoming.length or 0) <= DRAIN_BYTES_MAX
         self._keeps = incoming.keeps and not self._client_ended and (not rest or (short and not self._expects))
-        answer = refusal(status, facts, rule=rule, keeps=self._keeps, head_only=incoming.request.method == "HEAD")
+        head_only = incoming.request.method == "HEAD"
+        asked = incoming.request.fields
+        answer = refusal(status, facts, rule=rule, keeps=self._keeps, head_only=head_only, asked=asked)
         self._send(Side.CLIENT, answer)
         self._stage = Stage.DRAINING
         if not self._keeps:
