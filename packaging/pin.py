@@ -28,7 +28,7 @@ TEST_TEXT = """\
 # What tests start beside that: a Spark, clients of HTTP, and Node.js for azurite and for pages. `make pin` writes this file.
 """
 BENCH_TEXT = """\
-# mitmproxy, which the bench runs beside the enforcer, with all that it needs; in an environment of its own. `make pin` writes this file.
+# mitmproxy, which the bench runs beside the enforcer, in an environment of its own. `make pin` writes this file.
 """
 
 
