@@ -39,6 +39,8 @@ ODDITIES: Final = {
 }
 """What makes servers differ in a way that is known; a rule may accept it."""
 ENCODED_SLASH: Final = "%2F"
+_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,200}+){1,30}+/?|/", re.ASCII)
+"""Most paths: nothing is encoded, no segment is empty or begins with a dot, so there is nothing to normalise."""
 _SLASH: Final = re.compile(rb"%2[Ff]")
 _EMPTY: Final = re.compile(r"//+")
 
@@ -58,6 +60,11 @@ class ReadPath:
 
     readings: tuple[str, ...]
     oddities: tuple[str, ...] = ()
+
+
+def is_plain(raw: str) -> bool:
+    """Say whether a path is surely its own one reading; False is not certain."""
+    return _PLAIN.fullmatch(raw) is not None
 
 
 def normal_path(raw: str) -> str:
