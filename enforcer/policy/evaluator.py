@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Tri
@@ -166,18 +166,16 @@ class Evaluator:
             carried_out = Judgement(outcome=Outcome.ALLOW, rules=(), reason="only observed")
         forwarded = mode is Mode.ENFORCE and carried_out.outcome is not Outcome.DENY
         held = mode is Mode.ENFORCE and carried_out.outcome is Outcome.APPROVE
-        return Decision(
+        decision = Decision(
             carried_out=carried_out,
             judged=judged,
             mode=mode,
-            approvals=tuple((rule.id, rule.approval) for rule in matched if rule.approval is not None) if held else (),
-            masks=tuple((rule.id, rule.mask) for rule in matched if rule.mask is not None) if forwarded else (),
-            injections=tuple((rule.id, rule.injection) for rule in matched if rule.injection is not None) if forwarded else (),
-            logs=tuple(rule.id for rule in matched if rule.then is Effect.LOG),
             recording=recording,
             problems=action.problems,
             policy=self._version,
         )
+        more = [rule for rule in matched if rule.then is not Effect.ALLOW]
+        return _obliged(decision, more, held=held, forwarded=forwarded) if more else decision
 
     def _scoped(self, action: Action, bindings: Bindings) -> tuple[Mode, Recording | None]:
         """Give mode and level. A scope of which it is not known whether it matches can make it stricter, never laxer."""
@@ -194,12 +192,24 @@ class Evaluator:
         return mode_of([*certain, *possible]), recording_of(certain)
 
 
+def _obliged(decision: Decision, rules: Sequence[Rule], *, held: bool, forwarded: bool) -> Decision:
+    """Add what rules beside the one that allows ask for."""
+    return replace(
+        decision,
+        approvals=tuple((rule.id, rule.approval) for rule in rules if rule.approval is not None) if held else (),
+        masks=tuple((rule.id, rule.mask) for rule in rules if rule.mask is not None) if forwarded else (),
+        injections=tuple((rule.id, rule.injection) for rule in rules if rule.injection is not None) if forwarded else (),
+        logs=tuple(rule.id for rule in rules if rule.then is Effect.LOG),
+    )
+
+
 def _matched(candidates: _Candidates, action: Action, bindings: Bindings) -> list[Rule]:
     """Give the rules that count, by effect and id. Those that a stronger one leaves nothing to do are not asked."""
     enforced = candidates.enforced
 
     def ask(effect: Effect) -> list[Rule]:
-        return [one.rule for one in enforced[effect] if one.counts(action, bindings)]
+        found = enforced[effect]
+        return [one.rule for one in found if one.counts(action, bindings)] if found else []
 
     logs = ask(Effect.LOG)
     if denies := ask(Effect.DENY):

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
 
@@ -98,13 +98,9 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run, que
         reading.problems.append(f"the request names {' and '.join(hosts)} for its target")
     if not set(reading.ports) <= {head.connection.port}:
         reading.problems.append(f"the request names another port than {head.connection.port}, where it goes")
-    target = Target(
-        host=hosts[0],
-        aliases=tuple(hosts[1:]),
-        port=head.connection.port,
-        address=head.connection.address,
-        tls=head.connection.tls,
-    )
+    target = head.connection
+    if hosts != [target.host] or target.aliases:
+        target = replace(target, host=hosts[0], aliases=tuple(hosts[1:]))
     return Action(
         principal=principal,
         run=run,

@@ -58,6 +58,7 @@ WAITING_BYTES_MAX: Final = 262_144
 MESSAGE_BYTES: Final = 256
 """What a waiting message counts beside its content."""
 BAD_GATEWAY: Final = 502
+_NO_BODY: Final = Body(content=b"", complete=True)
 _DIRECTIONS: Final = (Direction.REQUEST, Direction.RESPONSE)
 """Of the sides; asking the enumeration takes a microsecond."""
 NO_RULE: Final = "default"
@@ -254,7 +255,7 @@ class Http1Layer(Layer):
             server_name=self._around.server_name,
             inspected=self._around.inspected,
             request=self._incoming.request,
-            body=body if body is not None or self._incoming.has_body else Body(content=b"", complete=True),
+            body=body if body is not None or self._incoming.has_body else _NO_BODY,
         )
         self._do(Ask(question))
 
