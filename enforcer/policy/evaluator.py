@@ -34,17 +34,26 @@ class Ready:
 
     rule: Rule
     matches: Matcher
+    careful: bool
 
     def counts(self, action: Action, bindings: Bindings) -> bool:
-        """Say whether the rule's effect comes into it."""
-        return counts(self.rule, self.matches(action, bindings), action)
+        """Say whether the rule's effect comes into it, as `counts` does; a thousand rules are asked this."""
+        answer = self.matches(action, bindings)
+        if self.careful:
+            return answer is not False
+        return answer is True and _permits(self.rule, action)
 
 
 def counts(rule: Rule, answer: Tri, action: Action) -> bool:
     """Say whether a rule with such an answer counts: what stops, hides or logs does unless it certainly does not match."""
     if rule.then in CAREFUL:
         return answer is not False
-    return answer is True and (action.complete or rule.accept_incomplete or _accepts_path(rule, action))
+    return answer is True and _permits(rule, action)
+
+
+def _permits(rule: Rule, action: Action) -> bool:
+    """Say whether a rule that matches may permit or put in something, as far as the action could be read."""
+    return action.complete or rule.accept_incomplete or _accepts_path(rule, action)
 
 
 def _accepts_path(rule: Rule, action: Action) -> bool:
@@ -60,7 +69,7 @@ def ready(rule: Rule) -> Ready:
     """Compile a rule for the index."""
     protocols = rule.match.of_protocols
     condition = None if rule.when is None else compile_condition(rule.when, protocols)
-    return Ready(rule, compile_match(rule.match, condition, known=FOUND_BY))
+    return Ready(rule, compile_match(rule.match, condition, known=FOUND_BY), rule.then in CAREFUL)
 
 
 MERGED_MAX: Final = 64
