@@ -31,7 +31,7 @@ HTTPX: Final = (
     _PYTHON
     + """
 import httpx
-with httpx.Client() as client:
+with httpx.Client(timeout=60) as client:
     blob = client.get(BASE + "/open/blob").content
     echoed = client.put(BASE + "/echo", content=blob).content
     denied = client.get(BASE + "/secret")
@@ -100,16 +100,19 @@ public class Client {
 WEBSOCKETS: Final = """
 import sys, websockets.exceptions
 from websockets.sync.client import connect
-with connect(sys.argv[1] + "/ws", max_size=None) as socket:
+with connect(sys.argv[1] + "/ws", max_size=None, open_timeout=60) as socket:
     for message in ("a word", bytes(range(256)) * 1000):
         socket.send(message)
         assert message == socket.recv()
-try: connect(sys.argv[1] + "/secret")
+try: connect(sys.argv[1] + "/secret", open_timeout=60)
 except websockets.exceptions.InvalidStatus as denied: print(denied.response.status_code, denied.response.body.decode())
 """
 EVENTS: Final = """
-import sys, time, httpx
-with httpx.stream("GET", sys.argv[1] + "/events") as answer:
+import sys, httpx
+with httpx.Client(timeout=60) as client, client.stream("GET", sys.argv[1] + "/events") as answer:
     for line in answer.iter_lines():
-        if line.startswith("data: "): print(time.time() - float(line.split()[2]))
+        if line.startswith("data: "):
+            client.get(sys.argv[1] + "/heard")
+            print(line)
 """
+"""Says of each event that it came; the server sends the next one then."""

@@ -17,7 +17,6 @@ import ssl
 import subprocess
 import sys
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote
@@ -25,7 +24,10 @@ from urllib.parse import unquote
 from websockets.sync.server import ServerConnection, serve
 
 PORT, SOCKET_PORT = 8443, 8444
-EVENTS, EVENT_SECONDS = 3, 0.1
+EVENTS = 3
+HEARD = threading.Semaphore(0)
+HEARD_SECONDS_MAX = 20
+"""An event is sent when the client has asked for `/heard`, which says that it got the one before."""
 SEEN = "seen"
 """The file of requests: method and target of each, a line each."""
 KINDS = {"pods": "Pod", "namespaces": "Namespace"}
@@ -51,6 +53,9 @@ class Handler(BaseHTTPRequestHandler):
             self._kubernetes(path.removeprefix("/k8s"))
         elif first == "events":
             self._events()
+        elif first == "heard":
+            HEARD.release()
+            self._whole(200, b"", "text/plain")
         else:
             self._file(unquote(path))
 
@@ -105,10 +110,12 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
         for number in range(EVENTS):
-            event = f"data: {number} {time.time():.6f}\n\n".encode()
+            event = f"data: {number}\n\n".encode()
             self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
             self.wfile.flush()
-            time.sleep(EVENT_SECONDS)
+            if not HEARD.acquire(timeout=HEARD_SECONDS_MAX):
+                self.close_connection = True
+                return
         self.wfile.write(b"0\r\n\r\n")
 
     def _git(self, path: str, query: str, body: bytes) -> None:
