@@ -58,9 +58,6 @@ WAITING_BYTES_MAX: Final = 262_144
 MESSAGE_BYTES: Final = 256
 """What a waiting message counts beside its content."""
 BAD_GATEWAY: Final = 502
-_NO_BODY: Final = Body(content=b"", complete=True)
-_DIRECTIONS: Final = (Direction.REQUEST, Direction.RESPONSE)
-"""Of the sides; asking the enumeration takes a microsecond."""
 NO_RULE: Final = "default"
 """In the place of a rule's name: what no rule allows is denied."""
 
@@ -175,7 +172,7 @@ class Http1Layer(Layer):
         if event.side is Side.UPSTREAM and not self._awaits_answer:
             self._cut("the target answers what it was not asked")
             return
-        self._decode(_DIRECTIONS[event.side], event.data)
+        self._decode(Direction.RESPONSE if event.side is Side.UPSTREAM else Direction.REQUEST, event.data)
         self._partial = event.side is Side.CLIENT and self._stage is Stage.IDLE and not self._waiting
 
     def _decode(self, direction: Direction, data: bytes) -> None:
@@ -255,7 +252,7 @@ class Http1Layer(Layer):
             server_name=self._around.server_name,
             inspected=self._around.inspected,
             request=self._incoming.request,
-            body=body if body is not None or self._incoming.has_body else _NO_BODY,
+            body=body if body is not None or self._incoming.has_body else Body(content=b"", complete=True),
         )
         self._do(Ask(question))
 
@@ -460,8 +457,7 @@ class Http1Layer(Layer):
         rest = incoming.has_body and not self._request_done
         short = not incoming.chunked and (incoming.length or 0) <= DRAIN_BYTES_MAX
         self._keeps = incoming.keeps and not self._client_ended and (not rest or (short and not self._expects))
-        head_only = incoming.request.method == "HEAD"
-        asked = incoming.request.fields
+        head_only, asked = incoming.request.method == "HEAD", incoming.request.fields
         answer = refusal(status, facts, rule=rule, keeps=self._keeps, head_only=head_only, asked=asked)
         self._send(Side.CLIENT, answer)
         self._stage = Stage.DRAINING

@@ -158,7 +158,7 @@ def _host(target: Target, named_fields: Named, version: str, around: Surrounding
         named.append(_authority(target.authority, scheme, around))
     if around.server_name is not None:
         named.append(around.server_name)
-    different = named if len(named) < 2 else sorted(set(named))  # noqa: PLR2004 - one name agrees with itself
+    different = sorted(set(named))
     if len(different) > 1:
         raise RequestRefused(MISDIRECTED, f"the request names {' and '.join(different)} for its target")
     host = different[0] if different else around.destination.address

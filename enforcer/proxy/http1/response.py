@@ -78,12 +78,10 @@ def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
     return Outgoing(status=status, head=head, chunked=chunked, keeps=goes_on)
 
 
-def refusal(
-    status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, head_only: bool, asked: Fields | None = None
-) -> bytes:
+def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, head_only: bool, asked: Fields = ()) -> bytes:
     """Write an answer of capd itself.
 
-    Why stands where clients show it: in the status line, in the body, which is a Status of Kubernetes too, or as plain text.
+    Why stands where clients show it: in the status line, and in the body.
 
     Args:
         status: of the answer.
@@ -91,23 +89,30 @@ def refusal(
         rule: that decided; "" when none did.
         keeps: whether the connection goes on.
         head_only: the request was HEAD.
-        asked: its fields, where they are known.
+        asked: fields of the request, where they are known.
     """
-    kind, body = _body(status, facts, asked or ())
-    fields = [("content-type", kind), ("content-length", str(len(body))), ("cache-control", "no-store")]
-    if rule:
-        fields.append(("x-capd-rule", _printable(rule)))
-    if "approval" in facts:
-        fields.append(("x-capd-approval", facts["approval"]))
-    if not keeps:
-        fields.append(("connection", "close"))
+    own, body = refusal_parts(status, facts, rule, asked)
+    fields = [*own, *([] if keeps else [("connection", "close")])]
     why = _printable(f"{HTTPStatus(status).phrase}: {facts['message']}".rstrip(": "))[:PHRASE_CHARACTERS_MAX]
     head = written(f"HTTP/1.1 {status} {why}", fields)
     return head if head_only else head + body
 
 
+def refusal_parts(status: int, facts: Mapping[str, str], rule: str, asked: Fields) -> tuple[list[tuple[str, str]], bytes]:
+    """Give the fields and the body of an answer of capd itself; arguments as `refusal` has."""
+    kind, body = _body(status, facts, asked)
+    fields = [("content-type", kind), ("content-length", str(len(body))), ("cache-control", "no-store")]
+    return fields + refusal_marks(facts, rule), body
+
+
+def refusal_marks(facts: Mapping[str, str], rule: str) -> list[tuple[str, str]]:
+    """Give the fields by which a client knows an answer of capd itself."""
+    marks = [("x-capd-rule", _printable(rule))] if rule else []
+    return marks + ([("x-capd-approval", facts["approval"])] if "approval" in facts else [])
+
+
 def _body(status: int, facts: Mapping[str, str], asked: Fields) -> tuple[str, bytes]:
-    """Give type and content of the body."""
+    """Give type and content: JSON that is a Status of Kubernetes too, or plain text."""
     if any(name.lower() == "user-agent" and value.startswith(_PLAIN_TEXT) for name, value in asked):
         told = ", ".join(f"{name} {facts[name]}" for name in ("rule", "decision") if facts.get(name))
         text = f"{facts['message']} ({told})" if told else facts["message"]
