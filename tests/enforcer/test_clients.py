@@ -51,7 +51,8 @@ rules:
   - id: kubernetes
     match: {{hosts: api.test, methods: GET, paths: [/k8s/version, /k8s/api, /k8s/apis, "/k8s/api/v1/**"]}}
     then: allow
-  - {{id: no-secrets, match: {{paths: [/secret, "/k8s/**/secrets"]}}, then: deny, reason: {REASON}}}
+  - {{id: keys, match: {{hosts: api.test, methods: PUT, paths: "/bucket/**"}}, then: allow, accept_paths: empty_segments}}
+  - {{id: no-secrets, match: {{paths: [/secret, /bucket/secret, "/k8s/**/secrets"]}}, then: deny, reason: {REASON}}}
   - {{id: socket, match: {{hosts: api.test, ports: {SOCKET_PORT}, methods: GET, paths: /ws}}, then: allow}}
   - {{id: socket-unread, match: {{protocols: tcp, hosts: api.test, ports: {SOCKET_PORT}}}, then: allow}}
 """
@@ -172,6 +173,15 @@ def test_curl(place: Place) -> None:
     assert 22 == denied.returncode
     assert REASON in denied.stdout
     assert ["GET /open/blob", "POST /echo"] == place.seen()
+
+
+def test_keys_of_an_object_store(place: Place) -> None:
+    """A key with an empty segment is put as it is; one that a server could take for what is denied is denied."""
+    for key in ("a//b", "a/b//"):
+        done = place.run("curl", "-sS", "-X", "PUT", "-d", "x", f"{BASE}/bucket/{key}")
+        assert (0, "x") == (done.returncode, done.stdout)
+    assert REASON in place.run("curl", "-sS", "-X", "PUT", "-d", "x", f"{BASE}/bucket//secret").stdout
+    assert ["PUT /bucket/a//b", "PUT /bucket/a/b//"] == place.seen()
 
 
 def test_wget(place: Place) -> None:
