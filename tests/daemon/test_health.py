@@ -17,10 +17,10 @@ from capd.daemon import health, status
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
+from capd.daemon.enforcer_facts import EnforcerFacts
 from capd.daemon.health import (
     DaemonFacts,
     EnforcementFacts,
-    EnforcerFacts,
     Facts,
     ShipperFacts,
     StorageFacts,
@@ -116,6 +116,11 @@ CASES = [
     (with_enforcer(running=False), Verdict.DEGRADED, "the enforcer does not run"),
     (with_enforcer(seconds=11.0), Verdict.DEGRADED, "the enforcer has not reported"),
     (with_enforcer(approvals_problem="it is full"), Verdict.DEGRADED, "nobody can be asked to approve anything: it is full"),
+    (
+        with_enforcer(callbacks_problem="bot is gone"),
+        Verdict.DEGRADED,
+        "not everybody is told what waits for approval: bot is gone",
+    ),
     (with_enforcer(unlogged=3), Verdict.DEGRADED, "3 decisions could not be written down"),
     (with_enforcer(policy_problem="x.yaml:1: no\nmore"), Verdict.DEGRADED, "not in force: x.yaml:1: no"),
     (replace(GOOD, metrics_running=True), Verdict.HEALTHY, ""),
