@@ -91,6 +91,8 @@ class Listener:
             self.counts["slow"] += 1
         except (OSError, h11.ProtocolError):
             self.counts["broken"] += 1
+        except Exception:  # noqa: BLE001 - the boundary: a defect of ours costs one connection, and is counted
+            self.counts["defect"] += 1
         finally:
             self._open -= 1
             writer.close()

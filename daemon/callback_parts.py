@@ -17,7 +17,7 @@ from capd.daemon import metrics_address
 from capd.daemon.approvals_links import LinkParts
 from capd.daemon.callback_secrets import read_secret
 from capd.daemon.errors import CannotListenError, ConfigurationError
-from capd.daemon.locations import LINKS_SOCKET
+from capd.daemon.locations import CALLBACKS_RUNTIME, LINKS_SOCKET
 from capd.daemon.masking.policy import rules
 from capd.enforcer.callbacks.webhook import Webhook
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.approvals_section import ApprovalsSection, WebhookSection
     from capd.daemon.configuration import Configuration
 
-STATUS: Final = "callbacks.status.json"
+STATUS: Final = "status.json"
 TOLD: Final = "told.json"
 LISTEN_SECONDS_MAX: Final = 5.0
 """A killed enforcer's children end at once, but not in the same moment."""
@@ -106,7 +106,7 @@ def callback_parts(configuration: Configuration) -> CallbackParts | None:
         links=LinkParts(socket=runtime / LINKS_SOCKET, webhooks=webhooks, masking=rules(configuration.masking)),
         host=socket.gethostname(),
         directory=configuration.callbacks_dir,
-        status=runtime / STATUS,
+        status=runtime / CALLBACKS_RUNTIME / STATUS,
         runs=configuration.runs_dir,
     )
 

@@ -183,7 +183,11 @@ class Callbacks:
         if "refused" in found or event_of(found["request"]["state"]) != delivery.event:
             self._outbox.outdated(delivery)
             return
-        fields, body = self._message(receiver, delivery, found)
+        try:
+            fields, body = self._message(receiver, delivery, found)
+        except Exception as error:  # noqa: BLE001 - the boundary: a defect of ours costs one message, and is counted
+            self._failed(delivery, webhook_client.Outcome(error=f"a defect of capd: {error!r}", final=True))
+            return
         outcome = await webhook_client.post(receiver.url, receiver.tls, fields, body, seconds=receiver.seconds)
         if outcome.error:
             self._failed(delivery, outcome)

@@ -31,7 +31,7 @@ from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.callbacks.own_rules import own_rules
@@ -399,6 +399,8 @@ def _restrict_files(configuration: Configuration) -> str:
 
 
 def _worker_status(directory: Path, number: int) -> Path:
+    if number == CALLBACKS:
+        return directory / CALLBACKS_RUNTIME / "status.json"
     return directory / f"{_called(number).replace(' ', '-')}.status.json"
 
 

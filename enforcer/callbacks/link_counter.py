@@ -93,6 +93,7 @@ class LinkCounter:
         if not link.approver:
             raise LinkElsewhereError("this is for a button of the chat tool, and no link")
         request = self._request(link, self._channel(link))
+        self._person(link.approver)  # who may not see what is asked any more is shown nothing
         return Opened(link=link, request=request, confirmation=confirmation(self._key, link))
 
     def use(self, text: str, given: str, reason: str) -> Request:

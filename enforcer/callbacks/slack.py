@@ -114,13 +114,14 @@ def _texts(found: Notice, host: str) -> Iterator[str]:
             f"why: {found['why']} ({', '.join(found['rules'])})",
             f"needs: {needs}",
             f"until: {found['expires']}",
+            f"body: {found['body_bytes']} bytes",
             *(f"unread: {problem}" for problem in found["problems"]),
             *((f"becomes: {found['upgrade']}: what follows is not judged",) if found["upgrade"] else ()),
         )
     )
     if found["fields"]:
         yield "\n".join(f"{name}: {value}" for name, value in found["fields"])
-    if found["body_text"]:
+    if found["body_text"] and not found["body_text"].isspace():  # Slack takes no block of blanks
         yield found["body_text"]
 
 

@@ -144,7 +144,7 @@ def confirmation(page: str) -> str:
 
 def callbacks(place: Yard) -> dict[str, Any]:
     """Give what the process of links says of itself."""
-    found = json.loads((place.directory / "run" / "enforcer" / "callbacks.status.json").read_bytes())
+    found = json.loads((place.directory / "run" / "enforcer" / "callbacks" / "status.json").read_bytes())
     assert isinstance(found, dict)
     return found
 
