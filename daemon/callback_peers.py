@@ -39,6 +39,10 @@ class Peers:
         self._enforced = EnforcedRuns(runs, hierarchy)
         self._owners = SocketOwners()
 
+    def close(self) -> None:
+        """Let go of the kernel's socket."""
+        self._owners.close()
+
     def refusal(self, connection: socket.socket) -> str:
         """Say why a connection is turned away; "" when it is not."""
         try:

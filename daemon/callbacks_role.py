@@ -93,7 +93,7 @@ class Callbacks:
         self._site = Site(parts.base_url, parts.slack_secrets, parts.host, self._ask, time.time)
         self._listener = None
         if parts.listening is not None:
-            peers = Peers(parts.runs, hierarchy, os.geteuid())
+            peers = Peers(parts.runs, hierarchy, os.geteuid())  # for as long as the process lives
             self._listener = Listener(parts.listening, parts.tls, self._answer, peers.refusal)
         self._tasks: asyncio.TaskGroup | None = None
         self._wake = {one.name: asyncio.Event() for one in parts.receivers}

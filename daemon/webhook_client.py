@@ -89,11 +89,14 @@ async def _response(connection: h11.Connection, reader: asyncio.StreamReader) ->
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
-            connection.receive_data(await reader.read(CHUNK_BYTES))
+            data = await reader.read(CHUNK_BYTES)
+            if not data:
+                raise ConnectionResetError("it hung up before it had answered")
+            connection.receive_data(data)
         elif isinstance(event, h11.Response):
             return event
         elif not isinstance(event, h11.InformationalResponse):
-            raise ConnectionResetError("it hung up without an answer")
+            raise ConnectionResetError("it answered something else")
 
 
 def _judge(response: h11.Response) -> Outcome:
