@@ -106,7 +106,7 @@ class Callbacks:
         stopping, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
-        with suppress(_StoppedError):
+        try:
             async with asyncio.TaskGroup() as tasks:
                 self._tasks = tasks
                 tasks.create_task(self._follow(), name="follow the desk")
@@ -117,6 +117,8 @@ class Callbacks:
                     tasks.create_task(self._listener.serve(), name="listener")
                 await stopping.wait()
                 raise _StoppedError
+        except* _StoppedError:
+            pass  # the group has cancelled its tasks
         self._keep()
         self._asking.shutdown(wait=False, cancel_futures=True)
 

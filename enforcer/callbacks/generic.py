@@ -1,4 +1,4 @@
-"""The generic form of a notice: a JSON object (docs/json.md).
+"""The generic form of a notice: a JSON object (docs/json.md, "message to a webhook").
 
 What lives here: that, and the id of a delivery. What must not: sending.
 """

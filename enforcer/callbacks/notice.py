@@ -58,7 +58,7 @@ def rfc3339(time_ns: int) -> str:
 
 
 def _name(key: str) -> str:
-    return key.removesuffix("_ns")
+    return "time" if key == "at_ns" else key.removesuffix("_ns")
 
 
 def _value(key: str, value: Any, rules: Rules) -> Any:  # noqa: ANN401 - whatever JSON has

@@ -27,6 +27,7 @@ from capd.enforcer.masking.rules import Choice, Rules
 from capd.enforcer.proxy.judge import judge
 from capd.enforcer.proxy.question import Body
 from capd.recording.visible_text import HARMLESS_SPACES
+from tests.cli.test_json import documented
 from tests.enforcer.asking import Client, Scene
 from tests.enforcer.test_proxy_judge import AGENT, API, request
 
@@ -185,6 +186,18 @@ def test_nothing_deceives(base: dict[str, Any], body: bytes, text: str) -> None:
     plain = json.dumps(told, ensure_ascii=False)
     assert told == json.loads(plain.encode())
     assert "" == "".join(letter for letter in plain if not letter.isprintable() and letter not in HARMLESS_SPACES)
+
+
+def test_the_message_is_documented(place: Scene) -> None:
+    """What a webhook gets stands in docs/json.md, and what stands there it gets."""
+    told = found(place)
+    names = ("event", "delivery", "webhook", "host", "base_url", "approver")
+    message = generic.body(told, links=LINKS, **dict.fromkeys(names, "x"))
+    assert documented("message to a webhook") == set(message)
+    assert documented("request for approval") - {"body"} | {"body_text", "body_whole"} == set(told)
+    assert documented("earlier message") == set(told["previous"][0])
+    assert {"approve", "deny", "approver", "expires"} == set(message["links"])
+    assert generic.body(told, links={}, **dict.fromkeys(names, "x"))["links"] is None
 
 
 def test_a_long_body_is_cut_and_says_so(place: Scene) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import os
 import re
 import signal
 import subprocess
@@ -295,6 +296,36 @@ def test_failing_receivers(place: Yard) -> None:
     status = place.status()["callbacks"]
     assert isinstance(status, dict)
     assert "reading" == status["confinement"]
+
+
+def test_nobody_waits_for_the_process_of_links(place: Yard) -> None:
+    """While the process of links hangs a person decides as ever; when it is killed another goes on, and links still count."""
+    with posting(place, "/pay/hangs") as agent:
+        request = waiting(place, "/pay/hangs")
+        told(place, request["id"], "asked")
+        pid = callbacks(place)["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            capd(place, "approve", request["id"])
+            assert "HTTP/1.1 200 OK" == answered(agent)[0]
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    told(place, request["id"], "approved")
+    until(lambda: callbacks(place)["pid"] != pid)
+    with posting(place, "/pay/after") as agent:
+        links = told(place, waiting(place, "/pay/after")["id"], "asked")["json"]["links"]
+        form = ("-d", f"confirm={confirmation(curl(place, links['approve'])[1])}")
+        assert 200 == curl(place, links["approve"], *form)[0]
+        assert "HTTP/1.1 200 OK" == answered(agent)[0]
+
+
+def test_it_ends_when_it_is_told(place: Yard) -> None:
+    """Told to end, the process of links ends without a complaint, and what it told is on disk for the next."""
+    place.kill(signal.SIGTERM)
+    assert "callbacks:" not in (place.directory / "enforcer.log").read_text(encoding="utf-8")
+    kept = json.loads((place.state / "enforcer" / "callbacks" / "told.json").read_bytes())
+    assert {"bot", "chat"} <= set(kept)
+    place.start()
 
 
 def test_agents_do_not_come_near(place: Yard) -> None:
