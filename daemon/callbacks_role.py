@@ -98,7 +98,7 @@ class Callbacks:
         self._tasks: asyncio.TaskGroup | None = None
         self._wake = {one.name: asyncio.Event() for one in parts.receivers}
         self._whispers = self._whispers_failed = 0
-        self._problem = ""
+        self._desk_problem = self._disk_problem = ""
         self._answers: Counter[str] = Counter()
 
     async def run(self) -> None:
@@ -146,9 +146,9 @@ class Callbacks:
             try:
                 found = await self._asked("changes", life=life, since=since)
             except OSError as error:
-                self._problem = str(error)
+                self._desk_problem = str(error)
             else:
-                self._problem = ""
+                self._desk_problem = ""
                 life, since = str(found["life"]), int(found["next"])
                 self._outbox.take(found["changes"], time.monotonic())
                 if not found["more"]:
@@ -237,9 +237,9 @@ class Callbacks:
         try:
             replace_content(self._told_file, json.dumps(told).encode(), mode=0o600, sync=False)
         except OSError as error:
-            self._problem = f"cannot write {self._told_file}: {error.strerror}"
+            self._disk_problem = f"cannot write {self._told_file}: {error.strerror}"
         else:
-            self._kept = told
+            self._kept, self._disk_problem = told, ""
 
     # -- links and buttons -----------------------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class Callbacks:
             "pid": os.getpid(),
             "time": time.time(),
             "confinement": self._confinement,
-            "problem": self._problem,
+            "problem": self._desk_problem or self._disk_problem,
             "webhooks": [
                 {"name": name, **asdict(tally), "waiting": waiting} for name, (tally, waiting) in self._outbox.tallies().items()
             ],

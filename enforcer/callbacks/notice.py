@@ -23,7 +23,7 @@ from capd.recording.visible_text import from_bytes, visible, visible_lines
 BODY_CHARACTERS_MAX: Final = 16_384
 """Of a body in a message: a person reads less; its page has all of it."""
 ASKED: Final = "asked"
-OURS: Final = frozenset({"id", "state", "fingerprint", "policy", "scope", "body_hash", "demands", "rules"})
+OURS: Final = frozenset({"id", "state", "fingerprint", "policy", "scope", "body_hash", "demands", "rules", "masked_by"})
 """Facts that no agent wrote, in which a hash might look like a number of somebody's."""
 _EVENTS: Final = {State.PENDING.value: ASKED, State.USED.value: State.APPROVED.value}
 

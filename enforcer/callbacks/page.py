@@ -8,6 +8,7 @@ from __future__ import annotations
 from html import escape
 from typing import Final
 
+from capd.enforcer.callbacks.facts import rows, what
 from capd.enforcer.callbacks.link import Says
 from capd.enforcer.callbacks.notice import Notice
 
@@ -34,11 +35,11 @@ def asking(found: Notice, says: Says, approver: str, confirmation: str) -> str:
         f'<input type="hidden" name="{CONFIRM}" value="{escape(confirmation)}">'
         f'<p><button type="submit">{says.value.capitalize()} as {escape(approver)}</button></p></form>'
     )
-    rows = "".join(
+    lines = "".join(
         f"<tr><th align=left valign=top>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(found)
     )
     body = f"<h2>Body</h2><pre>{escape(found['body_text'])}</pre>" if found["body_text"] else ""
-    return _page(f"{says.value.capitalize()} {found['id']}?", f"<table>{rows}</table>{_fields(found)}{body}{form}")
+    return _page(f"{says.value.capitalize()} {found['id']}?", f"<table>{lines}</table>{_fields(found)}{body}{form}")
 
 
 def told(title: str, words: str) -> str:
@@ -47,19 +48,8 @@ def told(title: str, words: str) -> str:
 
 
 def _rows(found: Notice) -> list[tuple[str, str]]:
-    principal, run = found["principal"], found["run"]
-    return [
-        ("what", f"{found['operation']} {found['url']}"),
-        *([("becomes", f"{found['upgrade']}: what follows is not judged")] if found["upgrade"] else []),
-        ("for", "not known" if principal is None else f"{principal['kind']} {principal['name']}"),
-        ("run", f"{found['run_name'] or ''} {run['id']}, user {run['uid']}"),
-        ("effects", ", ".join(found["effects"]) if found["effects"] else "not known"),
-        *(("unread", problem) for problem in found["problems"]),
-        ("why", f"{found['why']} ({', '.join(found['rules'])})"),
-        ("before", "; ".join(f"{one['said']} {one['outcome']}" for one in found["previous"]) or "nothing"),
-        ("until", str(found["expires"])),
-        ("body", f"{found['body_bytes']} bytes"),
-    ]
+    before = "; ".join(f"{one['said']} {one['outcome']}" for one in found["previous"])
+    return [("what", what(found)), *rows(found), ("before", before or "nothing")]
 
 
 def _fields(found: Notice) -> str:

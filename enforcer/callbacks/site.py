@@ -18,6 +18,7 @@ from urllib.parse import parse_qs, urlsplit
 from capd.enforcer.approvals.state import State
 from capd.enforcer.callbacks import page, slack
 from capd.enforcer.callbacks.address import DEFAULT_PORTS, port_of
+from capd.enforcer.callbacks.facts import became, what
 from capd.enforcer.callbacks.generic import LINKS
 from capd.enforcer.callbacks.link import TOKEN_CHARACTERS_MAX, Says
 from capd.enforcer.callbacks.signature import is_from_slack
@@ -175,7 +176,7 @@ class Site:
         if isinstance(found, Reply):
             return found
         request = found["request"]
-        words = f"Request {request['id']} {slack.became(request)}: {request['operation']} {request['url']}"
+        words = f"Request {request['id']} {became(request)}: {what(request)}"
         return Reply(status=HTTPStatus.OK, why=DECIDED, body=page.told("Done", words))
 
     def _is_from_our_page(self, fields: Mapping[str, str]) -> bool:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from capd.enforcer.callbacks.facts import became, rows, what
 from capd.enforcer.callbacks.link import Says
 from capd.enforcer.callbacks.notice import ASKED, Notice, event_of
 
@@ -49,12 +50,12 @@ def asked(found: Notice, links: Mapping[str, str], host: str) -> Message:
     buttons = [_button(says, links[says.value]) for says in Says if says.value in links and (whole or says is Says.DENY)]
     if buttons:
         blocks.append({"type": "actions", "block_id": BLOCK, "elements": buttons})
-    return {"text": _cut(f"{found['id']} waits for approval: {_what(found)}", FALLBACK_CHARACTERS_MAX), "blocks": blocks}
+    return {"text": _cut(f"{found['id']} waits for approval: {what(found)}", FALLBACK_CHARACTERS_MAX), "blocks": blocks}
 
 
 def outcome(found: Notice, host: str) -> str:
     """Say what became of a request, and what it was."""
-    return f"{found['id']} {became(found)}: {_what(found)} ({host})"
+    return f"{found['id']} {became(found)}: {what(found)} ({host})"
 
 
 def ended(found: Notice, host: str) -> Message:
@@ -79,50 +80,14 @@ def replaced(found: Notice, host: str) -> Message:
     return {"replace_original": True, **ended(found, host)}
 
 
-def became(found: Notice) -> str:
-    """Say what became of a request, and who said so."""
-    if found["state"] == "pending":
-        return f"has the yes of {', '.join(found['approved_by'])}, and needs more"
-    if event_of(found["state"]) == "approved":
-        return f"was approved by {', '.join(found['approved_by'])}"
-    if found["state"] == "denied":
-        return f"was denied by {found['denied_by']} ({found['reason']})"
-    words = {"policy_changed": "is over"}.get(found["state"], f"is {found['state']}")
-    return f"{words} ({found['reason']})" if found["reason"] else words
-
-
-def _what(found: Notice) -> str:
-    return f"{found['operation']} {found['url']}"
-
-
 def _texts(found: Notice, host: str) -> Iterator[str]:
-    """Give the sections of a request, each short of everything else."""
-    yield _what(found)
-    principal, run = found["principal"], found["run"]
-    effects = ", ".join(found["effects"]) if found["effects"] else "not known"
-    needs = ", ".join(
-        f"{one['quorum'] - one['yeses']}{' of ' + ' or '.join(one['groups']) if one['groups'] else ''} (rule {one['rule']})"
-        for one in found["demands"]
-        if one["quorum"] > one["yeses"]
-    )
-    yield "\n".join(
-        (
-            f"host: {host}",
-            f"for: {'not known' if principal is None else principal['kind'] + ' ' + principal['name']}",
-            f"run: {found['run_name'] or ''} {run['id']}, user {run['uid']}",
-            f"effects: {effects}",
-            f"why: {found['why']} ({', '.join(found['rules'])})",
-            f"needs: {needs}",
-            f"until: {found['expires']}",
-            f"body: {found['body_bytes']} bytes",
-            *(f"unread: {problem}" for problem in found["problems"]),
-            *((f"becomes: {found['upgrade']}: what follows is not judged",) if found["upgrade"] else ()),
-        )
-    )
+    """Give the sections of a request."""
+    yield what(found)
+    yield "\n".join(f"{name}: {text}" for name, text in (("host", host), *rows(found)))
     if found["fields"]:
-        yield "\n".join(f"{name}: {value}" for name, value in found["fields"])
+        yield "\n".join(("header fields, as the agent sent them:", *(f"{name}: {value}" for name, value in found["fields"])))
     if found["body_text"] and not found["body_text"].isspace():  # Slack takes no block of blanks
-        yield found["body_text"]
+        yield f"body, as the agent sent it:\n{found['body_text']}"
 
 
 def _button(says: Says, value: str) -> Message:

@@ -259,13 +259,21 @@ def test_a_message_has_what_a_person_needs(place: Scene) -> None:
     told = found(place, b'{"amount": 5}', path="/a")
     message = slack.message(told, LINKS, "host.test")
     text = json.dumps(message)
-    assert '{"amount": 5}' in [block["text"]["text"] for block in message["blocks"][:-1]]
+    assert 'body, as the agent sent it:\n{"amount": 5}' in [block["text"]["text"] for block in message["blocks"][:-1]]
     for part in ("PUT https://api.test:443/a", "host: host.test", told["run"]["id"], "until: 2027-01-15T08:", "user 2000"):
         assert part in text, part
     assert all(rule in text for rule in told["rules"])
     assert ["capd-approve", "capd-deny"] == [button["action_id"] for button in message["blocks"][-1]["elements"]]
     assert [LINKS["approve"], LINKS["deny"]] == [button["value"] for button in message["blocks"][-1]["elements"]]
     assert "actions" not in [block["type"] for block in slack.message(told, {}, "host.test")["blocks"]]
+
+
+def test_what_capd_adds_is_shown(base: dict[str, Any]) -> None:
+    """A person sees which credential capd puts in and what it hides, on the page and in the message."""
+    told = notice({**base, "credentials": ["prod-key"], "masked_by": ["hide-names"], "upgrade": "websocket"}, RULES)
+    for text in (json.dumps(slack.message(told, LINKS, "h")), page.asking(told, Says.APPROVE, "ann", "c")):
+        for words in ("the credential prod-key", "parts of the answer, by hide-names", "what follows is not judged"):
+            assert words in text
 
 
 @pytest.mark.parametrize(

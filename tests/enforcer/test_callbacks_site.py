@@ -47,6 +47,7 @@ NOTICE = {
     "fields": [],
     "fields_left_out": 0,
     "approved_by": ["ann"],
+    "demands": [{"rule": "pay", "quorum": 2, "yeses": 1, "groups": ["finance"]}],
     "reason": "",
 }
 SECRET = b"s" * 32
@@ -89,6 +90,7 @@ def test_a_get_only_looks(method: str) -> None:
     reply = site(desk).answer(Asked(method=method, target="/capd/link/t", fields=HOST))
     assert (200, "shown", [("link", {"token": "t"})]) == (reply.status, reply.why, desk.asked)
     assert 'value="c"' in reply.body
+    assert "1 person of finance (rule pay)" in reply.body
 
 
 def test_a_post_decides() -> None:
