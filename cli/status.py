@@ -90,12 +90,17 @@ def _webhooks(callbacks: object) -> Iterator[Line]:
             return
     for webhook in webhooks:
         match webhook:
-            case {"name": str(name), "delivered": int(delivered), "waiting": int(waiting), "last_error": str(error), **rest}:
-                lost = cast("int", rest.get("failed", 0)) + cast("int", rest.get("dropped", 0))
-                gone = f", {lost} given up" if lost else ""
-                yield _label(
-                    "webhook", f"{name}: {delivered} delivered, {waiting} waiting{gone}{f'; failing: {error}' if error else ''}"
-                )
+            case {
+                "name": str(name),
+                "delivered": int(delivered),
+                "waiting": int(waiting),
+                "failed": int(failed),
+                "dropped": int(dropped),
+                "last_error": str(error),
+            }:
+                gone = f", {failed + dropped} given up" if failed + dropped else ""
+                failing = f"; failing: {error}" if error else ""
+                yield _label("webhook", f"{name}: {delivered} delivered, {waiting} waiting{gone}{failing}")
 
 
 def _shipper(facts: Facts) -> Iterator[Line]:
