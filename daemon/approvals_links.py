@@ -96,7 +96,7 @@ class LinkVerbs:
         return {"request": self._told(self._counter.use(*given))}
 
     def _press(self, request: Mapping[str, object]) -> dict[str, object]:
-        given = (_text(request, name) for name in ("token", "webhook", "user", "reason"))
+        given = (_text(request, name) for name in ("token", "webhook", "user"))
         return {"request": self._told(self._counter.press(*given))}
 
     def _told(self, request: Request, **more: int) -> Notice:

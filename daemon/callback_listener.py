@@ -84,9 +84,9 @@ class Listener:
                 return
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 connection = h11.Connection(h11.SERVER, max_incomplete_event_size=HEAD_BYTES_MAX)
-                reply = await self._reply(connection, reader, writer)
+                asked, reply = await self._reply(connection, reader, writer)
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
-                await self._send(connection, writer, reply)
+                await self._send(connection, writer, reply, only_head=asked is not None and asked.method == "HEAD")
         except TimeoutError:
             self.counts["slow"] += 1
         except (OSError, h11.ProtocolError):
@@ -105,23 +105,26 @@ class Listener:
             return "crowded"
         return "agent" if self._refusal(writer.get_extra_info("socket")) else ""
 
-    async def _reply(self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> Reply:
+    async def _reply(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> tuple[Asked | None, Reply]:
         try:
             asked = await _receive(connection, reader, writer)
         except h11.RemoteProtocolError as error:
-            self.counts["malformed"] += 1
             status = HTTPStatus(error.error_status_hint)
-            return Reply(status=status, body=page.told("This is no request", status.phrase))
+            return None, self._refuse("malformed", status, "This is no request")
         if asked is None:
-            self.counts["large"] += 1
-            return Reply(status=HTTPStatus.REQUEST_ENTITY_TOO_LARGE, body=page.told("Too large", "The request is too large"))
+            return None, self._refuse("large", HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The request is too large")
         if not self._pace.take(time.monotonic()):
-            self.counts["pace"] += 1
-            return Reply(status=HTTPStatus.TOO_MANY_REQUESTS, body=page.told("Too often", "Try again in a moment"))
+            return asked, self._refuse("pace", HTTPStatus.TOO_MANY_REQUESTS, "Try again in a moment")
         self.counts["answered"] += 1
-        return await self._answer(asked)
+        return asked, await self._answer(asked)
 
-    async def _send(self, connection: h11.Connection, writer: asyncio.StreamWriter, reply: Reply) -> None:
+    def _refuse(self, why: str, status: HTTPStatus, words: str) -> Reply:
+        self.counts[why] += 1
+        return Reply(status=status, body=page.told(status.phrase, words))
+
+    async def _send(self, connection: h11.Connection, writer: asyncio.StreamWriter, reply: Reply, *, only_head: bool) -> None:
         body = reply.body.encode()
         fields = [*page.FIELDS, ("Content-Type", page.HTML), ("Content-Length", str(len(body))), ("Connection", "close")]
         if reply.allow:
@@ -129,7 +132,7 @@ class Listener:
         if connection.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         head = h11.Response(status_code=reply.status.value, headers=fields, reason=reply.status.phrase.encode())
-        events: list[h11.Event] = [head, h11.Data(data=body), h11.EndOfMessage()]
+        events: list[h11.Event] = [head, *([] if only_head else [h11.Data(data=body)]), h11.EndOfMessage()]
         writer.write(b"".join(sent for event in events if (sent := connection.send(event))))
         await writer.drain()
 

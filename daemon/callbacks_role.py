@@ -50,7 +50,12 @@ WHISPERS_MAX: Final = 64
 """Answers to presses that are on their way to Slack."""
 NEEDED: Final = ("encodings.idna", "stringprep")
 """What is imported late, and cannot be read then."""
-SYSTEM: Final = tuple(map(Path, ("/etc", "/usr", "/lib", "/lib64", "/proc", "/run/systemd/resolve")))
+SYSTEM: Final = tuple(
+    map(
+        Path,
+        ("/etc", "/usr", "/lib", "/lib64", "/proc", "/run/systemd/resolve", "/run/NetworkManager", "/run/resolvconf"),
+    )
+)
 """What looking up names reads, and what the kernel tells of who connects."""
 ERROR_CHARACTERS_MAX: Final = 300
 """Of what a receiver's failure is called in the status."""

@@ -114,14 +114,13 @@ class LinkCounter:
 
     # -- buttons ---------------------------------------------------------------------------------------------------------------
 
-    def press(self, text: str, webhook: str, user: str, reason: str) -> Request:
-        """Take what a user of the chat tool says by a button.
+    def press(self, text: str, webhook: str, user: str) -> Request:
+        """Take what a user of the chat tool says by a button, which has no room for a reason.
 
         Args:
             text: the button's value.
             webhook: by whose secret the chat tool proved itself.
             user: as the chat tool calls him.
-            reason: of a denial.
 
         Raises:
             CapdError: it does not count, and nothing changed.
@@ -135,7 +134,7 @@ class LinkCounter:
             raise UnknownChatUserError(user, webhook)
         channel = replace(self._channel(link), user=user)
         self._request(link, channel)
-        return self._say(link, name, channel, reason)
+        return self._say(link, name, channel, "")
 
     # -- both ------------------------------------------------------------------------------------------------------------------
 

@@ -202,8 +202,7 @@ class Site:
 
     def _press(self, webhook: str, press: Press) -> Reply:
         """Take a press. Slack shows the same for every status but 200: what is wrong is told by a message."""
-        reason = f"by Slack user {press.user}"
-        found = self._asked("press", token=press.value, webhook=webhook, user=press.user, reason=reason)
+        found = self._asked("press", token=press.value, webhook=webhook, user=press.user)
         if isinstance(found, Reply):
             why, message = found.why, slack.whispered(found.words)
         else:

@@ -16,7 +16,8 @@ from capd.daemon import callback_parts, configuration, settled
 from capd.daemon.callback_parts import callback_parts as parts_of
 from capd.daemon.callback_secrets import read_secret
 from capd.daemon.errors import CannotListenError, ConfigurationError
-from tests.requirements import require_root
+from tests.e2e.certificates import make
+from tests.requirements import require_command, require_root
 
 LISTEN = {"listen": "127.0.0.1:9478", "base_url": "https://approve.test"}
 BOT = {"name": "bot", "url": "https://bot.test/hook", "secret_file": "/etc/capd/bot"}
@@ -136,7 +137,9 @@ def test_secrets_that_are_none(tmp_path: Path, content: bytes | None, problem: s
         read_secret(path, "key")
 
 
-def whole(tmp_path: Path, listen: str, url: bytes = b"https://hooks.test/services/s3cret") -> configuration.Configuration:
+def whole(
+    tmp_path: Path, listen: str, url: bytes = b"https://hooks.test/services/s3cret", more: str = ""
+) -> configuration.Configuration:
     """Give a configuration whose files are there, as a role has it."""
     for name, content in (("secret", b"0123456789abcdef"), ("url", url)):
         (tmp_path / name).write_bytes(content)
@@ -147,6 +150,7 @@ runtime_dir = "{tmp_path}/run"
 [approvals]
 listen = "{listen}"
 base_url = "https://approve.test"
+{more}
 [[approvals.webhooks]]
 name = "chat"
 format = "slack"
@@ -168,6 +172,25 @@ def test_what_the_process_is_given(tmp_path: Path) -> None:
     assert ({"U1A": "ann"}, {"chat": b"0123456789abcdef"}) == (webhook.users, found.slack_secrets)
     assert str(tmp_path / "links") == found.listening.getsockname()
     found.listening.close()
+
+
+def test_the_listeners_own_tls(tmp_path: Path) -> None:
+    """With a certificate the listener speaks TLS; one that is none is told by its name."""
+    require_command("openssl")
+    (tmp_path / "tls").mkdir()
+    made = make(tmp_path / "tls")
+    for certificate, good in ((made.certificate, True), (tmp_path / "none", False), (tmp_path / "secret", False)):
+        keys = f'certificate = "{certificate}"\nkey = "{made.key}"\n'
+        settings = whole(tmp_path, f"unix:{tmp_path}/links", more=keys)
+        if good:
+            found = parts_of(settings)
+            assert found is not None
+            assert (found.tls is not None, found.listening is not None) == (True, True)
+            if found.listening is not None:
+                found.listening.close()
+            continue
+        with pytest.raises(ConfigurationError, match=r"approvals\.certificate"):
+            parts_of(settings)
 
 
 @pytest.mark.parametrize("url", [b"http://hooks.test/s3cret-s3cret", "https://hooks.test/s3cret-\u00e4".encode()], ids=range(2))

@@ -83,7 +83,7 @@ def test_a_whole_story(place: Scene) -> None:
     (changed,) = made.ask("changes", life=first["life"], since=first["next"])["changes"]
     assert "approved" == changed["state"]
     assert {} == made.ask("notice", id=change["id"], webhook="bot")["links"]
-    pressed = made.ask("press", token=token, webhook="chat", user="U1", reason="")
+    pressed = made.ask("press", token=token, webhook="chat", user="U1")
     assert "LinkElsewhereError" == pressed["refused"]
     assert "UnknownRequestError" == made.ask("notice", id="nothere", webhook="bot")["refused"]
 

@@ -346,7 +346,7 @@ def test_a_link_gives_no_right(place: Scene, who: Person, asked: dict[str, objec
     with pytest.raises(error):
         use(counted, links(counted, desk)["approve"])
     with pytest.raises(error):
-        counted.press(links(counted, desk, "chat")["approve"], "chat", "U1", "")
+        counted.press(links(counted, desk, "chat")["approve"], "chat", "U1")
     assert State.PENDING is desk.requests()[-1].state
 
 
@@ -372,13 +372,13 @@ def test_a_quorum_of_two(place: Scene) -> None:
     chat = links(counted, desk, "chat")["approve"]
     for user in ("U1", "U3"):
         with pytest.raises(AlreadyDecidedError, match="ann has approved it"):
-            counted.press(chat, "chat", user, "")
+            counted.press(chat, "chat", user)
     assert ["waiting"] == client.outcomes
-    counted.press(chat, "chat", "U2", "")
+    counted.press(chat, "chat", "U2")
     assert (["waiting", "approved"], "ann, ben") == (client.outcomes, client.last.by)
     assert ", user U2" in client.last.via
     with pytest.raises(LinkUsedError):
-        counted.press(chat, "chat", "U2", "")
+        counted.press(chat, "chat", "U2")
 
 
 def test_buttons_are_no_links(place: Scene) -> None:
@@ -394,9 +394,9 @@ def test_buttons_are_no_links(place: Scene) -> None:
         use(counted, chat)
     for text, webhook in ((bot, "bot"), (bot, "chat"), (chat, "other")):
         with pytest.raises(LinkElsewhereError):
-            counted.press(text, webhook, "U1", "")
+            counted.press(text, webhook, "U1")
     with pytest.raises(UnknownChatUserError):
-        counted.press(chat, "chat", "U9", "")
+        counted.press(chat, "chat", "U9")
     assert State.PENDING is desk.requests()[-1].state
 
 

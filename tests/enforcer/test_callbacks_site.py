@@ -181,7 +181,7 @@ def test_a_press() -> None:
     """A press that Slack signed reaches the desk with user and webhook; Slack is told what takes the message's place."""
     desk = Desk()
     reply = site(desk).answer(press())
-    asked = {"token": "t", "webhook": "chat", "user": "U1", "reason": "by Slack user U1"}
+    asked = {"token": "t", "webhook": "chat", "user": "U1"}
     assert ([("press", asked)], 200, "decided") == (desk.asked, reply.status, reply.why)
     assert reply.tell is not None
     webhook, url, message = reply.tell
