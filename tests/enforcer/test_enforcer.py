@@ -177,7 +177,7 @@ if b"101" in status:
 """
     expected = "b'HTTP/1.1 101 Switching Protocols'\nb'\\x81\\x05SHOUT'\nb'\\x88\\x02\\x03\\xea'\n"
     assert expected == python(place, script % (8080, 8080))
-    assert python(place, script % (80, 80)).startswith("b'HTTP/1.1 403 Forbidden'")
+    assert python(place, script % (80, 80)).startswith("b'HTTP/1.1 403 Forbidden")
 
 
 def test_who_is_of_no_run_reaches_nothing(place: Yard) -> None:
@@ -281,7 +281,9 @@ def test_the_doctor_tries_runtimes(place: Yard) -> None:
     ]
     done = subprocess.run([*place.within, *command], capture_output=True, check=False, timeout=60)
     found = {finding["subject"]: finding for finding in json.loads(done.stdout)}
-    assert {"good"} == {found[name]["mark"] for name in ("authority", "bundle", "key", "curl", "python3", "node")}, done.stdout
+    assert {"good"} == {found[name]["mark"] for name in ("authority", "bundle", "key", "curl", "python3", "node", "wget")}, (
+        done.stdout
+    )
     assert all(finding["next_step"] for finding in found.values() if finding["mark"] == "bad")
 
 

@@ -15,6 +15,7 @@ from typing import Final
 from urllib.parse import quote
 
 from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN
+from capd.enforcer.proxy.http1.fields import Fields as Pairs
 from capd.enforcer.proxy.http1.fields import trailers
 from capd.enforcer.proxy.http1.response import NEVER_ANSWERED, SWITCHING, refusal_marks, refusal_parts
 from capd.enforcer.proxy.http2.fields import FieldsError, read_section
@@ -90,9 +91,9 @@ def read_trailers(raw: Sequence[tuple[bytes, bytes]]) -> Fields:
     return trailers(read_section(raw, ()).fields)
 
 
-def refusal(status: int, facts: Mapping[str, str], *, rule: str) -> tuple[Fields, bytes]:
+def refusal(status: int, facts: Mapping[str, str], *, rule: str, asked: Pairs = ()) -> tuple[Fields, bytes]:
     """Write an answer of capd itself: head and body; arguments as http1/response.py has."""
-    fields, body = refusal_parts(facts, rule)
+    fields, body = refusal_parts(status, facts, rule, asked)
     return [(":status", str(status)), *fields], body
 
 

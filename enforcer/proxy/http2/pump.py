@@ -149,7 +149,8 @@ class Pump:
             stream.finished = True
             self._client.head(stream.id, grpc_refusal(status, facts, rule=rule), ends=True)
             return
-        fields, body = refusal(status, facts, rule=rule)
+        asked = () if stream.incoming is None else stream.incoming.request.fields
+        fields, body = refusal(status, facts, rule=rule, asked=asked)
         stream.finished = stream.incoming is not None and stream.incoming.request.method == "HEAD"
         self._client.head(stream.id, fields, ends=stream.finished)
         if not stream.finished:
