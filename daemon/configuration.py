@@ -11,7 +11,8 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from capd.daemon import locations, metrics_address, units
+from capd.daemon import locations, units
+from capd.daemon.approvals_section import ApprovalsSection, ListenAddress
 from capd.daemon.credentials_section import CredentialSection, Name
 from capd.daemon.enforcement_section import AbsolutePath, EnforcementSection
 from capd.daemon.errors import ConfigurationError
@@ -42,11 +43,6 @@ def _bucket_url(value: str) -> str:
         parse_url(value)
     except BucketUrlError as error:
         raise ValueError(str(error)) from error
-    return value
-
-
-def _listen(value: str) -> str:
-    metrics_address.parse(value)
     return value
 
 
@@ -190,7 +186,7 @@ class CatalogueSection(_Section):
 class MetricsSection(_Section):
     """`[metrics]`: figures for Prometheus."""
 
-    listen: Annotated[str, AfterValidator(_listen)] | None = Field(
+    listen: ListenAddress | None = Field(
         default=None, description="`unix:/path`, `127.0.0.1:PORT` or `[::1]:PORT`; others are refused; none: nobody listens"
     )
 
@@ -256,6 +252,7 @@ class Configuration(_Section):
     encryption: EncryptionSection = EncryptionSection()
     selection: SelectionSection = SelectionSection()
     enforcement: EnforcementSection = EnforcementSection()
+    approvals: ApprovalsSection = ApprovalsSection()
     credentials: dict[Name, CredentialSection] = Field(default={}, description="what is put into requests, by name")
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
@@ -427,6 +424,11 @@ class Configuration(_Section):
     def approvals_dir(self) -> Path:
         """What waits for persons, and what they decided."""
         return self.enforcer_dir / "approvals"
+
+    @property
+    def callbacks_dir(self) -> Path:
+        """What webhooks were told."""
+        return self.enforcer_dir / "callbacks"
 
     @property
     def enforcer_runtime_dir(self) -> Path:

@@ -84,7 +84,7 @@ def place() -> Iterator[Yard]:
         program.write_text(f"#!/bin/sh\necho run >> {secrets}/runs\necho {PRINTED}\n")
         program.chmod(0o700)
         directory = Path(name)
-        with yard(directory, POLICY, more=configuration(secrets)) as made:
+        with yard(directory, POLICY, enforcement=configuration(secrets)) as made:
             yield made
 
 
