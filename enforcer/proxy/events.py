@@ -30,6 +30,8 @@ class Timer(Enum):
     """The client has said nothing: the server may speak first."""
     DEADLINE = "deadline"
     """What has begun must be whole: a ClientHello, a handshake, a request's head, a last flight."""
+    TURN = "turn"
+    """What waits for others has waited long enough."""
     CALM = "calm"
     """What was counted of a flood is forgotten."""
 

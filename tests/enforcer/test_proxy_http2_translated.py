@@ -147,6 +147,23 @@ def test_what_was_asked_is_answered_in_turn(answer: bytes, dials: int) -> None:
     assert {Side.CLIENT} == run.finished
 
 
+def test_whoever_waits_too_long_is_sent_elsewhere() -> None:
+    """Behind an answer that does not end others wait for a while, and are then given back; that one goes on."""
+    run = Rehearsal(core=core, chosen="http/1.1")
+    told = old(run)
+    first = told.asks(secure())
+    told.says(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+    told.asks(secure(path="/other"))
+    assert Timer.TURN in run.armed
+    run.silent(Timer.TURN)
+    told.go()
+    assert ({Side.CLIENT: (first, 0)}, 1) == (told.goaway, run.upstream.count(b"GET "))
+    late = told.asks(secure(path="/late"))
+    assert 7 == told.at_client(late).reset
+    told.says(b"0\r\n\r\n")
+    assert (True, {Side.CLIENT}) == (told.at_client(first).ended, run.finished)
+
+
 def test_what_is_given_up_in_the_middle_costs_its_connection() -> None:
     """A client that gives up the answer that is under way has the next one asked over a new connection."""
     run = Rehearsal(judge=None, core=core, chosen="http/1.1")

@@ -4,8 +4,9 @@ What lives here: the life of streams, and of the two connections. What must not:
 look (answer.py), bytes on their way (pump.py), frames (peer.py).
 
 Streams are judged side by side; one that is held stops no other. The target is dialled after the first that is allowed. If it
-turns out to speak HTTP/1.1 only, what was asked already is translated, one request after the other, and the client is told to
-come again for everything else (GOAWAY): it is then offered what the target speaks. A stream that the target never looked at
+turns out to speak HTTP/1.1 only, streams are translated, one request after the other. When there are none, or one would wait
+too long, the client is told to come again (GOAWAY): it is then offered what the target speaks. Not before: there are clients
+that give up what they wait for when they are told to leave (Java's, before 24). A stream that the target never looked at
 is given back as such (REFUSED_STREAM), which clients repeat by themselves; one that it left in the middle is never taken for
 whole.
 """
@@ -18,12 +19,12 @@ from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN, MISDIRECTED, RequestRefused
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Refused, Report, Withdraw
 from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Revoked, Side, Timer
-from capd.enforcer.proxy.http1.layer import HEAD_SECONDS, LINGER_BYTES_MAX, LINGER_SECONDS, NO_RULE
+from capd.enforcer.proxy.http1.layer import LINGER_BYTES_MAX, LINGER_SECONDS, NO_RULE
 from capd.enforcer.proxy.http1.response import verdict_facts
 from capd.enforcer.proxy.http2.cutting import BEGINNING
 from capd.enforcer.proxy.http2.errors import Code
 from capd.enforcer.proxy.http2.fields import Counted, FieldsError
-from capd.enforcer.proxy.http2.limits import CALM_SECONDS, CLIENT_CONNECTION_BYTES, CLIENT_STREAM_BYTES, COLLECTED_BYTES_MAX
+from capd.enforcer.proxy.http2.limits import CLIENT_CONNECTION_BYTES, CLIENT_STREAM_BYTES, COLLECTED_BYTES_MAX
 from capd.enforcer.proxy.http2.peer import Broken, Farewell, Heard, Peer
 from capd.enforcer.proxy.http2.pump import Pump
 from capd.enforcer.proxy.http2.request import is_grpc, read_request, summary, takes_trailers
@@ -31,6 +32,7 @@ from capd.enforcer.proxy.http2.stream import Stage, Stream
 from capd.enforcer.proxy.http2.target import Answered, Complete, Content, GivenUp, Leaving, Lost, Target, Told
 from capd.enforcer.proxy.http2.target_http1 import Http1Target
 from capd.enforcer.proxy.http2.target_http2 import Http2Target
+from capd.enforcer.proxy.http2.timers import Timers
 from capd.enforcer.proxy.layer import Layer, Surroundings
 from capd.enforcer.proxy.question import Body, Kind, Question, Verdict
 
@@ -54,9 +56,10 @@ class Http2Layer(Layer):
         self._newest = 0
         self._last: int | None = None
         """Above it no stream is taken any more, as the client was told; None: all are."""
-        self._client_leaves = self._lingering = self._calm = False
-        self._deadline = 0
-        """What has to be whole in time: the head of that stream, or the BEGINNING; 0: nothing."""
+        self._client_leaves = self._lingering = False
+        self._serial = False
+        """Whether the target answers one stream after the other."""
+        self._timers = Timers()
         self._lingered_bytes = 0
         self._out: list[Command] = []
         if dialled:
@@ -101,24 +104,25 @@ class Http2Layer(Layer):
         self._out += commands
 
     def _arm(self) -> None:
-        """Start and stop what waits for a head, and for calm."""
+        """Start and stop timers; once everything is said there is one for that."""
         target = self._pump.target
-        unfinished = self._client.unfinished if self._newest else BEGINNING
-        if unfinished != self._deadline and not self._lingering:
-            self._deadline = unfinished
-            self._out.append(Arm(Timer.DEADLINE, HEAD_SECONDS if unfinished else None))
-        if not self._calm and (self._client.counting or (target is not None and target.counting)):
-            self._calm = True
-            self._out.append(Arm(Timer.CALM, CALM_SECONDS))
+        if not self._lingering:
+            self._out += self._timers.set(
+                unfinished=self._client.unfinished if self._newest else BEGINNING,
+                counting=self._client.counting or (target is not None and target.counting),
+                waits=self._serial and bool(self._waiting) and self._last is None,
+            )
 
     def _expired(self, timer: Timer) -> None:
+        self._timers.expired(timer)
         if timer is Timer.CALM:
-            self._calm = False
             self._client.calm()
             if self._pump.target is not None:
                 self._pump.target.calm()
         elif self._lingering:
             self._do(Close())
+        elif timer is Timer.TURN:
+            self._narrow()
         elif timer is Timer.DEADLINE:
             self._do(Refused(next(self._around.numbers), "no request within the time for one", ""), Close(abort=True))
 
@@ -327,7 +331,8 @@ class Http2Layer(Layer):
             self._do(Dial(self._waiting[0].number))
         for stream in self._pump.move(self._streams.values()):
             self._done(stream)
-        if not self._streams and (self._last is not None or self._client_leaves):
+        if not self._streams and (self._last is not None or self._client_leaves or self._serial):
+            self._leave(self._newest)
             self._linger()
 
     def _forward(self, stream: Stream) -> None:
@@ -345,21 +350,18 @@ class Http2Layer(Layer):
 
     def _dialled(self, event: Dialled) -> None:
         self._dialling = False
-        if not self._around.inspected or event.application_protocol == "h2":
-            target: Target = Http2Target(self._around)
-        else:
-            target = Http1Target(self._around)
-            if self._last is None:
-                self._narrow()
+        self._serial = self._around.inspected and event.application_protocol != "h2"
+        target: Target = Http1Target(self._around) if self._serial else Http2Target(self._around)
         self._pump.target = target
         early, self._early = self._early, b""
         if early:
             self._hear_target(target.receive(early))
 
     def _narrow(self) -> None:
-        """The target answers one request after the other: take what is being judged and the first; let the rest come again."""
-        kept = [stream.id for stream in self._streams.values() if stream.stage is not Stage.WAITING]
-        kept += [stream.id for stream in self._waiting[:1]]
+        """What waits for its turn waits too long: it is to come again, unless a person was asked about it, for this once."""
+        kept = [
+            one.id for one in self._streams.values() if one.stage is not Stage.WAITING or (one.verdict and one.verdict.approval)
+        ]
         last = max(kept, default=0)
         for stream in [stream for stream in self._waiting if stream.id > last]:
             self._forget(stream, Code.REFUSED_STREAM)
