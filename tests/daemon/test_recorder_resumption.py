@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -21,7 +22,7 @@ from capd.recording.journal.block import file_path
 from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
 from tests.assembly.test_snapshot import http_events
-from tests.assembly.world import HOST, MS, Daemon, closed, opened
+from tests.assembly.world import BOOT, HOST, MS, Daemon, closed, opened
 
 
 @pytest.fixture
@@ -221,3 +222,25 @@ def test_a_decoder_that_finds_its_place_on_the_way_repeats_nothing(
     missing = [record.body for record in records if record.kind is Kind.GAP]
     assert ("partial" if missing else "complete") == cast("dict[str, str]", close["completeness"])["verdict"]
     assert level in {"masked", "metadata"} or not missing
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_the_boot_is_known_until_a_reboot(settings: Configuration, reboot: bool) -> None:
+    """Who lost the snapshot knows of which boot the journal is, and so gives sessions the same ids; after a reboot not."""
+    daemon = Daemon()
+    put(settings, daemon.started(), *talk(daemon, 10 * MS, 1))
+    killed(settings)
+    file_path(settings.journal_dir, 0).unlink()
+    if reboot:
+        shutil.rmtree(settings.runtime_dir)
+        settings.recorder_runtime_dir.mkdir(parents=True)
+    put(settings, *talk(daemon, 50 * MS, 3))
+    killed(settings)
+    put(settings, *talk(daemon, 70 * MS, 4))
+    ended(settings)
+    judge(settings)
+    (begun,) = named(recorded(settings), "begun_anew")
+    boot = bytes(16) if reboot else BOOT.bytes
+    assert boot == begun.body["boot"]
+    opens = {record.session: record.body["boot"] for record in recorded(settings) if record.kind is Kind.OPEN}
+    assert [BOOT.bytes, boot, boot] == list(opens.values())
