@@ -179,6 +179,8 @@ class Recorder:
 
     def _finds_way(self, steps: Steps, recorded: Position, *, known: bool) -> bool:
         """Stand where the way begins that was gone; False: that is not there any more. `known`: a snapshot says where."""
+        if steps.hidden:
+            return False
         if steps.begun_anew is not None:
             self._reader.close()
             self._begin_at(None, *steps.begun_anew)

@@ -68,6 +68,7 @@ class Steps:
             after it was recorded.
         begun_anew: the last position at which the recorder went on without knowing anything, and the boot that it took what
             follows to be of: the way begins there.
+        hidden: whether some are in segments whose keys are gone.
         witnessed: keys of what the second witness had written.
     """
 
@@ -76,6 +77,7 @@ class Steps:
     let_go: frozenset[Position]
     damages: frozenset[tuple[Position, Position]]
     begun_anew: tuple[Position, UUID] | None = None
+    hidden: bool = False
     witnessed: frozenset[str] = frozenset()
 
 
@@ -191,6 +193,7 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
     begun: set[tuple[Position, UUID]] = set()
     witnessed: set[str] = set()
+    hidden = False
     with on_disk("read", segments):
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
     for path in paths:
@@ -210,14 +213,17 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                         for body in markers:
                             if body.get("name") == WITNESSED:
                                 witnessed.update(_texts(body.get("keys")))
-        except (CorruptSegmentError, EncryptedError):
+        except CorruptSegmentError:
             continue
+        except EncryptedError:
+            hidden = True
     return Steps(
         cuts=frozenset(cuts),
         settled=frozenset(marked[SETTLED]),
         let_go=frozenset(marked[LET_GO]),
         damages=frozenset(damages),
         begun_anew=max(begun, default=None),
+        hidden=hidden,
         witnessed=frozenset(witnessed),
     )
 
