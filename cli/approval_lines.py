@@ -72,6 +72,9 @@ def detail_lines(one: Facts, now_ns: int, *, whole: bool) -> Iterator[Line]:
     yield _label("effects", ", ".join(one["effects"]) if one["effects"] else "not known")
     yield from (_label("unread", problem, Style.BAD) for problem in one["problems"])
     yield _label("why", f"{one['why']} ({', '.join(one['rules'])})")
+    # What was asked before an upgrade of capd has neither.
+    yield from (_label("put in", f"the credential {name}") for name in one.get("credentials", ()))
+    yield from (_label("hidden", f"parts of the answer, by {rule}") for rule in one.get("masked_by", ()))
     yield from _who(one)
     yield from _before(one, now_ns)
     yield from _processes(one)
@@ -114,10 +117,18 @@ def _left(one: Facts) -> str:
 def _became(one: Facts) -> str:
     words = str(one["state"]).replace("_", " ")
     if one["denied_by"]:
-        return f"{words} by {one['denied_by']}: {one['reason']}"
+        return f"{words} by {one['denied_by']}{_how(one)}: {one['reason']}"
     if one["state"] in {"approved", "used"}:
-        return f"{words}, approved by {', '.join(one['approved_by'])}"
+        return f"{words}, approved by {', '.join(one['approved_by'])}{_how(one)}"
     return f"{words}: {one['reason']}" if one["reason"] else words
+
+
+def _how(one: Facts) -> str:
+    """Say who used a link or a button."""
+    ways = [
+        f"{way['by']} by webhook {way['webhook']}" + (f" as {way['user']}" if way["user"] else "") for way in one["channels"]
+    ]
+    return f" ({', '.join(ways)})" if ways else ""
 
 
 def _what(one: Facts, *, whole: bool) -> Iterator[Line]:

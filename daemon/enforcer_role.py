@@ -26,14 +26,17 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from capd.daemon import cgroups, enforcer_user, trust
 from capd.daemon.approvals_desk import DeskParts, run_desk
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
+from capd.daemon.credentials import credentials_of
 from capd.daemon.enforcement_names import names_of
+from capd.daemon.enforcer_keeper import KeeperProcess, start_keeper
 from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
-from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
+from capd.daemon.errors import CgroupError, KeeperError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET, KEEPER_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
+from capd.enforcer.callbacks.own_rules import own_rules
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.policy.policy_stamp import stamp
@@ -42,6 +45,7 @@ from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
 from capd.recording.durable import read_regular, replace_content
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.callback_parts import CallbackParts
     from capd.daemon.configuration import Configuration
     from capd.daemon.enforcement_section import EnforcementSection
 
@@ -50,6 +54,7 @@ POLICY_OWNERS: Final = frozenset({0})
 """Who may write the policy in force."""
 RESOLVER: Final = -1
 DESK: Final = -2
+CALLBACKS: Final = -3
 """In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
@@ -65,10 +70,10 @@ Say = Callable[[str], None]
 
 @dataclass(kw_only=True)
 class Child:
-    """A worker, the resolver or the desk of approvals, as its parent knows it.
+    """A worker, the resolver, the desk of approvals or the process of links, as its parent knows it.
 
     Attributes:
-        number: of its own; RESOLVER of the resolver, DESK of the desk.
+        number: of its own; RESOLVER, DESK and CALLBACKS of the others.
         listeners: its sockets, which outlive it.
         pid: 0 while there is none.
         due: monotonic time of its next start.
@@ -82,7 +87,8 @@ class Child:
 
 def _load(configuration: Configuration, say: Say) -> PolicySet:
     """Load the policy, and say what came of it; without one everything is denied."""
-    policies = PolicySet(lambda: load_policy(configuration.policy_dir, owners=POLICY_OWNERS))
+    own = own_rules(configuration.approvals.base_url, configuration.approvals.listen)
+    policies = PolicySet(lambda: load_policy(configuration.policy_dir, owners=POLICY_OWNERS, own=own))
     loaded = policies.reload()
     say(f"capd enforcer: {loaded.words()}")
     if loaded.refused is not None:
@@ -117,7 +123,9 @@ def run(configuration: Configuration, say: Say) -> None:
     uid, gid = enforcer_user.identity(section.user)
     upstreams = _upstreams(section)
     hierarchy = cgroups.find_root()
-    children = _children(configuration)
+    keeper = start_keeper(configuration, uid, gid, say)
+    callbacks = _callback_parts(configuration)
+    children = _children(configuration, callbacks)
     _raise_descriptors()
     confine(uid, gid, families=INTERNET, who="enforcer")
     confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
@@ -125,6 +133,7 @@ def run(configuration: Configuration, say: Say) -> None:
     lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
     authority = trust.load(configuration, datetime.now(UTC))
     policies = _load(configuration, say)
+    credentials = credentials_of(configuration.credentials)
 
     def parts(child: Child) -> Parts:
         return Parts(
@@ -141,6 +150,8 @@ def run(configuration: Configuration, say: Say) -> None:
             stamp=lambda: stamp(configuration.policy_dir),
             holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
             observe=section.mode == "observe",
+            credentials=credentials,
+            keeper=configuration.enforcer_runtime_dir / KEEPER_SOCKET,
         )
 
     def work(child: Child) -> None:
@@ -157,19 +168,39 @@ def run(configuration: Configuration, say: Say) -> None:
                 )
             )
         elif child.number == DESK:
-            run_desk(_desk_parts(configuration, hierarchy, say))
+            run_desk(_desk_parts(configuration, hierarchy, callbacks, say))
+        elif child.number == CALLBACKS:
+            _run_callbacks(callbacks, hierarchy)
         else:
             run_worker(parts(child))
 
-    Enforcer(configuration, children, work, say, confinement=confinement).run()
+    Enforcer(configuration, children, work, say, keeper=keeper, confinement=confinement).run()
     lock.release()
 
 
-def _children(configuration: Configuration) -> list[Child]:
+def _callback_parts(configuration: Configuration) -> CallbackParts | None:
+    if not configuration.approvals.webhooks:
+        return None
+    from capd.daemon import callbacks_role  # noqa: F401, PLC0415 - what it imports is dear, and not to be read later
+    from capd.daemon.callback_parts import callback_parts  # noqa: PLC0415 - as above
+
+    return callback_parts(configuration)
+
+
+def _run_callbacks(parts: CallbackParts | None, hierarchy: Path) -> None:
+    from capd.daemon.callbacks_role import run_callbacks  # noqa: PLC0415 - as above
+
+    assert parts is not None
+    run_callbacks(parts, hierarchy)
+
+
+def _children(configuration: Configuration, callbacks: CallbackParts | None) -> list[Child]:
     section = configuration.enforcement
+    listening = () if callbacks is None or callbacks.listening is None else (callbacks.listening,)
     return [
         Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM)),
         Child(number=DESK, listeners=()),
+        *([] if callbacks is None else [Child(number=CALLBACKS, listeners=listening)]),
         *(
             Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
             for number in range(section.workers or len(os.sched_getaffinity(0)))
@@ -177,7 +208,7 @@ def _children(configuration: Configuration) -> list[Child]:
     ]
 
 
-def _desk_parts(configuration: Configuration, hierarchy: Path, say: Say) -> DeskParts:
+def _desk_parts(configuration: Configuration, hierarchy: Path, callbacks: CallbackParts | None, say: Say) -> DeskParts:
     runtime = configuration.enforcer_runtime_dir
     return DeskParts(
         directory=configuration.approvals_dir,
@@ -188,6 +219,7 @@ def _desk_parts(configuration: Configuration, hierarchy: Path, say: Say) -> Desk
         hierarchy=hierarchy,
         status=_worker_status(runtime, DESK),
         say=say,
+        links=None if callbacks is None else callbacks.links,
     )
 
 
@@ -206,29 +238,38 @@ class Enforcer:
         work: Callable[[Child], None],
         say: Say,
         *,
+        keeper: KeeperProcess | None,
         confinement: str,
     ) -> None:
         self._configuration, self._children, self._work, self._say = configuration, children, work, say
-        self._confinement = confinement
+        self._keeper, self._confinement = keeper, confinement
         self._stopping = False
         self._restarts = 0
         self._started = time.time()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def run(self) -> None:
-        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew."""
+        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew.
+
+        Raises:
+            KeeperError: the keeper of credentials ended: only who starts the role anew can make another one.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)
         for child in self._children:
             self._start(child)
         notify("READY=1\nSTATUS=enforcing")
-        while not self._stopping:
+        lost = False
+        while not self._stopping and not lost:
             self._attend()
             self._write_status("running")
             select.select([self._wake], [], [], STATUS_SECONDS)
+            lost = self._keeper is not None and self._keeper.ended()
         self._end()
         self._write_status("stopped")
+        if lost:
+            raise KeeperError("the keeper of credentials ended")
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
@@ -251,6 +292,8 @@ class Enforcer:
         status = 1
         try:
             parent_death_signal(signal.SIGTERM)
+            if self._keeper is not None:
+                self._keeper.left()
             if os.getppid() == parent:
                 for other in self._children:
                     if other is not child:
@@ -298,6 +341,7 @@ class Enforcer:
             "restarts": self._restarts,
             "resolver": told.pop(RESOLVER, None),
             "approvals": self._desk_status(told.pop(DESK, None)),
+            "callbacks": self._desk_status(told.pop(CALLBACKS)) if CALLBACKS in told else None,
             "workers": list(told.values()),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
@@ -366,11 +410,13 @@ def _restrict_files(configuration: Configuration) -> str:
 
 
 def _worker_status(directory: Path, number: int) -> Path:
+    if number == CALLBACKS:
+        return directory / CALLBACKS_RUNTIME / "status.json"
     return directory / f"{_called(number).replace(' ', '-')}.status.json"
 
 
 def _called(number: int) -> str:
-    return {RESOLVER: "resolver", DESK: "approvals"}.get(number, f"worker {number}")
+    return {RESOLVER: "resolver", DESK: "approvals", CALLBACKS: "callbacks"}.get(number, f"worker {number}")
 
 
 def _read_status(path: Path) -> object:

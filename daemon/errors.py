@@ -70,6 +70,13 @@ class MountError(CapdError):
     hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"
 
 
+class KeeperError(CapdError):
+    """The process that reads credentials cannot start, or has ended: without it no request gets its credential."""
+
+    exit_status: ClassVar[int] = ExitStatus.NEGATIVE
+    hint: ClassVar[str] = "the enforcer is started anew; the lines before this one in its log say what happened"
+
+
 class EnforcingError(CapdError):
     """What forces agents' traffic cannot be taken away while the daemon that keeps it runs."""
 
@@ -92,12 +99,12 @@ class NoBucketError(CapdError):
 
 
 class CannotListenError(CapdError):
-    """Metrics cannot be served where the configuration says."""
+    """Metrics, or links, cannot be served where the configuration says."""
 
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = (
-        "see who has it (`ss -lxtp`), or set another `metrics.listen`; a unix socket needs a directory that the recorder's "
-        "user may write, such as `runtime_dir`/metrics"
+        "see who has it (`ss -lxtp`), or set another `listen`; a unix socket needs a directory that the role's user may write, "
+        "such as `runtime_dir`/metrics or `runtime_dir`/enforcer"
     )
 
 

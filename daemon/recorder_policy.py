@@ -1,7 +1,7 @@
 """The policy as the recorder needs it: which recording levels it sets, read anew whenever its files change.
 
-What lives here: noticing that, and reading in a child process. What must not: what a level does (masking/), when another policy
-comes into force: that is a step of the recorder's.
+What lives here: noticing that, reading in a child process, putting another policy in force. What must not: what levels do
+(masking/).
 
 What reads a policy takes memory and time that a recorder does not have, so a child of its own does, and gives the levels in
 plain values. A policy that is refused changes nothing. Where there is one that nobody could read yet, no words are stored.
@@ -19,6 +19,7 @@ from typing import Final
 import msgpack
 
 from capd.daemon.masking.policy_levels import Policy
+from capd.daemon.masking.stage import Stage
 from capd.enforcer.policy.policy_stamp import is_there, stamp
 from capd.enforcer.policy.problem import PolicyError
 from capd.enforcer.policy.session_scopes import SessionScopes
@@ -47,6 +48,10 @@ class RecorderPolicy:
         self._stamp: object = None
         self._due_at = 0.0
         self._child: _Child | None = None
+        self._next: Policy | None = None
+        """One that could not be put in force yet."""
+        self.kept = Policy()
+        """What the recorder's snapshot was taken by."""
         self.problem: str | None = None
         """Why the policy on disk could not be read, so that the one before counts."""
 
@@ -77,6 +82,38 @@ class RecorderPolicy:
                     return Policy()
                 self._child = _Child(self._directory, self._owners, monotonic + READING_SECONDS_MAX)
         return None if self._child is None else self._heard(self._child, monotonic)
+
+    def change(
+        self, stage: Stage, found: Policy | None, *, seal: Callable[[], bool], remember: Callable[[], bool]
+    ) -> Policy | None:
+        """Put another policy in force: from a snapshot on, so that whoever goes this way again goes all of it by one.
+
+        Args:
+            stage: goes by it from here on.
+            found: what was read; None: nothing new.
+            seal: brings all that was recorded into sealed segments; False: there is no room.
+            remember: takes a snapshot; False: that failed.
+
+        Returns:
+            What is in force now, if that is another one. For want of room the one before counts, and it is tried again.
+        """
+        policy = self._next = found or self._next
+        if policy is None or policy.same(self.kept):
+            self._next = None
+            return None
+        before = stage.policy
+        if not seal():
+            return None
+        stage.judge_by(policy)
+        if not remember():
+            stage.judge_by(before)
+            return None
+        self.kept, self._next = policy, None
+        return policy
+
+    def status(self, stage: Stage) -> dict[str, object]:
+        """Give the part of the recorder's status."""
+        return {"version": stage.policy.version, "known": stage.policy.known, "problem": self.problem}
 
     def _heard(self, child: _Child, monotonic: float) -> Policy | None:
         answer = child.answer(monotonic)

@@ -1,6 +1,6 @@
-"""The recorder's process: becoming its user, its signals, waiting for the host's id.
+"""The recorder's process.
 
-What lives here: that. What must not: its work (recorder.py).
+What lives here: who it becomes, its lock, its signals. What must not: its work (recorder.py).
 """
 
 from __future__ import annotations

@@ -13,8 +13,7 @@ from typing import Final
 from capd.enforcer.policy.action import Principal, Run
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
-from capd.enforcer.policy.protocol import HTTP, of_recorded
-from capd.enforcer.policy.protocol import TLS as TLS_PROTOCOL
+from capd.enforcer.policy.protocol import HTTP, TLS, WEBSOCKET, of_recorded
 from capd.enforcer.policy.session_scopes import SessionFacts, SessionScopes
 from capd.recording.record import Value
 
@@ -77,7 +76,7 @@ def session_facts(facts: Mapping[str, Value], protocol: str | None) -> SessionFa
         principal = Principal(name=name, kind=str(known.get("kind") or "user"), verified=known.get("verified") is True)
     run_name = facts.get("run_name")
     texts = {key: value for key, value in labels.items() if isinstance(value, str)}
-    spoken = None if protocol is None else of_recorded(protocol)
+    spoken = protocol if protocol in {None, WEBSOCKET} else of_recorded(protocol or "")
     return SessionFacts(
         principal=principal,
         run=Run(name=run_name if isinstance(run_name, str) else None, labels=texts),
@@ -93,9 +92,9 @@ def _hosts(facts: Mapping[str, Value], protocol: str | None) -> list[str]:
     """Give the names of the target, and its address once it is known that there is none; nothing while it is not."""
     names = facts.get(NAMES)
     told = [name for name in names if isinstance(name, str)] if isinstance(names, list | tuple) else []
-    if protocol in {None, HTTP, TLS_PROTOCOL} and told:
+    if protocol in {None, HTTP, WEBSOCKET, TLS} and told:
         return [_normal(name) for name in told]
-    if protocol in {None, HTTP}:
+    if protocol in {None, HTTP, WEBSOCKET}:
         return []
     host = _mapping(facts.get("target")).get("host")
     return [_normal(host)] if isinstance(host, str) and address(host) is not None else [NOWHERE]

@@ -18,7 +18,7 @@ from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
 from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.port_range import PORT_MAX
-from capd.enforcer.policy.protocol import HTTP, POSTGRESQL, TCP, of_recorded
+from capd.enforcer.policy.protocol import HTTP, POSTGRESQL, WEBSOCKET, of_recorded
 from capd.enforcer.policy.protocol import TLS as TLS_PROTOCOL
 from capd.enforcer.policy.sql_statement import sql_action
 from capd.recording.record import Direction, Kind, Record, Value
@@ -33,9 +33,8 @@ PACKED_BYTES: Final = 1 << 20
 MASKED_PLACES_MAX: Final = 4_096
 """Masked places of a direction that no message has reached yet; where there are more, all is taken for masked."""
 HTTP2: Final = "http2"
-UPGRADED: Final = TCP
+UPGRADED: Final = WEBSOCKET
 """What a connection is to a policy once a request has changed its protocol (enforcer/proxy/judge.py)."""
-WEBSOCKET: Final = "websocket"
 MISSING: Final = {
     "gap": "places where bytes of agents were not captured",
     "skipped": "places where no message was found in what agents said",

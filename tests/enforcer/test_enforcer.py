@@ -29,7 +29,8 @@ POLICY = """\
 rules:
   - {id: api, match: {protocols: [http], hosts: [api.test, localhost], methods: [GET, POST, PUT, HEAD]}, then: allow}
   - {id: banner, match: {protocols: [tcp], ports: [2525]}, then: allow}
-  - {id: socket, match: {protocols: [tcp], hosts: [api.test], ports: [8080]}, then: allow}
+  - {id: unread, match: {protocols: [tcp], hosts: [api.test], ports: [8080]}, then: allow}
+  - {id: socket, match: {protocols: [websocket], hosts: [api.test], ports: [8080]}, then: allow}
 """
 BLOB_BYTES = 3 << 20
 
@@ -90,7 +91,7 @@ def test_denials(place: Yard) -> None:
     """What no rule allows is a 403 that a program can read, and the target hears nothing of it."""
     for words in (("-X", "DELETE", "https://api.test/"), ("http://other.test/",), ("https://other.test/",)):
         head, _, body = curl(place, "-i", *words).partition(b"\r\n\r\n")
-        assert b"HTTP/1.1 403 Forbidden" == head.split(b"\r\n")[0]
+        assert b"403" == head.split(b"\r\n")[0].split()[1]
         assert b"x-capd-rule: default" in head
         assert "allowed_by_no_rule" == json.loads(body)["reason"]
     assert b"421" in curl(place, "-i", "-H", "Host: other.test", "https://api.test/").split(b"\r\n")[0]
@@ -156,23 +157,27 @@ print(len(data), data[-5:])
         "-c",
         script.replace("2525", "8080").replace("connection.recv(100)", "connection.send(b'\\xff\\xfe\\xfd')"),
     )
-    assert b"ConnectionResetError" in refused.stderr
+    assert b"ConnectionResetError" in refused.stderr or b"Transport endpoint is not connected" in refused.stderr
 
 
 def test_upgrades(place: Yard) -> None:
-    """A WebSocket is relayed where a rule lets the connection pass unread, and denied elsewhere."""
+    """A WebSocket passes where a rule lets it, message by message, and is denied elsewhere."""
     script = """
 import socket
 connection = socket.create_connection(("api.test", %d))
-connection.sendall(b"GET /upgrade HTTP/1.1\\r\\nHost: api.test:%d\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n")
+connection.sendall(b"GET /upgrade HTTP/1.1\\r\\nHost: api.test:%d\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
+    b"Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n")
 status = connection.recv(1000).split(b"\\r\\n")[0]
 print(status)
 if b"101" in status:
-    connection.sendall(b"shout")
+    connection.sendall(bytes([0x81, 0x85, 0, 0, 0, 0]) + b"shout")
     print(connection.recv(1000))
+    connection.sendall(b"no frame that a client may send")
+    print(connection.recv(1000)[:4])
 """
-    assert "b'HTTP/1.1 101 Switching Protocols'\nb'SHOUT'\n" == python(place, script % (8080, 8080))
-    assert python(place, script % (80, 80)).startswith("b'HTTP/1.1 403 Forbidden'")
+    expected = "b'HTTP/1.1 101 Switching Protocols'\nb'\\x81\\x05SHOUT'\nb'\\x88\\x02\\x03\\xea'\n"
+    assert expected == python(place, script % (8080, 8080))
+    assert python(place, script % (80, 80)).startswith("b'HTTP/1.1 403 Forbidden")
 
 
 def test_who_is_of_no_run_reaches_nothing(place: Yard) -> None:
@@ -276,7 +281,9 @@ def test_the_doctor_tries_runtimes(place: Yard) -> None:
     ]
     done = subprocess.run([*place.within, *command], capture_output=True, check=False, timeout=60)
     found = {finding["subject"]: finding for finding in json.loads(done.stdout)}
-    assert {"good"} == {found[name]["mark"] for name in ("authority", "bundle", "key", "curl", "python3", "node")}, done.stdout
+    assert {"good"} == {found[name]["mark"] for name in ("authority", "bundle", "key", "curl", "python3", "node", "wget")}, (
+        done.stdout
+    )
     assert all(finding["next_step"] for finding in found.values() if finding["mark"] == "bad")
 
 

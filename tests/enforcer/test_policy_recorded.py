@@ -50,7 +50,7 @@ def test_no_record_raises(records: list[tuple[Kind, Direction | None, dict[str, 
     )
     made = [Record(kind, SESSION, 1, direction, body) for kind, direction, body in records]
     for found in recorded_actions(row, iter(made)):
-        assert isinstance(found, Missing) or found.action.protocol in {"http", "postgresql", "tcp"}
+        assert isinstance(found, Missing) or found.action.protocol in {"http", "postgresql", "websocket"}
 
 
 PASSED_OVER = [
@@ -122,10 +122,10 @@ def test_statements_are_complete_when_it_is_certain(sql: str, complete: bool) ->
 
 
 def test_a_websocket_is_judged_as_what_the_enforcer_asks_for() -> None:
-    """A handshake is a request, and then a connection that nobody decodes, with the same target: both must be allowed."""
+    """A handshake is a request, and then a WebSocket to the same target: both must be allowed."""
     fields = [["Host", "a.example"], ["Upgrade", "WebSocket"], ["Connection", "Upgrade"]]
     found = judged([TLS, message("http1", "request", method="GET", target="/ws", headers=fields)])
-    assert [("http", "GET", "a.example"), ("tcp", "connect", "a.example")] == [
+    assert [("http", "GET", "a.example"), ("websocket", "connect", "a.example")] == [
         (one.action.protocol, one.action.operation, one.action.target.host) for one in found
     ]
     assert [0, 0] == [one.ordinal for one in found]

@@ -52,6 +52,8 @@ def levels(*scopes: str, more: str = "", default: Level = Level.MASKED, own: Seq
         (["match: {protocols: postgresql}, recording: off"], None, (Level.OFF, False)),
         (["match: {protocols: postgresql}, recording: off"], "postgresql", (Level.OFF, True)),
         (["match: {protocols: postgresql}, recording: off"], "http1", (Level.MASKED, True)),
+        (["match: {protocols: websocket}, recording: off"], "websocket", (Level.OFF, True)),
+        (["match: {protocols: websocket}, recording: off"], "http1", (Level.MASKED, True)),
         (["match: {hosts: a.test}, recording: off"], None, (Level.OFF, False)),
         (["match: {hosts: a.test}, recording: off"], "http1", (Level.OFF, False)),
         (["match: {hosts: a.test}, recording: off"], "postgresql", (Level.MASKED, True)),
