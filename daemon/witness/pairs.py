@@ -94,15 +94,14 @@ class Pairs:
         return words
 
     def over(self, seen: Seen, flow: Flow) -> str | None:
-        """Say the same of a connection that both say is over."""
-        if not flow.ruled:
-            return None
+        """Say the same of a connection that both say is over; count it where nobody can say."""
         completeness = (seen.close or {}).get("completeness")
         counted = matching.moved(seen) is not None
         whole = counted and isinstance(completeness, Mapping) and completeness.get("verdict") == "complete"
-        if whole and not seen.unpaired and not flow.lost:
+        if flow.ruled and whole and not seen.unpaired and not flow.lost:
             return requests.unseen(flow)
-        self._books.counts.unpaired += 1
+        gave_up = seen.unpaired in {requests.INCOMPLETE, requests.TOO_MANY}
+        self._books.counts.unpaired += bool(flow.ruled) or (gave_up and flow.requests > 0)
         return None
 
     def forget(self, seen: Seen | None, flow: Flow | None) -> None:

@@ -61,6 +61,8 @@ run = "put-in"
 SECRET = "a-key/that+no=agent-has"
 HIDDEN = "7391-hidden-8462"
 ALARM_SECONDS = 30.0
+DISAGREEMENTS = ("undecided", "unseen", "differing", "requests", "unknown", "incomparable", "unpaired")
+ZERO = (*DISAGREEMENTS, "missing", "malformed", "orphans")
 Json = dict[str, Any]
 
 
@@ -186,8 +188,7 @@ def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> N
     assert "DENIED GET to api.test" in place.verb("show", session["session"])
     wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
     found = place.witness()
-    zero = ("undecided", "unseen", "differing", "requests", "unknown", "missing", "malformed", "orphans", "incomparable")
-    assert (dict.fromkeys(zero, 0), 3) == ({name: found[name] for name in zero}, found["verdicts"])
+    assert (dict.fromkeys(ZERO, 0), 3) == ({name: found[name] for name in ZERO}, found["verdicts"])
     assert "complete" == place.sessions("two")[0]["completeness"]["verdict"]
     assert "witness-alarm" not in place.verb("status", "--json")
 
@@ -207,8 +208,7 @@ def test_decisions_about_streams_are_beside_their_streams(place: Place) -> None:
     assert f"DENIED GET to api.test (stream {denied}): rule no-secrets" in place.verb("replay", session["session"])
     wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
     found = place.witness()
-    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
-    assert dict.fromkeys(zero, 0) == {name: found[name] for name in zero}
+    assert dict.fromkeys(ZERO, 0) == {name: found[name] for name in ZERO}
     assert "complete" == place.sessions("streams")[0]["completeness"]["verdict"]
 
 
@@ -232,8 +232,7 @@ def test_nothing_that_the_enforcer_knows_of_is_an_alarm(place: Place) -> None:
     assert said.startswith("403,403,403,"), said
     wait_until(lambda: place.witness()["entries"] > before["entries"], "the log is read", 20)
     wait_until(lambda: not place.witness()["flows"] and not place.witness()["connections"], "all were compared", 40)
-    zero = ("undecided", "unseen", "differing", "requests", "unknown", "missing", "malformed", "orphans", "incomparable")
-    assert dict.fromkeys(zero, 0) == {name: place.witness()[name] for name in zero}
+    assert dict.fromkeys(ZERO, 0) == {name: place.witness()[name] for name in ZERO}
     reasons = [reason for one in place.sessions("kinds") for reason in one["completeness"]["reasons"]]
     assert [] == [reason for reason in reasons if "differ" in reason or "undecided" in reason]
 

@@ -146,6 +146,17 @@ def test_an_unfinished_recording_proves_nothing() -> None:
     assert ([], 1) == (findings(out), made.books.counts.unpaired)
 
 
+def test_what_is_not_compared_is_counted() -> None:
+    """A connection of which requests may be missing in the recording is counted: it is neither agreement nor an alarm."""
+    made = witness()
+    out = [*log_first(made, [A, OK_A, gap(Direction.REQUEST), B, OK_B], [DA]), *seen(made, [ONE.closed()]), *later(made)]
+    assert ([], 1) == (findings(out), made.books.counts.unpaired)
+    made = witness()
+    hear(made, ONE.let_in(), DA, ONE.ended())
+    seen(made, [ONE.opened(), ONE.data(), A, OK_A, ONE.closed()])
+    assert ([], 0) == (findings(later(made)), made.books.counts.unpaired)
+
+
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither requests nor decisions fill the memory, of one connection or of all; what is over is not compared."""
     made = witness()
