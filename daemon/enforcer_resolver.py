@@ -4,7 +4,7 @@ What lives here: what the resolver needs of this host, put together. What must n
 confinement (enforcer_role.py).
 
 It is a process of its own because asyncio's datagrams are not uvloop's, and so that a flood of queries takes nothing from the
-proxy. Of a query over TCP it is not known where it wanted to go, hence not whose it is: it is not answered.
+proxy.
 """
 
 from __future__ import annotations
@@ -27,8 +27,10 @@ from capd.enforcer.policy.host_pattern import any_host
 from capd.enforcer.policy.policy import Policy
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.policy.rule import Effect
+from capd.enforcer.proxy import flow
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.resolver.service import Resolver, Rules
+from capd.enforcer.resolver.telling import Teller
 from capd.enforcer.resolver.upstream import RESOLV_CONF, servers
 from capd.recording.durable import replace_content
 
@@ -43,7 +45,8 @@ class ResolverParts:
     """What it is given.
 
     Attributes:
-        datagrams: bound sockets of UDP.
+        sockets: bound ones of UDP, listening ones of TCP.
+        workers: the way to each worker of the proxy, to tell which name gave which address.
         policies: holds the policy; loaded already.
         stamp: tells whether the policy on disk has changed.
         runs: directory of the files of live runs.
@@ -52,7 +55,8 @@ class ResolverParts:
         observe: every name may be asked for.
     """
 
-    datagrams: Sequence[socket.socket]
+    sockets: Sequence[socket.socket]
+    workers: Sequence[socket.socket]
     policies: PolicySet
     stamp: Callable[[], object]
     runs: Path
@@ -77,16 +81,48 @@ def run_resolver(parts: ResolverParts) -> None:
     asyncio.run(_Process(parts).run())
 
 
+class Askers:
+    """Says which run asks, in one network namespace."""
+
+    def __init__(self, runs: EnforcedRuns, of_datagrams: SocketOwners, of_streams: flow.SocketOwners) -> None:
+        self._runs, self._of_datagrams, self._of_streams = runs, of_datagrams, of_streams
+
+    async def run_of(self, connection: socket.socket, peer: tuple[str, int]) -> str | None:
+        """Give the run of who sent a datagram, or opened a connection, that came to a socket; None: of none."""
+        owner = self._sender(connection, peer) if connection.type == socket.SOCK_DGRAM else self._client(connection, peer)
+        agent = None if owner is None else self._runs.agent(owner)
+        return None if agent is None else agent.run.id
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._of_datagrams.close()
+        self._of_streams.close()
+
+    def _sender(self, bound: socket.socket, peer: tuple[str, int]) -> Owner | None:
+        found = self._of_datagrams.of_datagram(bound.family, peer)
+        return None if found is None else Owner(uid=found.user, cookie=0, cgroup=found.cgroup)
+
+    def _client(self, connection: socket.socket, peer: tuple[str, int]) -> Owner | None:
+        wanted = flow.original_destination(connection)
+        return None if wanted is None else self._of_streams.find(peer, wanted)
+
+
+async def _serve(resolver: Resolver, sockets: Sequence[socket.socket], askers: Askers) -> None:
+    datagrams = [one for one in sockets if one.type == socket.SOCK_DGRAM]
+    await resolver.serve(datagrams, [one for one in sockets if one.type == socket.SOCK_STREAM], askers.run_of)
+
+
 class _Process:
     def __init__(self, parts: ResolverParts) -> None:
         self._parts = parts
         self._stamp = parts.stamp()
         self._allows = could_allow(parts.policies.current)
-        self._owners = SocketOwners()
         self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
+        self._askers = Askers(self._runs, SocketOwners(), flow.SocketOwners())
+        self._teller = Teller(parts.workers)
         rules = Rules(could_allow=lambda _, name: parts.observe or self._allows(name))
         text = RESOLV_CONF.read_text(encoding="utf-8", errors="replace") if RESOLV_CONF.exists() else ""
-        self._resolver = Resolver(rules, servers(text), self._run_of)
+        self._resolver = Resolver(rules, servers(text), self._teller.tell)
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -94,7 +130,7 @@ class _Process:
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
         async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(self._resolver.serve(self._parts.datagrams, []), name="resolver")
+            serving = tasks.create_task(_serve(self._resolver, self._parts.sockets, self._askers), name="resolver")
             while not stopping.is_set():
                 self._every()
                 with suppress(TimeoutError):
@@ -102,19 +138,13 @@ class _Process:
                         await stopping.wait()
             serving.cancel()
 
-    async def _run_of(self, family: socket.AddressFamily, peer: tuple[str, int], kind: int) -> str | None:
-        if kind != socket.SOCK_DGRAM:
-            return None
-        found = self._owners.of_datagram(family, peer[:2])
-        agent = None if found is None else self._runs.agent(Owner(uid=found.user, cookie=0, cgroup=found.cgroup))
-        return None if agent is None else agent.run.id
-
     def _every(self) -> None:
         stamp = self._parts.stamp()
         if stamp != self._stamp:
             self._stamp = stamp
             self._reload()
-        status = {"pid": os.getpid(), "time": time.time(), "queries": dict(self._resolver.counters)}
+        told = {"queries": dict(self._resolver.counters), "untold": self._teller.untold}
+        status = {"pid": os.getpid(), "time": time.time(), **told}
         with suppress(OSError):  # it is late then, and whoever reads it says so
             replace_content(self._parts.status, json.dumps(status).encode(), mode=0o644, sync=False)
 

@@ -37,6 +37,7 @@ from capd.daemon.notify import notify
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.proxy.shell import BACKLOG, CONNECTIONS_MAX
+from capd.enforcer.resolver.telling import channel
 from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
 from capd.recording.durable import read_regular, replace_content
 
@@ -67,12 +68,14 @@ class Child:
     Attributes:
         number: of its own; RESOLVER of the resolver, DESK of the desk.
         listeners: its sockets, which outlive it.
+        channels: what it has with others of the enforcer; these outlive it too.
         pid: 0 while there is none.
         due: monotonic time of its next start.
     """
 
     number: int
     listeners: Sequence[socket.socket]
+    channels: Sequence[socket.socket] = ()
     pid: int = 0
     due: float = 0.0
 
@@ -127,6 +130,7 @@ def run(configuration: Configuration, say: Say) -> None:
         return Parts(
             number=child.number,
             listeners=child.listeners,
+            names=child.channels[0],
             authority=authority,
             upstreams=upstreams,
             policies=policies,
@@ -144,7 +148,8 @@ def run(configuration: Configuration, say: Say) -> None:
         if child.number == RESOLVER:
             run_resolver(
                 ResolverParts(
-                    datagrams=child.listeners,
+                    sockets=child.listeners,
+                    workers=child.channels,
                     policies=policies,
                     stamp=lambda: stamp(configuration.policy_dir),
                     runs=configuration.runs_dir,
@@ -164,12 +169,14 @@ def run(configuration: Configuration, say: Say) -> None:
 
 def _children(configuration: Configuration) -> list[Child]:
     section = configuration.enforcement
+    names = [channel() for _ in range(section.workers or len(os.sched_getaffinity(0)))]
+    asked = [*_bind(section.resolver_port, socket.SOCK_DGRAM), *_bind(section.resolver_port, socket.SOCK_STREAM)]
     return [
-        Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM)),
+        Child(number=RESOLVER, listeners=asked, channels=[tells for tells, _hears in names]),
         Child(number=DESK, listeners=()),
         *(
-            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
-            for number in range(section.workers or len(os.sched_getaffinity(0)))
+            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM), channels=[hears])
+            for number, (_tells, hears) in enumerate(names)
         ),
     ]
 
@@ -251,8 +258,8 @@ class Enforcer:
             if os.getppid() == parent:
                 for other in self._children:
                     if other is not child:
-                        for listener in other.listeners:
-                            os.close(listener.fileno())
+                        for mine in (*other.listeners, *other.channels):
+                            os.close(mine.fileno())
                 self._work(child)
                 status = 0
         except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it

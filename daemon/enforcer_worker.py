@@ -26,6 +26,7 @@ from capd.daemon.enforced_runs import EnforcedRuns
 from capd.daemon.run_context import RunContext
 from capd.enforcer.approvals.hold_client import Holds
 from capd.enforcer.decision_log import DecisionLog
+from capd.enforcer.policy.address_range import address as parsed
 from capd.enforcer.policy.host_name import normal_host
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.proxy.connection import Connection, open_connection
@@ -36,6 +37,7 @@ from capd.enforcer.proxy.names import Names
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
 from capd.enforcer.proxy.shell import Shell, work
 from capd.enforcer.proxy.world import World
+from capd.enforcer.resolver.telling import Told
 from capd.enforcer.tls.authority import Authority
 from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
 from capd.recording.durable import read_regular, replace_content
@@ -55,6 +57,7 @@ class Parts:
     Attributes:
         number: tells it from the others.
         listeners: sockets that listen, its own.
+        names: the way from the resolver.
         authority: signs leaves.
         upstreams: verifies targets.
         policies: holds the policy; loaded already.
@@ -70,6 +73,7 @@ class Parts:
 
     number: int
     listeners: Sequence[socket.socket]
+    names: socket.socket
     authority: Authority
     upstreams: Upstreams
     policies: PolicySet
@@ -102,6 +106,7 @@ class Worker:
         self._owners = SocketOwners()
         self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
         self._names = Names(_resolve)
+        self._told = Told(parts.names)
         leaves = Leaves(parts.authority, lambda: datetime.now(UTC))
         self._contexts = TlsContexts(leaves=leaves, upstreams=parts.upstreams)
         self._stamp = parts.stamp()
@@ -114,6 +119,7 @@ class Worker:
         stopping, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop, stopping)
         loop.add_signal_handler(signal.SIGHUP, self._ask_for_reload)
+        loop.add_reader(self._told.fileno(), self._told.take)
         world = World(
             judge=self._judge,
             log=self._log,
@@ -134,13 +140,14 @@ class Worker:
         return open_connection(destination, session, self._contexts, normal_host)
 
     def _judge(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
-        """Judge at once where it does not hang on where the name leads; else ask the resolver first.
+        """Judge at once where it does not hang on where the name leads; else ask the host's resolver first.
 
+        Not asked for is what our own resolver told the run: it leads there.
         A name that nothing would be allowed for is not asked for: the question would be a message of the agent to its zone.
         """
         name, address = name_of(question), question.destination.address
         proven = name == address or (question.inspected and question.server_name is not None)
-        if proven or self._names.remembers(name, address):
+        if proven or self._told.gave(agent.run.id or "", name, parsed(address)) or self._names.remembers(name, address):
             return self._decide(agent, question, proven=True)
         if needs_proof(self._policies.current, agent, question):
             return self._judge_name(agent, question, name)

