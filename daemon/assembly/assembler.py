@@ -310,6 +310,7 @@ class Assembler:
             return
         session.ends[True, body.stream] = body.position
         session.state.ciphertext.ended_ns[body.stream] = event.time_ns
+        session.resume(batch)
         key = session.state.socket or TLS_KEY + session.state.stream
         if not session.state.socket:
             session.closing, session.closed_ns = session.closing or "closed", event.wall_ns
@@ -403,7 +404,9 @@ class Assembler:
             session = self.table.get(key)
             if session is None:
                 del waiting.sessions[key]
-            elif waiting.over(key, session, force=force):
+                continue
+            session.resume(batch)
+            if waiting.over(key, session, force=force):
                 self._settle_session(key, session, batch)
         for stream in self._hold.expired(waiting.now_ns):
             self._release(stream, batch)

@@ -175,7 +175,8 @@ class Layers:
         if (chunk.pid, chunk.process_start_ns) not in state.tls_processes.values():
             return True
         ended_ns = state.ciphertext.ended_ns
-        return all(stream in ended_ns and ended_ns[stream] <= chunk.time_ns for stream in state.tls_streams)
+        # Not `tls_streams`: one that is tied already, and spoke only behind the chunk, has not moved it.
+        return all(stream in ended_ns and ended_ns[stream] <= chunk.time_ns for stream in state.tls_processes)
 
 
 def _split(chunk: Chunk, size: int) -> tuple[Chunk, Chunk]:

@@ -18,9 +18,10 @@ from capd.daemon.assembly.messages import MessageWriter
 from capd.daemon.assembly.naming import NAMING_TYPES, library_name, peer_name, tie_name
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.recorded import APPLICATION, WIRE, recorded
-from capd.daemon.assembly.socket_bytes import socket_bytes
+from capd.daemon.assembly.socket_bytes import socket_bytes, unseen
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, Loss, SessionState
-from capd.daemon.assembly.streams import DAMAGED, RESTARTED, UNKNOWN, Channel, Chunk, Hole, reason_of
+from capd.daemon.assembly.streams import DAMAGED, UNKNOWN, Channel, Chunk, Hole, reason_of
+from capd.daemon.assembly.suspense import Suspense
 from capd.daemon.assembly.wire import UNFINISHED
 from capd.decoders.message import Gap, Message
 from capd.probes.layouts import Absence, SocketCloseEvent
@@ -62,6 +63,7 @@ class Session:
         "spoken",
         "stale",
         "state",
+        "suspense",
         "waits_ns",
         "writer",
     )
@@ -75,6 +77,7 @@ class Session:
         self.writer = MessageWriter(state)
         self.ends: dict[StreamKey, tuple[int, int]] = {}
         """Streams that ended, and at which positions."""
+        self.suspense = Suspense()
         self.closing: SocketCloseEvent | str | None = None
         """Set when the session is to end: the socket's own end, or why else."""
         self.closed_ns = 0
@@ -108,17 +111,17 @@ class Session:
             channel = self.channels[key] = Channel(0 if self.counted else None)
         if channel.expected is not None and chunk.position < channel.expected and chunk.length:
             self._late(chunk, channel.expected, batch)
-        if self.state.encrypted and channel.expected == chunk.position and not chunk.tls and self.layers.waits(chunk):
-            channel.early.append(chunk.kept())
-        elif channel.accept(chunk):
+        if channel.accept(chunk):
             self._deliver(chunk, batch)
             for released in channel.released() if channel.early else ():
                 self._deliver(released, batch)
-            return not channel.early
+            if not channel.early and not self.suspense:
+                return True
         if channel.overdue():
             self._settle_channel(key, channel, batch)
-            return True
-        self.waits_ns = max(self.waits_ns, chunk.time_ns + RACE_NS)
+            return not self.suspense
+        awaited = chunk if channel.early else self.suspense.chunks[0]
+        self.waits_ns = max(self.waits_ns, awaited.time_ns + RACE_NS)
         return False
 
     def tie(self, stream: int, library: int, tie: int, wall_ns: int, batch: Batch) -> None:
@@ -131,7 +134,19 @@ class Session:
         body: dict[str, Value] = {"name": "tls", "library": library_name(library), "tie": tie_name(tie)}
         self._mark(body, wall_ns, batch)
 
+    def resume(self, batch: Batch, *, force: bool = False) -> None:
+        """Deliver what is decided by now of what waits for the end of a TLS stream; with `force` all, as it seems to be."""
+        while self.suspense and (force or self.suspense.overdue or not self.layers.waits(self.suspense.chunks[0])):
+            self._deliver_now(self.suspense.take(), batch)
+
     def _deliver(self, chunk: Chunk, batch: Batch) -> None:
+        if not self.suspense and not (self.state.encrypted and not chunk.tls and self.layers.waits(chunk)):
+            self._deliver_now(chunk, batch)
+            return
+        self.suspense.add(chunk)
+        self.resume(batch)
+
+    def _deliver_now(self, chunk: Chunk, batch: Batch) -> None:
         state = self.state
         state.moment(chunk.wall_ns)
         state.active_ns = max(state.active_ns, chunk.time_ns)
@@ -294,6 +309,7 @@ class Session:
 
     def interrupted(self, reason: str, wall_ns: int, batch: Batch) -> None:
         """Record that nobody knows what is missing: the probes were restarted, or the journal is damaged."""
+        self.resume(batch, force=True)
         if reason != DAMAGED:
             for channel in self.channels.values():
                 channel.restart()
@@ -306,10 +322,14 @@ class Session:
 
     def unaccounted(self, key: ChannelKey, lost: int, reason: str, wall_ns: int, batch: Batch) -> None:
         """Compare with what the probes say was lost in a stream's direction; what no gap told yet is missing at its end."""
+        self.resume(batch, force=True)
         missing = lost - self.state.ring_lost.get(key, 0)
         if missing > 0:
-            self._count_ring_loss(key, missing)
-            self.gap(key[2], missing, reason, wall_ns, batch, layer=self._layer(key[0], key[2]))
+            self._lose(key, missing, reason, wall_ns, batch)
+
+    def _lose(self, key: ChannelKey, missing: int, reason: str, wall_ns: int, batch: Batch) -> None:
+        self._count_ring_loss(key, missing)
+        self.gap(key[2], missing, reason, wall_ns, batch, layer=self._layer(key[0], key[2]))
 
     def _count_ring_loss(self, key: ChannelKey, missing: int) -> None:
         self.state.ring_lost[key] = self.state.ring_lost.get(key, 0) + missing
@@ -322,10 +342,8 @@ class Session:
     def _settle_channel(self, key: ChannelKey, channel: Channel, batch: Batch, lost: str | None = None) -> None:
         for item in channel.settled():
             if isinstance(item, Hole):
-                self._count_ring_loss(key, item.length)
-                self.gap(
-                    key[2], item.length, lost or self.state.lost_reason, item.wall_ns, batch, layer=self._layer(key[0], key[2])
-                )
+                self.resume(batch, force=True)
+                self._lose(key, item.length, lost or self.state.lost_reason, item.wall_ns, batch)
             else:
                 self._deliver(item, batch)
 
@@ -343,7 +361,7 @@ class Session:
 
     def reached(self) -> bool:
         """Say whether nothing is waited for: nothing overtook anything, and streams that ended are there up to their end."""
-        if any(channel.early for channel in self.channels.values()):
+        if self.suspense or any(channel.early for channel in self.channels.values()):
             return False
         if self.closing is not None and not self.said_farewell:
             return False
@@ -362,30 +380,26 @@ class Session:
 
     def settle(self, wall_ns: int, batch: Batch, lost: str | None = None) -> None:
         """Wait no longer: what is missing is lost."""
+        self.resume(batch, force=True)
         for key, channel in self.channels.items():
             if channel.early:
                 self._settle_channel(key, channel, batch, lost)
+        self.resume(batch, force=True)
         for (tls_stream, stream), positions in self.ends.items():
             for direction in DIRECTIONS:
                 key = (tls_stream, stream, direction)
                 missing = self.channels.setdefault(key, Channel()).tail(positions[direction])
                 if missing:
-                    self._count_ring_loss(key, missing)
-                    self.gap(
-                        direction,
-                        missing,
-                        lost or self.state.lost_reason,
-                        wall_ns,
-                        batch,
-                        layer=self._layer(tls_stream, direction),
-                    )
+                    self._lose(key, missing, lost or self.state.lost_reason, wall_ns, batch)
         self.ends.clear()
-        if isinstance(self.closing, SocketCloseEvent):
-            self._compare_with_kernel(self.closing, wall_ns, batch)
+        for direction, missing in unseen(self.closing, self.state):
+            layer = self._layer(False, direction)
+            self.gap(direction, missing, UNKNOWN, wall_ns, batch, layer=layer, detail="TCP counted them, no probe saw them")
 
     def close(self, word: str, wall_ns: int, batch: Batch) -> None:
         """Write the last records; `word` is "closed" or "abandoned"."""
         state = self.state
+        self.resume(batch, force=True)
         self._put(self.layers.decide(), batch)
         self._rebuild_if_stale(wall_ns, batch)
         for direction, size in state.ciphertext.untold() if state.tls_streams else ():
@@ -405,16 +419,6 @@ class Session:
             body["wire_bytes"] = {"request": state.wire[REQUEST], "response": state.wire[RESPONSE]}
         body |= socket_bytes(self.closing, state)
         batch.records.append(Record(Kind.CLOSE, state.id, state.moment(wall_ns), None, body))
-
-    def _compare_with_kernel(self, event: SocketCloseEvent, wall_ns: int, batch: Batch) -> None:
-        """What TCP counted and the probes did not went through calls that they do not see."""
-        if event.kernel is None or self.state.mid_stream or RESTARTED in self.state.losses:
-            return
-        for direction in DIRECTIONS:
-            missing = event.kernel[direction] - event.position[direction]
-            if missing > 0:
-                layer = self._layer(False, direction)
-                self.gap(direction, missing, UNKNOWN, wall_ns, batch, layer=layer, detail="TCP counted them, no probe saw them")
 
     def _expected(self, tls_stream: bool, stream: int, direction: int) -> int:
         channel = self.channels.get((tls_stream, stream, direction))

@@ -25,7 +25,7 @@ from capd.daemon.assembly.waiting import Waiting
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
 
-VERSION: Final = 4
+VERSION: Final = 5
 
 SavedChunk = tuple[
     int, int, int, int, int, bool, int, int, int, int, int, int, int, int, int, tuple[int, int, bytes] | None, bytes
@@ -52,6 +52,7 @@ class SavedSession:
         continues: whether the next TLS stream goes on with the same conversation.
         counted: whether streams that are met for the first time begin at 0.
         undecided: what may be the beginning of a ClientHello.
+        suspended: what waits for the end of a TLS stream.
         decoder, writer: state of the decoder and behind it, if it cannot be had by decoding again what is recorded.
     """
 
@@ -67,6 +68,7 @@ class SavedSession:
     continues: bool
     counted: bool
     undecided: list[SavedChunk]
+    suspended: list[SavedChunk]
     decoder: bytes | None = None
     writer: bytes | None = None
 
@@ -111,6 +113,7 @@ def saved_session(session: Session) -> SavedSession:
         continues=session.continues,
         counted=session.counted,
         undecided=[saved_chunk(chunk) for chunk in session.layers.undecided],
+        suspended=[saved_chunk(chunk) for chunk in session.suspense.chunks],
         decoder=decoder,
         writer=None if decoder is None else session.writer.save(),
     )
@@ -135,6 +138,8 @@ def restored_session(saved: SavedSession, history: History) -> Session:
     session.spoken, session.continues, session.counted = saved.spoken, saved.continues, saved.counted
     session.stale = saved.decided
     session.layers.undecided = [Chunk(*chunk) for chunk in saved.undecided]
+    for chunk in saved.suspended:
+        session.suspense.add(Chunk(*chunk))
     return session
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import pytest
 
+from capd.daemon.assembly import suspense
 from capd.daemon.assembly.snapshot import pack, unpack
 from capd.probes.layouts import Absence, Library, Tie
 from capd.recording.record import Kind, Record
@@ -28,6 +29,7 @@ from tests.assembly.world import (
     opened,
     stream,
     tls_closed,
+    tls_opened,
     verdicts,
 )
 
@@ -180,6 +182,58 @@ def test_a_second_start_of_tls_behind_clear_text() -> None:
     records = told(data, control=[tls_closed(5_500, 77, 9, len(REQUESTED), 0)])
     assert REQUESTED + CLEAR + b"secret again" == stream(records, REQUEST)
     assert HELLO + FAREWELL + HELLO + FAREWELL == stream(records, REQUEST, "wire")
+
+
+STEPS = [moved(5_000 + at, 9, REQUEST, AT + 40 + at, CLEAR[at : at + 7]) for at in range(0, len(CLEAR), 7)]
+"""Clear text behind `SENT`, in three calls."""
+AGAIN = AT + 40 + len(CLEAR)
+TURNED = [
+    *SENT,
+    *STEPS,
+    moved(5_100, 9, RESPONSE, 0, FAREWELL + b"220 go ahead"),
+    moved(7_000, 9, REQUEST, AGAIN, HELLO),
+    ciphertext(8_000, REQUEST, AGAIN + AT, 50),
+    said(8_100, REQUEST, 0, b"secret again", stream=78),
+    ciphertext(8_500, RESPONSE, len(FAREWELL) + 12, 5),
+    ciphertext(8_501, RESPONSE, len(FAREWELL) + 17, 60),
+    said(8_600, RESPONSE, 0, b"answer again", stream=78),
+]
+"""A stream that ends without a farewell, clear text, and a second stream: one call after the other."""
+FREED_AND_BEGUN = [tls_closed(4_500, 77, 9, len(REQUESTED), 0), tls_opened(7_900, 78, 9)]
+
+
+@pytest.mark.parametrize("drain", ["control", "later"])
+def test_nothing_overtakes_clear_text_that_waits_for_the_end_of_its_stream(drain: str) -> None:
+    """A busy daemon reads that a stream ended when all that came behind it is there, the next stream too: the order is kept."""
+    told_then = {drain: FREED_AND_BEGUN}
+    records = told(TURNED, **told_then)
+    assert REQUESTED + CLEAR + b"secret again" == stream(records, REQUEST)
+    assert b"220 go ahead" + b"answer again" == stream(records, RESPONSE)
+    assert [(REQUEST, len(REQUESTED)), (RESPONSE, 0)] == clear_marks(records)
+    assert COMPLETE == verdicts(records)
+
+
+@pytest.mark.parametrize("limit", ["SUSPENDED_EVENTS_MAX", "SUSPENDED_BYTES_MAX"])
+def test_what_waits_for_the_end_of_a_stream_is_bounded(limit: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits too long is delivered as what it seems to be, bytes outside TLS; none is lost and the verdict says so."""
+    monkeypatch.setattr(suspense, limit, 2)
+    records = told([*SENT, *STEPS])
+    assert (REQUESTED, HELLO + CLEAR) == (stream(records, REQUEST), stream(records, REQUEST, "wire"))
+    assert OUTSIDE == verdicts(records)
+
+
+def test_what_waits_for_the_end_of_a_stream_outlives_the_recorder() -> None:
+    """What waits is in the snapshot, with all behind it."""
+    daemon = Daemon()
+    first = assembler()
+    data = [moved(2_000, 9, REQUEST, 0, HELLO), *TURNED]
+    story = [daemon.started(form=2), daemon.run_started(), daemon.cycle(MS, control=[opened(1_000, 9)], data=data)]
+    records = [record for blocks in story for batch in first.process(blocks) for record in batch.records]
+    assert REQUESTED == stream(records, REQUEST)
+    second = assembler(unpack(pack(first.snapshot())))
+    records += assemble([daemon.cycle(2 * MS, control=FREED_AND_BEGUN)], into=second)
+    assert REQUESTED + CLEAR + b"secret again" == stream(records, REQUEST)
+    assert b"220 go ahead" + b"answer again" == stream(records, RESPONSE)
 
 
 def test_a_direction_stays_clear_over_a_restart_of_the_recorder() -> None:

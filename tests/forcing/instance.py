@@ -173,8 +173,9 @@ def instance(ground: Yard) -> Iterator[Instance]:
         (directory / "policy" / "policy.yaml").write_text(POLICY, encoding="utf-8")
         for port in SINK_PORTS:
             listener = inside(ground.sink, partial(socket.create_server, ("10.77.0.2", port)))
-            stack.callback(listener.close)
-            threading.Thread(target=sink.serve, args=(listener,), daemon=True).start()
+            thread = threading.Thread(target=sink.serve, args=(listener,), daemon=True)
+            thread.start()
+            stack.callback(_end, listener, thread)
         ports = {"proxy": PROXY_PORT, "resolver": RESOLVER_PORT}
         settings = SETTINGS.format(directory=directory, user=ENFORCER_USER, cgroup=cgroup, **ports)
         daemon = Daemon(directory, settings, verb="up", through=("nsenter", f"--net={ground.host}", *_named(directory)))
@@ -184,6 +185,13 @@ def instance(ground: Yard) -> Iterator[Instance]:
         running = Instance(ground, daemon, sink, *made)
         running.until('say(get("/open/first"))', "200 OK", 20)
         yield running
+
+
+def _end(listener: socket.socket, thread: threading.Thread) -> None:
+    """End a server. `close` alone does not: the call that waits for a client keeps the socket listening, whoever is next."""
+    listener.shutdown(socket.SHUT_RDWR)
+    thread.join()
+    listener.close()
 
 
 def _named(directory: Path) -> list[str]:

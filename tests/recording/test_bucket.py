@@ -5,6 +5,7 @@ What lives here: what a caller of `Bucket` may rely on, tried against real serve
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import threading
@@ -15,11 +16,13 @@ import pytest
 
 import capd.recording.bucket as bucket_module
 from capd.recording.bucket import Bucket, Outcome
-from capd.recording.bucket.errors import BucketMissingError, BucketUrlError, ObjectMissingError
+from capd.recording.bucket.errors import BucketError, BucketMissingError, BucketUrlError, ObjectMissingError
 from tests.servers.ceph import Ceph
 from tests.servers.kinds import KINDS, LOCKING, empty_bucket
 
 Open = Callable[[], Bucket]
+CREATE_TRIES = 5
+"""Of one creator against a busy server."""
 
 
 @pytest.fixture(params=[*KINDS, LOCKING])
@@ -104,22 +107,28 @@ def test_content_of_any_length_is_confirmed(opened: Open, monkeypatch: pytest.Mo
 
 
 def test_of_many_creators_at_once_one_wins(opened: Open) -> None:
-    """Eight threads that create one object with different contents: one has created it, seven know that it differs."""
+    """Eight threads that create one object with different contents: one has created it, seven know that it differs.
+
+    A server may turn one of them away, or answer too late, when it is busy: it asks again, as a shipper does.
+    """
     contents = [bytes([number]) * 50_000 for number in range(8)]
     outcomes: dict[int, Outcome] = {}
 
     def create(number: int) -> None:
-        outcomes[number] = opened().create("host=a/contested", contents[number])
+        bucket = opened()
+        for _try in range(CREATE_TRIES):
+            with contextlib.suppress(BucketError):
+                outcomes[number] = bucket.create("host=a/contested", contents[number])
+                return
 
     threads = [threading.Thread(target=create, args=(number,)) for number in range(8)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    winners = [number for number, outcome in outcomes.items() if outcome is Outcome.CREATED]
-    assert 1 == len(winners)
+    winners = [number for number, outcome in outcomes.items() if outcome is not Outcome.EXISTS_DIFFERENT]
+    assert (8, 1) == (len(outcomes), len(winners))
     assert contents[winners[0]] == opened().read("host=a/contested")
-    assert {Outcome.CREATED, Outcome.EXISTS_DIFFERENT} == set(outcomes.values())
 
 
 def test_a_bucket_without_a_prefix(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
 
+from hpack import Encoder
+
 from capd.probes.layouts import Library, Tie
 from capd.recording.journal import Block
 from tests.assembly.test_snapshot import http_events
@@ -26,11 +28,14 @@ from tests.assembly.world import (
     tls_closed,
     tls_opened,
 )
+from tests.decoders import http2_bytes as h2
 
 FORM: Final = 2
 """Of the notes that a daemon of today writes; 1 had none of `drained`."""
 TURN_NS: Final = 400 * MS
 """Long enough that within some turns all patience of the assembler ends."""
+HTTP2: Final = 0.3
+"""Share of conversations that go on over many turns that are HTTP/2."""
 LOST: Final = 0.03
 """Share of events that did not find room in the ring."""
 
@@ -169,12 +174,41 @@ class Agents:
 
 
 def _pieces(chance: random.Random) -> Iterator[tuple[int, bytes]]:
-    """Exchanges in pieces, each with its direction; some hold a number that masking has to wait for."""
+    """What both sides say in pieces, each with its direction."""
+    for direction, payload in _http2(chance) if chance.random() < HTTP2 else _http1(chance):
+        size = chance.choice([7, 40, 200])
+        for at in range(0, len(payload), size):
+            yield direction, payload[at : at + size]
+
+
+def _http1(chance: random.Random) -> Iterator[tuple[int, bytes]]:
+    """Exchanges, one after the other."""
     for number in range(chance.randint(1, 12)):
-        body = b'{"card": "4111111111111111", "n": %d}' % number if chance.random() < 0.5 else b"n" * chance.randint(1, 300)
-        asked = b"POST /a/%d HTTP/1.1\r\nHost: api.example.org\r\nContent-Length: %d\r\n\r\n" % (number, len(body)) + body
-        answered = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        for direction, payload in ((REQUEST, asked), (RESPONSE, answered)):
-            size = chance.choice([7, 40, 200])
-            for at in range(0, len(payload), size):
-                yield direction, payload[at : at + size]
+        body = _body(chance, number)
+        yield (
+            REQUEST,
+            b"POST /a/%d HTTP/1.1\r\nHost: api.example.org\r\nContent-Length: %d\r\n\r\n" % (number, len(body)) + body,
+        )
+        yield RESPONSE, b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+
+
+def _http2(chance: random.Random) -> Iterator[tuple[int, bytes]]:
+    """Exchanges, some of them open at the same time; tables of header compression that only grow."""
+    asking, answering = Encoder(), Encoder()
+    yield REQUEST, h2.OPENING
+    yield RESPONSE, h2.SETTINGS + h2.ACKED
+    streams = range(1, 2 * chance.randint(1, 12), 2)
+    waiting: list[tuple[int, bytes]] = []
+    for stream in streams:
+        body = _body(chance, stream)
+        fields = ((":method", "POST"), (":scheme", "https"), (":path", f"/b/{stream}"), (":authority", "api.example.org"))
+        yield REQUEST, h2.headers(stream, h2.block(asking, fields), cut=chance.choice([0, 9])) + h2.data(stream, body, end=True)
+        waiting.append((stream, body))
+        while waiting and (stream == streams[-1] or chance.random() < 0.5):
+            answered, content = waiting.pop(chance.randrange(len(waiting)))
+            yield RESPONSE, h2.headers(answered, h2.block(answering, h2.OK)) + h2.data(answered, content, end=True)
+
+
+def _body(chance: random.Random, number: int) -> bytes:
+    """Some hold a number that masking has to wait for."""
+    return b'{"card": "4111111111111111", "n": %d}' % number if chance.random() < 0.5 else b"n" * chance.randint(1, 300)
