@@ -26,6 +26,7 @@ from capd.daemon.drain import Drain, PendingNote
 from capd.daemon.enforcement_names import names_of
 from capd.daemon.errors import CgroupError, NotRootError
 from capd.daemon.holding import Holding
+from capd.daemon.locations import NAMESPACES_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.losses import LossBook
 from capd.daemon.notify import notify
@@ -196,6 +197,8 @@ class Daemon:
             facts=self._facts,
             wake_drain=self._wake,
         )
+        if self._enforcement is not None:
+            self._enforcement.keep_namespaces(configuration.runtime_dir / NAMESPACES_SOCKET)
         self._look_at_storage()
         self._attendant.note_attachments()
         self._attendant.start(

@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Final
 
 from capd.daemon.enforced_runs import EnforcedRuns
+from capd.daemon.namespace_client import NamespaceClient
+from capd.daemon.namespace_message import RESOLVER
 from capd.enforcer.forcing.socket_owner import SocketOwners
 from capd.enforcer.policy.host_pattern import any_host
 from capd.enforcer.policy.policy import Policy
@@ -52,6 +54,7 @@ class ResolverParts:
         runs: directory of the files of live runs.
         hierarchy: where cgroup2 is mounted.
         status: file for its counters.
+        namespaces: socket at which the daemon hands over sockets of other network namespaces.
         observe: every name may be asked for.
     """
 
@@ -62,6 +65,7 @@ class ResolverParts:
     runs: Path
     hierarchy: Path
     status: Path
+    namespaces: Path
     observe: bool
 
 
@@ -118,32 +122,55 @@ class _Process:
         self._stamp = parts.stamp()
         self._allows = could_allow(parts.policies.current)
         self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
-        self._askers = Askers(self._runs, SocketOwners(), flow.SocketOwners())
         self._teller = Teller(parts.workers)
         rules = Rules(could_allow=lambda _, name: parts.observe or self._allows(name))
         text = RESOLV_CONF.read_text(encoding="utf-8", errors="replace") if RESOLV_CONF.exists() else ""
         self._resolver = Resolver(rules, servers(text), self._teller.tell)
+        self._elsewhere: dict[int, asyncio.Task[None]] = {}
+        self._client = NamespaceClient(parts.namespaces, RESOLVER, self._take, self._drop)
 
     async def run(self) -> None:
         """Serve until told to stop."""
         stopping, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(_serve(self._resolver, self._parts.sockets, self._askers), name="resolver")
+        async with asyncio.TaskGroup() as self._tasks:
+            here = Askers(self._runs, SocketOwners(), flow.SocketOwners())
+            serving = self._tasks.create_task(_serve(self._resolver, self._parts.sockets, here), name="resolver")
             while not stopping.is_set():
+                self._client.attend()
                 self._every()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(EVERY_SECONDS):
                         await stopping.wait()
+            self._client.close()
             serving.cancel()
+
+    def _take(self, number: int, sockets: list[socket.socket], asking: list[socket.socket]) -> None:
+        askers = Askers(self._runs, SocketOwners(asking[0]), flow.SocketOwners(asking[1]))
+        task = self._serve_elsewhere(sockets, askers)
+        self._elsewhere[number] = self._tasks.create_task(task, name=f"resolver in {number}")
+
+    def _drop(self, number: int) -> None:
+        self._elsewhere.pop(number).cancel()
+
+    async def _serve_elsewhere(self, sockets: Sequence[socket.socket], askers: Askers) -> None:
+        """Serve a namespace until it is over, or its root has shut our sockets: then nobody there gets an answer."""
+        try:
+            await _serve(self._resolver, sockets, askers)
+        except* OSError:
+            self._resolver.counters["shut"] += 1
+        finally:
+            askers.close()
+            for one in sockets:
+                one.close()
 
     def _every(self) -> None:
         stamp = self._parts.stamp()
         if stamp != self._stamp:
             self._stamp = stamp
             self._reload()
-        told = {"queries": dict(self._resolver.counters), "untold": self._teller.untold}
+        told = {"queries": dict(self._resolver.counters), "untold": self._teller.untold, "namespaces": len(self._elsewhere)}
         status = {"pid": os.getpid(), "time": time.time(), **told}
         with suppress(OSError):  # it is late then, and whoever reads it says so
             replace_content(self._parts.status, json.dumps(status).encode(), mode=0o644, sync=False)

@@ -31,7 +31,7 @@ from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET, NAMESPACES_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.policy.directory import load_policy
@@ -141,6 +141,7 @@ def run(configuration: Configuration, say: Say) -> None:
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),
             stamp=lambda: stamp(configuration.policy_dir),
             holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
+            namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
             observe=section.mode == "observe",
         )
 
@@ -155,6 +156,7 @@ def run(configuration: Configuration, say: Say) -> None:
                     runs=configuration.runs_dir,
                     hierarchy=hierarchy,
                     status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
+                    namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
                     observe=section.mode == "observe",
                 )
             )

@@ -23,6 +23,7 @@ import uvloop
 
 from capd.daemon.approvals import Approvals
 from capd.daemon.enforced_runs import EnforcedRuns
+from capd.daemon.namespace_doors import NamespaceDoors
 from capd.daemon.run_context import RunContext
 from capd.enforcer.approvals.hold_client import Holds
 from capd.enforcer.decision_log import DecisionLog
@@ -68,6 +69,7 @@ class Parts:
         status: file for its counters.
         stamp: tells whether the policy on disk has changed.
         holds: socket of the desk of approvals.
+        namespaces: socket at which the daemon hands over listeners of other network namespaces.
         observe: what would be denied is let through, and written down.
     """
 
@@ -84,6 +86,7 @@ class Parts:
     status: Path
     stamp: Callable[[], object]
     holds: Path
+    namespaces: Path
     observe: bool
 
 
@@ -113,6 +116,7 @@ class Worker:
         self._reload = True  # what was loaded before this process was started may be of yesterday
         self._approvals = Approvals(Holds(parts.holds), RunContext(parts.hierarchy), self._judge, self._version)
         self._problem: str | None = None
+        self._doors: NamespaceDoors | None = None
 
     async def run(self) -> None:
         """Serve until told to stop."""
@@ -180,7 +184,10 @@ class Worker:
         self._reload = True
 
     def _every(self, shell: Shell) -> None:
-        """Take a changed policy into force, and tell how it goes."""
+        """Take a changed policy into force, look after doors elsewhere, and tell how it goes."""
+        if self._doors is None:
+            self._doors = NamespaceDoors(self._parts.namespaces, shell)
+        self._doors.attend()
         stamp = self._parts.stamp()
         if stamp != self._stamp or self._reload:
             self._stamp, self._reload = stamp, False
@@ -204,6 +211,7 @@ class Worker:
             "policy_problem": self._problem,
             "connections": len(shell.sessions),
             "accepted": counters.accepted,
+            "namespaces": len(self._doors or ()),
             "turned_away": dict(counters.turned_away),
             "allowed": counters.allowed,
             "denied": counters.denied,

@@ -26,6 +26,8 @@ APPROVALS_SOCKET: Final = "approvals.sock"
 """Name of the socket at which persons decide, in that corner."""
 HOLDS_SOCKET: Final = "holds.sock"
 """Name of the one at which the enforcer's own processes say what waits."""
+NAMESPACES_SOCKET: Final = "namespaces.sock"
+"""Name of the one in the runtime directory at which the daemon hands them sockets of other network namespaces."""
 
 
 def configuration_file(given: str | None) -> Path | None:

@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import zip_longest
 from typing import ClassVar, Final, TypeVar
 
@@ -95,6 +96,18 @@ class Ruleset:
         problem = self.difference(table)
         if problem is not None:
             raise ForcingError(f"the kernel tells another table {table.name} than it was given: {problem}")
+
+    def change(self, before: Table, after: Table) -> None:
+        """Make the one table, which stands, the other; where only what is selected differs, counters go on.
+
+        Raises:
+            ForcingError: as `apply`.
+        """
+        same_sets = [(one.name, one.key) for one in before.sets] == [(one.name, one.key) for one in after.sets]
+        if same_sets and replace(before, sets=after.sets) == after:
+            self.refill(after, [new.name for old, new in zip(before.sets, after.sets, strict=True) if old != new])
+        else:
+            self.apply(after)
 
     def refill(self, table: Table, names: Iterable[str]) -> None:
         """Make these sets hold what the table says, in one moment; counters go on.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import secrets
 import socket
 from collections import Counter
@@ -29,6 +30,9 @@ QUERIES_PER_RUN_MAX: Final = 32
 CONNECTIONS_MAX: Final = 128
 CONNECTIONS_PER_RUN_MAX: Final = 16
 """A resolver needs one (RFC 7766 section 6.2.2); a run has several processes."""
+PASSING: Final = {errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Of accept(2): it can be tried again."""
+PAUSE_SECONDS: Final = 0.1
 ANSWER_BYTES_MAX: Final = 0xFFFF
 """Over TCP."""
 
@@ -79,18 +83,32 @@ class Resolver:
             streams: TCP, listening.
             run_of: says whose a query that comes to them is.
         """
-
-        async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            await self._connected(run_of, reader, writer)
-
-        async with contextlib.AsyncExitStack() as stack:
+        async with asyncio.TaskGroup() as tasks:
             for listening in streams:
-                server = await asyncio.start_server(connected, sock=listening, limit=2 * QUERY_BYTES_MAX)
-                await stack.enter_async_context(server)
-            async with asyncio.TaskGroup() as tasks:
-                for bound in datagrams:
-                    bound.setblocking(False)
-                    tasks.create_task(self._serve_datagrams(run_of, bound, tasks), name="resolver-datagrams")
+                listening.setblocking(False)
+                tasks.create_task(self._accept(run_of, listening, tasks), name="resolver-streams")
+            for bound in datagrams:
+                bound.setblocking(False)
+                tasks.create_task(self._serve_datagrams(run_of, bound, tasks), name="resolver-datagrams")
+
+    async def _accept(self, run_of: RunOf, listening: socket.socket, tasks: asyncio.TaskGroup) -> None:
+        """Take connections. Not asyncio's server: that one goes on for ever with a socket that somebody shut."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, peer = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+                self.counters["dropped"] += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            if self._connections >= CONNECTIONS_MAX:
+                self.counters["dropped"] += 1
+                connection.close()
+                continue
+            self._connections += 1
+            tasks.create_task(self._serve_connection(run_of, connection, peer[:2]), name="resolver-connection")
 
     async def _serve_datagrams(self, run_of: RunOf, bound: socket.socket, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
@@ -121,19 +139,20 @@ class Resolver:
             self.counters["no_run"] += 1
         return run
 
-    async def _connected(self, run_of: RunOf, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection of a run, if there is room."""
-        self._connections += 1
+    async def _serve_connection(self, run_of: RunOf, connection: socket.socket, peer: tuple[str, int]) -> None:
         try:
-            if self._connections > CONNECTIONS_MAX:
-                self.counters["dropped"] += 1
-                return
-            run = await self._run(run_of, writer.get_extra_info("socket"), writer.get_extra_info("peername"))
+            run = await self._run(run_of, connection, peer)
             if run is not None:
-                await self._serve_run(run, reader, writer)
+                reader, writer = await asyncio.open_connection(sock=connection, limit=2 * QUERY_BYTES_MAX)
+                try:
+                    await self._serve_run(run, reader, writer)
+                finally:
+                    writer.transport.abort()
+        except OSError:
+            pass  # it went away: there is nobody to tell
         finally:
             self._connections -= 1
-            writer.transport.abort()
+            connection.close()
 
     async def _serve_run(self, run: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._connections_of[run] >= CONNECTIONS_PER_RUN_MAX:

@@ -118,12 +118,13 @@ class Sink:
 
     def serve(self, listener: socket.socket) -> None:
         """Take connections and answer each of their requests."""
+        port = listener.getsockname()[1]
         while True:
             try:
                 client, _ = listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._talk, args=(client, listener.getsockname()[1]), daemon=True).start()
+            threading.Thread(target=self._talk, args=(client, port), daemon=True).start()
 
     def _talk(self, client: socket.socket, port: int) -> None:
         with client, contextlib.suppress(OSError):
@@ -181,7 +182,7 @@ def instance(ground: Yard) -> Iterator[Instance]:
         daemon = Daemon(directory, settings, verb="up", through=("nsenter", f"--net={ground.host}", *_named(directory)))
         stack.callback(_remove, ground, daemon)
         daemon.start()
-        made = [stack.enter_context(_agent(ground, daemon, user)) for user in (AGENT_USER, 0)]
+        made = [stack.enter_context(agent(daemon, user, ground.host)) for user in (AGENT_USER, 0)]
         running = Instance(ground, daemon, sink, *made)
         running.until('say(get("/open/first"))', "200 OK", 20)
         yield running
@@ -203,10 +204,11 @@ def _named(directory: Path) -> list[str]:
 
 
 @contextlib.contextmanager
-def _agent(ground: Yard, daemon: Daemon, user: int) -> Iterator[Agent]:
+def agent(daemon: Daemon, user: int, namespace: Path) -> Iterator[Agent]:
+    """Start an agent in a run of its own."""
     who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
     command = [PYTHON, "-I", "-S", "-c", PRELUDE + AGENT]
-    words = ["nsenter", f"--net={ground.host}", *who, *capd("run", "--config", daemon.config, "--", *command)]
+    words = ["nsenter", f"--net={namespace}", *who, *capd("run", "--config", daemon.config, "--", *command)]
     process = subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
