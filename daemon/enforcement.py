@@ -17,11 +17,13 @@ from capd.daemon import canary as canaries
 from capd.daemon import enforcer_user
 from capd.daemon.canary import Canary, Findings
 from capd.daemon.cgroups import CANARY, Hierarchy, slice_path
+from capd.daemon.enforcement_limits import LIMITS
 from capd.daemon.enforcement_names import EnforcementNames
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.namespace_keeping import NamespaceKeeper, Wanted
 from capd.enforcer.forcing.plan import CgroupAt, Facts, plan
 from capd.enforcer.forcing.ruleset import Ruleset
+from capd.enforcer.forcing.ruleset_watch import RulesetWatch
 from capd.enforcer.forcing.table import Table
 from capd.probes.barrier import Listener
 from capd.probes.barrier_pins import Barrier
@@ -88,6 +90,8 @@ class Enforcement:
         self._repaired: dict[str, object] = {"times": 0, "what": None, "time_ns": None}
         self._selected: tuple[str, ...] = ()
         self._namespaces: NamespaceKeeper | None = None
+        self.watch: RulesetWatch | None = None
+        """Becomes readable when somebody may have changed the table; then `look_again` is to be called."""
         self._escaped: list[str] = []
         self.problem: str | None = "nothing is in place yet"
         """Why forcing is not in place, None when it is. `follow` tries again each time."""
@@ -139,8 +143,15 @@ class Enforcement:
             self._compare()
             self._begin_canary(now)
 
+    def look_again(self) -> None:
+        """Compare now what stands with what should, if others, or this process, changed the table."""
+        if self.watch is not None and self.watch.changed(self._names.table):
+            self._compare()
+
     def close(self) -> None:
         """Let go of what this process holds. Both layers stay."""
+        if self.watch is not None:
+            self.watch.close()
         if self._namespaces is not None:
             self._namespaces.close()
         if self._canary is not None:
@@ -170,6 +181,7 @@ class Enforcement:
             },
             "namespaces": {} if self._namespaces is None else self._namespaces.describe(),
             "escaped": list(self._escaped),
+            "limits": list(LIMITS),
             "refused": self._counted(),
             "repaired": dict(self._repaired),
         }
@@ -241,6 +253,8 @@ class Enforcement:
             self._barrier.hold(cgroups)
         else:
             self._barrier.remove()
+        if self.watch is None:
+            self.watch = RulesetWatch()
         if self._ruleset is None:
             self._ruleset = Ruleset()
         if self._table is not None and self.problem is None:

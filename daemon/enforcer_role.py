@@ -10,6 +10,7 @@ is started anew; what it held is reset, and connections that wait on its sockets
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import select
@@ -51,7 +52,7 @@ DESK: Final = -2
 """In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
-"""Between two starts of one worker: one that cannot live costs little."""
+"""Between two starts of one worker: one that cannot live costs little. One that has lived for longer is started at once."""
 STATUS_BYTES_MAX: Final = 1 << 16
 DESCRIPTORS_MAX: Final = 2 * CONNECTIONS_MAX + 1_024
 """Of a worker: a connection has two. With fewer, one run's connections could leave none for the others and for the log."""
@@ -70,7 +71,7 @@ class Child:
         listeners: its sockets, which outlive it.
         channels: what it has with others of the enforcer; these outlive it too.
         pid: 0 while there is none.
-        due: monotonic time of its next start.
+        due: monotonic time before which it is not started again.
     """
 
     number: int
@@ -225,6 +226,7 @@ class Enforcer:
         """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: os.eventfd_write(self._wake, 1))
         signal.signal(signal.SIGHUP, self._pass_on)
         for child in self._children:
             self._start(child)
@@ -232,13 +234,20 @@ class Enforcer:
         while not self._stopping:
             self._attend()
             self._write_status("running")
-            select.select([self._wake], [], [], STATUS_SECONDS)
+            select.select([self._wake], [], [], self._pause())
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
         self._end()
         self._write_status("stopped")
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
         os.eventfd_write(self._wake, 1)
+
+    def _pause(self) -> float:
+        """Give how long nothing is to be done."""
+        due = min((child.due for child in self._children if not child.pid), default=math.inf)
+        return max(0.0, min(STATUS_SECONDS, due - time.monotonic()))
 
     def _pass_on(self, number: int, _frame: object) -> None:
         for child in self._children:
@@ -250,7 +259,7 @@ class Enforcer:
         pid = os.fork()
         if pid == 0:
             self._be(child, parent)
-        child.pid = pid
+        child.pid, child.due = pid, time.monotonic() + RESTART_SECONDS
 
     def _be(self, child: Child, parent: int) -> NoReturn:
         """In the worker."""
@@ -275,7 +284,7 @@ class Enforcer:
             if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
                 self._say(f"capd enforcer: {_called(child.number)} ended, starting it anew; what it held was reset")
                 self._restarts += 1
-                child.pid, child.due = 0, time.monotonic() + RESTART_SECONDS
+                child.pid = 0
             if not child.pid and time.monotonic() >= child.due:
                 self._start(child)
 
