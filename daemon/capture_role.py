@@ -354,15 +354,28 @@ def _forcing(configuration: Configuration, say: Say) -> tuple[Enforcement | None
     owner = str(configuration.runtime_dir)
     section = configuration.enforcement
     if section.mode == "off":
+        _let_go_of_table()
         return None, Hierarchy(owner=owner)
     names = names_of(configuration.runtime_dir, systemd=has_systemd(), enforcer=section.cgroup)
     hierarchy = Hierarchy(owner=owner, parent=names.parent)
     # Netlink and its rules take memory that a daemon without enforcement need not have.
+    from capd.daemon import kept_descriptors  # noqa: PLC0415 - see above
     from capd.daemon.enforcement import Enforcement  # noqa: PLC0415 - see above
 
-    enforcement = Enforcement(section, configuration.selection, hierarchy, names, say)
+    enforcement = Enforcement(section, configuration.selection, hierarchy, names, say, kept=kept_descriptors.take(os.environ))
     enforcement.follow({})
     return enforcement, hierarchy
+
+
+def _let_go_of_table() -> None:
+    """Close the socket by which an earlier daemon owned its table, so that it can be removed."""
+    if "LISTEN_FDS" not in os.environ:
+        return
+    from capd.daemon import kept_descriptors  # noqa: PLC0415 - netlink takes memory that a daemon without enforcement need not have
+
+    kept = kept_descriptors.take(os.environ)
+    if kept is not None:
+        kept.close()
 
 
 def _prepare_enforcer(configuration: Configuration) -> None:

@@ -8,13 +8,14 @@ Nothing here ever takes a layer away: what stands when the daemon ends, stands. 
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from capd.daemon import canary as canaries
-from capd.daemon import enforcer_user
+from capd.daemon import enforcer_user, kept_descriptors
 from capd.daemon.canary import Canary, Findings
 from capd.daemon.cgroups import CANARY, Hierarchy, slice_path
 from capd.daemon.enforcement_limits import LIMITS
@@ -56,6 +57,8 @@ class Enforcement:
         hierarchy: Hierarchy,
         names: EnforcementNames,
         say: Callable[[str], None],
+        *,
+        kept: socket.socket | None = None,
     ) -> None:
         """Take what it works with.
 
@@ -65,6 +68,7 @@ class Enforcement:
             hierarchy: has the cgroups.
             names: of this instance's parts.
             say: tells the operator one line.
+            kept: the socket by which an earlier daemon owns the table, if the service manager kept it.
 
         Raises:
             ConfigurationError: a user does not exist, or is the enforcer's own.
@@ -79,6 +83,7 @@ class Enforcement:
         for mine in {0, self._user}.intersection(self._users):
             raise ConfigurationError(f"enforcement.users: user {mine} must not be forced: capd itself needs the network by it")
         self._ruleset: Ruleset | None = None
+        self._kept = kept
         self._barrier = Barrier(names.pins)
         self._table: Table | None = None
         self._canary: Canary | None = None
@@ -156,8 +161,9 @@ class Enforcement:
             self._namespaces.close()
         if self._canary is not None:
             self._canary.kill()
-        if self._ruleset is not None:
-            self._ruleset.close()
+        for owner in (self._ruleset, self._kept):
+            if owner is not None:
+                owner.close()
         self._barrier.close()
 
     def describe(self) -> dict[str, object]:
@@ -256,11 +262,12 @@ class Enforcement:
         if self.watch is None:
             self.watch = RulesetWatch()
         if self._ruleset is None:
-            self._ruleset = Ruleset()
+            self._ruleset, self._kept = Ruleset(self._kept), None
         if self._table is not None and self.problem is None:
             self._ruleset.change(self._table, table)
         else:
             self._ruleset.apply(table)
+            kept_descriptors.keep(self._ruleset.socket)
         self._table = table
 
     def _compare(self) -> None:
