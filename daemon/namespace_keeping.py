@@ -118,6 +118,7 @@ class NamespaceKeeper:
         self._state = _State()
         self._own = own_namespace()
         self._stopping = False
+        self._problem: str | None = None
         self._told: tuple[Mapping[str, object], ...] = ()
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -134,7 +135,8 @@ class NamespaceKeeper:
 
     def describe(self) -> dict[str, object]:
         """Give the part of the status. Called by another thread."""
-        return {"max": NAMESPACES_MAX, "handed_to": len(self._server), "known": [dict(one) for one in self._told]}
+        known = [dict(one) for one in self._told]
+        return {"max": NAMESPACES_MAX, "handed_to": len(self._server), "problem": self._problem, "known": known}
 
     def open_ways(self) -> list[str]:
         """Name the ways around the enforcer that canaries found. Called by another thread."""
@@ -163,12 +165,21 @@ class NamespaceKeeper:
             for key, _events in self._selector.select(max(0.0, due - time.monotonic())):
                 key.data()
             now = time.monotonic()
-            if now >= due and self._wanted is not None:
+            if now >= due:
+                self._look_safely(now)
+                due = now + max(LOOK_SECONDS_MIN, (time.monotonic() - now) / LOOK_SHARE)
+
+    def _look_safely(self, now: float) -> None:
+        """Look; what goes wrong is told, and leaves namespaces that are not open closed."""
+        try:
+            if self._wanted is not None:
                 self._look(self._wanted, now)
-                took = time.monotonic() - now
-                due = now + max(LOOK_SECONDS_MIN, took / LOOK_SHARE)
-            elif self._wanted is None:
-                due = now + LOOK_SECONDS_MIN
+        except Exception as error:  # noqa: BLE001 - the thread's boundary: without it nobody would look any more
+            if self._problem is None:
+                self._say(f"capd daemon: other network namespaces cannot be looked at: {error!r}")
+            self._problem = repr(error)
+        else:
+            self._problem = None
 
     def _look(self, wanted: Wanted, now: float) -> None:
         """Open what has come, tend what is there, let go of what is over."""

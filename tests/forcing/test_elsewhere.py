@@ -20,7 +20,7 @@ from capd.daemon.enforcement_names import names_of
 from capd.daemon.errors import DaemonUnreachableError
 from capd.daemon.namespace_keeping import NAMESPACES_PER_RUN_MAX
 from capd.enforcer.forcing.ruleset import Ruleset
-from tests.daemon.conftest import wait_until
+from tests.daemon.conftest import capd, wait_until
 from tests.forcing.instance import PROXY_PORT, RESOLVER_PORT, Agent, Instance, agent, instance
 from tests.forcing.test_bypass_table import ASK, ASK_STREAM, DENIED, REFUSED
 from tests.forcing.yard import AGENT_USER, TARGET_PORT, Yard, inside, sh
@@ -141,7 +141,11 @@ def test_the_status_shows_it_and_a_canary_tried_it(place: Instance, inmate: Agen
     wait_until(tried, "a canary has tried", FOLLOWED_SECONDS_MAX)
     (found,) = known(place)
     assert (None, True, []) == (found["problem"], found["owned"], found["open"])
-    assert 2 == place.daemon.status()["enforcement"]["namespaces"]["handed_to"]
+    told = place.daemon.status()["enforcement"]["namespaces"]
+    assert (2, None) == (told["handed_to"], told["problem"])
+    screen = subprocess.run([*capd("status", "--config", place.daemon.config)], capture_output=True, text=True, check=False)
+    assert "namespaces" in screen.stdout
+    assert "1 open" in screen.stdout
 
 
 def test_rules_of_a_container_are_not_its_roots(place: Instance, inmate: Agent, container: Path) -> None:
