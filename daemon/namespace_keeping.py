@@ -11,6 +11,7 @@ process of a run is seen in it.
 from __future__ import annotations
 
 import os
+import resource
 import selectors
 import threading
 import time
@@ -30,7 +31,9 @@ from capd.enforcer.forcing.table import Table
 from capd.recording.errors import CapdError
 
 NAMESPACES_MAX: Final = 64
-"""Each costs this process and every worker some ten descriptors."""
+"""Each costs every worker three descriptors, the resolver six."""
+DESCRIPTORS_EACH: Final = 8
+"""Of this process: the namespace, its table's owner, two listeners of the proxy, four sockets of the resolver."""
 NAMESPACES_PER_RUN_MAX: Final = 8
 """So that no run takes those of others; one that is above reaches nothing from there."""
 OPENED_AT_ONCE_MAX: Final = 8
@@ -124,6 +127,7 @@ class NamespaceKeeper:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector.register(self._wake_fd, selectors.EVENT_READ, lambda: os.eventfd_read(self._wake_fd))
         self._server = NamespaceServer(path, user, self._selector, self._all_opened)
+        _make_room()
         self._thread = threading.Thread(target=self._run, name="capd-namespaces", daemon=True)
         self._thread.start()
 
@@ -293,6 +297,14 @@ class NamespaceKeeper:
             }
             for number, (why, _again) in list(self._state.refused.items())[:NAMESPACES_MAX]
         ]
+
+
+def _make_room() -> None:
+    """Have descriptors for all namespaces beside those that this process has room for now, as far as it may."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY:
+        wanted = soft + NAMESPACES_MAX * DESCRIPTORS_EACH
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
 
 
 def _described(kept: _Kept) -> dict[str, object]:

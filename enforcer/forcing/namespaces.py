@@ -26,6 +26,8 @@ from capd.enforcer.forcing.table import Table
 PROC: Final = Path("/proc")
 CLONE_NEWNET: Final = 0x40000000
 BACKLOG: Final = 128
+FREEBIND: Final = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+"""IP_FREEBIND, IPV6_FREEBIND (Linux 4.20): a namespace that was just made has no address of loopback yet, and will have."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _Made = TypeVar("_Made")
 
@@ -87,7 +89,7 @@ def open_namespace(path: Path, table: Table, *, proxy_port: int, resolver_port: 
     Args:
         path: of the namespace, such as /proc/PID/ns/net.
         table: as on the host.
-        proxy_port: where the proxy listens, as on the host: on 127.0.0.1, and on ::1 where there is IPv6.
+        proxy_port: where the proxy listens, as on the host: on 127.0.0.1, and on ::1 where the kernel has IPv6.
         resolver_port: where the resolver does.
 
     Raises:
@@ -165,7 +167,7 @@ def _open(descriptor: int, table: Table, proxy_port: int, resolver_port: int) ->
 
 
 def _has_ipv6() -> bool:
-    """Say whether this namespace has IPv6's loopback address."""
+    """Say whether this kernel has IPv6."""
     try:
         _bound(socket.AF_INET6, socket.SOCK_DGRAM, "::1", 0).close()
     except OSError:
@@ -176,6 +178,7 @@ def _has_ipv6() -> bool:
 def _bound(family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int) -> socket.socket:
     made = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     try:
+        made.setsockopt(*FREEBIND[family], 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
         made.bind((host, port))
         if kind == socket.SOCK_STREAM:

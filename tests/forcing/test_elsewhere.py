@@ -18,7 +18,7 @@ import pytest
 
 from capd.daemon.enforcement_names import names_of
 from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.namespace_keeping import NAMESPACES_PER_RUN_MAX
+from capd.daemon.namespace_keeping import DESCRIPTORS_EACH, NAMESPACES_PER_RUN_MAX
 from capd.enforcer.forcing.ruleset import Ruleset
 from tests.daemon.conftest import capd, wait_until
 from tests.forcing.instance import PROXY_PORT, RESOLVER_PORT, Agent, Instance, agent, instance
@@ -219,5 +219,10 @@ def test_one_run_does_not_take_all(place: Instance) -> None:
         return (said.count(None), said.count("there is room for no more")) == (NAMESPACES_PER_RUN_MAX, 2)
 
     wait_until(bounded, "the bound holds", FOLLOWED_SECONDS_MAX)
+    directory = Path(f"/proc/{place.daemon.status()['pid']}/fd")
+    many = len(list(directory.iterdir()))
     place.root.does("for one in children: os.kill(one, 9); os.waitpid(one, 0)\nreturn 1")
     wait_until(lambda: not known(place), "they are gone", FOLLOWED_SECONDS_MAX)
+    assert (
+        len(list(directory.iterdir())) <= many - (DESCRIPTORS_EACH - 2) * NAMESPACES_PER_RUN_MAX
+    )  # without IPv6 there are fewer

@@ -46,6 +46,27 @@ def test_a_run_elsewhere_reaches_the_listeners_that_were_opened_there(ground: Ya
     assert "EPERM" == ground.attempt(f'namespace("{ground.sink}")\nreturn udp("10.77.0.1", 443)')
 
 
+def test_loopback_may_come_up_later(ground: Yard, barrier: Barrier) -> None:
+    """A namespace that is opened before its loopback has addresses is forced by both families when it has."""
+    name = f"{ground.tag}-d"
+    sh(f"ip netns add {name}")
+    try:
+        made = open_namespace(Path("/run/netns") / name, plan(ground.facts()), **PORTS)
+        try:
+            sh(f"ip -n {name} link set lo up")
+            for host, listener in zip(("127.0.0.1", "::1"), made.proxy, strict=True):
+                connect = f"client = socket.create_connection(('{host}', 5432), 5)\nprint('ready', flush=True)"
+                process = ground.begin(f'namespace("/run/netns/{name}")\n{connect}\nreturn client.recv(9).decode()')
+                peer, _address = listener.accept()
+                with peer:
+                    peer.sendall(b"proxied")
+                assert "proxied\n" == process.communicate()[0]
+        finally:
+            made.close()
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
 def test_datagrams_of_names_come_to_the_resolvers_socket(ground: Yard, opened: Opened) -> None:
     """A query in another namespace reaches the socket that was bound there, and its answer comes back from whom was asked."""
     ask = f'namespace("{ground.sink}")\nprint("ready", flush=True)\nreturn udp("10.77.0.1", 53)'
