@@ -10,7 +10,7 @@ What is written gets a key, so that a recorder which was killed, and reads the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -184,9 +184,11 @@ class Witness:
 
     def _open(self, record: Record, out: list[Record]) -> None:
         body = record.body
-        if body.get("transport") != "tcp" or body.get("role") != "client":
-            return
         seen = self.books.seen.get(record.session)
+        if body.get("transport") != "tcp" or body.get("role") == "server":
+            if seen is not None:  # it was not known at first
+                self._forget_seen(seen)
+            return
         if seen is None:
             seen = self._begin(record)
         seen.last_ns = max(seen.last_ns, record.time_ns)
@@ -194,8 +196,7 @@ class Witness:
         seen.local, seen.target = _ends(body.get("local")) or seen.local, _ends(body.get("target")) or seen.target
         self._index(seen)
         seen.run = _uuid(body.get("run")) or seen.run
-        if body.get("mid_stream"):
-            seen.incomparable = MID_STREAM
+        seen.incomparable = _incomparable(body, seen.incomparable)
         if seen.flow is None:
             self._find_flow(seen, out)
 
@@ -437,6 +438,15 @@ class Witness:
         self.books.flows.pop(flow.id, None)
         if self._flow_by_cookie.get(flow.cookie) == flow.id:
             del self._flow_by_cookie[flow.cookie]
+
+
+def _incomparable(body: Mapping[str, Value], before: str | None) -> str | None:
+    """Say why bytes cannot be compared, as far as the OPEN record tells."""
+    if body.get("role") != "client":
+        return matching.NOT_OPENED
+    if body.get("mid_stream"):
+        return MID_STREAM
+    return None if before == matching.NOT_OPENED else before
 
 
 def _ends(value: Value) -> tuple[str, int] | None:
