@@ -123,6 +123,7 @@ class Witness:
             self.books.counts.orphans += 1
             return
         exchange = flow.requests if entry.about in {"http", "held"} else None
+        exchange = exchange if entry.exchange is None else entry.exchange
         flow.requests += entry.about == "http" and entry.outcome != BODY_WANTED
         flow.tally.allowed += entry.outcome == ALLOW
         flow.tally.denied += entry.outcome == DENY

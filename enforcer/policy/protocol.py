@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 HTTP: Final = "http"
+WEBSOCKET: Final = "websocket"
 POSTGRESQL: Final = "postgresql"
 TLS: Final = "tls"
 TCP: Final = "tcp"
@@ -47,6 +48,7 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         masks=True,
         injects=True,
     ),
+    WEBSOCKET: Protocol(),
     POSTGRESQL: Protocol(
         keys=frozenset({"commands", "effects", "resources", "text_regex"}),
         variables="sql.",
@@ -57,7 +59,8 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
     TLS: Protocol(),
     TCP: Protocol(),
 }
-"""`tls` is TLS that is not opened, `tcp` is anything that capd does not decode; of both only the connection is judged."""
+"""`tls` is TLS that is not opened, `tcp` is anything that capd does not decode, `websocket` is what a request of HTTP becomes,
+which is judged as such; of these only the connection is judged."""
 
 CONTENT_KEYS: Final = frozenset[str]().union(*(protocol.keys for protocol in PROTOCOLS.values()))
 

@@ -5,6 +5,7 @@ What lives here: what a path answers. What must not: anything of capd: it is the
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import socket
@@ -17,6 +18,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
 EVENT_SECONDS = 0.2
+SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 4.2.2."""
 NAME_SERVER = "127.0.0.9"
 HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
 MANY = 64
@@ -41,6 +44,8 @@ class Handler(BaseHTTPRequestHandler):
             self._events()
         elif self.path.startswith("/upgrade"):
             self._upgrade()
+        elif self.path.startswith("/back"):
+            self._back(b"")
         else:
             self._told(b"")
 
@@ -57,7 +62,10 @@ class Handler(BaseHTTPRequestHandler):
             body = b"".join(parts)
         else:
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
-        self._told(body)
+        if self.path.startswith("/back"):
+            self._back(body)
+        else:
+            self._told(body)
 
     do_PUT = do_POST  # noqa: N815 - as above
 
@@ -68,11 +76,36 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command,
             "path": self.path,
             "headers": {name.lower(): value for name, value in self.headers.items()},
+            "hashes": {name.lower(): hashlib.sha256(value.encode()).hexdigest() for name, value in self.headers.items()},
+            "path_hash": hashlib.sha256(self.path.encode()).hexdigest(),
             "bytes": len(body),
             "sha256": hashlib.sha256(body).hexdigest(),
             "seen": dict(SEEN),
         }
         self._whole(json.dumps(told).encode())
+
+    def _back(self, body: bytes) -> None:
+        """Say a body back, with the type and coding that the request wants, and all its fields in one of the answer's."""
+        said = json.dumps({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(200)
+        self.send_header("content-type", self.headers.get("x-type", "application/json"))
+        if coding := self.headers.get("x-coding"):
+            self.send_header("content-encoding", coding)
+        self.send_header("etag", '"abc"')
+        self.send_header("x-said", said)
+        body = body or said.encode()
+        if piece := int(self.headers.get("x-piece", "0")):
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for at in range(0, len(body), piece):
+                part = body[at : at + piece]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+            return
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _whole(self, content: bytes) -> None:
         self.send_response(200)
@@ -98,9 +131,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("connection", "upgrade")
         self.send_header("upgrade", "websocket")
+        proof = hashlib.sha1(self.headers["sec-websocket-key"].encode() + SALT, usedforsecurity=False)
+        self.send_header("sec-websocket-accept", base64.b64encode(proof.digest()).decode())
         self.end_headers()
-        while data := self.connection.recv(1024):
-            self.connection.sendall(data.upper())
+        while head := self.rfile.read(6):
+            key, payload = head[2:], self.rfile.read(head[1] & 0x7F)
+            said = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload)).upper()
+            self.connection.sendall(bytes([head[0], len(said)]) + said)
         self.close_connection = True
 
 

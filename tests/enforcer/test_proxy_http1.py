@@ -10,10 +10,12 @@ import json
 import pytest
 
 from capd.enforcer.proxy.events import Blocked, Side, Timer
-from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX, WAITING_BYTES_MAX
+from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX
 from capd.enforcer.proxy.http1.response import PHRASE_CHARACTERS_MAX
+from capd.enforcer.proxy.http1.waiting import WAITING_BYTES_MAX
 from capd.enforcer.proxy.question import Body, Destination, Kind, Question, Verdict
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
+from tests.enforcer.sockets import HANDSHAKE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /x HTTP/1.1\r\nHost: api.test\r\n\r\n"
@@ -382,22 +384,10 @@ def test_bodies_that_rules_look_at_are_held(body: bytes, allowed: bool, chunked:
         assert {run.questions[-1].number} == set(run.decisions)
 
 
-def test_upgrades_are_relayed_when_judged() -> None:
-    """After 101 both directions are relayed unread, under the decision that allowed the upgrade."""
-    ask = b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    run = Rehearsal().says(ask + b"early")
-    assert run.upstream.endswith(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
-    run.answers(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello").says(b"later")
-    assert run.upstream.endswith(b"earlylater")
-    assert run.client.endswith(b"hello")
-    run.ends(Side.CLIENT)
-    assert {Side.UPSTREAM} == run.finished
-
-
 def test_upgrades_that_no_rule_allows_are_denied() -> None:
     """A request that is allowed may still not change the protocol."""
     run = Rehearsal(judge=lambda asked: Verdict(number=asked.number, allowed=True))
-    run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    run.says(HANDSHAKE)
     assert run.client.startswith(b"HTTP/1.1 403 Forbidden")
     assert b"upgrade_not_allowed" in run.client
     assert [] == run.dials

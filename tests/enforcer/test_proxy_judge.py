@@ -139,12 +139,22 @@ def test_a_name_is_asked_for_only_where_it_decides(question: Question, needed: b
     assert not needs_proof(None, AGENT, question)
 
 
-def test_upgrades_need_a_rule_for_what_is_not_decoded() -> None:
-    """A request that may change its protocol needs both: the request, and the connection that it becomes."""
-    question = request(upgrade="websocket")
-    assert judge(API, AGENT, question, proven=True).upgrade
-    plain = policy("rules: [{id: api, match: {protocols: [http], hosts: [api.test]}, then: allow}]")
-    assert (True, False) == ((verdict := judge(plain, AGENT, question, proven=True)).allowed, verdict.upgrade)
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ("{protocols: [http, websocket], hosts: [api.test]}", True),
+        ("{hosts: [api.test]}", True),
+        ("{protocols: [http], hosts: [api.test]}", False),
+        ("{protocols: [http, tcp], hosts: [api.test]}", False),
+        ("{methods: GET, hosts: [api.test]}", False),
+    ],
+)
+def test_upgrades_need_a_rule_for_websocket(match: str, expected: bool) -> None:
+    """A request that may become a WebSocket needs both: the request, and the connection that it becomes."""
+    verdict = judge(
+        policy(f"rules: [{{id: api, match: {match}, then: allow}}]"), AGENT, request(upgrade="websocket"), proven=True
+    )
+    assert (True, expected) == (verdict.allowed, verdict.upgrade)
 
 
 @pytest.mark.parametrize(

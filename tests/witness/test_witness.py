@@ -12,12 +12,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX
+from capd.enforcer.obligations.obligation import CarriedOut, Obligations
+from capd.enforcer.policy.rule import Form, Injection, Mask
 from capd.enforcer.proxy import entry
+from capd.enforcer.proxy.commands import Report
+from capd.enforcer.proxy.question import Destination, Question
+from capd.enforcer.proxy.question import Kind as Kinds
 from capd.recording.record import Kind, Record, Value, from_fields, pack, unpack_arrays
 from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, later, packed, witness
 
 ONE = Connection(number=1, requests=2)
 OTHERS = [ONE.opened(run=UUID(int=9).bytes), ONE.closed()]
+HELD = Question(number=1, kind=Kinds.REQUEST, destination=Destination(address="192.0.2.1", port=80), protocol="http1")
 CUT = ONE.ended(received=99, all_of_it=False)
 
 
@@ -197,14 +203,39 @@ def test_a_held_request_is_told_twice() -> None:
     """That a request waits for a person is a verdict of its own; what became of it is the next one, of the same exchange."""
     made = witness()
     made.watch(ONE.probes()[:-1])
-    held = packed(entry.held_entry(ONE.flow, 1, "approval-1", START))
+    held = packed(entry.held_entry(ONE.flow, HELD, "approval-1", START))
     out = hear(made, ONE.let_in(), held, ONE.decided(0), ONE.decided(1))
     assert [(ONE.session, "held", 0), (ONE.session, "allow", 0), (ONE.session, "deny", 1)] == verdicts(out)
     assert ({"allowed": 1, "denied": 1, "held": 1}, {"id": "approval-1"}) == (out[2].body["so_far"], out[0].body["approval"])
 
 
+OBLIGATIONS = Obligations(
+    masks=(("hide", Mask(keys=("pin",))),), injections=(("put", Injection(credential="key", form=Form.BEARER)),)
+)
+
+
+def test_what_else_was_done_is_told() -> None:
+    """A verdict names the rules that hid something and the credentials that were put in; how often stays in the log."""
+    made = witness()
+    made.watch(ONE.probes()[:-1])
+    done = Report(number=1, carried_out=CarriedOut(masked={"hide": 2}, reflected={"key": 1}))
+    out = hear(made, ONE.let_in(), ONE.decided(0, obligations=OBLIGATIONS), packed(entry.report_entry(ONE.flow, done, START)))
+    assert [{"masks": ["hide"], "credentials": [["put", "key"]]}] == [record.body["obligations"] for record in out]
+    assert 0 == made.books.counts.malformed
+
+
+def test_verdicts_of_streams_name_their_streams() -> None:
+    """Where requests are side by side a verdict names the stream that it is about, in whatever order they were decided."""
+    made = witness()
+    made.watch([ONE.opened(), ONE.request(1), ONE.request(3)])
+    out = hear(made, ONE.let_in(), ONE.decided(0, stream=3), ONE.decided(1, stream=1), ONE.decided(2, stream=5))
+    assert [(ONE.session, "allow", 3), (ONE.session, "deny", 1)] == verdicts(out)
+    assert [(ONE.session, "allow", 5)] == verdicts(made.watch([ONE.request(5)]))
+
+
 KINDS = [
-    packed(entry.held_entry(ONE.flow, 1, "approval-1", START)),
+    ONE.decided(0, obligations=OBLIGATIONS),
+    packed(entry.held_entry(ONE.flow, HELD, "approval-1", START)),
     ONE.let_in(),
     ONE.turned_away(),
     ONE.decided(0),
