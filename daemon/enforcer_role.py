@@ -159,19 +159,7 @@ def run(configuration: Configuration, say: Say) -> None:
 
     def work(child: Child) -> None:
         if child.number == RESOLVER:
-            run_resolver(
-                ResolverParts(
-                    sockets=child.listeners,
-                    workers=child.channels,
-                    policies=policies,
-                    stamp=lambda: stamp(configuration.policy_dir),
-                    runs=configuration.runs_dir,
-                    hierarchy=hierarchy,
-                    status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
-                    namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
-                    observe=section.mode == "observe",
-                )
-            )
+            run_resolver(_resolver_parts(configuration, child, policies, hierarchy))
         elif child.number == DESK:
             run_desk(_desk_parts(configuration, hierarchy, callbacks, say))
         elif child.number == CALLBACKS:
@@ -213,6 +201,20 @@ def _children(configuration: Configuration, callbacks: CallbackParts | None) -> 
             for number, (_tells, hears) in enumerate(names)
         ),
     ]
+
+
+def _resolver_parts(configuration: Configuration, child: Child, policies: PolicySet, hierarchy: Path) -> ResolverParts:
+    return ResolverParts(
+        sockets=child.listeners,
+        workers=child.channels,
+        policies=policies,
+        stamp=lambda: stamp(configuration.policy_dir),
+        runs=configuration.runs_dir,
+        hierarchy=hierarchy,
+        status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
+        namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
+        observe=configuration.enforcement.mode == "observe",
+    )
 
 
 def _desk_parts(configuration: Configuration, hierarchy: Path, callbacks: CallbackParts | None, say: Say) -> DeskParts:
