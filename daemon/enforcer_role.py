@@ -26,12 +26,14 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from capd.daemon import cgroups, enforcer_user, trust
 from capd.daemon.approvals_desk import DeskParts, run_desk
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
+from capd.daemon.credentials import credentials_of
 from capd.daemon.enforcement_names import names_of
+from capd.daemon.enforcer_keeper import KeeperProcess, start_keeper
 from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
-from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
+from capd.daemon.errors import CgroupError, KeeperError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET, KEEPER_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.callbacks.own_rules import own_rules
@@ -118,6 +120,7 @@ def run(configuration: Configuration, say: Say) -> None:
     uid, gid = enforcer_user.identity(section.user)
     upstreams = _upstreams(section)
     hierarchy = cgroups.find_root()
+    keeper = start_keeper(configuration, uid, gid, say)
     callbacks = _callback_parts(configuration)
     children = _children(configuration, callbacks)
     _raise_descriptors()
@@ -127,6 +130,7 @@ def run(configuration: Configuration, say: Say) -> None:
     lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
     authority = trust.load(configuration, datetime.now(UTC))
     policies = _load(configuration, say)
+    credentials = credentials_of(configuration.credentials)
 
     def parts(child: Child) -> Parts:
         return Parts(
@@ -143,6 +147,8 @@ def run(configuration: Configuration, say: Say) -> None:
             stamp=lambda: stamp(configuration.policy_dir),
             holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
             observe=section.mode == "observe",
+            credentials=credentials,
+            keeper=configuration.enforcer_runtime_dir / KEEPER_SOCKET,
         )
 
     def work(child: Child) -> None:
@@ -165,7 +171,7 @@ def run(configuration: Configuration, say: Say) -> None:
         else:
             run_worker(parts(child))
 
-    Enforcer(configuration, children, work, say, confinement=confinement).run()
+    Enforcer(configuration, children, work, say, keeper=keeper, confinement=confinement).run()
     lock.release()
 
 
@@ -229,29 +235,38 @@ class Enforcer:
         work: Callable[[Child], None],
         say: Say,
         *,
+        keeper: KeeperProcess | None,
         confinement: str,
     ) -> None:
         self._configuration, self._children, self._work, self._say = configuration, children, work, say
-        self._confinement = confinement
+        self._keeper, self._confinement = keeper, confinement
         self._stopping = False
         self._restarts = 0
         self._started = time.time()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def run(self) -> None:
-        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew."""
+        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew.
+
+        Raises:
+            KeeperError: the keeper of credentials ended: only who starts the role anew can make another one.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         signal.signal(signal.SIGHUP, self._pass_on)
         for child in self._children:
             self._start(child)
         notify("READY=1\nSTATUS=enforcing")
-        while not self._stopping:
+        lost = False
+        while not self._stopping and not lost:
             self._attend()
             self._write_status("running")
             select.select([self._wake], [], [], STATUS_SECONDS)
+            lost = self._keeper is not None and self._keeper.ended()
         self._end()
         self._write_status("stopped")
+        if lost:
+            raise KeeperError("the keeper of credentials ended")
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
@@ -274,6 +289,8 @@ class Enforcer:
         status = 1
         try:
             parent_death_signal(signal.SIGTERM)
+            if self._keeper is not None:
+                self._keeper.left()
             if os.getppid() == parent:
                 for other in self._children:
                     if other is not child:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,7 +25,10 @@ from capd.daemon.approvals import Approvals
 from capd.daemon.enforced_runs import EnforcedRuns
 from capd.daemon.run_context import RunContext
 from capd.enforcer.approvals.hold_client import Holds
+from capd.enforcer.credentials.credential import Credential
+from capd.enforcer.credentials.keeper_client import Values
 from capd.enforcer.decision_log import DecisionLog
+from capd.enforcer.obligations.equipment import Equipment
 from capd.enforcer.policy.host_name import normal_host
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.proxy.connection import Connection, open_connection
@@ -66,6 +69,8 @@ class Parts:
         stamp: tells whether the policy on disk has changed.
         holds: socket of the desk of approvals.
         observe: what would be denied is let through, and written down.
+        credentials: that rules may put into requests, by name.
+        keeper: socket of the process that has their values.
     """
 
     number: int
@@ -81,6 +86,8 @@ class Parts:
     stamp: Callable[[], object]
     holds: Path
     observe: bool
+    credentials: Mapping[str, Credential]
+    keeper: Path
 
 
 def run_worker(parts: Parts) -> None:
@@ -107,6 +114,7 @@ class Worker:
         self._stamp = parts.stamp()
         self._reload = True  # what was loaded before this process was started may be of yesterday
         self._approvals = Approvals(Holds(parts.holds), RunContext(parts.hierarchy), self._judge, self._version)
+        self._equipment = Equipment(parts.credentials, Values(parts.keeper).value, lambda: datetime.now(UTC))
         self._problem: str | None = None
 
     async def run(self) -> None:
@@ -122,6 +130,7 @@ class Worker:
             connection=self._connection,
             session=_session,
             hold=self._approvals.hold,
+            equip=self._equip,
         )
         try:
             await work(world, self._parts.listeners, stopping, self._every)
@@ -132,6 +141,9 @@ class Worker:
 
     def _connection(self, destination: Destination, session: str) -> Connection:
         return open_connection(destination, session, self._contexts, normal_host)
+
+    async def _equip(self, agent: Agent, question: Question, verdict: Verdict) -> Verdict:
+        return await self._equipment.equip(agent.principal, question, verdict)
 
     def _judge(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
         """Judge at once where it does not hang on where the name leads; else ask the resolver first.

@@ -26,6 +26,8 @@ APPROVALS_SOCKET: Final = "approvals.sock"
 """Name of the socket at which persons decide, in that corner."""
 HOLDS_SOCKET: Final = "holds.sock"
 """Name of the one at which the enforcer's own processes say what waits."""
+KEEPER_SOCKET: Final = "credentials.sock"
+"""Name of the one at which they ask for credentials."""
 
 CALLBACKS_RUNTIME: Final = "callbacks"
 """The corner of the process of webhooks and links, below the enforcer's."""

@@ -21,14 +21,26 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.daemon.assembly.assembler import Assembler
-from capd.daemon.assembly.sessions import Origin
+from capd.daemon.assembly.sessions import NO_BOOT, Origin
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_astray import Astray
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_history import history
-from capd.daemon.recorder_memory import BEGUN_ANEW, DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, Steps, steps_since
+from capd.daemon.recorder_memory import (
+    BEGUN_ANEW,
+    DAMAGED,
+    LET_GO,
+    PARTED,
+    SETTLED,
+    Memory,
+    Remembered,
+    Steps,
+    said_boot,
+    say_boot,
+    steps_since,
+)
 from capd.daemon.recorder_resumption import After, abandoned, go_again, mend
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
@@ -97,6 +109,7 @@ class Recorder:
         self._seal_asked = False
         self._refused_at: float | None = None
         self._last_block: Block | None = None
+        self._boot = said_boot(configuration.recorder_runtime_dir)
         keys = JournalKeys(configuration.journal_key_file)
         self._memory = Memory(configuration.recorder_dir, configuration.position_file, keys)
         ring = KeyRing(configuration.recorder_runtime_dir / "keys")
@@ -137,14 +150,16 @@ class Recorder:
 
     # -- start -----------------------------------------------------------------------------------------------------------------
 
-    def _begin_at(self, remembered: Remembered | None, position: Position | None = None) -> Remembered | None:
-        """Be as it was remembered, or know nothing and read from a position; give what was of use."""
+    def _begin_at(
+        self, remembered: Remembered | None, position: Position | None = None, boot: UUID = NO_BOOT
+    ) -> Remembered | None:
+        """Be as it was remembered, or know nothing but a boot and read from a position; give what was of use."""
         configuration = self._configuration
         self._stage = stage(configuration.masking, configuration.recording)
         if remembered is not None and not self._stage.restore(remembered.masking):
             remembered = None
         self._assembler = Assembler(
-            origin=Origin(host=self._host),
+            origin=Origin(host=self._host, boot=boot),
             history=self._history,
             user_name=user_name,
             snapshot=remembered.snapshot if remembered else None,
@@ -159,14 +174,16 @@ class Recorder:
         """Go on behind what is recorded without knowing how it came there: to go the way again would tell it otherwise."""
         self._errors.append("what was known of open sessions is lost: they are recorded as new ones")
         self._reader.close()
-        self._begin_at(None, recorded)
+        self._begin_at(None, recorded, self._boot)
         return recorded
 
     def _finds_way(self, steps: Steps, recorded: Position, *, known: bool) -> bool:
         """Stand where the way begins that was gone; False: that is not there any more. `known`: a snapshot says where."""
+        if steps.hidden:
+            return False
         if steps.begun_anew is not None:
             self._reader.close()
-            self._begin_at(None, steps.begun_anew)
+            self._begin_at(None, *steps.begun_anew)
             return True
         return known or not self._reader.freed or not (self._memory.released or recorded > Position(0, 0))
 
@@ -178,7 +195,7 @@ class Recorder:
     def _mend(self, after: After | None, sequence: int) -> None:
         """Have sessions go on behind what is recorded that came to something else on the way; None: all were begun anew."""
         if after is None:
-            self._store([self._step(BEGUN_ANEW, at=list(self._position.to_fields()))])
+            self._store([self._step(BEGUN_ANEW, at=list(self._position.to_fields()), boot=self._boot.bytes)])
             return
         astray = after.astray.found(self._configuration.segments_dir, sequence, self._seals.ring)
         gaps, records = mend(self._assembler, after, astray)
@@ -257,6 +274,15 @@ class Recorder:
                 self._append(batch.records)
             self._last_block = cycle[-1]
             self._position = cycle[-1].next
+            if self._boot != self._assembler.table.origin.boot:
+                self._say_boot()
+
+    def _say_boot(self) -> None:
+        self._boot = self._assembler.table.origin.boot
+        try:
+            say_boot(self._configuration.recorder_runtime_dir, self._boot)
+        except CapdError as error:
+            self._errors.append(str(error))
 
     def _step(self, name: str, **facts: Value) -> Record:
         """Give the marker of a step that has to be taken again on the way to here."""

@@ -17,6 +17,7 @@ from capd.recording.record import Value
 TEXT_CHARACTERS_MAX: Final = 2_048
 """Of any text of an entry; the enforcer cuts at half of it."""
 APPROVAL_FIELDS_MAX: Final = 16
+OBLIGATIONS_MAX: Final = 1_024
 HASH_BYTES: Final = 32
 PORT_MAX: Final = 65_535
 NS_MAX: Final = (1 << 63) - 1
@@ -173,6 +174,8 @@ def _decision(entry: Mapping[str, object]) -> Decided:
     }
     if "approval" in entry:
         facts["approval"] = _approval(entry["approval"])
+    if "obligations" in entry:
+        facts["obligations"] = _obligations(entry["obligations"])
     if "method" in entry:
         facts |= {"method": _text(entry, "method"), "host": _text(entry, "host"), "target_sha256": _hash(entry)}
     at_ns = _integer(entry, "at_ns", NS_MAX)
@@ -193,6 +196,20 @@ def _approval(found: object) -> dict[str, Value]:
     if not isinstance(found, dict) or len(found) > APPROVAL_FIELDS_MAX:
         raise MalformedEntryError("approval: not a small map")
     return {key[:TEXT_CHARACTERS_MAX]: _text(found, key) for key in found if isinstance(key, str)}
+
+
+def _obligations(found: object) -> dict[str, Value]:
+    """Read names of rules, and pairs of a rule and a credential."""
+    if not isinstance(found, dict):
+        raise MalformedEntryError("obligations: not a map")
+    rules, pairs = found["masks"], found["credentials"]
+    if not isinstance(rules, list) or not isinstance(pairs, list) or len(rules) + len(pairs) > OBLIGATIONS_MAX:
+        raise MalformedEntryError("obligations: not two short lists")
+    put_in = [{"rule": pair[0], "credential": pair[1]} for pair in pairs if isinstance(pair, list)]
+    return {
+        "masks": [_text({"rule": rule}, "rule") for rule in rules],
+        "credentials": [[_text(pair, "rule"), _text(pair, "credential")] for pair in put_in],
+    }
 
 
 def _held(entry: Mapping[str, object]) -> Decided:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from capd.enforcer.proxy.commands import Refused
+from capd.enforcer.proxy.commands import Refused, Report
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.proxy.judge import Agent
@@ -71,6 +71,7 @@ def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: in
         "rule": verdict.rule[:TEXT_CHARACTERS_MAX],
         "policy": verdict.policy,
         **({"approval": dict(verdict.approval)} if verdict.approval else {}),
+        **({"obligations": verdict.obligations.to_entry()} if verdict.allowed and verdict.obligations else {}),
     }
 
 
@@ -84,6 +85,13 @@ def refused_entry(session: str, refused: Refused, at_ns: int) -> Entry:
     """Tell of what the proxy refused, or ended, by itself."""
     reason = refused.reason[:TEXT_CHARACTERS_MAX]
     return {"kind": "refused", "session": session, "at_ns": at_ns, "number": refused.number, "reason": reason}
+
+
+def report_entry(session: str, report: Report, at_ns: int) -> Entry:
+    """Tell what was done to an answer: how many places, by rule and by credential."""
+    done = report.carried_out
+    told = {"masked": dict(done.masked), "reflected": dict(done.reflected)}
+    return {"kind": "carried_out", "session": session, "at_ns": at_ns, "number": report.number, **told}
 
 
 def closed_entry(session: str, sent: Mapping[Side, int], heard: Heard, at_ns: int) -> Entry:

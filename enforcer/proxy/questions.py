@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from capd.enforcer.approvals.hold import Answer, Outcome
+from capd.enforcer.obligations.obligation import NOTHING, Obligations
 from capd.enforcer.proxy.commands import Refused
 from capd.enforcer.proxy.entry import Entry, held_entry
 from capd.enforcer.proxy.held import verdict_of
@@ -70,6 +71,8 @@ class Questions:
     held: dict[int, Question] = field(default_factory=dict)
     standing: dict[int, Question] = field(default_factory=dict)
     _waiting: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _obliged: dict[int, Obligations] = field(default_factory=dict)
+    """What is done to what stands: a policy that wants something else done does not allow it as it goes on."""
     _queued: dict[int, Question] = field(default_factory=dict)
 
     def ask(self, question: Question) -> None:
@@ -81,7 +84,7 @@ class Questions:
 
     def _ask(self, question: Question) -> None:
         verdict = self.world.judge(self.session.agent, question)
-        if isinstance(verdict, Verdict) and verdict.held is None:
+        if isinstance(verdict, Verdict) and verdict.held is None and not _lacks(verdict):
             self.session.found(question, verdict)
             return
         task = self.tasks.create_task(self._wait(question, verdict), name=f"judge {self.session.id}")
@@ -106,15 +109,18 @@ class Questions:
         if task is not None:
             task.cancel()
 
-    def allowed(self, question: Question) -> None:
+    def allowed(self, question: Question, verdict: Verdict) -> None:
         """Remember what goes on: of a protocol with one exchange at a time the latest, else each until it is over."""
         if question.exchange is None:
             self.standing.clear()
+            self._obliged.clear()
         self.standing[question.number] = question
+        self._obliged[question.number] = verdict.obligations
 
     def over(self, number: int) -> None:
         """Nothing more goes on under a decision."""
         self.standing.pop(number, None)
+        self._obliged.pop(number, None)
 
     def close(self) -> None:
         """Wait for nothing any more."""
@@ -140,7 +146,8 @@ class Questions:
         found = self.world.judge(self.session.agent, question)
         verdict = found if isinstance(found, Verdict) else await self._found(question, found)
         changes = question.request is not None and question.request.upgrade is not None
-        if not verdict.allowed or (changes and not verdict.upgrade):
+        obliged = self._obliged.get(question.number, NOTHING)
+        if not verdict.allowed or (changes and not verdict.upgrade) or verdict.obligations != obliged:
             self.session.revoked(question)
 
     async def _wait(self, question: Question, verdict: Verdict | Awaitable[Verdict]) -> None:
@@ -159,6 +166,8 @@ class Questions:
 
             found = await self._found(question, self.world.hold(self.session.agent, question, found, waits))
             self.held.pop(question.number, None)
+        if _lacks(found):
+            found = await self._found(question, self.world.equip(self.session.agent, question, found))
         assert found.held is None
         self.session.found(question, found)
 
@@ -170,3 +179,8 @@ class Questions:
             if not isinstance(error, OSError | TimeoutError):
                 self.session.failed()
             return Verdict(number=question.number, allowed=False, reason="not_decided", message=str(error))
+
+
+def _lacks(verdict: Verdict) -> bool:
+    """Say whether what obligations need is still to be fetched."""
+    return verdict.allowed and bool(verdict.obligations) and verdict.provision is None

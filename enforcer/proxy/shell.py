@@ -16,9 +16,10 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Send, Withdraw
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Report, Send, Withdraw
+from capd.enforcer.proxy.end import End
 from capd.enforcer.proxy.entry import (
     Entry,
     Heard,
@@ -26,26 +27,14 @@ from capd.enforcer.proxy.entry import (
     decision_entry,
     opened_entry,
     refused_entry,
+    report_entry,
     turned_away_entry,
 )
-from capd.enforcer.proxy.events import (
-    Blocked,
-    Data,
-    Decided,
-    DialFailed,
-    Dialled,
-    Ended,
-    Event,
-    Expired,
-    Revoked,
-    Side,
-    Started,
-    Timer,
-)
+from capd.enforcer.proxy.events import Decided, DialFailed, Dialled, Ended, Event, Expired, Revoked, Side, Started, Timer
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
 from capd.enforcer.proxy.questions import Questions
-from capd.enforcer.proxy.socket_options import borrowed_socket, keep_alive, reset, reset_transport
+from capd.enforcer.proxy.socket_options import keep_alive, reset, reset_transport
 from capd.enforcer.proxy.world import Counters, World
 
 CONNECTIONS_MAX: Final = 4_096
@@ -282,7 +271,7 @@ class Session:
     def answered(self, question: Question, verdict: Verdict) -> None:
         """Tell the core of a decision that is written down."""
         if verdict.allowed:
-            self.questions.allowed(question)
+            self.questions.allowed(question, verdict)
         self.feed(Decided(verdict))
 
     def left(self) -> None:
@@ -304,6 +293,12 @@ class Session:
         """Write down a refusal."""
         self.shell.counters.refused += 1
         self.shell.record(refused_entry(self.id, command, time.time_ns()))
+
+    def _note(self, command: Refused | Report) -> None:
+        if isinstance(command, Refused):
+            self.refused(command)
+        else:
+            self.write(report_entry(self.id, command, time.time_ns()))
 
     def write(self, entry: Entry) -> None:
         """Write down anything else."""
@@ -335,8 +330,8 @@ class Session:
                     self._dial()
                 case Finish():
                     self._finish(command.side)
-                case Refused():
-                    self.refused(command)
+                case Refused() | Report():
+                    self._note(command)
                 case Close():
                     self._end(abort=command.abort)
 
@@ -408,51 +403,6 @@ class Session:
         self._transports.clear()
         self._ends.clear()
         self.shell.forget(self)
-
-
-class End(asyncio.Protocol):
-    """One transport's events."""
-
-    def __init__(self, session: Session, side: Side) -> None:
-        self._session, self.side = session, side
-        self.ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
-        if self.side is Side.UPSTREAM:
-            with borrowed_socket(transport) as connection:
-                keep_alive(connection)
-        self._session.connected(self, cast("asyncio.Transport", transport))
-
-    def data_received(self, data: bytes) -> None:
-        """Tell of bytes."""
-        if self.side is Side.CLIENT:
-            self._session.heard.count += len(data)
-        if self._session.current(self):
-            self._session.feed(Data(self.side, data))
-
-    def eof_received(self) -> bool:
-        """Tell of the end; the transport stays open for the other direction."""
-        self.ended = True
-        if self.side is Side.CLIENT:
-            self._session.heard.ended = True
-        if self._session.current(self):
-            self._session.feed(Ended(self.side))
-        return True
-
-    def pause_writing(self) -> None:
-        """Tell that enough waits."""
-        if self._session.current(self):
-            self._session.feed(Blocked(self.side, True))
-
-    def resume_writing(self) -> None:
-        """Tell that it does not any more."""
-        if self._session.current(self):
-            self._session.feed(Blocked(self.side, False))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that it is closed."""
-        self._session.gone(self, exc)
 
 
 def _unlogged(verdict: Verdict) -> Verdict:

@@ -32,6 +32,18 @@ class Holding(Protocol):
         """Give what will be the verdict; `waits` is told the id of the request when a person is asked."""
 
 
+class Equipping(Protocol):
+    """Fetches what the obligations of an allowed request need."""
+
+    def __call__(self, agent: Agent, question: Question, verdict: Verdict, /) -> Awaitable[Verdict]:
+        """Give what will be a verdict that can be carried out, or one that denies."""
+
+
+async def unequipped(_agent: Agent, _question: Question, verdict: Verdict) -> Verdict:
+    """Fetch nothing: whoever has nothing to fetch it with denies."""
+    return replace(verdict, allowed=False, reason="cannot_be_carried_out", message="nothing is there to carry it out with")
+
+
 async def nobody(_agent: Agent, _question: Question, held: Verdict, _waits: Callable[[str], None]) -> Verdict:
     """Hold nothing: there is nobody to ask."""
     return replace(held, held=None)
@@ -63,6 +75,7 @@ class World:
         connection: makes the core of a connection.
         session: makes an id.
         hold: has a person decide about what is held.
+        equip: fetches what obligations need.
         destination: says where an accepted connection wanted to go; None: it was not redirected.
     """
 
@@ -73,6 +86,7 @@ class World:
     connection: Callable[[Destination, str], Connection]
     session: Callable[[], str]
     hold: Holding = nobody
+    equip: Equipping = unequipped
     destination: Callable[[socket.socket], tuple[str, int] | None] = original_destination
 
 

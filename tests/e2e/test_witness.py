@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,12 @@ STREAMS, STREAMS_PORT = SERVER.with_name("http2_target.mjs"), 8443
 POLICY = """\
 rules:
   - {id: open-only, match: {protocols: [http], hosts: [api.test], paths: [/open]}, then: allow}
+  - {id: said-back, match: {protocols: [http], hosts: [api.test], paths: [/put-in, /back]}, then: allow}
+  - id: key
+    match: {protocols: [http], hosts: [api.test], ports: [443], paths: [/put-in, /back]}
+    then: inject
+    inject: {credential: key, form: bearer}
+  - {id: hide, match: {protocols: [http], hosts: [api.test], paths: [/back]}, then: mask, mask: {keys: [pin]}}
   - {id: no-secrets, match: {protocols: [http], hosts: [api.test], paths: [/secret]}, then: deny}
 """
 SETTINGS = """\
@@ -39,7 +47,16 @@ proxy_port = 15902
 resolver_port = 15954
 workers = 1
 ca_file = "{directory}/tls/ca.pem"
+[credentials.key]
+file = "{directory}/key"
+hosts = ["api.test"]
+ports = [443]
+[[recording.scope]]
+level = "full"
+run = "put-in"
 """
+SECRET = "a-key/that+no=agent-has"
+HIDDEN = "7391-hidden-8462"
 ALARM_SECONDS = 30.0
 Json = dict[str, Any]
 
@@ -106,6 +123,8 @@ def place() -> Iterator[Place]:
             tls = make(directory / "tls")
             (directory / "policy" / "policy.yaml").write_text(POLICY, encoding="ascii")
             words = [*within, sys.executable, "-P", str(SERVER), str(tls.certificate), str(tls.key)]
+            (directory / "key").touch(mode=0o600)
+            (directory / "key").write_text(SECRET, encoding="ascii")
             streams = [*within, "node", str(STREAMS), str(tls.certificate), str(tls.key), str(STREAMS_PORT)]
             made = Daemon(directory, SETTINGS.format(directory=directory), verb="up", through=within)
             with (
@@ -119,6 +138,7 @@ def place() -> Iterator[Place]:
                     assert other.stdout.readline().startswith(b"ready")
                     made.start()
                     wait_until((directory / "run/enforcer/worker-0.status.json").exists, "the enforcer serves", 30)
+                    wait_until((directory / "run/recorder/recorder.status.json").exists, "the recorder tells of itself", 30)
                     yield Place(namespace, made)
                 finally:
                     server.kill()
@@ -210,6 +230,33 @@ def test_nothing_that_the_enforcer_knows_of_is_an_alarm(place: Place) -> None:
     assert dict.fromkeys(zero, 0) == {name: place.witness()[name] for name in zero}
     reasons = [reason for one in place.sessions("kinds") for reason in one["completeness"]["reasons"]]
     assert [] == [reason for reason in reasons if "differ" in reason or "undecided" in reason]
+
+
+PUT_IN = """\
+ask="curl -sS -m 9 --resolve api.test:443:127.0.0.1 -H Authorization:\\ Bearer\\ of-the-agent"
+$ask https://api.test/put-in
+$ask -d '{"pin": "HIDDEN", "open": "seen-by-all"}' https://api.test/back
+""".replace("HIDDEN", HIDDEN)
+
+
+def test_what_agents_do_not_see_is_not_recorded(place: Place) -> None:
+    """At the level full a recording has what the agent said and got, not the credential that was put in or what came back."""
+    said = place.verb("run", "--name", "put-in", "--", "sh", "-c", PUT_IN)
+    assert (
+        sha256(f"Bearer {SECRET}".encode()).hexdigest() == json.loads(said.partition("}{")[0] + "}")["hashes"]["authorization"]
+    )
+    wait_until(lambda: [one["state"] for one in place.sessions("put-in")] == ["closed"] * 2, "both are closed", 20)
+    every = json.loads(place.verb("sessions", "--json"))
+    assert all(one["run_name"] for one in every), "nothing of the enforcer itself is recorded"
+    shown = "".join(place.verb("replay", one["session"], "--format", "json") for one in every)
+    for words in ("of-the-agent", "seen-by-all", HIDDEN):
+        assert words in shown
+    told = [record["body"] for record in map(json.loads, shown.splitlines()) if record["kind"] == "verdict"]
+    assert {"masks": ["hide"], "credentials": [["key", "key"]]} in [one.get("obligations") for one in told]
+    for form in (SECRET, *(one for at in range(3) for one in [b64encode(b"x" * at + SECRET.encode()).decode()[4:-4]])):
+        assert form not in shown
+        kept = [path for path in place.capd.directory.rglob("*") if path.is_file() and path.name != "key"]
+        assert [] == [path for path in kept if form.encode() in path.read_bytes()]
 
 
 def test_a_connection_without_decision_is_an_alarm(place: Place) -> None:

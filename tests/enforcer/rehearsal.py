@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from capd.enforcer.policy.host_name import normal_host
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Send, Withdraw
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Report, Send, Withdraw
 from capd.enforcer.proxy.connection import Connection, open_connection
 from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
 from capd.enforcer.proxy.question import Destination, Question, Verdict
@@ -74,6 +74,7 @@ class Rehearsal:
     questions: list[Question] = field(default_factory=list)
     asked: deque[Question] = field(default_factory=deque)
     refused: list[Refused] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     finished: set[Side] = field(default_factory=set)
     reading: dict[Side, bool] = field(default_factory=lambda: dict.fromkeys(Side, True))
     armed: dict[Timer, float] = field(default_factory=dict)
@@ -155,6 +156,8 @@ class Rehearsal:
                 self.finished.add(command.side)
             case Refused():
                 self.refused.append(command)
+            case Report():
+                self.reports.append(command)
             case Read():
                 self.reading[command.side] = command.reading
             case Close():

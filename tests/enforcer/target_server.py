@@ -42,6 +42,8 @@ class Handler(BaseHTTPRequestHandler):
             self._events()
         elif self.path.startswith("/upgrade"):
             self._upgrade()
+        elif self.path.startswith("/back"):
+            self._back(b"")
         else:
             self._told(b"")
 
@@ -58,7 +60,10 @@ class Handler(BaseHTTPRequestHandler):
             body = b"".join(parts)
         else:
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
-        self._told(body)
+        if self.path.startswith("/back"):
+            self._back(body)
+        else:
+            self._told(body)
 
     do_PUT = do_POST  # noqa: N815 - as above
 
@@ -69,10 +74,35 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command,
             "path": self.path,
             "headers": {name.lower(): value for name, value in self.headers.items()},
+            "hashes": {name.lower(): hashlib.sha256(value.encode()).hexdigest() for name, value in self.headers.items()},
+            "path_hash": hashlib.sha256(self.path.encode()).hexdigest(),
             "bytes": len(body),
             "sha256": hashlib.sha256(body).hexdigest(),
         }
         self._whole(json.dumps(told).encode())
+
+    def _back(self, body: bytes) -> None:
+        """Say a body back, with the type and coding that the request wants, and all its fields in one of the answer's."""
+        said = json.dumps({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(200)
+        self.send_header("content-type", self.headers.get("x-type", "application/json"))
+        if coding := self.headers.get("x-coding"):
+            self.send_header("content-encoding", coding)
+        self.send_header("etag", '"abc"')
+        self.send_header("x-said", said)
+        body = body or said.encode()
+        if piece := int(self.headers.get("x-piece", "0")):
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for at in range(0, len(body), piece):
+                part = body[at : at + piece]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+            return
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _whole(self, content: bytes) -> None:
         self.send_response(200)

@@ -10,8 +10,9 @@ import json
 import pytest
 
 from capd.enforcer.proxy.events import Blocked, Side, Timer
-from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX, WAITING_BYTES_MAX
+from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX
 from capd.enforcer.proxy.http1.response import PHRASE_CHARACTERS_MAX
+from capd.enforcer.proxy.http1.waiting import WAITING_BYTES_MAX
 from capd.enforcer.proxy.question import Body, Destination, Kind, Question, Verdict
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
 from tests.enforcer.sockets import HANDSHAKE

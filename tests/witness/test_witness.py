@@ -12,7 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX
+from capd.enforcer.obligations.obligation import CarriedOut, Obligations
+from capd.enforcer.policy.rule import Form, Injection, Mask
 from capd.enforcer.proxy import entry
+from capd.enforcer.proxy.commands import Report
 from capd.enforcer.proxy.question import Destination, Question
 from capd.enforcer.proxy.question import Kind as Kinds
 from capd.recording.record import Kind, Record, Value, from_fields, pack, unpack_arrays
@@ -200,6 +203,21 @@ def test_a_held_request_is_told_twice() -> None:
     assert ({"allowed": 1, "denied": 1, "held": 1}, {"id": "approval-1"}) == (out[2].body["so_far"], out[0].body["approval"])
 
 
+OBLIGATIONS = Obligations(
+    masks=(("hide", Mask(keys=("pin",))),), injections=(("put", Injection(credential="key", form=Form.BEARER)),)
+)
+
+
+def test_what_else_was_done_is_told() -> None:
+    """A verdict names the rules that hid something and the credentials that were put in; how often stays in the log."""
+    made = witness()
+    made.watch(ONE.probes()[:-1])
+    done = Report(number=1, carried_out=CarriedOut(masked={"hide": 2}, reflected={"key": 1}))
+    out = hear(made, ONE.let_in(), ONE.decided(0, obligations=OBLIGATIONS), packed(entry.report_entry(ONE.flow, done, START)))
+    assert [{"masks": ["hide"], "credentials": [["put", "key"]]}] == [record.body["obligations"] for record in out]
+    assert 0 == made.books.counts.malformed
+
+
 def test_verdicts_of_streams_name_their_streams() -> None:
     """Where requests are side by side a verdict names the stream that it is about, in whatever order they were decided."""
     made = witness()
@@ -210,6 +228,7 @@ def test_verdicts_of_streams_name_their_streams() -> None:
 
 
 KINDS = [
+    ONE.decided(0, obligations=OBLIGATIONS),
     packed(entry.held_entry(ONE.flow, HELD, "approval-1", START)),
     ONE.let_in(),
     ONE.turned_away(),

@@ -13,6 +13,7 @@ import msgpack
 
 from capd.daemon.witness.state import Books
 from capd.daemon.witness.witness import Witness
+from capd.enforcer.obligations.obligation import NOTHING, Obligations
 from capd.enforcer.policy.action import Principal
 from capd.enforcer.policy.action import Run as PolicyRun
 from capd.enforcer.proxy import entry
@@ -115,7 +116,9 @@ class Connection:
         at_ns = self.begins_ns + after_ns
         return packed(entry.turned_away_entry("too many connections", client=self.client, to=("192.0.2.1", 443), at_ns=at_ns))
 
-    def decided(self, number: int, *, body_wanted: bool = False, stream: int | None = None) -> bytes:
+    def decided(
+        self, number: int, *, body_wanted: bool = False, stream: int | None = None, obligations: Obligations = NOTHING
+    ) -> bytes:
         """Give the entry of a decision about a request, or about a stream."""
         request = Request(method="GET", host="api.test", path=f"/{number}")
         protocol = "http1" if stream is None else "http2"
@@ -135,6 +138,7 @@ class Connection:
             rule="r",
             policy="v1",
             body_bytes=10 if body_wanted else 0,
+            obligations=obligations,
         )
         return packed(entry.decision_entry(self.flow, question, verdict, self.begins_ns + number))
 

@@ -15,30 +15,16 @@ from __future__ import annotations
 
 from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, TrailersReceived
 
+from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN, MISDIRECTED, RequestRefused
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Refused, Withdraw
-from capd.enforcer.proxy.events import (
-    Data,
-    Decided,
-    DialFailed,
-    Dialled,
-    Ended,
-    Event,
-    Expired,
-    Revoked,
-    Side,
-    Timer,
-)
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Refused, Report, Withdraw
+from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Revoked, Side, Timer
 from capd.enforcer.proxy.http1.layer import LINGER_BYTES_MAX, LINGER_SECONDS, NO_RULE
 from capd.enforcer.proxy.http1.response import verdict_facts
 from capd.enforcer.proxy.http2.cutting import BEGINNING
 from capd.enforcer.proxy.http2.errors import Code
 from capd.enforcer.proxy.http2.fields import Counted, FieldsError
-from capd.enforcer.proxy.http2.limits import (
-    CLIENT_CONNECTION_BYTES,
-    CLIENT_STREAM_BYTES,
-    COLLECTED_BYTES_MAX,
-)
+from capd.enforcer.proxy.http2.limits import CLIENT_CONNECTION_BYTES, CLIENT_STREAM_BYTES, COLLECTED_BYTES_MAX
 from capd.enforcer.proxy.http2.peer import Broken, Farewell, Heard, Peer
 from capd.enforcer.proxy.http2.pump import Pump
 from capd.enforcer.proxy.http2.request import is_grpc, read_request, summary, takes_trailers
@@ -272,6 +258,7 @@ class Http2Layer(Layer):
             request=stream.incoming.request,
             body=body,
             exchange=stream.id,
+            carries_out=True,
         )
         self._do(Ask(question))
 
@@ -279,7 +266,7 @@ class Http2Layer(Layer):
         stream = self._by_number.get(verdict.number)
         if stream is None or stream.stage is not Stage.JUDGED:
             return
-        stream.verdict = verdict
+        stream.verdict = verdict = stream.oblige(verdict)
         if verdict.body_bytes and not stream.looked:
             self._begin_collecting(stream)
         elif verdict.allowed:
@@ -398,18 +385,29 @@ class Http2Layer(Layer):
     def _hear_stream(self, told: Answered | Content | Complete | GivenUp) -> None:
         stream = self._streams.get(told.stream)
         if stream is None or stream.stage is not Stage.OPEN:
-            if isinstance(told, Content) and self._pump.target is not None:
-                self._pump.target.took(told.stream, told.credit)
+            self._pump.pass_over(told)
             return
-        match told:
-            case Answered():
-                self._pump.head(stream, told.head, ends=told.ends)
-            case Content():
-                stream.answer.put(stream.rewriting.body(told.data), told.credit)
-            case Complete():
-                self._pump.complete(stream, told.trailers)
-            case GivenUp():
-                self._target_gave_up(stream, told)
+        try:
+            match told:
+                case Answered():
+                    self._pump.head(stream, told.head, ends=told.ends)
+                case Content():
+                    stream.answer.put(stream.rewriting.body(told.data), told.credit)
+                case Complete():
+                    self._pump.complete(stream, told.trailers)
+                case GivenUp():
+                    self._target_gave_up(stream, told)
+        except CannotCarryOutError as error:
+            self._pump.pass_over(told)
+            self._not_carried_out(stream, str(error))
+
+    def _not_carried_out(self, stream: Stream, reason: str) -> None:
+        self._do(Refused(next(self._around.numbers), reason, ""))
+        if stream.headed:
+            self._client.reset(stream.id, Code.INTERNAL_ERROR)
+            self._forget(stream, Code.CANCEL)
+        else:
+            self._answer(stream, BAD_GATEWAY, {"error": "answer_not_masked", "message": reason}, "")
 
     def _target_gave_up(self, stream: Stream, told: GivenUp) -> None:
         """The target ends a stream: what it said so far is all only if it said so."""
@@ -417,8 +415,8 @@ class Http2Layer(Layer):
             self._client.took(stream.id, stream.body.clear())
             stream.sent_all = True
         elif told.reason and not stream.headed:
-            facts = {"error": "target_failed", "message": f"the target's answer is not HTTP/2: {told.reason}"}
-            self._answer(stream, BAD_GATEWAY, facts, "")
+            message = f"the target's answer is not HTTP/2: {told.reason}"
+            self._answer(stream, BAD_GATEWAY, {"error": "target_failed", "message": message}, "")
         else:
             self._client.reset(stream.id, told.code or Code.INTERNAL_ERROR)
             self._forget(stream, None)
@@ -465,6 +463,8 @@ class Http2Layer(Layer):
         if stream.stage is Stage.JUDGED and stream.number and (stream.verdict is None or stream.verdict.body_bytes):
             self._do(Withdraw(stream.number))
         self._release(stream)
+        if stream.obliged is not None and stream.stage is Stage.OPEN:
+            self._do(Report(stream.number, stream.obliged.carried_out))
         self._pump.drop(stream, code)
         if self._by_number.pop(stream.number, None) is not None:
             self._do(Over(stream.number))

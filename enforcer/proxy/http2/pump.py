@@ -18,7 +18,7 @@ from capd.enforcer.proxy.http2.answer import Head, grpc_refusal, refusal
 from capd.enforcer.proxy.http2.peer import Peer
 from capd.enforcer.proxy.http2.request import Fields
 from capd.enforcer.proxy.http2.stream import Stage, Stream
-from capd.enforcer.proxy.http2.target import Target
+from capd.enforcer.proxy.http2.target import Content, Target, Told
 from capd.enforcer.proxy.http2.target_http1 import Http1Target
 
 
@@ -65,6 +65,11 @@ class Pump:
         """The target is of no use any more; it is sent what was meant for it."""
         self._mark(self._decision)
         self.target = None
+
+    def pass_over(self, told: Told) -> None:
+        """What the target told goes nowhere; it may send as much again."""
+        if isinstance(told, Content) and self.target is not None:
+            self.target.took(told.stream, told.credit)
 
     # -- to the target ---------------------------------------------------------------------------------------------------------
 

@@ -6,12 +6,14 @@ What lives here: its state, and the two queues. What must not: judging, sending.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
+from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.http1.request import Incoming
 from capd.enforcer.proxy.http2.fields import Counted
 from capd.enforcer.proxy.http2.request import Fields
+from capd.enforcer.proxy.obliged import Obliged
 from capd.enforcer.proxy.question import Verdict
 from capd.enforcer.proxy.rewriting import UNCHANGED, Rewriting
 
@@ -94,6 +96,7 @@ class Stream:
         collected: bytes that are held because a verdict needs them.
         unwanted: bytes of the request that came when nobody wanted them any more.
         answer: of the answer's body, what waits.
+        rewriting: what becomes of request and answer. obliged: the same, where a verdict has obligations.
         headed: a final head was sent to the client. complete: the answer is known to its end. finished: it was sent so far.
     """
 
@@ -106,6 +109,7 @@ class Stream:
     number: int = 0
     verdict: Verdict | None = None
     rewriting: Rewriting = UNCHANGED
+    obliged: Obliged | None = None
     expects: bool = False
     body: Queue = field(default_factory=Queue)
     said_all: bool = False
@@ -118,3 +122,13 @@ class Stream:
     headed: bool = False
     complete: bool = False
     finished: bool = False
+
+    def oblige(self, verdict: Verdict) -> Verdict:
+        """Have the obligations of a verdict carried out; give a denial in its place if they were not made ready."""
+        if not (verdict.allowed and verdict.obligations):
+            return verdict
+        try:
+            self.rewriting = self.obliged = Obliged(verdict)
+        except CannotCarryOutError as error:
+            return replace(verdict, allowed=False, reason="cannot_be_carried_out", message=str(error))
+        return verdict
