@@ -6,7 +6,7 @@ The rows run against one instance, in order; none may send the sink a packet, or
 that arrives has a decision that allows it.
 
 Not here: 16 to 24 (SQL, SSH, Kubernetes: the enforcer does
-not decode them yet), 25 (credentials: it injects none yet), 30 (a connection from before is cut: test_bypasses.py).
+not decode them yet), 25 (credentials: tests/enforcer/test_obligations_enforcer.py), 30 (a connection from before is cut: test_bypasses.py).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import pytest
 
 from capd.daemon.enforcer_role import DESCRIPTORS_MAX
 from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
+from tests.decoders import http2_bytes as h2
 from tests.forcing.instance import POLICY, PROXY_PORT, RESOLVER_PORT, Instance, instance
 from tests.forcing.yard import PYTHON, TARGET_PORT, Yard
 from tests.requirements import require_command, require_probes
@@ -79,6 +80,15 @@ def raw(head: str, body: str = "") -> str:
 
 START = "POST /open/a HTTP/1.1\r\nHost: 10.77.0.2\r\n"
 SMUGGLED = "GET /shut HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n"
+
+PRIOR_KNOWLEDGE = (
+    h2.OPENING
+    + h2.headers(
+        1, h2.literal((":method", "GET"), (":scheme", "http"), (":path", "/shut"), (":authority", "10.77.0.2")), end=True
+    )
+).decode("latin-1")
+SETTINGS = "\0\0"
+"""How the first frame that we send to any client of HTTP/2 begins, whatever becomes of what it asks for."""
 
 SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("1 a cgroup of its own below the run's", "root", SUBTREE, DENIED),
@@ -149,7 +159,7 @@ SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
         BAD,
     ),
     ("13 obs-text in Host", "user", raw("GET /open/a HTTP/1.1\r\nHost: 10.77.0.\xb2\r\n\r\n"), BAD),
-    ("13 h2c by prior knowledge", "user", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (*BAD, "cut")),
+    ("13 h2c by prior knowledge", "user", raw(PRIOR_KNOWLEDGE), (SETTINGS, *BAD)),
     ("14 another path of an allowed host", "user", 'say(get("/shut"))', DENIED),
     ("14 another method", "user", 'say(get("/open/a", method="DELETE"))', DENIED),
     ("15 through a process of the run", "user", RELAY, DENIED),
