@@ -10,6 +10,7 @@ is started anew; what it held is reset, and connections that wait on its sockets
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import select
@@ -33,7 +34,7 @@ from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, KeeperError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET, KEEPER_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET, KEEPER_SOCKET, NAMESPACES_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.callbacks.own_rules import own_rules
@@ -41,6 +42,7 @@ from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.policy.policy_stamp import stamp
 from capd.enforcer.proxy.shell import BACKLOG, CONNECTIONS_MAX
+from capd.enforcer.resolver.telling import channel
 from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
 from capd.recording.durable import read_regular, replace_content
 
@@ -58,7 +60,7 @@ CALLBACKS: Final = -3
 """In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
-"""Between two starts of one worker: one that cannot live costs little."""
+"""Between two starts of one worker: one that cannot live costs little. One that has lived for longer is started at once."""
 STATUS_BYTES_MAX: Final = 1 << 16
 DESCRIPTORS_MAX: Final = 2 * CONNECTIONS_MAX + 1_024
 """Of a worker: a connection has two. With fewer, one run's connections could leave none for the others and for the log."""
@@ -75,12 +77,14 @@ class Child:
     Attributes:
         number: of its own; RESOLVER, DESK and CALLBACKS of the others.
         listeners: its sockets, which outlive it.
+        channels: what it has with others of the enforcer; these outlive it too.
         pid: 0 while there is none.
-        due: monotonic time of its next start.
+        due: monotonic time before which it is not started again.
     """
 
     number: int
     listeners: Sequence[socket.socket]
+    channels: Sequence[socket.socket] = ()
     pid: int = 0
     due: float = 0.0
 
@@ -139,6 +143,7 @@ def run(configuration: Configuration, say: Say) -> None:
         return Parts(
             number=child.number,
             listeners=child.listeners,
+            names=child.channels[0],
             authority=authority,
             upstreams=upstreams,
             policies=policies,
@@ -149,6 +154,7 @@ def run(configuration: Configuration, say: Say) -> None:
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),
             stamp=lambda: stamp(configuration.policy_dir),
             holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
+            namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
             observe=section.mode == "observe",
             credentials=credentials,
             keeper=configuration.enforcer_runtime_dir / KEEPER_SOCKET,
@@ -156,17 +162,7 @@ def run(configuration: Configuration, say: Say) -> None:
 
     def work(child: Child) -> None:
         if child.number == RESOLVER:
-            run_resolver(
-                ResolverParts(
-                    datagrams=child.listeners,
-                    policies=policies,
-                    stamp=lambda: stamp(configuration.policy_dir),
-                    runs=configuration.runs_dir,
-                    hierarchy=hierarchy,
-                    status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
-                    observe=section.mode == "observe",
-                )
-            )
+            run_resolver(_resolver_parts(configuration, child, policies, hierarchy))
         elif child.number == DESK:
             run_desk(_desk_parts(configuration, hierarchy, callbacks, say))
         elif child.number == CALLBACKS:
@@ -176,6 +172,20 @@ def run(configuration: Configuration, say: Say) -> None:
 
     Enforcer(configuration, children, work, say, keeper=keeper, confinement=confinement).run()
     lock.release()
+
+
+def _resolver_parts(configuration: Configuration, child: Child, policies: PolicySet, hierarchy: Path) -> ResolverParts:
+    return ResolverParts(
+        sockets=child.listeners,
+        workers=child.channels,
+        policies=policies,
+        stamp=lambda: stamp(configuration.policy_dir),
+        runs=configuration.runs_dir,
+        hierarchy=hierarchy,
+        status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
+        namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
+        observe=configuration.enforcement.mode == "observe",
+    )
 
 
 def _callback_parts(configuration: Configuration) -> CallbackParts | None:
@@ -196,14 +206,16 @@ def _run_callbacks(parts: CallbackParts | None, hierarchy: Path) -> None:
 
 def _children(configuration: Configuration, callbacks: CallbackParts | None) -> list[Child]:
     section = configuration.enforcement
+    names = [channel() for _ in range(section.workers or len(os.sched_getaffinity(0)))]
+    asked = [*_bind(section.resolver_port, socket.SOCK_DGRAM), *_bind(section.resolver_port, socket.SOCK_STREAM)]
     listening = () if callbacks is None or callbacks.listening is None else (callbacks.listening,)
     return [
-        Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM)),
+        Child(number=RESOLVER, listeners=asked, channels=[tells for tells, _hears in names]),
         Child(number=DESK, listeners=()),
         *([] if callbacks is None else [Child(number=CALLBACKS, listeners=listening)]),
         *(
-            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
-            for number in range(section.workers or len(os.sched_getaffinity(0)))
+            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM), channels=[hears])
+            for number, (_tells, hears) in enumerate(names)
         ),
     ]
 
@@ -256,6 +268,7 @@ class Enforcer:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: os.eventfd_write(self._wake, 1))
         signal.signal(signal.SIGHUP, self._pass_on)
         for child in self._children:
             self._start(child)
@@ -264,7 +277,9 @@ class Enforcer:
         while not self._stopping and not lost:
             self._attend()
             self._write_status("running")
-            select.select([self._wake], [], [], STATUS_SECONDS)
+            select.select([self._wake], [], [], self._pause())
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
             lost = self._keeper is not None and self._keeper.ended()
         self._end()
         self._write_status("stopped")
@@ -274,6 +289,11 @@ class Enforcer:
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
         os.eventfd_write(self._wake, 1)
+
+    def _pause(self) -> float:
+        """Give how long nothing is to be done."""
+        due = min((child.due for child in self._children if not child.pid), default=math.inf)
+        return max(0.0, min(STATUS_SECONDS, due - time.monotonic()))
 
     def _pass_on(self, number: int, _frame: object) -> None:
         for child in self._children:
@@ -285,7 +305,7 @@ class Enforcer:
         pid = os.fork()
         if pid == 0:
             self._be(child, parent)
-        child.pid = pid
+        child.pid, child.due = pid, time.monotonic() + RESTART_SECONDS
 
     def _be(self, child: Child, parent: int) -> NoReturn:
         """In the worker."""
@@ -297,8 +317,8 @@ class Enforcer:
             if os.getppid() == parent:
                 for other in self._children:
                     if other is not child:
-                        for listener in other.listeners:
-                            os.close(listener.fileno())
+                        for mine in (*other.listeners, *other.channels):
+                            os.close(mine.fileno())
                 self._work(child)
                 status = 0
         except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it
@@ -312,7 +332,7 @@ class Enforcer:
             if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
                 self._say(f"capd enforcer: {_called(child.number)} ended, starting it anew; what it held was reset")
                 self._restarts += 1
-                child.pid, child.due = 0, time.monotonic() + RESTART_SECONDS
+                child.pid = 0
             if not child.pid and time.monotonic() >= child.due:
                 self._start(child)
 

@@ -28,6 +28,8 @@ HOLDS_SOCKET: Final = "holds.sock"
 """Name of the one at which the enforcer's own processes say what waits."""
 KEEPER_SOCKET: Final = "credentials.sock"
 """Name of the one at which they ask for credentials."""
+NAMESPACES_SOCKET: Final = "namespaces.sock"
+"""Name of the one in the runtime directory at which the daemon hands them sockets of other network namespaces."""
 
 CALLBACKS_RUNTIME: Final = "callbacks"
 """The corner of the process of webhooks and links, below the enforcer's."""

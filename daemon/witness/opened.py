@@ -9,16 +9,27 @@ from collections.abc import Mapping
 from typing import Final
 from uuid import UUID
 
+from capd.daemon.witness.matching import NOT_OPENED
 from capd.recording.record import Value
 
 COOKIES: Final = 1 << 62
 """From here on the probes' numbers of sockets are no cookies (probes/bpf/sockets.bpf.c)."""
+MID_STREAM: Final = "it began before capture"
 UUID_BYTES: Final = 16
 
 
 def is_outward(body: Mapping[str, Value]) -> bool:
-    """Say whether it is of a connection that a run makes, which goes through the enforcer."""
-    return body.get("transport") == "tcp" and body.get("role") == "client"
+    """Say whether it is of a connection that goes through the enforcer: one of TCP that the run did not accept."""
+    return body.get("transport") == "tcp" and body.get("role") != "server"
+
+
+def incomparable_of(body: Mapping[str, Value], before: str | None) -> str | None:
+    """Say why bytes cannot be compared, as far as it tells; `before`: what was said so far."""
+    if body.get("role") != "client":
+        return NOT_OPENED
+    if body.get("mid_stream"):
+        return MID_STREAM
+    return None if before == NOT_OPENED else before
 
 
 def cookie_of(body: Mapping[str, Value]) -> int | None:

@@ -30,7 +30,7 @@ from capd.daemon.witness.entries import (
     sequence_of,
 )
 from capd.daemon.witness.files import writer_of
-from capd.daemon.witness.opened import cookie_of, ends_of, is_outward, uuid_of
+from capd.daemon.witness.opened import cookie_of, ends_of, incomparable_of, is_outward, uuid_of
 from capd.daemon.witness.pairs import Pairs
 from capd.daemon.witness.state import Away, Books, Flow, Pending, Seen
 from capd.recording.record import Direction, Kind, Record, Value
@@ -45,7 +45,6 @@ FLOWS_MAX: Final = 65_536
 AWAY_MAX: Final = 4_096
 PENDING_MAX: Final = 256
 """Decisions of one connection that wait for their messages; clients that pipeline stop far below."""
-MID_STREAM: Final = "it began before capture"
 Ends = tuple[tuple[str, int], tuple[str, int]]
 """Client and destination."""
 
@@ -217,9 +216,11 @@ class Witness:
 
     def _open(self, record: Record, out: list[Record]) -> None:
         body = record.body
-        if not is_outward(body):
-            return
         seen = self.books.seen.get(record.session)
+        if not is_outward(body):
+            if seen is not None:  # it was not known at first
+                self._forget_seen(seen)
+            return
         if seen is None:
             seen = self._begin(record)
         seen.last_ns = max(seen.last_ns, record.time_ns)
@@ -227,8 +228,7 @@ class Witness:
         seen.local, seen.target = ends_of(body.get("local")) or seen.local, ends_of(body.get("target")) or seen.target
         self._index(seen)
         seen.run = uuid_of(body.get("run")) or seen.run
-        if body.get("mid_stream"):
-            seen.incomparable = MID_STREAM
+        seen.incomparable = incomparable_of(body, seen.incomparable)
         if seen.flow is None:
             self._find_flow(seen, out)
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import time
 from collections import Counter
@@ -35,7 +36,7 @@ from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
 from capd.enforcer.proxy.questions import Questions
 from capd.enforcer.proxy.socket_options import keep_alive, reset, reset_transport
-from capd.enforcer.proxy.world import Counters, World
+from capd.enforcer.proxy.world import Counters, Place, World, leads_out
 
 CONNECTIONS_MAX: Final = 4_096
 """Of one process: each has two descriptors and, at worst, the bytes below on either side."""
@@ -76,7 +77,7 @@ class Shell:
         listener.setblocking(False)
         self._listening.append(listener)
         self._own.add(listener.getsockname()[:2])
-        self.loop.add_reader(listener.fileno(), self._accept, listener)
+        self.loop.add_reader(listener.fileno(), self.accept, listener)
 
     def close(self) -> None:
         """Stop accepting, and cut what is open."""
@@ -98,31 +99,36 @@ class Shell:
 
     # -- accepting -------------------------------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
+    def accept(self, listener: socket.socket, place: Place | None = None) -> None:
+        """Take what waits at a listener, of our network namespace or of another."""
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 connection, peer = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptors: those that are open will free some
+                if error.errno == errno.EINVAL:  # root of that namespace shut it
+                    self.loop.remove_reader(listener.fileno())
                 self.counters.turned_away[f"accept: {error.strerror}"] += 1
                 return
-            reason = self._admit(connection, peer[:2])
+            reason = self._admit(connection, peer[:2], place)
             if reason is not None:
                 self.counters.turned_away[reason] += 1
                 to = self.world.destination(connection)
                 self.record(turned_away_entry(reason, client=peer[:2], to=to, at_ns=time.time_ns()))
                 reset(connection)
 
-    def _admit(self, connection: socket.socket, peer: tuple[str, int]) -> str | None:
+    def _admit(self, connection: socket.socket, peer: tuple[str, int], place: Place | None) -> str | None:
         """Let a connection in; else give the reason why not."""
         wanted = self.world.destination(connection)
         if wanted is None or wanted in self._own:
             return "not redirected"
+        if place is not None and not leads_out(wanted[0]):
+            return "loopback of another network namespace"
         if len(self.sessions) >= CONNECTIONS_MAX:
             return "too many connections"
         try:
-            owner = self.world.owner(peer, wanted)
+            owner = (place or self.world).owner(peer, wanted)
         except OSError:
             return "owner not told"
         agent = None if owner is None else self.world.agent(owner)

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from capd.enforcer.policy.address_range import address, is_ordinary
 from capd.enforcer.proxy.connection import Connection
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner, original_destination
@@ -67,6 +68,19 @@ class Log(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Another network namespace than the enforcer's own, which dials from its own all the same.
+
+    Attributes:
+        number: the kernel's.
+        owner: as the world's, of sockets there.
+    """
+
+    number: int
+    owner: Callable[[tuple[str, int], tuple[str, int]], Owner | None]
+
+
+@dataclass(frozen=True, kw_only=True)
 class World:
     """What the shell needs of the world.
 
@@ -91,6 +105,12 @@ class World:
     hold: Holding = nobody
     equip: Equipping = unequipped
     destination: Callable[[socket.socket], tuple[str, int] | None] = original_destination
+
+
+def leads_out(text: str) -> bool:
+    """Say whether an address means the same in every network namespace of this host, so that one may be dialled for another."""
+    found = address(text)
+    return found is not None and is_ordinary(found)
 
 
 @dataclass(kw_only=True)

@@ -21,7 +21,7 @@ from typing import Any, cast
 import pytest
 
 from capd.daemon.trust_environment import variables
-from tests.enforcer.target_server import EVENT_SECONDS, LARGE_BYTES
+from tests.enforcer.target_server import EVENT_SECONDS, LARGE_BYTES, MANY
 from tests.enforcer.yard import AGENT, Yard, yard
 from tests.requirements import require, require_command, require_root
 
@@ -29,6 +29,7 @@ POLICY = """\
 rules:
   - {id: api, match: {protocols: [http], hosts: [api.test, localhost], methods: [GET, POST, PUT, HEAD]}, then: allow}
   - {id: banner, match: {protocols: [tcp], ports: [2525]}, then: allow}
+  - {id: given, match: {protocols: [http], hosts: [bound.test, unasked.test], methods: [GET]}, then: allow}
   - {id: unread, match: {protocols: [tcp], hosts: [api.test], ports: [8080]}, then: allow}
   - {id: socket, match: {protocols: [websocket], hosts: [api.test], ports: [8080]}, then: allow}
 """
@@ -264,6 +265,24 @@ def test_names_are_resolved_for_runs_alone(place: Yard) -> None:
     assert 0 != place.agent("/usr/bin/python3", "-c", script, inside=False).returncode
     _until(lambda: place.status()["resolver"]["queries"].get("no_run"))  # type: ignore[index] # an object
     assert 1 <= place.status()["resolver"]["queries"]["resolved"]  # type: ignore[index] # as above
+
+
+def test_names_are_resolved_over_tcp_too(place: Yard) -> None:
+    """What does not fit into a datagram is cut, the libc of a run asks again over TCP and gets all; it may ask so at once."""
+    script = "import socket; print(len({entry[4][0] for entry in socket.getaddrinfo('%s', 1, socket.AF_INET)}))"
+    assert f"{MANY}\n" == python(place, script % "many.example.com")
+    words = ("/usr/bin/python3", "-c", script % "name.example.com")
+    assert b"1\n" == place.agent(*words, variables={"RES_OPTIONS": "use-vc"}).stdout
+    assert 0 != place.agent(*words, inside=False, variables={"RES_OPTIONS": "use-vc"}).returncode
+
+
+def test_a_name_that_the_resolver_gave_is_believed(place: Yard) -> None:
+    """The proxy takes the resolver's word for where a name leads, and asks nobody; another name of that address is not it."""
+    assert "/seen" == json.loads(curl(place, "http://bound.test/seen"))["path"]
+    asked = json.loads(curl(place, "http://api.test/seen"))["seen"]
+    assert (1, None) == (asked["bound 1"], asked.get("unasked 1"))
+    address = place.agent("curl", "-sS", "-i", "-H", "Host: unasked.test", "http://198.51.100.7/")
+    assert b"403" in address.stdout.split(b"\r\n")[0]
 
 
 def test_the_doctor_tries_runtimes(place: Yard) -> None:

@@ -404,6 +404,18 @@ def test_clients_that_run_ahead_wait() -> None:
     assert slow.reading == {Side.CLIENT: True, Side.UPSTREAM: True}
 
 
+def test_a_client_that_takes_no_answers_is_asked_for_no_more() -> None:
+    """Who asks on and on for what is refused, and does not read, is not read from; who sends a body that goes on is."""
+    for said, reads in ((GET, False), (b"POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 9\r\n\r\nabc", True)):
+        run = Rehearsal().says(said)
+        if not reads:
+            run.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        run.tell(Blocked(Side.CLIENT, True))
+        assert reads is run.reading[Side.CLIENT]
+        run.tell(Blocked(Side.CLIENT, False))
+        assert run.reading[Side.CLIENT]
+
+
 def test_tiny_chunks_cost_what_their_bytes_cost() -> None:
     """A body in ten thousand chunks of a byte is one write, joined once."""
     run = Rehearsal().says(CHUNKED)

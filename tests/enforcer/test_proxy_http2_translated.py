@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import pytest
 
-from capd.enforcer.proxy.commands import Close
 from capd.enforcer.proxy.connection import Connection
 from capd.enforcer.proxy.events import Side, Timer
 from capd.enforcer.proxy.http2 import Http2Layer
@@ -93,8 +92,9 @@ def test_answers_come_back(answer: bytes, status: str, body: bytes, trailers: Fi
     seen = told.at_client(number)
     assert (status, body, True, trailers) == (seen[":status"], bytes(seen.body), seen.ended, seen.trailers)
     assert seen["transfer-encoding"] is None
-    assert {Side.CLIENT} == told.run.finished, "the next request is for another connection"
-    assert Close() == told.run.silent(Timer.DEADLINE).closed
+    told.asks(secure(path="/next"))
+    assert (set(), 1, {}) == (told.run.finished, len(told.run.dials), told.goaway)
+    assert told.run.upstream.endswith(b"GET /next HTTP/1.1\r\nhost: api.test\r\n\r\n")
 
 
 def test_a_body_until_the_end_of_the_connection() -> None:
@@ -144,7 +144,7 @@ def test_what_was_asked_is_answered_in_turn(answer: bytes, dials: int) -> None:
         told.says(answer)
         assert b"ok" == bytes(told.at_client(number).body)
     assert (dials, 3) == (len(run.dials), run.upstream.count(b"GET /"))
-    assert {Side.CLIENT} == run.finished
+    assert {} == told.goaway
 
 
 def test_whoever_waits_too_long_is_sent_elsewhere() -> None:
@@ -194,7 +194,6 @@ def test_an_upload_is_written_as_it_comes() -> None:
     told.client.send_data(number, b"cd", end_stream=True)
     told.go()
     assert told.run.upstream.endswith(b"abcd")
-    assert {Side.CLIENT} == told.run.finished
 
 
 def test_a_download_waits_for_its_client() -> None:

@@ -13,7 +13,7 @@ from capd.decoders.message import Message
 from capd.enforcer.obligations.obligation import CarriedOut
 from capd.enforcer.proxy.http1 import fields as header
 from capd.enforcer.proxy.http1.request import Incoming
-from capd.enforcer.proxy.http1.response import Outgoing, read_response
+from capd.enforcer.proxy.http1.response import SWITCHING, Outgoing, read_response
 from capd.enforcer.proxy.obliged import Obliged
 from capd.enforcer.proxy.question import Verdict
 
@@ -57,7 +57,7 @@ class Answering:
             CannotCarryOutError: what it announces cannot be looked into.
         """
         outgoing = read_response(message, self._obliged, old=self._incoming.old, keeps=keeps)
-        if not outgoing.interim:
+        if not outgoing.interim and outgoing.status != SWITCHING:
             self.begun, self.keeps, self._chunked = True, outgoing.keeps, outgoing.chunked
         return outgoing
 

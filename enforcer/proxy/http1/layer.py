@@ -79,6 +79,10 @@ class Http1Layer(Layer):
         """Leave a client to wait that said much more than was judged."""
         return side is Side.UPSTREAM or not self._waiting.full
 
+    def replies(self) -> bool:
+        """A client may ask on and on for what is refused; it may send all of a body that goes on before it reads."""
+        return self._stage in (Stage.IDLE, Stage.DRAINING)
+
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
         if self._tunnel is not None:

@@ -4,11 +4,10 @@ What lives here: the life of streams, and of the two connections. What must not:
 look (answer.py), bytes on their way (pump.py), frames (peer.py).
 
 Streams are judged side by side; one that is held stops no other. The target is dialled after the first that is allowed. If it
-turns out to speak HTTP/1.1 only, streams are translated, one request after the other. When there are none, or one would wait
-too long, the client is told to come again (GOAWAY): it is then offered what the target speaks. Not before: there are clients
-that give up what they wait for when they are told to leave (Java's, before 24). A stream that the target never looked at
-is given back as such (REFUSED_STREAM), which clients repeat by themselves; one that it left in the middle is never taken for
-whole.
+turns out to speak HTTP/1.1 only, streams are translated, one request after the other. When one would wait too long, the client
+is told to come again (GOAWAY): it is then offered what the target speaks. Not before: there are clients that give up what they
+wait for when they are told to leave (Java's, before 24). A stream that the target never looked at is given back as such
+(REFUSED_STREAM), which clients repeat by themselves; one that it left in the middle is never taken for whole.
 """
 
 from __future__ import annotations
@@ -331,7 +330,7 @@ class Http2Layer(Layer):
             self._do(Dial(self._waiting[0].number))
         for stream in self._pump.move(self._streams.values()):
             self._done(stream)
-        if not self._streams and (self._last is not None or self._client_leaves or self._serial):
+        if not self._streams and (self._last is not None or self._client_leaves):
             self._leave(self._newest)
             self._linger()
 
