@@ -31,6 +31,7 @@ from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_history import history
 from capd.daemon.recorder_index import RecorderIndex
 from capd.daemon.recorder_memory import (
+    BEGUN,
     BEGUN_ANEW,
     DAMAGED,
     LET_GO,
@@ -196,7 +197,9 @@ class Recorder:
             self._reader.close()
             self._begin_at(None, *steps.begun_anew)
             return True
-        return known or not self._reader.freed or not (self._memory.released or recorded > Position(0, 0))
+        if known or steps.begun is not None or not self._reader.freed:
+            return True
+        return not (self._memory.released or recorded > Position(0, 0))
 
     def _resume(self, steps: Steps, recorded: Position, after: After) -> Position | None:
         """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""
@@ -268,6 +271,7 @@ class Recorder:
         self._seal_asked = True
 
     def _take(self, cycle: Cycle) -> None:
+        self._say_beginning(cycle.position if isinstance(cycle, JournalDamage) else cycle[0].position)
         if isinstance(cycle, JournalDamage):
             self.counts["damages"] += 1
             self._errors.append(f"journal damaged at file {cycle.position.file}, byte {cycle.position.offset}: {cycle.reason}")
@@ -284,6 +288,14 @@ class Recorder:
             self._position = cycle[-1].next
             if self._boot != self._assembler.table.origin.boot:
                 self._say_boot()
+
+    def _say_beginning(self, at: Position) -> None:
+        """Say where the way begins if not in the journal's first file, or that would be missed.
+
+        A daemon that dies, or finds no room, before it makes its first file leaves the number behind.
+        """
+        if self._position == Position(0, 0) and at.file > 0:
+            self._store([self._step(BEGUN, at=list(at.to_fields()))])
 
     def _say_boot(self) -> None:
         self._boot = self._assembler.table.origin.boot

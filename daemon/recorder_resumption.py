@@ -117,7 +117,7 @@ def _differs(cycle: Cycle, steps: Steps, *, begins: bool) -> bool:
     """Tell whether it was not this that was met then; `begins`: it is the first of the journal."""
     if isinstance(cycle, JournalDamage):
         return (cycle.position, cycle.next) not in steps.damages
-    return begins and cycle[0].sequence != 0
+    return begins and cycle[0].position != (steps.begun or Position(0, 0))
 
 
 def _step(cycle: Cycle, assembler: Assembler, after: After) -> Position:
