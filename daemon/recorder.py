@@ -178,9 +178,13 @@ class Recorder:
         )
         start = remembered.position if remembered else position
         after = remembered.block if remembered else None
-        self._reader = JournalReader(configuration.journal_dir, start, JournalKeys(configuration.journal_key_file), after=after)
-        self._cycles = Cycles(self._reader)
+        self._read_from(start, after)
         return remembered
+
+    def _read_from(self, start: Position | None, after: int | None = None) -> None:
+        keys = JournalKeys(self._configuration.journal_key_file)
+        self._reader = JournalReader(self._configuration.journal_dir, start, keys, after=after)
+        self._cycles = Cycles(self._reader)
 
     def _begin_anew(self, recorded: Position) -> Position:
         """Go on behind what is recorded without knowing how it came there: to go the way again would tell it otherwise."""
@@ -197,9 +201,11 @@ class Recorder:
             self._reader.close()
             self._begin_at(None, *steps.begun_anew)
             return True
-        if known or steps.begun is not None or not self._reader.freed:
+        if steps.begun is not None and self._reader.position in (None, Position(0, 0)):
+            self._reader.close()
+            self._read_from(steps.begun)
             return True
-        return not (self._memory.released or recorded > Position(0, 0))
+        return known or not self._reader.freed or not (self._memory.released or recorded > Position(0, 0))
 
     def _resume(self, steps: Steps, recorded: Position, after: After) -> Position | None:
         """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""

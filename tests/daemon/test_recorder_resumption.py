@@ -138,13 +138,17 @@ def test_who_began_anew_is_followed(settings: Configuration, lose: Callable[[Pat
     assert 2 == len(abandoned)
 
 
-def test_a_first_file_that_never_was_is_not_missed(settings: Configuration) -> None:
-    """Where a daemon died before it made its first file, a recorder that died before its first snapshot is followed."""
+@pytest.mark.parametrize("waited", [False, True])
+def test_a_first_file_that_never_was_is_not_missed(settings: Configuration, *, waited: bool) -> None:
+    """Where a daemon died before it made its first file, a recorder is followed that died before it remembered any of it."""
     daemon = Daemon()
     reserve(settings.journal_dir, 0, group=None)
+    made = Recorder(settings, host=HOST, user="test")
+    if waited:
+        made._remember()
     first = put(settings, daemon.started(), *talk(daemon, 10 * MS, 1))
     assert first > 0
-    killed(settings)
+    seal(made)
     killed(settings)
     events, ends = http_events(10 * MS, 1)
     put(settings, daemon.cycle(30 * MS, data=events), daemon.cycle(50 * MS, control=[closed(50 * MS, 1, *ends)]))
