@@ -23,6 +23,8 @@ _STRICT: Final = {"extra": "forbid"}
 
 UNREADABLE_HOST: Final = "?"
 """Stands for a host that has no normal form. It could be any: no rule that names hosts certainly matches it, or does not."""
+UNKNOWN_SCHEMA: Final = "?."
+"""Before the name of a relation whose schema is not known: it could be any."""
 PRINCIPAL_KINDS: Final = ("user", "unit", "oidc", "saml")
 CONNECT: Final = "connect"
 """The operation of a connection whose messages capd does not judge one by one."""

@@ -105,10 +105,18 @@ def test_what_went_over_to_websocket_is_judged_by_its_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "complete"), [("BEGIN", True), ("commit ;", True), ("SELECT 1", False), ("BEGIN; DROP TABLE x", False), ("", False)]
+    ("sql", "complete"),
+    [
+        ("BEGIN", True),
+        ("SELECT 1", True),
+        ("BEGIN; DROP TABLE x", True),
+        ("DO ''", False),
+        ("SELECT f(1)", False),
+        ("", False),
+    ],
 )
 def test_statements_are_complete_when_it_is_certain(sql: str, complete: bool) -> None:
-    """Only statements that steer a transaction, alone, are complete; what others do is not known."""
+    """A statement is complete if capd knows what it does."""
     row = SessionRow(
         session=SESSION, protocol="postgresql", transport="tcp", target=Endpoint(host="192.0.2.7", port=5432, name="shop")
     )
