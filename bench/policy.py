@@ -77,7 +77,7 @@ def cost(count: int, *, one_host: bool, conditions: bool) -> Cost:
     load = time.process_time() - before
     host = "api.example.com" if one_host else f"api{count - 1}.example.com"
     known = Circumstances(run=Run(labels={"team": "data"}))
-    paths = (f"/v{count - 1}/x", "/other", "/a%2fb")
+    paths = (f"/v{count - 1}/x", "/other", "/a%5cb")
     allowed, denied, incomplete = (decided(policy, f"GET https://{host}{path}", known) for path in paths)
     return Cost(load_ms=load * 1e3, allowed_us=allowed, denied_us=denied, incomplete_us=incomplete)
 

@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final, Literal
 
 from capd.daemon.configuration import Configuration
-from capd.daemon.recorder import COLLECT_AFTER, Recorder
+from capd.daemon.recorder import Recorder
+from capd.daemon.recorder_role import COLLECT_AFTER
 from capd.daemon.recording_policy import RecordingSection
 from capd.recording.journal import Block, JournalWriter
 from tests.assembly.world import HOST, MS, REQUEST, RESPONSE, Daemon, closed, executed, moved, opened

@@ -21,8 +21,8 @@ from bench.recorder import PG_READY, PG_START, conversations, http, postgresql, 
 
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import Origin
-from capd.daemon.recorder import COLLECT_AFTER
 from capd.daemon.recorder_cycles import Cycles
+from capd.daemon.recorder_role import COLLECT_AFTER
 from capd.decoders.message import NEED_DATA, Direction
 from capd.decoders.registry import decoder_for
 from capd.recording.index import Index

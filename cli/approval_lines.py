@@ -114,10 +114,18 @@ def _left(one: Facts) -> str:
 def _became(one: Facts) -> str:
     words = str(one["state"]).replace("_", " ")
     if one["denied_by"]:
-        return f"{words} by {one['denied_by']}: {one['reason']}"
+        return f"{words} by {one['denied_by']}{_how(one)}: {one['reason']}"
     if one["state"] in {"approved", "used"}:
-        return f"{words}, approved by {', '.join(one['approved_by'])}"
+        return f"{words}, approved by {', '.join(one['approved_by'])}{_how(one)}"
     return f"{words}: {one['reason']}" if one["reason"] else words
+
+
+def _how(one: Facts) -> str:
+    """Say who used a link or a button."""
+    ways = [
+        f"{way['by']} by webhook {way['webhook']}" + (f" as {way['user']}" if way["user"] else "") for way in one["channels"]
+    ]
+    return f" ({', '.join(ways)})" if ways else ""
 
 
 def _what(one: Facts, *, whole: bool) -> Iterator[Line]:

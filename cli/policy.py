@@ -68,10 +68,10 @@ def check(directory: str | None, config: str | None, as_json: bool) -> int:
     from capd.enforcer.policy.directory import load_policy  # noqa: PLC0415 - as above
     from capd.enforcer.policy.problem import PolicyError  # noqa: PLC0415 - as above
 
-    place = _policy_place(directory, config)
+    place, own = _policy_place(directory, config)
     try:
         # Of a draft it does not matter who can write it.
-        policy = load_policy(place, owners=None if directory is not None else frozenset({0, os.geteuid()}))
+        policy = load_policy(place, owners=None if directory is not None else frozenset({0, os.geteuid()}), own=own)
     except PolicyError as error:
         if not as_json:
             raise
@@ -224,16 +224,22 @@ def replay(  # noqa: PLR0917 - click hands over the options
     return ExitStatus.NEGATIVE if stopped["deny"] or stopped["approve"] else ExitStatus.OK
 
 
-def _policy_place(directory: str | None, config: str | None) -> Path:
+def _policy_place(directory: str | None, config: str | None) -> tuple[Path, bytes]:
+    """Give where a policy is, and capd's own rules for this host; of a draft there are none."""
     from capd.daemon import configuration  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.enforcer.callbacks.own_rules import own_rules  # noqa: PLC0415 - as above
 
-    return Path(directory) if directory is not None else configuration.load(config).policy_dir
+    if directory is not None:
+        return Path(directory), b""
+    found = configuration.load(config)
+    return found.policy_dir, own_rules(found.approvals.base_url, found.approvals.listen)
 
 
 def _policy(directory: str | None, config: str | None) -> Policy:
     from capd.enforcer.policy.directory import load_policy  # noqa: PLC0415 - `--help` must not pay for it
 
-    return load_policy(_policy_place(directory, config))
+    place, own = _policy_place(directory, config)
+    return load_policy(place, own=own)
 
 
 def _action(given: dict[str, Any]) -> tuple[Action, bool]:

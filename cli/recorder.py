@@ -1,6 +1,6 @@
 """`capd recorder`: the role that decodes.
 
-What lives here: options, and the directories while it still is root. What must not: the role (daemon/recorder.py).
+What lives here: options, and the directories while it still is root. What must not: the role (daemon/recorder_role.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final
 
 import click
 
-from capd.daemon import recorder, recorder_user, settled, state_directory
+from capd.daemon import recorder_role, recorder_user, settled, state_directory
 from capd.enforcer.masking import identifiers
 
 EXAMPLES: Final = """\b
@@ -46,4 +46,4 @@ def command(config: str | None) -> None:
     for name in (*NEEDED, *(NEEDED_FOR_RECIPIENTS if settings.encryption.recipients else ())):
         import_module(name)
     identifiers.prepare()
-    recorder.run_recorder(settings)
+    recorder_role.run_recorder(settings)

@@ -77,6 +77,30 @@ def _roles(found: Facts) -> Iterator[Line]:
         yield _label(name, f"{facts['state']}{pid}{backlog}")
         if name == "shipper" and facts["pid"]:
             yield from _shipper(facts)
+        if name == "enforcer" and facts["pid"]:
+            yield from _webhooks(facts.get("callbacks"))
+
+
+def _webhooks(callbacks: object) -> Iterator[Line]:
+    """Show what became of messages to webhooks, as an unprivileged process wrote it."""
+    match callbacks:
+        case {"webhooks": list(webhooks)}:
+            pass
+        case _:
+            return
+    for webhook in webhooks:
+        match webhook:
+            case {
+                "name": str(name),
+                "delivered": int(delivered),
+                "waiting": int(waiting),
+                "failed": int(failed),
+                "dropped": int(dropped),
+                "last_error": str(error),
+            }:
+                gone = f", {failed + dropped} given up" if failed + dropped else ""
+                failing = f"; failing: {error}" if error else ""
+                yield _label("webhook", f"{name}: {delivered} delivered, {waiting} waiting{gone}{failing}")
 
 
 def _shipper(facts: Facts) -> Iterator[Line]:

@@ -59,6 +59,7 @@ class Alert(StrEnum):
     WITNESS_ALARM = "witness-alarm"
     DECISIONS_DAMAGED = "decisions-damaged"
     APPROVALS_STUCK = "approvals-stuck"
+    WEBHOOKS_FAILING = "webhooks-failing"
     POLICY_REFUSED = "policy-refused"
 
 
@@ -225,6 +226,12 @@ _KINDS: Final = (
         Severity.WARNING,
         "4f15e46a13134ceca7fa1216e31869ef",
         "nobody can be asked to approve anything: what would wait for a person is refused",
+    ),
+    (
+        Alert.WEBHOOKS_FAILING,
+        Severity.WARNING,
+        "72422f7761ae4252861e36572b64e5df",
+        "a webhook cannot be told what waits for approval, or links are not answered",
     ),
     (
         Alert.POLICY_REFUSED,

@@ -1,4 +1,4 @@
-"""The process of approvals: the desk with its two sockets, one for proxies and one for persons.
+"""The process of approvals: the desk with its sockets: for proxies, for persons, and for the process of webhooks and links.
 
 What lives here: its event loop, what persons can ask. What must not: deciding (enforcer/approvals), who persons are.
 
@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from capd.daemon.approver_identity import person_of
+from capd.daemon.approver_identity import person_named, person_of
 from capd.daemon.control import ControlServer, Peer, Verb
 from capd.daemon.errors import RequestRefusedError
 from capd.daemon.state_directory import boot_id
@@ -30,9 +30,12 @@ from capd.enforcer.approvals.listing import to_json
 from capd.enforcer.approvals.moment import Moment
 from capd.enforcer.approvals.request import Person, Request
 from capd.enforcer.approvals.state import State
-from capd.enforcer.approvals.store import Store
+from capd.enforcer.approvals.store import LINK_KEY, Store
 from capd.enforcer.policy.rule import ApprovalScope
 from capd.recording.durable import replace_content
+
+if TYPE_CHECKING:  # what they import is dear, and wanted only where webhooks are configured
+    from capd.daemon.approvals_links import LinkParts, LinkVerbs
 
 TICK_SECONDS_MAX: Final = 1.0
 """Between two looks at the time: what lapses lapses within it, and the status is no older."""
@@ -58,6 +61,7 @@ class DeskParts:
         hierarchy: where cgroup2 is mounted.
         status: file for its counters.
         say: tells whoever reads the log.
+        links: for webhooks and links; None: there are none.
     """
 
     directory: Path
@@ -68,6 +72,7 @@ class DeskParts:
     hierarchy: Path
     status: Path
     say: Callable[[str], None]
+    links: LinkParts | None = None
 
 
 def run_desk(parts: DeskParts) -> None:
@@ -81,10 +86,25 @@ def run_desk(parts: DeskParts) -> None:
     def clock() -> Moment:
         return Moment(wall_ns=time.time_ns(), boot_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME), boot=boot)
 
-    desk = Desk(Store(parts.directory), clock, new_id, os.urandom(KEY_BYTES))
+    store = Store(parts.directory)
+    desk = Desk(store, clock, new_id, os.urandom(KEY_BYTES))
     if desk.damage is not None:
         parts.say(f"capd enforcer: approvals: {desk.damage}; {desk.damage.hint}")
-    Counter(parts, desk, clock).run()
+    links = None if parts.links is None else _link_verbs(parts, parts.links, desk, store, clock)
+    Counter(parts, desk, clock, links).run()
+
+
+def _link_verbs(parts: DeskParts, links: LinkParts, desk: Desk, store: Store, clock: Callable[[], Moment]) -> LinkVerbs:
+    from capd.daemon.approvals_links import LinkVerbs  # noqa: PLC0415 - as above
+    from capd.enforcer.callbacks.link_counter import LinkCounter  # noqa: PLC0415 - as above
+
+    def person(name: str) -> Person:
+        found = person_named(name, parts.runs, parts.hierarchy)
+        check_reader(found, parts.approvers)
+        return found
+
+    key = store.key(LINK_KEY, os.urandom(KEY_BYTES))
+    return LinkVerbs(desk, LinkCounter(desk, key, links.webhooks, person, clock), links.masking, clock)
 
 
 def new_id() -> str:
@@ -95,8 +115,8 @@ def new_id() -> str:
 class Counter:
     """Where persons come to the desk."""
 
-    def __init__(self, parts: DeskParts, desk: Desk, clock: Callable[[], Moment]) -> None:
-        self._parts, self._desk, self._clock = parts, desk, clock
+    def __init__(self, parts: DeskParts, desk: Desk, clock: Callable[[], Moment], links: LinkVerbs | None = None) -> None:
+        self._parts, self._desk, self._clock, self._links = parts, desk, clock, links
         self._stopping = False
         self._told = ""
 
@@ -108,13 +128,16 @@ class Counter:
         with selectors.DefaultSelector() as selector:
             selector.register(wake, selectors.EVENT_READ, lambda: None)
             proxies = HoldServer(self._parts.holds, self._desk, selector, self._parts.say)
-            persons = ControlServer(self._parts.persons, self.verbs(), selector)
+            servers = [ControlServer(self._parts.persons, self.verbs(), selector)]
+            if self._links is not None and self._parts.links is not None:
+                servers.append(ControlServer(self._parts.links.socket, self._links.verbs(), selector, mode=0o600))
             while not self._stopping:
                 left = self._desk.tick()
                 self._report()
                 for key, _events in selector.select(TICK_SECONDS_MAX if left is None else min(left, TICK_SECONDS_MAX)):
                     key.data()
-            persons.close()
+            for server in servers:
+                server.close()
             proxies.close()
 
     def _stop(self, wake: int) -> None:

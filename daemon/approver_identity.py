@@ -1,4 +1,4 @@
-"""Who speaks at the socket of approvals, as the operating system knows.
+"""Who speaks at the socket of approvals, or by a link, as the operating system knows.
 
 What lives here: user, groups, login, and whether the process is an agent. What must not: who may decide (enforcer/approvals).
 
@@ -12,12 +12,14 @@ import grp
 import json
 import os
 import pwd
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from capd.daemon.control import Peer
 from capd.daemon.runs import FILE_BYTES_MAX, Run, from_json
+from capd.enforcer.approvals.eligibility import ROOT
 from capd.enforcer.approvals.errors import NotAnApproverError
 from capd.enforcer.approvals.limits import GROUPS_MAX
 from capd.enforcer.approvals.request import Person
@@ -38,9 +40,9 @@ def person_of(peer: Peer, runs_dir: Path, hierarchy: Path) -> Person:
     Raises:
         NotAnApproverError: the process has gone, or cannot be looked at.
     """
-    runs = _runs(runs_dir)
+    runs = live_runs(runs_dir)
     try:
-        cgroup = _cgroup(peer.pid)
+        cgroup = cgroup_of(peer.pid)
         login = _login(peer.pid)
     except OSError as error:
         raise NotAnApproverError(f"capd cannot see process {peer.pid}, which asked: {error.strerror}") from error
@@ -52,9 +54,39 @@ def person_of(peer: Peer, runs_dir: Path, hierarchy: Path) -> Person:
         name=name,
         groups=groups,
         login_uid=login,
-        in_run=any(cgroup == path or cgroup.startswith(f"{path}/") for path in (run.cgroup.path for run in runs)),
-        has_runs=any(run.uid == peer.uid or _has_process(hierarchy, run, peer.uid) for run in runs),
+        in_run=is_of(cgroup, runs),
+        has_runs=_has_runs(runs, hierarchy, peer.uid),
     )
+
+
+def person_named(name: str, runs_dir: Path, hierarchy: Path) -> Person:
+    """Give the person for whom a link or a chat tool's user speaks: no process of his is there to be looked at.
+
+    Args:
+        name: of the user.
+        runs_dir: of the files of live runs.
+        hierarchy: where cgroup2 is mounted.
+
+    Raises:
+        NotAnApproverError: there is no such user, or it is root, for whom nothing but root's own processes speaks.
+    """
+    try:
+        uid = pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise NotAnApproverError(f"there is no user {name!r} on this host any more") from None
+    if uid == ROOT:
+        raise NotAnApproverError(f"{name} is root, who decides on this host alone")
+    _, groups = _user(uid)
+    return Person(uid=uid, name=name, groups=groups, has_runs=_has_runs(live_runs(runs_dir), hierarchy, uid))
+
+
+def is_of(cgroup: str, runs: Sequence[Run]) -> bool:
+    """Say whether a cgroup is that of a run, or below it."""
+    return any(cgroup == path or cgroup.startswith(f"{path}/") for path in (run.cgroup.path for run in runs))
+
+
+def _has_runs(runs: Sequence[Run], hierarchy: Path, uid: int) -> bool:
+    return any(run.uid == uid or _has_process(hierarchy, run, uid) for run in runs)
 
 
 def _user(uid: int) -> tuple[str, tuple[str, ...]]:
@@ -70,8 +102,12 @@ def _user(uid: int) -> tuple[str, tuple[str, ...]]:
     return entry.pw_name, tuple(sorted(groups))
 
 
-def _cgroup(pid: int) -> str:
-    """Give the path in the cgroup2 hierarchy (cgroups(7): the line with number 0)."""
+def cgroup_of(pid: int) -> str:
+    """Give a process's path in the cgroup2 hierarchy (cgroups(7): the line with number 0).
+
+    Raises:
+        OSError: it has gone.
+    """
     for line in Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8", errors="surrogateescape").splitlines():
         if line.startswith("0::"):
             return line[3:]
@@ -98,7 +134,8 @@ def _login(pid: int) -> int | None:
     return None if uid == NOBODY_LOGGED_IN else uid
 
 
-def _runs(directory: Path) -> list[Run]:
+def live_runs(directory: Path) -> list[Run]:
+    """Give the runs whose files are in a directory."""
     found = []
     for path in directory.glob("*.json"):
         with suppress(OSError, ValueError, KeyError, TypeError):  # it ended meanwhile

@@ -11,8 +11,9 @@ from typing import Annotated, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from capd.daemon import locations, metrics_address, units
-from capd.daemon.enforcement_section import EnforcementSection
+from capd.daemon import locations, units
+from capd.daemon.approvals_section import ApprovalsSection, ListenAddress
+from capd.daemon.enforcement_section import AbsolutePath, EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
 from capd.recording.bucket.errors import BucketUrlError
@@ -36,12 +37,6 @@ def _power_of_two(value: int) -> int:
     return value
 
 
-def _absolute(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError("must be an absolute path")
-    return value
-
-
 def _bucket_url(value: str) -> str:
     try:
         parse_url(value)
@@ -50,12 +45,6 @@ def _bucket_url(value: str) -> str:
     return value
 
 
-def _listen(value: str) -> str:
-    metrics_address.parse(value)
-    return value
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 BucketUrl = Annotated[str, AfterValidator(_bucket_url)]
 RingBytes = Annotated[int, Field(ge=RING_BYTES_MIN, le=RING_BYTES_MAX), AfterValidator(_power_of_two)]
 
@@ -196,7 +185,7 @@ class CatalogueSection(_Section):
 class MetricsSection(_Section):
     """`[metrics]`: figures for Prometheus."""
 
-    listen: Annotated[str, AfterValidator(_listen)] | None = Field(
+    listen: ListenAddress | None = Field(
         default=None, description="`unix:/path`, `127.0.0.1:PORT` or `[::1]:PORT`; others are refused; none: nobody listens"
     )
 
@@ -262,6 +251,7 @@ class Configuration(_Section):
     encryption: EncryptionSection = EncryptionSection()
     selection: SelectionSection = SelectionSection()
     enforcement: EnforcementSection = EnforcementSection()
+    approvals: ApprovalsSection = ApprovalsSection()
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()
@@ -432,6 +422,11 @@ class Configuration(_Section):
     def approvals_dir(self) -> Path:
         """What waits for persons, and what they decided."""
         return self.enforcer_dir / "approvals"
+
+    @property
+    def callbacks_dir(self) -> Path:
+        """What webhooks were told."""
+        return self.enforcer_dir / "callbacks"
 
     @property
     def enforcer_runtime_dir(self) -> Path:

@@ -102,8 +102,8 @@ class ControlServer:
     socket that lingers, a file of a FUSE file system. It must hold up nobody else; meanwhile the client counts as connected.
     """
 
-    def __init__(self, path: Path, verbs: Mapping[str, Verb], selector: selectors.BaseSelector) -> None:
-        """Listen at `path`. What a dead daemon left there is replaced; the instance lock has shown that it is dead.
+    def __init__(self, path: Path, verbs: Mapping[str, Verb], selector: selectors.BaseSelector, *, mode: int = 0o666) -> None:
+        """Listen at `path`, which gets a mode. What a dead daemon left there is replaced; a lock has shown that it is dead.
 
         Raises:
             StateDirectoryError: nothing can be bound there.
@@ -120,7 +120,7 @@ class ControlServer:
         with on_disk("listen at", path):
             path.unlink(missing_ok=True)
             self._listener.bind(str(path))
-            path.chmod(0o666)
+            path.chmod(mode)
         self._listener.listen(WAITING_MAX)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)

@@ -38,7 +38,8 @@ TRY_SECONDS_MAX: Final = 20.0
 RENEWAL_DAYS: Final = 30
 PAGE: Final = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close\r\n\r\nok"
 SYSTEM_WIDE: Final = (
-    "it reads the system's store only: copy authority.pem to /usr/local/share/ca-certificates/capd.crt and run "
+    "it does not heed SYSTEM_WGETRC and reads the system's store only: "
+    "copy authority.pem to /usr/local/share/ca-certificates/capd.crt and run "
     "`update-ca-certificates` (Debian), or `trust anchor --store authority.pem` (Fedora)"
 )
 _NODE: Final = "fetch(process.argv[1]).then(r => r.text(), e => { console.error(e.cause || e); process.exit(1) })"

@@ -31,9 +31,10 @@ from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
 from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
+from capd.enforcer.callbacks.own_rules import own_rules
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.proxy.shell import BACKLOG, CONNECTIONS_MAX
@@ -41,12 +42,14 @@ from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
 from capd.recording.durable import read_regular, replace_content
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
+    from capd.daemon.callback_parts import CallbackParts
     from capd.daemon.configuration import Configuration
     from capd.daemon.enforcement_section import EnforcementSection
 
 STATUS_SECONDS: Final = 1.0
 RESOLVER: Final = -1
 DESK: Final = -2
+CALLBACKS: Final = -3
 """In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
@@ -62,10 +65,10 @@ Say = Callable[[str], None]
 
 @dataclass(kw_only=True)
 class Child:
-    """A worker, the resolver or the desk of approvals, as its parent knows it.
+    """A worker, the resolver, the desk of approvals or the process of links, as its parent knows it.
 
     Attributes:
-        number: of its own; RESOLVER of the resolver, DESK of the desk.
+        number: of its own; RESOLVER, DESK and CALLBACKS of the others.
         listeners: its sockets, which outlive it.
         pid: 0 while there is none.
         due: monotonic time of its next start.
@@ -79,7 +82,8 @@ class Child:
 
 def _load(configuration: Configuration, say: Say) -> PolicySet:
     """Load the policy, and say what came of it; without one everything is denied."""
-    policies = PolicySet(lambda: load_policy(configuration.policy_dir))
+    own = own_rules(configuration.approvals.base_url, configuration.approvals.listen)
+    policies = PolicySet(lambda: load_policy(configuration.policy_dir, own=own))
     loaded = policies.reload()
     say(f"capd enforcer: {loaded.words()}")
     if loaded.refused is not None:
@@ -114,7 +118,8 @@ def run(configuration: Configuration, say: Say) -> None:
     uid, gid = enforcer_user.identity(section.user)
     upstreams = _upstreams(section)
     hierarchy = cgroups.find_root()
-    children = _children(configuration)
+    callbacks = _callback_parts(configuration)
+    children = _children(configuration, callbacks)
     _raise_descriptors()
     confine(uid, gid, families=INTERNET, who="enforcer")
     confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
@@ -154,7 +159,9 @@ def run(configuration: Configuration, say: Say) -> None:
                 )
             )
         elif child.number == DESK:
-            run_desk(_desk_parts(configuration, hierarchy, say))
+            run_desk(_desk_parts(configuration, hierarchy, callbacks, say))
+        elif child.number == CALLBACKS:
+            _run_callbacks(callbacks, hierarchy)
         else:
             run_worker(parts(child))
 
@@ -162,11 +169,29 @@ def run(configuration: Configuration, say: Say) -> None:
     lock.release()
 
 
-def _children(configuration: Configuration) -> list[Child]:
+def _callback_parts(configuration: Configuration) -> CallbackParts | None:
+    if not configuration.approvals.webhooks:
+        return None
+    from capd.daemon import callbacks_role  # noqa: F401, PLC0415 - what it imports is dear, and not to be read later
+    from capd.daemon.callback_parts import callback_parts  # noqa: PLC0415 - as above
+
+    return callback_parts(configuration)
+
+
+def _run_callbacks(parts: CallbackParts | None, hierarchy: Path) -> None:
+    from capd.daemon.callbacks_role import run_callbacks  # noqa: PLC0415 - as above
+
+    assert parts is not None
+    run_callbacks(parts, hierarchy)
+
+
+def _children(configuration: Configuration, callbacks: CallbackParts | None) -> list[Child]:
     section = configuration.enforcement
+    listening = () if callbacks is None or callbacks.listening is None else (callbacks.listening,)
     return [
         Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM)),
         Child(number=DESK, listeners=()),
+        *([] if callbacks is None else [Child(number=CALLBACKS, listeners=listening)]),
         *(
             Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
             for number in range(section.workers or len(os.sched_getaffinity(0)))
@@ -174,7 +199,7 @@ def _children(configuration: Configuration) -> list[Child]:
     ]
 
 
-def _desk_parts(configuration: Configuration, hierarchy: Path, say: Say) -> DeskParts:
+def _desk_parts(configuration: Configuration, hierarchy: Path, callbacks: CallbackParts | None, say: Say) -> DeskParts:
     runtime = configuration.enforcer_runtime_dir
     return DeskParts(
         directory=configuration.approvals_dir,
@@ -185,6 +210,7 @@ def _desk_parts(configuration: Configuration, hierarchy: Path, say: Say) -> Desk
         hierarchy=hierarchy,
         status=_worker_status(runtime, DESK),
         say=say,
+        links=None if callbacks is None else callbacks.links,
     )
 
 
@@ -295,6 +321,7 @@ class Enforcer:
             "restarts": self._restarts,
             "resolver": told.pop(RESOLVER, None),
             "approvals": self._desk_status(told.pop(DESK, None)),
+            "callbacks": self._desk_status(told.pop(CALLBACKS)) if CALLBACKS in told else None,
             "workers": list(told.values()),
         }
         with suppress(OSError):  # the status is late then, and `capd status` says so
@@ -372,11 +399,13 @@ def _restrict_files(configuration: Configuration) -> str:
 
 
 def _worker_status(directory: Path, number: int) -> Path:
+    if number == CALLBACKS:
+        return directory / CALLBACKS_RUNTIME / "status.json"
     return directory / f"{_called(number).replace(' ', '-')}.status.json"
 
 
 def _called(number: int) -> str:
-    return {RESOLVER: "resolver", DESK: "approvals"}.get(number, f"worker {number}")
+    return {RESOLVER: "resolver", DESK: "approvals", CALLBACKS: "callbacks"}.get(number, f"worker {number}")
 
 
 def _read_status(path: Path) -> object:

@@ -92,12 +92,12 @@ class NoBucketError(CapdError):
 
 
 class CannotListenError(CapdError):
-    """Metrics cannot be served where the configuration says."""
+    """Metrics, or links, cannot be served where the configuration says."""
 
     exit_status: ClassVar[int] = ExitStatus.HOST
     hint: ClassVar[str] = (
-        "see who has it (`ss -lxtp`), or set another `metrics.listen`; a unix socket needs a directory that the recorder's "
-        "user may write, such as `runtime_dir`/metrics"
+        "see who has it (`ss -lxtp`), or set another `listen`; a unix socket needs a directory that the role's user may write, "
+        "such as `runtime_dir`/metrics or `runtime_dir`/enforcer"
     )
 
 

@@ -12,6 +12,7 @@ from enum import Enum
 from typing import Final
 
 from capd.daemon.alert_kinds import KINDS, Alert, Severity
+from capd.daemon.enforcer_facts import EnforcerFacts
 
 LOSS_NS_RECENT: Final = 600_000_000_000
 """A loss counts against health for ten minutes; it stays in the record, and in the totals, for ever."""
@@ -86,25 +87,6 @@ class EnforcementFacts:
     escaped: int = 0
     repaired: str | None = None
     repaired_ns: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class EnforcerFacts:
-    """What the enforcer says of itself.
-
-    Attributes:
-        running: whether its process lives.
-        seconds: age of its status; None if there is none.
-        unlogged: decisions that could not be written down since its start.
-        policy_problem: why the policy on disk is not in force, or None.
-        approvals_problem: why nobody can be asked to approve anything, or None.
-    """
-
-    running: bool
-    seconds: float | None
-    unlogged: int
-    policy_problem: str | None
-    approvals_problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -415,6 +397,12 @@ def _enforcer(facts: EnforcerFacts | None) -> Iterator[Reason]:
             alert=Alert.APPROVALS_STUCK,
             reason=f"nobody can be asked to approve anything: {facts.approvals_problem}",
             next_step="see whether `state_dir` has room and can be written, and the enforcer's log; it goes on by itself then",
+        )
+    if facts.callbacks_problem is not None:
+        yield Reason(
+            alert=Alert.WEBHOOKS_FAILING,
+            reason=f"not everybody is told what waits for approval: {facts.callbacks_problem}",
+            next_step="see whether the receiver can be reached from here; `capd approvals` shows what waits in any case",
         )
     if facts.policy_problem is not None:
         yield Reason(

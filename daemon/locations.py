@@ -27,6 +27,11 @@ APPROVALS_SOCKET: Final = "approvals.sock"
 HOLDS_SOCKET: Final = "holds.sock"
 """Name of the one at which the enforcer's own processes say what waits."""
 
+CALLBACKS_RUNTIME: Final = "callbacks"
+"""The corner of the process of webhooks and links, below the enforcer's."""
+LINKS_SOCKET: Final = "links.sock"
+"""Name of the one at which the process of webhooks and links asks the desk."""
+
 
 def configuration_file(given: str | None) -> Path | None:
     """Say which file holds the configuration: the given one, else CAPD_CONFIG, else the default if it exists and may be read.

@@ -206,6 +206,21 @@ def _lost(document: Json) -> Iterator[Sample]:
                 yield (name,), number
 
 
+def _webhooks(key: str, *, count: bool = False) -> Read:
+    """Sum a number over webhooks, or count those that have it."""
+
+    def read(document: Json) -> Iterator[Sample]:
+        found = _at(document, ("roles", "enforcer", "callbacks", "webhooks"))
+        webhooks = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+        known = [number for one in webhooks if (number := _number(one.get(key))) is not None]
+        if count and webhooks:
+            yield (), float(len(known))
+        elif known:
+            yield (), sum(known)
+
+    return read
+
+
 def _gauge(name: str, meaning: str, read: Read, *labels: str) -> Figure:
     return Figure(name=name, type=Type.GAUGE, meaning=meaning, labels=labels, read=read)
 
@@ -216,6 +231,7 @@ def _counter(name: str, meaning: str, read: Read, *labels: str) -> Figure:
 
 _SHIPPER: Final = "roles.shipper"
 _RECORDER: Final = "roles.recorder"
+_LINKS: Final = "roles.enforcer.callbacks.links"
 
 FIGURES: Final = (
     _gauge("capd_info", "Version and tier of the daemon; always 1.", _info, "version", "tier"),
@@ -290,6 +306,15 @@ FIGURES: Final = (
         "Parts of the decision log that cannot be read.",
         _value(f"{_RECORDER}.witness.log.damages"),
     ),
+    # Approvals beyond this host
+    _gauge("capd_webhook_waiting_messages", "Messages that webhooks have not taken yet.", _webhooks("waiting")),
+    _gauge("capd_webhooks_failing", "Webhooks whose latest message was not taken.", _webhooks("failing_since", count=True)),
+    _counter("capd_webhook_delivered_messages_total", "Messages that webhooks took.", _webhooks("delivered")),
+    _counter("capd_webhook_retries_total", "Tries that failed and are repeated.", _webhooks("retried")),
+    _counter("capd_webhook_failed_messages_total", "Messages that were given up.", _webhooks("failed")),
+    _counter("capd_webhook_dropped_messages_total", "Messages for which there was no room.", _webhooks("dropped")),
+    _counter("capd_links_decided_total", "Answers by links and buttons that counted.", _value(f"{_LINKS}.decided")),
+    _counter("capd_links_refused_total", "Requests to the listener of links that were refused.", _value(f"{_LINKS}.refused")),
     # Disk
     _gauge("capd_disk_free_bytes", "Free on the file system of `state_dir`.", _value("disk.free_bytes")),
     _gauge("capd_disk_size_bytes", "Size of that file system.", _value("disk.total_bytes")),

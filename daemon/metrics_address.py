@@ -1,9 +1,10 @@
-"""Where metrics may be served: a unix socket, or a loopback address.
+"""Where capd may be asked by HTTP: a unix socket, or a loopback address.
 
-What lives here: reading `metrics.listen`, and listening there. What must not: what is served (metrics_endpoint.py).
+What lives here: reading `metrics.listen` and `approvals.listen`, and listening there. What must not: what is served
+(metrics_endpoint.py, callback_listener.py).
 
-Whoever reaches it may read it: there is no password, and nothing is encrypted. So it is not to be reached from other hosts, and
-an address that would be is refused before anything is started.
+Whoever reaches metrics may read them: there is no password, and nothing is encrypted. So no listener is to be reached from
+other hosts but through a proxy of the operator's, and an address that would be is refused before anything is started.
 """
 
 from __future__ import annotations
@@ -68,8 +69,8 @@ def parse(text: str) -> UnixAddress | LoopbackAddress:
     return LoopbackAddress(host=_loopback(host), port=int(port))
 
 
-def listen(address: UnixAddress | LoopbackAddress) -> socket.socket:
-    """Listen there. A socket that a dead process left is replaced, anything else is not.
+def listen(address: UnixAddress | LoopbackAddress, what: str = "metrics") -> socket.socket:
+    """Listen there; `what` is served, for the message. A socket that a dead process left is replaced, anything else is not.
 
     To be called before there is a second thread: the process's umask is another one meanwhile.
 
@@ -79,7 +80,7 @@ def listen(address: UnixAddress | LoopbackAddress) -> socket.socket:
     try:
         return _listen_at(address.path) if isinstance(address, UnixAddress) else _listen_on(address)
     except OSError as error:
-        raise CannotListenError(f"cannot serve metrics at {address}: {error.strerror}") from error
+        raise CannotListenError(f"cannot serve {what} at {address}: {error.strerror}") from error
 
 
 def _unix(text: str) -> UnixAddress:
@@ -102,7 +103,7 @@ def _loopback(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
         raise ValueError(f"must be {FORMS}")
     if not found.is_loopback or "%" in bare:
         raise ValueError(
-            f"{host} can be reached from other hosts, and metrics have neither password nor encryption; "
+            f"{host} can be reached from other hosts, and there is neither password nor encryption; "
             "listen on 127.0.0.1 and let a proxy or an agent of your monitoring go on from there"
         )
     return found

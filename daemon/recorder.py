@@ -1,7 +1,7 @@
 """The recorder: the role that turns the journal into the recording.
 
-What lives here: its loop, what it writes when, its signals and its status. What must not: what events mean (assembly/), formats
-of files (recording/).
+What lives here: its loop, what it writes when, and its status. What must not: what events mean (assembly/), formats of files
+(recording/), its process (recorder_role.py).
 
 It reads the journal cycle by cycle, gives the blocks to the assembler and appends the records to a segment. A flush makes them
 visible and ends a frame, which says up to where in the journal everything is stored. After a seal it remembers the assembler's
@@ -10,10 +10,8 @@ state and allows the daemon to free the journal. It holds nothing that it could 
 
 from __future__ import annotations
 
-import gc
 import json
 import os
-import signal
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -22,22 +20,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
-from capd.daemon import recorder_user
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import Origin
-from capd.daemon.confinement import confine
-from capd.daemon.lock import InstanceLock
 from capd.daemon.masking.policy import stage
 from capd.daemon.processes import rss_bytes
+from capd.daemon.recorder_astray import Astray
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_history import history
-from capd.daemon.recorder_memory import DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, Steps, steps_since
-from capd.daemon.recorder_resumption import After, abandoned, go_again, renumber
+from capd.daemon.recorder_memory import BEGUN_ANEW, DAMAGED, LET_GO, PARTED, SETTLED, Memory, Remembered, Steps, steps_since
+from capd.daemon.recorder_resumption import After, abandoned, go_again, mend
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
 from capd.daemon.recorder_witness import RecorderWitness
-from capd.daemon.state_directory import boot_id, read_host
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
@@ -45,7 +40,6 @@ from capd.recording.errors import CapdError, StorageFullError
 from capd.recording.index_search import SessionFilter
 from capd.recording.index_segments import open_whole
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
-from capd.recording.keys import HostKey
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
 from capd.recording.rows import STATE_OPEN, SegmentRow
@@ -77,9 +71,6 @@ STOP_SECONDS_MAX: Final = 20.0
 CLOSING_BYTES: Final = 8 * 1024 * 1024
 """Of a segment, before compression, while storage is out: the sooner it is sealed, the sooner the journal before it goes."""
 ERRORS_SHOWN: Final = 10
-COLLECT_AFTER: Final = (50_000, 20, 100)
-"""gc.set_threshold: a flush holds so many records at once that the default looks through all of them again and again, for a
-sixth of the time, and finds nothing: nothing here refers to itself."""
 
 
 class Recorder:
@@ -118,10 +109,11 @@ class Recorder:
         recorded = recovery.position or Position(0, 0)
         remembered = self._begin_at(self._memory.load())
         start = remembered.position if remembered else None
-        lost = remembered is None and self._memory.released and self._reader.freed
         steps = steps_since(segments, remembered.sequence if remembered else 0, host, ring)
         self._witness = RecorderWitness(configuration, host, remembered.witness if remembered else b"", steps.witnessed)
-        reached = None if lost else self._resume(steps, recorded)
+        found = self._finds_way(steps, recorded, known=start is not None)
+        after = After(stage=self._stage, witness=self._witness, astray=Astray(self._assembler, self._stage))
+        reached = self._resume(steps, recorded, after) if found else None
         self._position = self._begin_anew(recorded) if reached is None else reached
         self._writer = SegmentWriter(
             configuration.segments_dir,
@@ -140,6 +132,7 @@ class Recorder:
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembered_position = start
         self._seals.begin(configuration.segments_dir, host, recovery)
+        self._mend(None if reached is None else after, remembered.sequence if remembered else 0)
         self._abandon_unknown()
 
     # -- start -----------------------------------------------------------------------------------------------------------------
@@ -151,7 +144,7 @@ class Recorder:
         if remembered is not None and not self._stage.restore(remembered.masking):
             remembered = None
         self._assembler = Assembler(
-            origin=Origin(host=self._host, boot=boot_id()),
+            origin=Origin(host=self._host),
             history=self._history,
             user_name=user_name,
             snapshot=remembered.snapshot if remembered else None,
@@ -169,22 +162,37 @@ class Recorder:
         self._begin_at(None, recorded)
         return recorded
 
-    def _resume(self, steps: Steps, recorded: Position) -> Position | None:
+    def _finds_way(self, steps: Steps, recorded: Position, *, known: bool) -> bool:
+        """Stand where the way begins that was gone; False: that is not there any more. `known`: a snapshot says where."""
+        if steps.begun_anew is not None:
+            self._reader.close()
+            self._begin_at(None, steps.begun_anew)
+            return True
+        return known or not self._reader.freed or not (self._memory.released or recorded > Position(0, 0))
+
+    def _resume(self, steps: Steps, recorded: Position, after: After) -> Position | None:
         """Come to where the recording ends; give where that is, or None when the journal does not lead there any more."""
-        start, after = self._reader.position, After(stage=self._stage, witness=self._witness)
-        reached = go_again(self._cycles, self._assembler, after, steps, start=start, recorded=recorded)
-        renumber(self._assembler, self._history)
-        return reached
+        start = self._reader.position
+        return go_again(self._cycles, self._assembler, after, steps, start=start, recorded=recorded)
+
+    def _mend(self, after: After | None, sequence: int) -> None:
+        """Have sessions go on behind what is recorded that came to something else on the way; None: all were begun anew."""
+        if after is None:
+            self._store([self._step(BEGUN_ANEW, at=list(self._position.to_fields()))])
+            return
+        astray = after.astray.found(self._configuration.segments_dir, sequence, self._seals.ring)
+        gaps, records = mend(self._assembler, after, astray)
+        self._store(gaps)
+        self._append(records)
 
     def _abandon_unknown(self) -> None:
         """End the sessions that the index calls open and nobody knows any more, and take out messages that were lost."""
         known = {session.state.id: session.state.messages for _, session in self._assembler.table.items()}
         for session, messages in known.items():
             self._index.remove_messages(session, messages)
-        for row in self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None):
-            if row.session in known or row.session in self._witness.alone or row.host not in (None, self._host):
-                continue
-            self._append([abandoned(row)])
+        rows = self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None)
+        rows = [row for row in rows if row.host in (None, self._host) and row.session not in known.keys() | self._witness.alone]
+        self._append([abandoned(row) for row in rows])
 
     def _history(self, session: UUID) -> Iterator[Record]:
         numbers = self._index.segments_of(session)
@@ -460,39 +468,3 @@ class Recorder:
             replace_content(self._configuration.recorder_status_file, content, mode=0o644, sync=False)
         except OSError as error:
             self._errors.append(f"cannot write the status: {error.strerror}")
-
-
-def run_recorder(configuration: Configuration) -> None:
-    """Be the recorder until SIGTERM or SIGINT; SIGUSR1 seals the current segment. The directories must have been prepared.
-
-    Raises:
-        CapdError: it cannot start, or cannot go on; what was recorded is safe.
-    """
-    user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
-    confine(user.uid, user.gid)
-    os.umask(0o027)
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
-    lock = InstanceLock(configuration.recorder_dir / "lock").acquire()
-    stopped = False
-
-    def stop_waiting(_number: int, _frame: object) -> None:
-        nonlocal stopped
-        stopped = True
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop_waiting)
-    host = None
-    while host is None and not stopped:
-        host = read_host(configuration.host_file)
-        if host is None:
-            time.sleep(POLL_SECONDS)
-    if host is not None:
-        recorder = Recorder(configuration, host=host, user=str(user), signer=HostKey.load(configuration.keys_dir))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda _number, _frame: recorder.stop())
-        signal.signal(signal.SIGUSR1, lambda _number, _frame: recorder.ask_seal())
-        if stopped:
-            recorder.stop()
-        recorder.run()
-    lock.release()

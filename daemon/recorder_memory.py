@@ -40,6 +40,9 @@ ENCRYPTED: Final = b"CAPS"
 PLAIN: Final = b"CAPP"
 """How one starts that is not; its CRC-32 follows."""
 _KEY_ID: Final = struct.Struct("<I")
+BEGUN_ANEW: Final = "begun_anew"
+"""Name of the marker that says: the recorder did not know any more how it had come to `at`, and went on from there as if it had
+known nothing."""
 DAMAGED: Final = "journal_damaged"
 """Name of the marker that says: from `at` to `next` the journal could not be read."""
 LET_GO: Final = "let_go"
@@ -60,6 +63,7 @@ class Steps:
         let_go: those of them at which masking had let go of what it held.
         damages: from where to where the journal could not be read then. What cannot be read now and is not among them was lost
             after it was recorded.
+        begun_anew: the last position at which the recorder went on without knowing anything: the way begins there.
         witnessed: keys of what the second witness had written.
     """
 
@@ -67,6 +71,7 @@ class Steps:
     settled: frozenset[Position]
     let_go: frozenset[Position]
     damages: frozenset[tuple[Position, Position]]
+    begun_anew: Position | None = None
     witnessed: frozenset[str] = frozenset()
 
 
@@ -180,6 +185,7 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     cuts: set[Position] = set()
     damages: set[tuple[Position, Position]] = set()
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
+    begun: set[Position] = set()
     witnessed: set[str] = set()
     with on_disk("read", segments):
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
@@ -193,6 +199,7 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     if host in index.sessions:
                         markers = list(_markers(reader.frame(number).records(host)))
                         cuts.update(at for (at,) in _positions(markers, PARTED, "at"))
+                        begun.update(at for (at,) in _positions(markers, BEGUN_ANEW, "at"))
                         damages.update((at, end) for at, end in _positions(markers, DAMAGED, "at", "next"))
                         for name in marked.keys() & {body.get("name") for body in markers}:
                             marked[name].add(index.preamble.position)
@@ -206,6 +213,7 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
         settled=frozenset(marked[SETTLED]),
         let_go=frozenset(marked[LET_GO]),
         damages=frozenset(damages),
+        begun_anew=max(begun, default=None),
         witnessed=frozenset(witnessed),
     )
 

@@ -6,11 +6,15 @@ What lives here: the way, finding that it cannot be gone any more, and what is s
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from capd.daemon.assembly.assembler import Assembler
-from capd.daemon.assembly.session import History
+from capd.daemon.assembly.output import Batch
 from capd.daemon.masking.stage import Stage
+from capd.daemon.recorder_astray import Astray, Told
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_memory import Steps
 from capd.daemon.recorder_witness import RecorderWitness
@@ -26,9 +30,11 @@ class After:
 
     stage: Stage
     witness: RecorderWitness
+    astray: Astray
 
     def take(self, records: list[Record]) -> None:
         """Take records that are stored already."""
+        self.astray.watch(records)
         self.witness.watch_again(self.stage.take(records))
 
     def cut(self) -> None:
@@ -55,22 +61,34 @@ def go_again(
     if start is not None:
         _end_waiting(start, assembler, after, steps)
     cycles.cut = frozenset(steps.cuts | {recorded})
+    cuts = sorted(cycles.cut)
     first = at = start or Position(0, 0)
     while at < recorded:
         cycle = cycles.next() or cycles.rest()
-        if not cycle or (isinstance(cycle, JournalDamage) and (cycle.position, cycle.next) not in steps.damages):
+        if not cycle or _differs(cycle, steps, begins=start is None and at == first):
             return None
-        at = _step(cycle, assembler, after)
+        before, at = at, _step(cycle, assembler, after)
+        if bisect_left(cuts, at) > bisect_right(cuts, before):
+            return None  # a place that was come to is not there any more
         _end_waiting(at, assembler, after, steps)
     cycles.cut = frozenset()
-    return at if at in {recorded, first} else None
+    return at
 
 
-def renumber(assembler: Assembler, history: History) -> None:
-    """Let messages go on behind those that are recorded, where on the way others were decoded than then."""
-    for state in (session.state for _, session in assembler.table.items() if session.resynchronised):
-        ordinals = (record.body.get("ordinal") for record in history(state.id) if record.kind is Kind.MESSAGE)
-        state.messages = max(state.messages, *(ordinal + 1 for ordinal in ordinals if isinstance(ordinal, int)), 0)
+def mend(assembler: Assembler, after: After, astray: Mapping[UUID, Told]) -> tuple[list[Record], list[Record]]:
+    """Make what is known of sessions that went astray fit what is recorded.
+
+    Returns:
+        What is to be stored as it is, and what is to go through masking behind that.
+    """
+    gaps: list[Record] = []
+    batch = Batch()
+    there = {session.state.id: session for _, session in assembler.table.items()}
+    for identity, told in astray.items():
+        after.witness.watch_again(after.stage.give_up(identity))
+        if identity in there:
+            gaps += after.astray.mend(there[identity], told, batch)
+    return gaps, batch.records
 
 
 def abandoned(row: SessionRow) -> Record:
@@ -93,6 +111,13 @@ def _end_waiting(at: Position, assembler: Assembler, after: After, steps: Steps)
         after.take(assembler.settle().records)
     if at in steps.let_go:
         after.cut()
+
+
+def _differs(cycle: Cycle, steps: Steps, *, begins: bool) -> bool:
+    """Tell whether it was not this that was met then; `begins`: it is the first of the journal."""
+    if isinstance(cycle, JournalDamage):
+        return (cycle.position, cycle.next) not in steps.damages
+    return begins and cycle[0].sequence != 0
 
 
 def _step(cycle: Cycle, assembler: Assembler, after: After) -> Position:

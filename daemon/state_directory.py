@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from uuid import UUID, uuid4
 
 from capd.daemon.errors import HostIdError, StateDirectoryFullError
+from capd.daemon.locations import CALLBACKS_RUNTIME
 from capd.daemon.recorder_user import RecorderUser
 from capd.daemon.units import MIB
 from capd.recording.durable import read_regular, replace_content
@@ -54,7 +55,9 @@ def prepare_enforcer(configuration: Configuration, uid: int, gid: int, reader_gi
             # Files in it get its group, which may read them, and nothing else.
             _Directory(path=configuration.decisions_dir, uid=uid, gid=reader_gid, mode=0o2750),
             _Directory(path=configuration.approvals_dir, uid=uid, gid=gid, mode=0o700),
+            _Directory(path=configuration.callbacks_dir, uid=uid, gid=gid, mode=0o700),
             _Directory(path=configuration.enforcer_runtime_dir, uid=uid, gid=gid, mode=0o755),
+            _Directory(path=configuration.enforcer_runtime_dir / CALLBACKS_RUNTIME, uid=uid, gid=gid, mode=0o755),
             _Directory(path=configuration.trust_dir, uid=0, gid=0, mode=0o755),
             # Files in it get its group.
             _Directory(path=configuration.runs_dir, uid=0, gid=gid, mode=0o2750),

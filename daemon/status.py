@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final, cast
 
 from capd.daemon import catalogue_status, control_client, health, lock
 from capd.daemon.control_client import RefusedError
+from capd.daemon.enforcer_facts import EnforcerFacts
 from capd.daemon.errors import DaemonUnreachableError
 from capd.daemon.health import (
     DaemonFacts,
     EnforcementFacts,
-    EnforcerFacts,
     Facts,
     Health,
     ShipperFacts,
@@ -30,6 +30,8 @@ from capd.recording.durable import open_regular
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
 
+WEBHOOK_SECONDS_MAX: Final = 60.0
+"""A webhook that fails for as long has failed several times."""
 STATUS_BYTES_MAX: Final = 1 << 20
 """Of the recorder's status, which an unprivileged process writes and root may read."""
 
@@ -143,6 +145,7 @@ def enforcer_facts(status: Mapping[str, object], age: float | None) -> EnforcerF
         unlogged=sum(int(_number(worker, "unlogged") or 0) for worker in workers),
         policy_problem=problems[0] if problems else None,
         approvals_problem=_approvals_problem(status.get("approvals")),
+        callbacks_problem=_callbacks_problem(status.get("callbacks")),
     )
 
 
@@ -172,6 +175,21 @@ def _approvals_problem(desk: object) -> str | None:
     if age > health.RECORDER_SECONDS_STALE:
         return "the desk of approvals does not report"
     return str(desk["problem"]) if desk.get("problem") else None
+
+
+def _callbacks_problem(found: object) -> str | None:
+    """Say what is wrong with webhooks and links; one that fails for a moment is tried again."""
+    if not isinstance(found, dict):
+        return None
+    if time.time() - (_number(found, "time") or 0) > health.RECORDER_SECONDS_STALE:
+        return "the process of webhooks and links does not report"
+    if found.get("problem"):
+        return str(found["problem"])
+    for webhook in found.get("webhooks") or []:
+        since = _number(webhook, "failing_since") if isinstance(webhook, dict) else None
+        if since is not None and (seconds := time.time() - since) > WEBHOOK_SECONDS_MAX:
+            return f"webhook {webhook.get('name')} has failed for {seconds:.0f} s: {webhook.get('last_error')}"
+    return None
 
 
 def _role(status: Json, age: float | None) -> Json:

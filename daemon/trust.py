@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from cryptography.hazmat.primitives.serialization.pkcs12 import PKCS12Certificate, serialize_java_truststore
 
-from capd.daemon.trust_environment import AUTHORITY, STORE_PASSWORD, bundle_file, java_store_file
+from capd.daemon.trust_environment import AUTHORITY, STORE_PASSWORD, bundle_file, java_store_file, wget_file
 from capd.enforcer.tls.authority import Authority, load_authority, make_authority
 from capd.enforcer.tls.errors import AuthorityUnusableError, TrustStoreError
 from capd.recording.durable import read_regular, replace_content
@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
 
 KEY_BYTES_MAX: Final = 1 << 16
+SETTINGS_BYTES_MAX: Final = 1 << 20
+WGET_SETTINGS: Final = Path("/etc/wgetrc")
 BUNDLE_BYTES_MAX: Final = 16 << 20
 """The system's store has 220 KB."""
 SYSTEM_BUNDLES: Final = (
@@ -111,9 +113,23 @@ def _write_stores(trust_dir: Path, authority: Authority) -> None:
         [PKCS12Certificate(one, f"capd-{number}".encode()) for number, one in enumerate(certificates.values())],
         BestAvailableEncryption(STORE_PASSWORD.encode()),
     )
-    for path, content in ((bundle_file(trust_dir), bundle), (java_store_file(trust_dir), store)):
+    made = {
+        bundle_file(trust_dir): bundle,
+        java_store_file(trust_dir): store,
+        wget_file(trust_dir): _wget_settings(bundle_file(trust_dir)),
+    }
+    for path, content in made.items():
         with on_disk("write", path):
             replace_content(path, content, mode=0o644)
+
+
+def _wget_settings(bundle: Path) -> bytes:
+    """Give the system's settings of wget, in whose place ours stand, and what it trusts."""
+    own = b""
+    if WGET_SETTINGS.exists():
+        with on_disk("read", WGET_SETTINGS):
+            own = read_regular(WGET_SETTINGS.resolve(), SETTINGS_BYTES_MAX)
+    return own.rstrip(b"\n") + f"\nca_certificate = {bundle}\n".encode()
 
 
 def _certificates(bundle: bytes) -> Iterator[x509.Certificate]:

@@ -22,6 +22,7 @@ REPLACING: Final = (
     "CURL_CA_BUNDLE",
     "GIT_SSL_CAINFO",
     "PIP_CERT",
+    "NPM_CONFIG_CAFILE",  # what an npmrc names would have npm pass over NODE_EXTRA_CA_CERTS
     "CARGO_HTTP_CAINFO",
     "AWS_CA_BUNDLE",
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH",
@@ -44,6 +45,11 @@ def java_store_file(trust_dir: Path) -> Path:
     return trust_dir / "truststore.p12"
 
 
+def wget_file(trust_dir: Path) -> Path:
+    """Give the settings of wget, which knows no variable for what it trusts, but one for its system-wide settings."""
+    return trust_dir / "wgetrc"
+
+
 def variables(trust_dir: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Give the environment variables by which runtimes trust our authority.
 
@@ -60,5 +66,6 @@ def variables(trust_dir: Path, environment: Mapping[str, str]) -> dict[str, str]
     return {
         **dict.fromkeys(REPLACING, str(bundle_file(trust_dir))),
         **dict.fromkeys(ADDING, str(trust_dir / AUTHORITY)),
+        "SYSTEM_WGETRC": str(wget_file(trust_dir)),
         "JAVA_TOOL_OPTIONS": f"{java} {options}".strip(),
     }

@@ -14,6 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 BUILD = ["setuptools>=77"]
+BENCH = ["mitmproxy>=11"]
+HYPHENS = str.maketrans("_.", "--")
+"""Names mean the same with any of the three."""
 RUNTIME_TEXT = """\
 # What capd runs with: exact versions, so that two machines made on different days are the same.
 # The names come from pyproject.toml and what they need; `make pin` writes these files anew.
@@ -22,7 +25,10 @@ DEV_TEXT = """\
 # What checks and tests need beside requirements.txt. `make pin` writes this file.
 """
 TEST_TEXT = """\
-# What tests start beside that: a Spark, and Node.js for azurite and for pages. `make pin` writes this file.
+# What tests start beside that: a Spark, clients of HTTP, and Node.js for azurite and for pages. `make pin` writes this file.
+"""
+BENCH_TEXT = """\
+# mitmproxy, which the bench runs beside the enforcer, in an environment of its own. `make pin` writes this file.
 """
 
 
@@ -31,7 +37,7 @@ def resolve(wanted: Iterable[str]) -> dict[str, str]:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-", *wanted]
     report = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     found = (entry["metadata"] for entry in report["install"])
-    return {entry["name"].lower().replace("_", "-"): entry["version"] for entry in found}
+    return {entry["name"].lower().translate(HYPHENS): entry["version"] for entry in found}
 
 
 def lines(pins: dict[str, str]) -> str:
@@ -56,6 +62,7 @@ def main() -> None:
         content = lines({package: version for package, version in pins.items() if package in chosen})
         (ROOT / "packaging" / name).write_text(text + content, encoding="ascii")
         written |= chosen
+    (ROOT / "packaging" / "requirements-bench.txt").write_text(BENCH_TEXT + lines(resolve(BENCH)), encoding="ascii")
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ def test_package_links_are_whole() -> None:
     assert set() == bare
 
 
-@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt"])
+@pytest.mark.parametrize("name", [f"requirements{which}.txt" for which in ("", "-dev", "-test", "-bench")])
 def test_pins_name_no_host(name: str) -> None:
     """The pinned versions are names and numbers only: no address, no index, no option."""
     lines = (ROOT / "packaging" / name).read_text(encoding="ascii").splitlines()

@@ -128,7 +128,7 @@ class Decoding:
     def restart(self) -> None:
         """Forget the protocol; what follows is a conversation of its own."""
         self.state.protocol = None
-        self.state.base = list(self.state.application)
+        self.state.begin_decoder(list(self.state.application))
         self.decoder = None
         self.decided = False
         self._prefixes = [bytearray(), bytearray()]
@@ -272,7 +272,8 @@ class Decoding:
         for message in reversed(waiting):
             direction = message.direction ^ state.swapped
             begins[direction] = state.base[direction] + message.start
-        state.base, state.protocol = begins, SWITCHED[str(waiting[0].fields["protocol"]).lower()]
+        state.begin_decoder(begins)
+        state.protocol = SWITCHED[str(waiting[0].fields["protocol"]).lower()]
         # The request that asked for it is the first stream (RFC 7540 section 3.2).
         state.exchange_base = state.exchange_last - 1
         self.decoder = decoder_for(state.protocol, self._agreed)

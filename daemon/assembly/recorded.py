@@ -19,16 +19,18 @@ WIRE: Final = "wire"
 def recorded(records: Iterator[Record], state: SessionState) -> Iterator[tuple[int, int, bytes | Gap]]:
     """Give direction, position and content of the application data in a session's records that its decoder is for.
 
-    The records may go on behind the state. Of a gap whose length nobody knows the position does not tell on which side it is;
-    but how many gaps there were does.
+    The records may go on behind the state. Of a gap whose length nobody knows the position does not tell on which side it is,
+    nor whether it was before the decoder began; but how many gaps there were does.
     """
-    gaps = sum(loss.gaps for loss in state.losses.values())
+    gaps = 0
     for record in records:
         body = record.body
         if record.kind is Kind.GAP:
-            gaps -= 1
-            if gaps < 0:
+            gaps += 1
+            if gaps > state.gaps:
                 return
+            if gaps <= state.base_gaps:
+                continue
         if (
             record.kind not in (Kind.DATA, Kind.GAP)
             or body.get("layer", APPLICATION) != APPLICATION

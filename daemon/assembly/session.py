@@ -19,7 +19,7 @@ from capd.daemon.assembly.naming import NAMING_TYPES, library_name, peer_name, t
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.recorded import APPLICATION, WIRE, recorded
 from capd.daemon.assembly.socket_bytes import socket_bytes, unseen
-from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, Loss, SessionState
+from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, SessionState
 from capd.daemon.assembly.streams import DAMAGED, UNKNOWN, Channel, Chunk, Hole, reason_of
 from capd.daemon.assembly.suspense import Suspense
 from capd.daemon.assembly.wire import UNFINISHED
@@ -59,7 +59,6 @@ class Session:
         "decoding",
         "ends",
         "layers",
-        "resynchronised",
         "spoken",
         "stale",
         "state",
@@ -90,8 +89,6 @@ class Session:
         """Streams that are met for the first time begin at position 0."""
         self.stale = False
         """The decoder has not seen what is already recorded."""
-        self.resynchronised = False
-        """What is recorded could not bring the decoder to where it was."""
         self.continues = False
         """The probes were restarted: the next TLS stream goes on with the same conversation."""
         self.spoken: set[int] = set()
@@ -299,10 +296,7 @@ class Session:
         if detail is not None:
             body["detail"] = detail
         batch.records.append(Record(Kind.GAP, state.id, state.moment(wall_ns), SIDES[direction], body))
-        loss = state.losses.setdefault(reason, Loss())
-        loss.gaps += 1
-        loss.bytes[direction] += length or 0
-        loss.unknown = loss.unknown or length is None
+        state.lose(reason, direction, length)
         positions[direction] += length or 0
         if layer == APPLICATION and self.decoding.wants:
             self._decode(direction, Gap(length, reason), wall_ns, batch)
@@ -478,15 +472,15 @@ class Session:
             self.writer.flush(batch)
             self.writer.muted = False
         if at != state.application:
-            self._resynchronise(wall_ns, batch)
+            self.find_place(wall_ns, batch)
 
-    def _resynchronise(self, wall_ns: int, batch: Batch) -> None:
+    def find_place(self, wall_ns: int, batch: Batch) -> None:
         """Go on with a decoder that has to find the next message by itself."""
         state = self.state
-        self.resynchronised = True
-        state.base = list(state.application)
+        state.begin_decoder(list(state.application))
         self.decoding.resume()
         self.writer.over_tls()
+        self.stale = False
         self._mark({"name": "resumed", "base": list(state.base)}, wall_ns, batch)
         for direction in DIRECTIONS:
             self._decode(direction, Gap(None, "the recorder was restarted"), wall_ns, batch)

@@ -34,6 +34,7 @@ USERS_MAX: Final = 1_024
 """Processes noted as users of one session; enough for any pre-forking server."""
 ORPHANED_NS: Final = 2_000_000_000
 """Event time after which a unix or UDP session without living users is closed: their close is not always seen."""
+NO_BOOT: Final = UUID(int=0)
 TLS_KEY: Final = 1 << 64
 """Added to the id of a TLS stream without socket, to make it a key beside socket ids."""
 
@@ -47,12 +48,12 @@ class Origin:
 
     Attributes:
         host: the installation.
-        boot: the kernel's boot id.
+        boot: the kernel's boot id; zeros while nobody told: what comes may be of an earlier one than this.
         epoch: the daemon's start; None before the first note of one.
     """
 
     host: UUID
-    boot: UUID
+    boot: UUID = NO_BOOT
     epoch: UUID | None = None
 
 

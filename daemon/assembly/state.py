@@ -74,10 +74,12 @@ class SessionState:
         plaintext: application bytes that came from a TLS library.
         ended: whether the end of each direction was seen.
         losses: gaps by reason.
+        gaps: how many were recorded, of both layers.
         ring_lost: bytes that GAP records tell as lost in the ring, by (TLS, stream, direction).
         protocol: as detected; None while undecided.
         swapped: the decoder's request direction is the response stream: the peer opened the connection.
         base: position in each application stream where the decoder began.
+        base_gaps: how many gaps were recorded before that: one whose length nobody knows has no place of its own.
         exchange_base: added to the decoder's exchange numbers.
         exchange_last: the highest exchange number used; -1 before any.
         messages: MESSAGE records written; the next ordinal.
@@ -116,10 +118,12 @@ class SessionState:
     plaintext: Pair = field(default_factory=zeros)
     ended: list[bool] = field(default_factory=lambda: [False, False])
     losses: dict[str, Loss] = field(default_factory=dict)
+    gaps: int = 0
     ring_lost: dict[tuple[bool, int, int], int] = field(default_factory=dict)
     protocol: str | None = None
     swapped: bool = False
     base: Pair = field(default_factory=zeros)
+    base_gaps: int = 0
     exchange_base: int = 0
     exchange_last: int = -1
     messages: int = 0
@@ -132,6 +136,18 @@ class SessionState:
     def lost_reason(self) -> str:
         """Why whole events of it are missing."""
         return UNRECORDED if self.unrecorded else LOST
+
+    def begin_decoder(self, base: Pair) -> None:
+        """Note that a decoder begins, at a position in each application stream."""
+        self.base, self.base_gaps = base, self.gaps
+
+    def lose(self, reason: str, direction: int, length: int | None) -> None:
+        """Count a gap; `length` None: nobody knows how many bytes."""
+        loss = self.losses.setdefault(reason, Loss())
+        loss.gaps += 1
+        loss.bytes[direction] += length or 0
+        loss.unknown = loss.unknown or length is None
+        self.gaps += 1
 
     def left_tls(self, process: ProcessKey, time_ns: int) -> None:
         """Note that a process has no TLS streams any more (boot clock)."""

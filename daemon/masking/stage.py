@@ -99,6 +99,19 @@ class Stage:
         self._waiting.clear()
         return out
 
+    def give_up(self, identity: UUID) -> list[Record]:
+        """Let go of what waits of a session, which is not to be stored; give it, masked."""
+        session = self._waiting.pop(identity, None)
+        if session is None:
+            return []
+        session.cut()
+        return list(session.release(all_of_them=True))
+
+    def stores(self, identity: UUID) -> bool:
+        """Say whether more of a session is stored than its beginning and its end."""
+        session = self._sessions.get(identity)
+        return session is None or session.level is not Level.OFF
+
     def restored(self, record: Record) -> Record | None:
         """Give a stored record as whoever rebuilds a decoder needs it; None where it cannot be given any more."""
         session = self._sessions.get(record.session)

@@ -21,10 +21,11 @@ from capd.enforcer.approvals.entry import Entry
 from capd.enforcer.approvals.errors import ApprovalsDamagedError, ApprovalsUnwritableError
 from capd.enforcer.approvals.hold import Answer, Hold, Outcome
 from capd.enforcer.approvals.ledger import Ledger
+from capd.enforcer.approvals.listing import via
 from capd.enforcer.approvals.moment import NS_PER_SECOND, Deadline, Moment
 from capd.enforcer.approvals.request import Asked, Person, Request
 from capd.enforcer.approvals.state import State
-from capd.enforcer.approvals.store import Store
+from capd.enforcer.approvals.store import KEY, Store
 from capd.enforcer.policy.rule import ApprovalScope
 
 RETRY_SECONDS: Final = 5.0
@@ -76,7 +77,7 @@ class Desk:
         self.problem = ""
         """Why the last write failed; "" when it did not."""
         self.damage = self._load()
-        self._key = store.key(new_key)
+        self._key = store.key(KEY, new_key)
 
     def _load(self) -> ApprovalsDamagedError | None:
         entries, damage = self._store.read()
@@ -301,7 +302,7 @@ class Desk:
 
     def _told(self, request: Request, outcome: Outcome) -> Answer:
         names = [request.by.name] if request.by is not None else [vote.person.name for vote in request.votes]
-        return Answer(outcome=outcome, id=request.id, by=", ".join(names), reason=request.reason)
+        return Answer(outcome=outcome, id=request.id, by=", ".join(names), reason=request.reason, via=via(request))
 
     def _finish(self, waiter: Waiter, answer: Answer) -> None:
         """Give a last answer."""

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any, Final, cast
 
 from capd.enforcer.approvals.moment import Moment
-from capd.enforcer.approvals.request import Asked, Demand, Person, Request, Vote
+from capd.enforcer.approvals.request import Asked, Channel, Demand, Person, Request, Vote
 from capd.enforcer.approvals.state import Change, State, after
 from capd.enforcer.policy.rule import ApprovalScope
 
@@ -91,7 +91,8 @@ def _moment(found: Mapping[str, Any]) -> Moment:
 
 
 def _person(found: Mapping[str, Any]) -> Person:
-    return Person(**{**found, "groups": tuple(found["groups"])})
+    channel = found.get("channel")  # not in what was written before there were any
+    return Person(**{**found, "groups": tuple(found["groups"]), "channel": None if channel is None else Channel(**channel)})
 
 
 def _vote(found: Mapping[str, Any]) -> Vote:

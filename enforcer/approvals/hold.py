@@ -73,12 +73,14 @@ class Answer:
         id: of the request; "" when there is none.
         by: who denied or approved it, by name.
         reason: in words; of DENIED the person's.
+        via: how those spoke who did not come to the socket of approvals, in words (listing.py).
     """
 
     outcome: Outcome
     id: str = ""
     by: str = ""
     reason: str = ""
+    via: str = ""
 
 
 def packed(message: Mapping[str, object]) -> bytes:

@@ -6,11 +6,13 @@ What lives here: the public form. What must not: printing, files.
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from capd.enforcer.approvals.limits import BODY_BYTES_MAX
 from capd.enforcer.approvals.moment import NS_PER_SECOND, Moment
-from capd.enforcer.approvals.request import Demand, Request
+from capd.enforcer.approvals.request import Demand, Person, Request
 from capd.enforcer.approvals.state import State
 
 
@@ -43,6 +45,7 @@ def to_json(
         "demands": [_demand(request, one) for one in asked.demands],
         "approved_by": [vote.person.name for vote in request.votes],
         "denied_by": None if request.by is None else request.by.name,
+        "channels": channels(request),
         "reason": request.reason,
         "run": {"id": asked.run, "uid": asked.uid},
         "principal": None if asked.principal is None else {"kind": asked.principal[0], "name": asked.principal[1]},
@@ -50,6 +53,23 @@ def to_json(
         **asked.shown,
         "body": None if body is None else b64encode(body[:head_bytes]).decode("ascii"),
     }
+
+
+def channels(request: Request) -> list[Mapping[str, str]]:
+    """Give how those spoke who did not come to the socket of approvals."""
+    return [found for person in request.spoken() if (found := _channel(person)) is not None]
+
+
+def via(request: Request) -> str:
+    """Give the same in words, such as `ann: webhook oncall, link 0123456789abcdef`; "" when there is nothing to tell."""
+    return "; ".join(
+        f"{one['by']}: webhook {one['webhook']}, link {one['link']}" + (f", user {one['user']}" if one["user"] else "")
+        for one in channels(request)
+    )
+
+
+def _channel(person: Person) -> Mapping[str, str] | None:
+    return None if person.channel is None else {"by": person.name, **asdict(person.channel)}
 
 
 def _demand(request: Request, demand: Demand) -> dict[str, object]:

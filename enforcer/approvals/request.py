@@ -17,6 +17,21 @@ WIDTH = {ApprovalScope.ONCE: 0, ApprovalScope.SHAPE: 1, ApprovalScope.RUN: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Channel:
+    """How a person spoke who did not come to the socket of approvals.
+
+    Attributes:
+        webhook: through which he was asked, by name.
+        link: id of the link or button that he used.
+        user: what the chat tool calls him; "": he used a link.
+    """
+
+    webhook: str
+    link: str
+    user: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
     """Who decides, as the operating system says.
 
@@ -27,6 +42,7 @@ class Person:
         login_uid: of whoever logged in (/proc/PID/loginuid), which sudo does not change; None: nobody did.
         in_run: whether the process is part of a run: then it is an agent, and no person.
         has_runs: whether agents run as that user now.
+        channel: how he spoke; None: at the socket of approvals.
     """
 
     uid: int
@@ -35,6 +51,7 @@ class Person:
     login_uid: int | None = None
     in_run: bool = False
     has_runs: bool = False
+    channel: Channel | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,6 +167,10 @@ class Request:
         if self.state is State.PENDING:
             return Deadline(since=self.asked.since, seconds=self.asked.wait_seconds)
         return Deadline(since=self.changed, seconds=self.asked.ttl_seconds)
+
+    def spoken(self) -> tuple[Person, ...]:
+        """Give those who said something that counts."""
+        return (*(vote.person for vote in self.votes), *(() if self.by is None else (self.by,)))
 
     def missing(self) -> tuple[Demand, ...]:
         """Give the demands that are not met."""

@@ -32,6 +32,7 @@ ENTRY_BYTES_MAX: Final = 256 * 1024
 STORE_BYTES_READ_MAX: Final = limits.STORE_BYTES_MAX + (limits.ENDED_MAX + limits.PENDING_MAX) * ENTRY_BYTES_MAX
 FILE: Final = "requests.log"
 KEY: Final = "fingerprint.key"
+LINK_KEY: Final = "link.key"
 BODIES: Final = "body-"
 _HEADER_BYTES: Final = 8
 _MODE: Final = 0o600
@@ -95,13 +96,13 @@ class Store:
         entries, at, wrong = read_frames(content)
         return entries, ApprovalsDamagedError(self.path, at, wrong) if wrong else None
 
-    def key(self, made: bytes) -> bytes:
-        """Give the key of fingerprints; `made` becomes it when there is none that can be used: all is asked anew then.
+    def key(self, name: str, made: bytes) -> bytes:
+        """Give a key by the name of its file; `made` becomes it when there is none that can be used: all is asked anew then.
 
         Raises:
             StateDirectoryError: it can be neither read nor written.
         """
-        path = self._directory / KEY
+        path = self._directory / name
         with on_disk("read", path):
             found = read_regular(path, KEY_BYTES) if path.exists() else b""
         if len(found) == KEY_BYTES:

@@ -112,6 +112,8 @@ class Action:
         protocol: as protocol.py calls it.
         operation: HTTP method, SQL command tag, or CONNECT.
         path: of HTTP, normalised (http_path.py); None where there is none, or it is not known.
+        readings: of HTTP: the paths that servers take it for, where they differ in a known way; `path` is None then.
+        oddities: what they differ about (http_path.ODDITIES); each is among the problems too.
         query: of HTTP, raw, without the question mark, "" for none; None where it is not known.
         effects: what it does, as protocol.EFFECTS says; None when that is not known.
         resources: what it does it to; None when that is not known.
@@ -127,6 +129,8 @@ class Action:
     protocol: str
     operation: str
     path: str | None = None
+    readings: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
     query: str | None = None
     effects: frozenset[str] | None = None
     resources: tuple[Resource, ...] | None = None
@@ -138,3 +142,8 @@ class Action:
     def complete(self) -> bool:
         """Whether all of it could be read."""
         return not self.problems
+
+    @property
+    def path_alone(self) -> bool:
+        """Whether all of it could be read but for a path of which all readings are known."""
+        return bool(self.readings) and len(self.problems) == len(self.oddities)

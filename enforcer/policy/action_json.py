@@ -30,7 +30,13 @@ def to_json(action: Action) -> dict[str, Any]:
     target = action.target
     found["target"] |= {"address": None if target.address is None else str(target.address), "tls": target.tls.value}
     found["effects"] = None if action.effects is None else sorted(action.effects)
-    for owner, name in ((found, "problems"), (found["target"], "aliases"), (found, "resources")):
+    for owner, name in (
+        (found, "problems"),
+        (found, "readings"),
+        (found, "oddities"),
+        (found["target"], "aliases"),
+        (found, "resources"),
+    ):
         owner[name] = None if owner[name] is None else list(owner[name])
     if action.principal is not None:
         found["principal"]["groups"] = list(action.principal.groups)

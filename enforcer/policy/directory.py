@@ -22,18 +22,19 @@ OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 SUFFIXES: Final = frozenset({".yaml", ".yml"})
 
 
-def load_policy(directory: Path, *, owners: frozenset[int] | None = None) -> Policy:
+def load_policy(directory: Path, *, owners: frozenset[int] | None = None, own: bytes = b"") -> Policy:
     """Read the policy of a directory, or of a single file.
 
     Args:
         directory: where it is.
         owners: users to whom the files and the directory must belong, and who alone may write them: who can change the policy
             can do all that it could allow. None: that is not asked.
+        own: rules of capd's own for this host, as in `read_policy`.
 
     Raises:
         PolicyError: it cannot be used, or there is none; every problem is listed.
     """
-    return read_policy(read_files(directory, owners=owners))
+    return read_policy(read_files(directory, owners=owners), own)
 
 
 def read_files(directory: Path, *, owners: frozenset[int] | None = None) -> dict[str, bytes]:

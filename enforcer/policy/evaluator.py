@@ -9,8 +9,9 @@ is found by protocol and host, so that a thousand rules for a thousand hosts cos
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Tri
@@ -24,6 +25,7 @@ from capd.enforcer.policy.scope import Mode, Recording, Scope, mode_of, recordin
 from capd.enforcer.policy.variables import names_in
 
 NO_RULE: Final = "no rule allows this"
+_UNSCOPED: Final = (mode_of(()), recording_of(()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +34,31 @@ class Ready:
 
     rule: Rule
     matches: Matcher
+    careful: bool
 
     def counts(self, action: Action, bindings: Bindings) -> bool:
-        """Say whether the rule's effect comes into it."""
-        return counts(self.rule, self.matches(action, bindings), action)
+        """Say whether the rule's effect comes into it, as `counts` does; a thousand rules are asked this."""
+        answer = self.matches(action, bindings)
+        if self.careful:
+            return answer is not False
+        return answer is True and _permits(self.rule, action)
 
 
 def counts(rule: Rule, answer: Tri, action: Action) -> bool:
     """Say whether a rule with such an answer counts: what stops, hides or logs does unless it certainly does not match."""
     if rule.then in CAREFUL:
         return answer is not False
-    return answer is True and (action.complete or rule.accept_incomplete)
+    return answer is True and _permits(rule, action)
+
+
+def _permits(rule: Rule, action: Action) -> bool:
+    """Say whether a rule that matches may permit or put in something, as far as the action could be read."""
+    return action.complete or rule.accept_incomplete or _accepts_path(rule, action)
+
+
+def _accepts_path(rule: Rule, action: Action) -> bool:
+    """Say whether all that is not certain is how a path is read, and the rule, which matches every reading, accepts that."""
+    return action.path_alone and set(action.oddities) <= set(rule.accept_paths)
 
 
 FOUND_BY: Final = frozenset({"protocols"})
@@ -53,41 +69,55 @@ def ready(rule: Rule) -> Ready:
     """Compile a rule for the index."""
     protocols = rule.match.of_protocols
     condition = None if rule.when is None else compile_condition(rule.when, protocols)
-    return Ready(rule, compile_match(rule.match, condition, known=FOUND_BY))
+    return Ready(rule, compile_match(rule.match, condition, known=FOUND_BY), rule.then in CAREFUL)
 
 
-@dataclass(slots=True)
-class _Bucket:
-    """Rules by effect, of those that are in force, and those that are observed."""
+MERGED_MAX: Final = 64
+"""Sets of buckets that are kept as one, of each protocol: agents speak to a handful of hosts, and a set may have all rules."""
 
-    enforced: dict[Effect, list[Ready]] = field(default_factory=lambda: {effect: [] for effect in Effect})
-    observed: list[Ready] = field(default_factory=list)
 
-    def add(self, one: Ready) -> None:
-        (self.enforced[one.rule.then] if one.rule.enforced else self.observed).append(one)
+@dataclass(frozen=True, slots=True)
+class _Candidates:
+    """Rules that could match, each once, by id: by effect those that are in force, and those that are observed."""
+
+    enforced: Mapping[Effect, Sequence[Ready]]
+    observed: Sequence[Ready]
 
 
 class _Index:
     """The rules of one protocol, by host."""
 
     def __init__(self) -> None:
-        self._anywhere = _Bucket()
-        self._exact: dict[str, _Bucket] = {}
-        self._below: dict[str, _Bucket] = {}
+        self._anywhere: list[Ready] = []
+        self._exact: dict[str, list[Ready]] = {}
+        self._below: dict[str, list[Ready]] = {}
+        self._merged: OrderedDict[tuple[int, ...], _Candidates] = OrderedDict()
 
     def add(self, one: Ready) -> None:
+        """Take a rule, before any is asked for."""
         patterns = one.rule.match.hosts
         if not patterns or any(pattern.text == ANY or not (pattern.exact or pattern.suffix) for pattern in patterns):
-            self._anywhere.add(one)
+            self._anywhere.append(one)
             return
         for pattern in patterns:
             if pattern.exact:
-                self._exact.setdefault(pattern.text, _Bucket()).add(one)
+                self._exact.setdefault(pattern.text, []).append(one)
             else:
-                self._below.setdefault(pattern.suffix or "", _Bucket()).add(one)
+                self._below.setdefault(pattern.suffix or "", []).append(one)
 
-    def buckets(self, names: Iterable[str]) -> list[_Bucket]:
-        """Give the buckets of the rules that could match hosts; a rule may be in more than one."""
+    def candidates(self, names: Iterable[str]) -> _Candidates:
+        """Give the rules that could match hosts."""
+        buckets = self._buckets(names)
+        key = tuple(map(id, buckets))
+        found = self._merged.get(key)
+        if found is None:
+            found = self._merged[key] = _merged(buckets)
+            if len(self._merged) > MERGED_MAX:
+                self._merged.popitem(last=False)
+        return found
+
+    def _buckets(self, names: Iterable[str]) -> list[list[Ready]]:
+        """Give those that have them; a rule may be in more than one."""
         found = [self._anywhere]
         for name in names:
             if name == UNREADABLE_HOST:
@@ -100,6 +130,13 @@ class _Index:
                     found.append(bucket)
                 rest = rest.partition(".")[2]
         return found
+
+
+def _merged(buckets: Iterable[Iterable[Ready]]) -> _Candidates:
+    unique = {one.rule.id: one for bucket in buckets for one in bucket}
+    in_order = [unique[name] for name in sorted(unique)]
+    enforced = {effect: [one for one in in_order if one.rule.enforced and one.rule.then is effect] for effect in Effect}
+    return _Candidates(enforced, [one for one in in_order if not one.rule.enforced])
 
 
 class Evaluator:
@@ -128,9 +165,9 @@ class Evaluator:
             KeyError: the action's protocol is none of protocol.PROTOCOLS: a defect of capd.
         """
         bindings = Bindings(action, self._variables)
-        buckets = self._index[action.protocol].buckets(action.target.names)
-        matched = _matched(buckets, action, bindings)
-        observed = [one.rule for bucket in buckets for one in bucket.observed if one.counts(action, bindings)]
+        candidates = self._index[action.protocol].candidates(action.target.names)
+        matched = _matched(candidates, action, bindings)
+        observed = [one.rule for one in candidates.observed if one.counts(action, bindings)]
         mode, recording = self._scoped(action, bindings)
         carried_out = judge(matched, action)
         judged = judge([*matched, *observed], action) if observed else carried_out
@@ -138,21 +175,21 @@ class Evaluator:
             carried_out = Judgement(outcome=Outcome.ALLOW, rules=(), reason="only observed")
         forwarded = mode is Mode.ENFORCE and carried_out.outcome is not Outcome.DENY
         held = mode is Mode.ENFORCE and carried_out.outcome is Outcome.APPROVE
-        return Decision(
+        decision = Decision(
             carried_out=carried_out,
             judged=judged,
             mode=mode,
-            approvals=tuple((rule.id, rule.approval) for rule in matched if rule.approval is not None) if held else (),
-            masks=tuple((rule.id, rule.mask) for rule in matched if rule.mask is not None) if forwarded else (),
-            injections=tuple((rule.id, rule.injection) for rule in matched if rule.injection is not None) if forwarded else (),
-            logs=tuple(rule.id for rule in matched if rule.then is Effect.LOG),
             recording=recording,
             problems=action.problems,
             policy=self._version,
         )
+        more = [rule for rule in matched if rule.then is not Effect.ALLOW]
+        return _obliged(decision, more, held=held, forwarded=forwarded) if more else decision
 
     def _scoped(self, action: Action, bindings: Bindings) -> tuple[Mode, Recording | None]:
         """Give mode and level. A scope of which it is not known whether it matches can make it stricter, never laxer."""
+        if not self._scopes:
+            return _UNSCOPED
         certain: list[Scope] = []
         possible: list[Scope] = []
         for scope, matches in self._scopes:
@@ -164,44 +201,59 @@ class Evaluator:
         return mode_of([*certain, *possible]), recording_of(certain)
 
 
-def _matched(buckets: Sequence[_Bucket], action: Action, bindings: Bindings) -> list[Rule]:
-    """Give the rules that count, each once, by effect and id. Those that a stronger one leaves nothing to do are not asked."""
-    found: dict[str, Rule] = {}
+def _obliged(decision: Decision, rules: Sequence[Rule], *, held: bool, forwarded: bool) -> Decision:
+    """Add what rules beside the one that allows ask for."""
+    return replace(
+        decision,
+        approvals=tuple((rule.id, rule.approval) for rule in rules if rule.approval is not None) if held else (),
+        masks=tuple((rule.id, rule.mask) for rule in rules if rule.mask is not None) if forwarded else (),
+        injections=tuple((rule.id, rule.injection) for rule in rules if rule.injection is not None) if forwarded else (),
+        logs=tuple(rule.id for rule in rules if rule.then is Effect.LOG),
+    )
 
-    def ask(effect: Effect) -> Iterator[Rule]:
-        for bucket in buckets:
-            for one in bucket.enforced[effect]:
-                if one.rule.id not in found and one.counts(action, bindings):
-                    found[one.rule.id] = one.rule
-                    yield one.rule
 
-    logs = by_id(list(ask(Effect.LOG)))
-    if denies := by_id(list(ask(Effect.DENY))):
+def _matched(candidates: _Candidates, action: Action, bindings: Bindings) -> list[Rule]:
+    """Give the rules that count, by effect and id. Those that a stronger one leaves nothing to do are not asked."""
+    enforced = candidates.enforced
+
+    def ask(effect: Effect) -> list[Rule]:
+        found = enforced[effect]
+        return [one.rule for one in found if one.counts(action, bindings)] if found else []
+
+    logs = ask(Effect.LOG)
+    if denies := ask(Effect.DENY):
         return [*denies, *logs]
-    approves = by_id(list(ask(Effect.APPROVE)))
+    approves = ask(Effect.APPROVE)
     obligations = by_id([*ask(Effect.MASK), *ask(Effect.INJECT)])
-    # One rule that allows is as good as ten, and where it is held first, none is needed.
-    allows = [] if approves else [rule for rule in [next(ask(Effect.ALLOW), None)] if rule is not None]
-    return [*approves, *obligations, *allows, *logs]
+    matched = [*approves, *obligations]
+    if not approves:  # where it is held first, no rule that allows is needed, and one is as good as ten
+        allowed = next((one.rule for one in enforced[Effect.ALLOW] if one.counts(action, bindings)), None)
+        matched += [] if allowed is None else [allowed]
+    return [*matched, *logs]
 
 
 def judge(matched: Sequence[Rule], action: Action) -> Judgement:
     """Say what rules that count make of an action."""
-    denies, approves, allows = (
-        by_id([rule for rule in matched if rule.then is effect]) for effect in (Effect.DENY, Effect.APPROVE, Effect.ALLOW)
-    )
+    denies = _of(Effect.DENY, matched)
     if denies:
         return Judgement(outcome=Outcome.DENY, rules=_ids(denies), reason=_with_problems(_words(denies, "denies it"), action))
     clash = _contradicting(matched)
     if clash:
         words = f"rules {' and '.join(clash)} inject different credentials into the same place"
         return Judgement(outcome=Outcome.DENY, rules=clash, reason=words)
+    approves = _of(Effect.APPROVE, matched)
     if approves:
         words = _with_problems(_words(approves, "wants it approved"), action)
         return Judgement(outcome=Outcome.APPROVE, rules=_ids(approves), reason=words)
+    allows = _of(Effect.ALLOW, matched)
     if allows:
         return Judgement(outcome=Outcome.ALLOW, rules=_ids(allows), reason=f"rule {allows[0].id} allows it")
     return Judgement(outcome=Outcome.DENY, rules=(), reason=_with_problems(NO_RULE, action))
+
+
+def _of(effect: Effect, rules: Sequence[Rule]) -> list[Rule]:
+    found = [rule for rule in rules if rule.then is effect]
+    return by_id(found) if len(found) > 1 else found
 
 
 def _words(rules: Sequence[Rule], does: str) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Principal, Run, Target, Tls, Tri
 from capd.enforcer.policy.host_name import HostNameError, normal_host
-from capd.enforcer.policy.http_path import PathError, normal_path
+from capd.enforcer.policy.http_path import ODDITIES, PathError, is_plain, read_path
 from capd.enforcer.policy.port_range import PORT_MAX
 from capd.enforcer.policy.protocol import HTTP
 
@@ -31,6 +32,10 @@ _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?]*)(\?.*)?", re.IGNORECA
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::(\d{0,5}))?", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 _NO_LETTER: Final = re.compile(r"[^a-z0-9]")
+REMEMBERED_MAX: Final = 4_096
+"""Names and authorities that were read; agents use the same few again and again."""
+REMEMBERED_CHARACTERS_MAX: Final = 300
+"""Of one of them: a host name has at most 253. So what is remembered stays small, whatever an agent sends."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +70,8 @@ class _Reading:
     hosts: list[str] = field(default_factory=list)
     ports: list[int] = field(default_factory=list)
     path: str | None = None
+    readings: tuple[str, ...] = ()
+    oddities: tuple[str, ...] = ()
     query: str | None = None
 
 
@@ -91,13 +98,9 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run, que
         reading.problems.append(f"the request names {' and '.join(hosts)} for its target")
     if not set(reading.ports) <= {head.connection.port}:
         reading.problems.append(f"the request names another port than {head.connection.port}, where it goes")
-    target = Target(
-        host=hosts[0],
-        aliases=tuple(hosts[1:]),
-        port=head.connection.port,
-        address=head.connection.address,
-        tls=head.connection.tls,
-    )
+    target = head.connection
+    if hosts != [target.host] or target.aliases:
+        target = replace(target, host=hosts[0], aliases=tuple(hosts[1:]))
     return Action(
         principal=principal,
         run=run,
@@ -105,6 +108,8 @@ def http_action(head: RequestHead, *, principal: Principal | None, run: Run, que
         protocol=HTTP,
         operation=head.method,
         path=reading.path,
+        readings=reading.readings,
+        oddities=reading.oddities,
         query=reading.query if query_known else None,
         text=head.body,
         facts={"target.names_agree": agree, "http.body_truncated": head.truncated},
@@ -132,31 +137,55 @@ def _read_target(head: RequestHead, default: int, reading: _Reading) -> None:
         path, query = absolute[3] or "/", (absolute[4] or "")[1:]
     else:
         path, _, query = head.target.partition("?")
-    try:
-        reading.path = normal_path(path)
-    except PathError as error:
-        reading.problems.append(str(error))
+    _read_path(path, reading)
     if _CONTROL.search(query) or "#" in query:
         reading.problems.append("the query has characters that no client sends")
     else:
         reading.query = query
 
 
+def _read_path(raw: str, reading: _Reading) -> None:
+    if is_plain(raw):
+        reading.path = raw
+        return
+    try:
+        read = read_path(raw)
+    except PathError as error:
+        reading.problems.append(str(error))
+        return
+    if read.oddities:
+        reading.readings, reading.oddities = read.readings, read.oddities
+        reading.problems += [ODDITIES[name] for name in read.oddities]
+    else:
+        reading.path = read.readings[0]
+
+
 def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
+    telling = [(read, value) for name, value in head.headers if (read := _telling(name)) is not None]
     for field_name in NAMING:
-        hosts = [value for name, value in head.headers if name.lower() == field_name]
+        hosts = [value for name, value in telling if name == field_name]
         for value in hosts:
             _take_authority(value.strip(" \t"), default, reading)
         if len(hosts) > 1:
             reading.problems.append(f"the request has more than one {field_name} field")
-    overriding = sorted({_as_variable(name) for name, _ in head.headers} & OVERRIDES)
+    overriding = sorted({name for name, _ in telling} & OVERRIDES)
     if overriding:
         reading.problems.append(f"the request says something else to some servers: it has {', '.join(overriding)}")
 
 
-def _as_variable(name: str) -> str:
-    """Give the field that servers with the variables of CGI take a name for (RFC 3875 4.1.18): `X_Method_Override` is one."""
-    return _NO_LETTER.sub("-", name.lower())
+def _telling(name: str) -> str | None:
+    """Give one of NAMING or OVERRIDES for the name of a field that is one of them, or that some servers take for one."""
+    return (_read_name if len(name) <= REMEMBERED_CHARACTERS_MAX else _read_name.__wrapped__)(name)
+
+
+@lru_cache(maxsize=REMEMBERED_MAX)
+def _read_name(name: str) -> str | None:
+    lower = name.lower()
+    if lower in NAMING:
+        return lower
+    # Servers with the variables of CGI (RFC 3875 4.1.18) take `X_Method_Override` for `X-Method-Override`.
+    variable = _NO_LETTER.sub("-", lower)
+    return variable if variable in OVERRIDES else None
 
 
 def _take_authority(text: str, default: int, reading: _Reading) -> None:
@@ -174,7 +203,12 @@ def _take_authority(text: str, default: int, reading: _Reading) -> None:
 
 def _take_host(text: str, reading: _Reading) -> None:
     try:
-        reading.hosts.append(normal_host(text))
+        host = _known_host(text) if len(text) <= REMEMBERED_CHARACTERS_MAX else normal_host(text)
     except HostNameError as error:
         reading.problems.append(str(error))
-        reading.hosts.append(UNREADABLE_HOST)
+        host = UNREADABLE_HOST
+    reading.hosts.append(host)
+
+
+_known_host: Final = lru_cache(maxsize=REMEMBERED_MAX)(normal_host)
+"""What raises is not remembered."""

@@ -14,7 +14,7 @@ from capd.enforcer.policy.address_range import AddressRange
 from capd.enforcer.policy.fields import Key, flag, known, named, one_of, parsed, read_keys, some
 from capd.enforcer.policy.glob import Glob, PathGlob
 from capd.enforcer.policy.host_pattern import HostPattern
-from capd.enforcer.policy.http_path import without_dots
+from capd.enforcer.policy.http_path import ENCODED_SLASH, without_dots
 from capd.enforcer.policy.linear_regex import REGEX_CHARACTERS_MAX, compile_regex
 from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.port_range import PortRange
@@ -42,8 +42,9 @@ def _command(text: str) -> str:
 def _path(text: str) -> PathGlob:
     if not text.startswith("/"):
         raise ValueError(f"{text!r} never matches: a path begins with /")
-    if without_dots(text) != text or "//" in text or "%" in text or ";" in text or "\\" in text:
-        raise ValueError(f"{text!r} never matches: paths are judged decoded, without '.', '..', '//', ';' and '\\'")
+    plain = text.replace(ENCODED_SLASH, "/")
+    if without_dots(plain) != plain or "//" in plain or "%" in plain or ";" in plain or "\\" in plain:
+        raise ValueError(f"{text!r} never matches: paths are judged decoded but for %2F, without '.', '..', '//', ';' and '\\'")
     return PathGlob(text)
 
 

@@ -3,7 +3,8 @@
 What lives here: the functions. What must not: reading, what a match leads to.
 
 An answer is True, False, or None: it is not known. What a message says is asked only as far as it could be read: of an action
-that is not complete, no answer about its content is a certain no.
+that is not complete, no answer about its content is a certain no, unless the one thing that is not certain is which of several
+readings its path has.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def compile_match(match: Match, condition: Condition | None = None, *, known: fr
                 return False
             if found is None:
                 answer = None
-        certain = action.complete
+        certain = action.complete or action.path_alone
         for check in content:
             found = check(action)
             if found is False and certain:
@@ -68,7 +69,7 @@ def compile_match(match: Match, condition: Condition | None = None, *, known: fr
 
 
 def _all_agree(answers: Sequence[Tri]) -> Tri:
-    """Of names that a message claims, and of what it touches: all must be meant for a yes, none for a no.
+    """Of names that a message claims, what it touches, how its path is read: all must be meant for a yes, none for a no.
 
     So a rule that stops needs one of them, and a rule that permits needs all.
     """
@@ -180,8 +181,18 @@ def _commands(match: Match) -> Check:
 
 
 def _paths(match: Match) -> Check:
-    matches = any_of(match.paths)
-    return lambda action: None if action.path is None else matches(action.path)
+    return _read_both_ways(any_of(match.paths))
+
+
+def _read_both_ways(matches: Callable[[str], Tri]) -> Check:
+    """Ask about a path in every way in which servers read it."""
+
+    def check(action: Action) -> Tri:
+        if action.path is not None:
+            return matches(action.path)
+        return _all_agree([matches(one) for one in action.readings]) if action.readings else None
+
+    return check
 
 
 def _regex(pattern: str | None, read: Callable[[Action], str | None]) -> Check:
@@ -264,7 +275,7 @@ CONTENT: Final[dict[str, Callable[[Match], Check]]] = {
     "effects": _effects,
     "resources": _resources,
     "facts": _facts,
-    "path_regex": lambda match: _regex(match.path_regex, lambda action: action.path),
+    "path_regex": lambda match: _read_both_ways(compile_regex(match.path_regex or "")),
     "query_regex": lambda match: _regex(match.query_regex, lambda action: action.query),
     "text_regex": lambda match: _regex(match.text_regex, lambda action: action.text),
 }

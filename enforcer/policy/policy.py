@@ -67,26 +67,31 @@ class Policy:
 
 
 @cache
-def shipped_document() -> Document:
-    """Give the rules that come with capd.
+def shipped_document(text: bytes = shipped.TEXT.encode()) -> Document:
+    """Give rules that come with capd.
 
     Raises:
         PolicyError: they are wrong: a defect of capd.
     """
     problems = Problems()
-    document = read_document(shipped.TEXT.encode(), shipped.FILE, problems, prefix=shipped.PREFIX)
+    document = read_document(text, shipped.FILE, problems, prefix=shipped.PREFIX)
     problems.raise_if_any()
     return document
 
 
-def read_policy(files: Mapping[str, bytes]) -> Policy:
+def read_policy(files: Mapping[str, bytes], own: bytes = b"") -> Policy:
     """Read a policy from the content of its files, by name; their order counts for recording levels of scopes only.
+
+    Args:
+        files: of the operator.
+        own: further rules that come with capd, which follow from the configuration; none: there are none.
 
     Raises:
         PolicyError: it cannot be used; every problem of every file is listed.
     """
     problems = Problems()
-    documents = [shipped_document(), *(read_document(content, name, problems) for name, content in files.items())]
+    ours = [shipped_document(), *([shipped_document(own)] if own else [])]
+    documents = [*ours, *(read_document(content, name, problems) for name, content in files.items())]
     return assemble(documents, problems)
 
 

@@ -99,6 +99,8 @@ class Rule:
         reason: what the agent is told, of deny and approve.
         approval, mask, injection: the options of its effect.
         accept_incomplete: of allow: whether it also allows what capd could not read in full.
+        accept_paths: of allow and inject: oddities (http_path.ODDITIES) of paths that it also matches, if it does however a
+            server reads them.
         description: for people; decides nothing.
         place: where it stands.
     """
@@ -113,6 +115,7 @@ class Rule:
     mask: Mask | None = None
     injection: Injection | None = None
     accept_incomplete: bool = False
+    accept_paths: tuple[str, ...] = ()
     description: str | None = field(default=None, compare=False)
     place: Place = field(default=Place("-"), compare=False)
 

@@ -12,13 +12,15 @@ from typing import Any, Final
 
 from capd.enforcer.masking.rules import Choice, Rules
 from capd.enforcer.policy.condition import ConditionError, compile_condition, never_true
-from capd.enforcer.policy.fields import Key, flag, identifier, integer, line, one_of, parsed, read_keys, some, text
+from capd.enforcer.policy.fields import Key, flag, identifier, integer, known, line, one_of, parsed, read_keys, some, text
+from capd.enforcer.policy.http_path import ENCODED_SLASH, ENCODED_SLASHES, ODDITIES
 from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.match_reading import about, read_match
 from capd.enforcer.policy.problem import Place, Problems
 from capd.enforcer.policy.protocol import HOLD_SECONDS_MAX, HTTP, PROTOCOLS, hold_seconds_max
 from capd.enforcer.policy.rule import Approval, ApprovalScope, Effect, Injection, Mask, Rule, Stage
 from capd.enforcer.policy.scope import Mode, Recording, Scope
+from capd.enforcer.policy.variables import names_in
 from capd.enforcer.policy.yaml_node import Mapping, Node, Scalar
 
 TTL_SECONDS_MAX: Final = 86_400
@@ -97,6 +99,11 @@ RULE_KEYS: Final[dict[str, Key]] = {
     "accept_incomplete": Key(
         read=flag, form="`true`, `false`", words="of `allow`: also allow what capd cannot read in full; `false`"
     ),
+    "accept_paths": Key(
+        read=some(known(ODDITIES, "oddity of paths")),
+        form=", ".join(f"`{name}`" for name in sorted(ODDITIES)),
+        words="of `allow` and `inject`: also paths with `%2F`, or `//`, that match however a server reads them; none",
+    ),
 }
 SCOPE_KEYS: Final[dict[str, Key]] = {
     "id": replace(RULE_KEYS["id"], words="its name"),
@@ -111,6 +118,7 @@ _OF_EFFECT: Final = {
     "mask": {Effect.MASK},
     "inject": {Effect.INJECT},
     "accept_incomplete": {Effect.ALLOW},
+    "accept_paths": {Effect.ALLOW, Effect.INJECT},
     "reason": {Effect.DENY, Effect.APPROVE},
 }
 """Keys that have a meaning for some effects only."""
@@ -143,6 +151,7 @@ def read_rule(node: Node, problems: Problems, *, prefix: str = "") -> Rule | Non
         mask=Mask(**found["mask"]) if "mask" in found else None,
         injection=Injection(**found["inject"]) if "inject" in found else None,
         accept_incomplete=found.get("accept_incomplete", False),
+        accept_paths=found.get("accept_paths", ()),
         description=found.get("description"),
         place=_place(node, "id"),
     )
@@ -185,10 +194,21 @@ def _check(rule: Rule, node: Node, problems: Problems) -> None:
     if rule.accept_incomplete and (rule.match.content or rule.when):
         words = "what is incomplete cannot be judged by what it says; ask for nothing of it, or leave accept_incomplete out"
         problems.add(_place(node, "accept_incomplete"), words)
+    _check_paths(rule, node, problems)
     if rule.then is Effect.MASK:
         _check_mask(rule, node, problems)
     if rule.then is Effect.INJECT:
         _check_injection(rule, node, problems)
+
+
+def _check_paths(rule: Rule, node: Node, problems: Problems) -> None:
+    """Note what is said of paths that a rule which permits can never match."""
+    slashed = any(ENCODED_SLASH in glob.text for glob in rule.match.paths)
+    if slashed and rule.then in _OF_EFFECT["accept_paths"] and ENCODED_SLASHES not in rule.accept_paths:
+        words = f"{ENCODED_SLASH} never matches here: say `accept_paths: {ENCODED_SLASHES}` beside `match`"
+        problems.add(_place(node, "match"), words)
+    if rule.accept_paths and "http.path" in names_in(rule.when or ""):
+        problems.add(_place(node, "when"), "http.path is not known of such paths; ask for `paths` or `path_regex` in `match`")
 
 
 def _check_condition(rule: Rule, node: Node, problems: Problems) -> None:

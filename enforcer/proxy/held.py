@@ -146,6 +146,7 @@ def too_long(question: Question, body: Body) -> str:
 def verdict_of(held: Verdict, answer: Answer) -> Verdict:
     """Give what an answer means for what was held."""
     approval = {"id": answer.id, "outcome": answer.outcome.value, "by": answer.by}
+    approval |= {"via": answer.via} if answer.via else {}
     if answer.outcome is Outcome.APPROVED:
         return replace(held, allowed=True, held=None, reason="", message="", approval=approval)
     reason, message = _REASONS[answer.outcome]

@@ -105,7 +105,7 @@ class Verdict:
         upgrade: what follows an upgrade of this request may be relayed unread.
         facts: further facts for the client, such as the id of an approval.
         held: what a person has to approve first; whoever gets the verdict has that decided before anything follows from it.
-        approval: what the decision log is told of an approval: `id`, `outcome`, `by`.
+        approval: what the decision log is told of an approval: `id`, `outcome`, `by`, `via`.
     """
 
     number: int

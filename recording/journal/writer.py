@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -36,7 +38,9 @@ class JournalWriter:
     killed writer left unfinished stays what it is: the unfinished end of a file.
 
     What was appended survives the death of any process at any moment. It does not survive a power cut before the kernel has
-    written it back: a sync per block would cost more than the journal, which is short-lived, is worth.
+    written it back: a sync per block would cost more than the journal, which is short-lived, is worth. But what earlier writers
+    wrote is synced before a new one begins: where a start's last blocks are missing nothing tells it, as a lower sequence does
+    within a start, and a recorder would take what is left for what it has recorded.
     """
 
     def __init__(
@@ -76,6 +80,7 @@ class JournalWriter:
             if group is not None:
                 os.chown(directory, -1, group)
             self._sizes = _sizes(directory)
+        _sync(directory, self._sizes)
         self._number = max(self._sizes, default=-1)
         if number_min is not None:
             self._number = reserve(directory, max(self._number + 1, number_min), group=group) - 1
@@ -171,6 +176,17 @@ class JournalWriter:
         self.close()
         self._fd, self._number, self._size = fd, number, 0
         self._sizes[number] = 0
+
+
+def _sync(directory: Path, numbers: Iterable[int]) -> None:
+    """Make files survive a power cut, as far as the disk does it."""
+    for path in [directory, *(file_path(directory, number) for number in numbers)]:
+        with suppress(OSError):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
 
 def _sizes(directory: Path) -> dict[int, int]:

@@ -181,6 +181,24 @@ def test_many_deaths_change_no_record(deaths: set[int]) -> None:
     assert assemble(cycles) == killed_at(cycles, deaths)
 
 
+@pytest.mark.parametrize("death", range(2, 7))
+def test_a_gap_before_the_decoder_began_is_none_of_its_own(death: int) -> None:
+    """A gap of unknown length where TLS began then is not told to the decoder that is built anew, which never met it."""
+    daemon = Daemon()
+    head = b"POST /a HTTP/1.1\r\nHost: api.example.org\r\n\r\n"
+
+    def said(at: int, position: int, payload: bytes) -> list[Block]:
+        event = moved(at * MS, 77, REQUEST, position, payload, tls=True, socket=9, tie=Tie.NESTED, library=Library.OPENSSL)
+        return daemon.cycle(at * MS, data=[event])
+
+    cycles = [daemon.started(), daemon.run_started(), daemon.cycle(MS, control=[opened(1_000, 9)])]
+    cycles += [daemon.started(2 * MS, epoch=UUID(int=1)), said(3, 0, head[:10]), said(4, 10, head[10:20])]
+    cycles += [daemon.started(5 * MS, epoch=UUID(int=2)), said(6, 20, head[20:])]
+    undisturbed = assemble(cycles)
+    assert "POST /a HTTP/1.1" in [record.body["summary"] for record in of_kind(undisturbed, Kind.MESSAGE)]
+    assert undisturbed == killed_at(cycles, {death})
+
+
 def test_a_decoder_too_long_in_its_stream_resynchronises_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beyond the bytes that are read again, a marker tells that decoding resumed, and later messages are decoded."""
     monkeypatch.setattr(sessions_module, "REFEED_BYTES_MAX", 10)

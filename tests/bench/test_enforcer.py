@@ -7,14 +7,19 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from bench import enforcer
+from bench.enforcer import Plan, compare, figures, table
+
+from tests.requirements import require_command
 
 
 def test_the_enforcer_is_measured_beside_a_relay() -> None:
-    """Requests go through both, in clear and in TLS, on one connection and on many; the table has a line for each."""
-    found = enforcer.compare(seconds=0.1)
-    assert {f"{kind} {count} {who}" for kind in ("clear", "TLS") for count in (1, 16) for who in ("relay", "enforcer")} == set(
-        found
-    )
-    assert all(result.requests > 10 and result.median_ms > 0 for result in found.values())
-    assert 9 == len(list(enforcer.table(found)))
+    """Requests go through both without an error, on a connection that stays and on new ones; each has its line and figures."""
+    require_command("wrk", "curl")
+    found = compare(Plan(seconds=1, rounds=1, connections=(2,), kinds=("TLS",), large_bytes=1 << 20, beside=False))
+    asked = {("TLS", count, who) for count in (0, 2) for who in ("direct", "relay", "enforcer")}
+    assert asked == set(found.results)
+    assert all(result.requests > 10 and result.median_ms > 0 and not result.errors for result in found.results.values())
+    assert {"direct", "relay", "enforcer"} == {who for _, who in found.bulk}
+    assert all(speed > 0 for speed in found.bulk.values())
+    assert len(list(table(found))) == 2 + len(asked) + 3 + 1
+    assert len(figures(found)) == len(asked) + 3 + 1

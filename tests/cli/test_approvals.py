@@ -32,6 +32,7 @@ from capd.daemon.control import ControlServer, Peer
 from capd.daemon.runs import Registry
 from capd.enforcer.approvals.errors import NotAnApproverError
 from capd.enforcer.approvals.listing import to_json
+from capd.enforcer.approvals.request import Channel
 from capd.enforcer.approvals.state import State
 from capd.enforcer.policy.action import Run
 from capd.enforcer.policy.rule import ApprovalScope
@@ -217,6 +218,17 @@ def test_lines_of_what_was_decided(place: Scene) -> None:
     assert "good for all that these rules hold in this run" in words()
     desk.deny(client.answers[0].id, ANN, "enough")
     assert "denied by ann: enough" in words()
+
+
+def test_lines_say_who_used_a_link(place: Scene) -> None:
+    """Who decided by a link or a button is shown with the webhook and the chat tool's name of him."""
+    desk = place.desk()
+    client = Client(desk, asked())
+    pressed = replace(ANN, channel=Channel(webhook="chat", link="0123", user="U1"))
+    desk.approve(client.last.id, pressed, ApprovalScope.ONCE)
+    one = to_json(desk.requests()[0], place.clock())
+    assert "used, approved by ann (ann by webhook chat as U1)" in plain(change_line(one, 0))
+    assert [{"by": "ann", "webhook": "chat", "link": "0123", "user": "U1"}] == public(one)["channels"]
 
 
 # -- who speaks ----------------------------------------------------------------------------------------------------------------

@@ -23,9 +23,10 @@ WRITING = {
 }
 SCRIPT = """
 import json, sys
+before = set(sys.modules)  # of what a host's administrator has every interpreter load, capd is not the cause
 from capd.cli.main import capd
 capd.main(json.loads(sys.argv[1]), prog_name="capd", standalone_mode=False)
-print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+print(json.dumps(sorted(set(sys.modules) - before)), file=sys.stderr)
 """
 
 

@@ -83,9 +83,9 @@ EXPLAINED = [
     (["--http", "POST https://api.example.org/v1/chat"], 0, ["allowed  rule chat allows it", "allow   chat  matches"]),
     (["--http", "PUT https://api.example.org/v1/chat"], 1, ["denied  no rule allows this", "chat  does not match: methods"]),
     (
-        ["--http", "GET https://api.example.org/a%2fb"],
+        ["--http", "GET https://api.example.org/a%5cb"],
         1,
-        ["not complete: the path has an encoded separator", "counts as not matching"],
+        ["not complete: the path has an encoded backslash", "counts as not matching"],
     ),
     (
         ["--http", "GET http://x.org/", "--address", "169.254.169.254"],

@@ -17,10 +17,10 @@ from capd.daemon import health, status
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
+from capd.daemon.enforcer_facts import EnforcerFacts
 from capd.daemon.health import (
     DaemonFacts,
     EnforcementFacts,
-    EnforcerFacts,
     Facts,
     ShipperFacts,
     StorageFacts,
@@ -116,6 +116,11 @@ CASES = [
     (with_enforcer(running=False), Verdict.DEGRADED, "the enforcer does not run"),
     (with_enforcer(seconds=11.0), Verdict.DEGRADED, "the enforcer has not reported"),
     (with_enforcer(approvals_problem="it is full"), Verdict.DEGRADED, "nobody can be asked to approve anything: it is full"),
+    (
+        with_enforcer(callbacks_problem="bot is gone"),
+        Verdict.DEGRADED,
+        "not everybody is told what waits for approval: bot is gone",
+    ),
     (with_enforcer(unlogged=3), Verdict.DEGRADED, "3 decisions could not be written down"),
     (with_enforcer(policy_problem="x.yaml:1: no\nmore"), Verdict.DEGRADED, "not in force: x.yaml:1: no"),
     (replace(GOOD, metrics_running=True), Verdict.HEALTHY, ""),
@@ -224,3 +229,25 @@ def test_a_status_of_other_types_is_not_shown(tmp_path: Path, value: object) -> 
 def test_what_the_desk_of_approvals_tells(desk: object, problem: str | None) -> None:
     """A desk that cannot write, or is silent, is told of; an enforcer of an earlier version has none."""
     assert problem == status.enforcer_facts({"approvals": desk}, 1.0).approvals_problem
+
+
+@pytest.mark.parametrize(
+    ("callbacks", "problem"),
+    [
+        (None, None),
+        ({"time": 1e12, "problem": "", "webhooks": []}, None),
+        ({"time": 1e12, "problem": "no desk"}, "no desk"),
+        ({"time": 0.0, "problem": ""}, "the process of webhooks and links does not report"),
+        ({"time": 1e12, "webhooks": [{"name": "a", "failing_since": 1e12, "last_error": "x"}]}, None),
+        ({"time": 1e12, "webhooks": [{"name": "a", "failing_since": None}, 7]}, None),
+        (
+            {"time": 1e12, "webhooks": [{"name": "a", "failing_since": 0.0, "last_error": "x: no"}]},
+            "webhook a has failed",
+        ),
+    ],
+)
+def test_what_the_process_of_links_tells(callbacks: object, problem: str | None) -> None:
+    """A webhook that fails for a minute, and a process that is silent or complains, are told of; a moment's failure is not."""
+    found = status.enforcer_facts({"callbacks": callbacks}, 1.0).callbacks_problem
+    assert (problem is None) == (found is None)
+    assert (problem or "") in (found or "")

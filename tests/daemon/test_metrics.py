@@ -54,6 +54,25 @@ STATUS: dict[str, Any] = {
             },
             "errors": [HOSTILE],
         },
+        "enforcer": {
+            "state": "running",
+            "callbacks": {
+                "webhooks": [
+                    {
+                        "name": HOSTILE,
+                        "delivered": 3,
+                        "retried": 1,
+                        "failed": 0,
+                        "dropped": 0,
+                        "waiting": 2,
+                        "failing_since": 5.0,
+                    },
+                    {"name": "b", "delivered": 4, "retried": 0, "failed": 1, "dropped": 0, "waiting": 0, "failing_since": None},
+                    HOSTILE,
+                ],
+                "links": {"shown": 9, "decided": 2, "refused": 3, "why": {"host": HOSTILE}},
+            },
+        },
         "shipper": {
             "state": "retrying",
             "age_seconds": 0.5,
@@ -114,6 +133,11 @@ def names(found: Samples) -> set[str]:
         ("capd_health", ("degraded",), 1),
         ("capd_health", ("healthy",), 0),
         ("capd_alert_active", ("shipper-late", "warning"), 1),
+        ("capd_webhook_delivered_messages_total", (), 7),
+        ("capd_webhook_waiting_messages", (), 2),
+        ("capd_webhooks_failing", (), 1),
+        ("capd_links_decided_total", (), 2),
+        ("capd_links_refused_total", (), 3),
         ("capd_alert_active", ("bytes-lost", "critical"), 0),
         ("capd_role_up", ("shipper",), 1),
         ("capd_start_timestamp_seconds", (), 5),

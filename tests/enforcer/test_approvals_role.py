@@ -72,10 +72,11 @@ def post(place: Yard, path: str, body: str = BODY, *more: str) -> tuple[str, dic
 
 
 def answered(agent: subprocess.Popen[bytes]) -> tuple[str, dict[str, Any]]:
-    """Wait for an agent's answer."""
+    """Wait for an agent's answer; what follows a colon in its status line says why."""
     output, _ = agent.communicate(timeout=60)
     head, _, body = output.decode().rpartition("\r\n\r\n")
-    return head.split("\r\n")[0] if "100 Continue" not in head else head.split("\r\n")[2], json.loads(body)
+    line = head.split("\r\n")[0] if "100 Continue" not in head else head.split("\r\n")[2]
+    return line.partition(":")[0], json.loads(body)
 
 
 def capd(place: Yard, *verb: str, status: int = 0, inside: bool = False) -> str:

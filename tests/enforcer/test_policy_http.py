@@ -14,7 +14,7 @@ from capd.enforcer.policy.action import Principal, Run, Target, Tls
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host, normal_pattern
 from capd.enforcer.policy.host_pattern import HostPattern, any_host
-from capd.enforcer.policy.http_path import PathError, normal_path
+from capd.enforcer.policy.http_path import ENCODED_SLASH, PathError, normal_path, read_path
 from capd.enforcer.policy.http_request import RequestHead, http_action
 
 PATHS = {
@@ -96,10 +96,38 @@ def test_paths_that_servers_read_differently_are_refused(raw: str) -> None:
         normal_path(raw)
 
 
-def sloppy(raw: bytes, *, decodings: int, backslash: bool, parameters: bool, merge: bool) -> str:
+READINGS = {
+    "/a": (("/a",), ()),
+    "/@acme%2fshop": (("/@acme%2Fshop", "/@acme/shop"), ("encoded_slashes",)),
+    "/%c3%a9%2F%20": (("/é%2F ", "/é/ "), ("encoded_slashes",)),
+    "/a//b/": (("/a//b/", "/a/b/"), ("empty_segments",)),
+    "/a///b": (("/a///b", "/a/b"), ("empty_segments",)),
+    "/a/%2Fb": (("/a/%2Fb", "/a//b", "/a/b"), ("empty_segments", "encoded_slashes")),
+}
+UNREADABLE = [
+    *("//", "//a/b", "/%2Fa/b", "/a%2F..%2Fb", "/a%2F./b", "/a/../b%2Fc"),
+    *("/a//../b", "/a%2F%2e%2e", "/a%252Fb%2Fc", "/a%5C%2F"),
+]
+
+
+@pytest.mark.parametrize(("raw", "expected"), READINGS.items())
+def test_odd_paths_have_all_their_readings(raw: str, expected: tuple[tuple[str, ...], tuple[str, ...]]) -> None:
+    """A path with an encoded slash or an empty segment is known in each way in which servers read it."""
+    read = read_path(raw)
+    assert expected == (read.readings, read.oddities)
+
+
+@pytest.mark.parametrize("raw", UNREADABLE)
+def test_odd_paths_with_more_to_them_are_refused(raw: str) -> None:
+    """A path whose oddities could meet dot segments, another host or a second decoding has no known readings."""
+    with pytest.raises(PathError):
+        read_path(raw)
+
+
+def sloppy(raw: bytes, *, decodings: int, backslash: bool, parameters: bool, merge: bool, keep: bool = False) -> str:
     """Read a path as some server might; None where it gives up."""
     for _ in range(decodings):
-        raw = unquote_to_bytes(raw)
+        raw = b"%2F".join(map(unquote_to_bytes, re.split(b"%2[Ff]", raw))) if keep else unquote_to_bytes(raw)
     text = raw.decode("utf-8", "replace")
     if backslash:
         text = text.replace("\\", "/")
@@ -165,6 +193,21 @@ def test_every_server_reads_the_path_that_was_judged(raw: str) -> None:
         for flags in range(8):
             kinds = {"backslash": bool(flags & 1), "parameters": bool(flags & 2), "merge": bool(flags & 4)}
             assert expected == sloppy(wire, decodings=twice, **kinds)
+
+
+@given(st.lists(PIECES, max_size=10).map(lambda pieces: "/" + "".join(pieces)))
+@example("/a%2F%2fb")
+@example("/a//b%2F")
+def test_every_server_reads_one_of_the_readings(raw: str) -> None:
+    """Whatever a sloppy server does, and whether encoded slashes separate for it or not, it arrives at one of the readings."""
+    try:
+        read = read_path(raw)
+    except PathError:
+        return
+    expected = {posixpath.normpath(reading.replace(ENCODED_SLASH, mark)) for reading in read.readings for mark in ("/", "%2F")}
+    for flags in range(32):
+        kinds = {"backslash": bool(flags & 1), "parameters": bool(flags & 2), "merge": bool(flags & 4), "keep": bool(flags & 8)}
+        assert sloppy(raw.encode("latin-1"), decodings=2 if flags & 16 else 1, **kinds) in expected
 
 
 @given(st.text(alphabet=st.characters(max_codepoint=255), max_size=60).map(lambda text: "/" + text))

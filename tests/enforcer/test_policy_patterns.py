@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from capd.enforcer.policy.action import Action
 from capd.enforcer.policy.condition import Bindings
 from capd.enforcer.policy.coverage import covers
-from capd.enforcer.policy.evaluator import Evaluator
+from capd.enforcer.policy.evaluator import MERGED_MAX, Evaluator
 from capd.enforcer.policy.glob import Glob, PathGlob, any_of
 from capd.enforcer.policy.host_name import HostNameError
 from capd.enforcer.policy.host_pattern import HostPattern, any_host
@@ -93,7 +93,16 @@ def test_rules_for_other_hosts_are_not_asked() -> None:
     ]
     read = policy("rules:\n" + "".join(rules))
     for url in ("https://h7.example/", "https://a.b.d7.example/"):
-        buckets = Evaluator(read.rules, (), "v")._index["http"].buckets(action(f"GET {url}").target.names)
-        asked = [one.rule.id for bucket in buckets for found in bucket.enforced.values() for one in found]
+        candidates = Evaluator(read.rules, (), "v")._index["http"].candidates(action(f"GET {url}").target.names)
+        asked = [one.rule.id for found in candidates.enforced.values() for one in found]
         assert ["capd:cloud-metadata-address", "r7"] == asked
         assert ("r7",) == read.decide(action(f"GET {url}")).carried_out.rules
+
+
+def test_what_is_remembered_of_hosts_is_bounded_and_right() -> None:
+    """An agent that goes through many hosts, twice, is judged by the rules of each, and not more is kept than so much."""
+    rules = [f"  - {{id: r{number}, match: {{hosts: h{number}.example}}, then: allow}}\n" for number in range(MERGED_MAX + 9)]
+    read = policy("rules:\n" + "".join(rules))
+    for number in (*range(MERGED_MAX + 9), *range(MERGED_MAX + 9)):
+        assert (f"r{number}",) == read.decide(action(f"GET https://h{number}.example/")).carried_out.rules
+    assert len(read.evaluator._index["http"]._merged) <= MERGED_MAX

@@ -11,6 +11,7 @@ import pytest
 
 from capd.enforcer.proxy.events import Blocked, Side, Timer
 from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX, WAITING_BYTES_MAX
+from capd.enforcer.proxy.http1.response import PHRASE_CHARACTERS_MAX
 from capd.enforcer.proxy.question import Body, Destination, Kind, Question, Verdict
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
 
@@ -94,7 +95,8 @@ REFUSED = {
     "HTTP/1.0 with chunks": (400, b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
     "a coding of another name": (400, b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n"),
     "CONNECT": (403, b"CONNECT a:80 HTTP/1.1\r\nHost: a:80\r\n\r\n"),
-    "encoded slash": (400, b"GET /..%2fadmin HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "encoded slash beside dots": (400, b"GET /..%2fadmin HTTP/1.1\r\nHost: a\r\n\r\n"),
+    "two slashes at the begin": (400, b"GET //evil/admin HTTP/1.1\r\nHost: a\r\n\r\n"),
     "encoded NUL": (400, b"GET /%00 HTTP/1.1\r\nHost: a\r\n\r\n"),
     "encoded twice": (400, b"GET /%252e%252e/ HTTP/1.1\r\nHost: a\r\n\r\n"),
     "parameters": (400, b"GET /..;/admin HTTP/1.1\r\nHost: a\r\n\r\n"),
@@ -146,11 +148,45 @@ def test_nothing_leaves_before_its_decision(step: int) -> None:
     assert b"HTTP/1.1 403 Forbidden" in run.client
 
 
+def worded(message: str) -> Verdict:
+    """Deny in words."""
+    return Verdict(number=1, allowed=False, reason="denied_by_policy", rule="r", message=message)
+
+
+WORDS = {
+    "no secrets": "Forbidden: no secrets",
+    "zwei\r\nx-header: 1\x00 \u2028": "Forbidden: zwei??x-header: 1? ?",
+    "": "Forbidden",
+    "a" * 300: "Forbidden: " + "a" * (PHRASE_CHARACTERS_MAX - 11),
+}
+
+
+@pytest.mark.parametrize(("message", "phrase"), WORDS.items(), ids=["plain", "hostile", "none", "long"])
+def test_the_status_line_says_why(message: str, phrase: str) -> None:
+    """Clients that show no body show the status line: it says why, in printable characters, on one line, and not at length."""
+    run = Rehearsal(judge=lambda _: worded(message)).says(GET)
+    head, _, body = run.client.partition(b"\r\n\r\n")
+    assert f"HTTP/1.1 403 {phrase}" == head.decode("ascii").split("\r\n")[0]
+    assert b"x-header" not in head.split(b"\r\n", 1)[1]
+    told = json.loads(body)
+    assert (message, "Status", "v1", "Failure", 403) == tuple(
+        told[key] for key in ("message", "kind", "apiVersion", "status", "code")
+    )
+
+
+def test_git_is_told_in_plain_text() -> None:
+    """Git shows its user a refusal that is plain text, and no other."""
+    asked = GET.replace(b"\r\n\r\n", b"\r\nUser-Agent: git/2.39.5\r\n\r\n")
+    head, _, body = Rehearsal(judge=lambda _: worded("no secrets")).says(asked).client.partition(b"\r\n\r\n")
+    assert b"content-type: text/plain; charset=utf-8" in head
+    assert b"capd: no secrets (rule r, decision s/1)\n" == body
+
+
 def test_denials_teach() -> None:
     """A denied request gets 403 with the rule, a reason for machines, the policy's version and the decision, and may go on."""
     run = Rehearsal(judge=deny).says(GET)
     head, _, body = run.client.partition(b"\r\n\r\n")
-    assert b"HTTP/1.1 403 Forbidden" == head.split(b"\r\n")[0]
+    assert head.split(b"\r\n")[0].startswith(b"HTTP/1.1 403 Forbidden")
     assert b"x-capd-rule: none" in head
     assert b"connection" not in head
     told = json.loads(body)

@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -166,8 +166,15 @@ class Yard:
 
 
 @contextlib.contextmanager
-def yard(directory: Path, policy: str) -> Iterator[Yard]:
-    """Make one with targets and an enforcer, and remove it."""
+def yard(directory: Path, policy: str, enforcement: str = "", before: Callable[[Yard], None] | None = None) -> Iterator[Yard]:
+    """Make one with targets and an enforcer, and remove it.
+
+    Args:
+        directory: for everything on disk.
+        policy: of the enforcer.
+        enforcement: further keys of `[enforcement]`, and what follows it.
+        before: is called when all but the enforcer is there.
+    """
     name = f"capd-yard-{os.getpid()}"
     directory.chmod(0o755)
     (directory / "tls").mkdir()
@@ -191,8 +198,10 @@ def yard(directory: Path, policy: str) -> Iterator[Yard]:
             cgroup=cgroup / "inner",
         )
         made.policy.write_text(policy, encoding="utf-8")
-        (directory / "capd.toml").write_text(_configuration(directory), encoding="utf-8")
+        (directory / "capd.toml").write_text(_configuration(directory) + enforcement, encoding="utf-8")
         with _targets(made):
+            if before is not None:
+                before(made)
             made.start()
             yield made
     finally:

@@ -121,9 +121,10 @@ def test_a_run_knows_what_to_trust(daemon: Daemon) -> None:
     """The environment of a run points at files that are there and that everybody may read."""
     lines = verb(daemon, "run", "--", "env").stdout.splitlines()
     found = dict(line.split("=", 1) for line in lines if "=" in line)
-    for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"):
+    for name in ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "NPM_CONFIG_CAFILE", "NODE_EXTRA_CA_CERTS"):
         assert Path(found[name]).read_text(encoding="ascii").count("BEGIN CERTIFICATE") >= 1
         assert Path(found[name]).stat().st_mode & 0o004
+    assert f"ca_certificate = {found['SSL_CERT_FILE']}\n" in Path(found["SYSTEM_WGETRC"]).read_text(encoding="utf-8")
     assert f"trustStore={daemon.directory}/state/trust/truststore.p12" in found["JAVA_TOOL_OPTIONS"]
 
 

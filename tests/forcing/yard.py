@@ -194,7 +194,10 @@ class Yard:
         """Let an agent try something that it says "ready" for, and go on meanwhile."""
         process = self._start(body, cgroup, 0, None)
         assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
+        said = process.stdout.readline()
+        if said != "ready\n":
+            process.kill()
+            raise AssertionError((said, *process.communicate()))
         return process
 
     def _start(self, body: str, cgroup: str, user: int, namespace: Path | None) -> subprocess.Popen[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,24 @@ def test_numbers_are_not_used_again_after_a_power_cut(tmp_path: Path) -> None:
         assert isinstance(found[0], JournalDamage)
         assert isinstance(found[1], Block)
         assert b"new" == bytes(found[1].payload)
+
+
+def test_what_earlier_writers_wrote_is_synced_before_a_new_one_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut takes blocks of the newest start only: where an earlier one's last blocks are missing, nothing tells it."""
+    with JournalWriter(tmp_path, number_min=0, file_bytes_max=1) as first:
+        for _ in range(3):
+            first.append(Source.DATA, b"x", count=1, boottime_ns=1, realtime_ns=1)
+    earlier = {path.stat().st_ino for path in [tmp_path, *tmp_path.glob("*.journal")]}
+    synced: list[tuple[int, bool]] = []
+    sync = os.fsync
+
+    def watched(fd: int) -> None:
+        sync(fd)
+        synced.append((os.fstat(fd).st_ino, {path.stat().st_ino for path in tmp_path.glob("*.journal")} <= earlier))
+
+    monkeypatch.setattr(os, "fsync", watched)
+    JournalWriter(tmp_path, number_min=0).close()
+    assert earlier == {inode for inode, before in synced if before} & earlier
 
 
 @pytest.mark.parametrize("content", [b"", b"x", b"-1", b"9" * 30, b"\xff"])

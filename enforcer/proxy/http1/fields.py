@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Final
 
 Fields = Sequence[tuple[str, str]]
@@ -52,6 +53,9 @@ NEVER_TRAILERS: Final = HOP_BY_HOP | NEVER_NOMINATED | {"expires", "max-forwards
 """RFC 9110 6.5.1: framing, routing, authentication; a receiver that merges trailers into the head would take them for it."""
 
 
+NAMES_MAX: Final = 4_096
+NAME_CHARACTERS_MAX: Final = 64
+"""Names of fields that were looked at are remembered, if they are as short as those in use: agents repeat them."""
 _VARIABLE: Final = re.compile(r"[^a-z0-9]")
 
 
@@ -69,12 +73,20 @@ def by_name(fields: Fields) -> Named:
 
 def disguised(named: Named) -> list[str]:
     """Give the names that servers with the variables of CGI (RFC 3875 4.1.18) take for another field: `Transfer_Encoding`."""
-    return [name for name in named if name not in NEVER_TRAILERS and _VARIABLE.sub("-", name) in NEVER_TRAILERS]
+    return [name for name in named if (_disguised if len(name) <= NAME_CHARACTERS_MAX else _disguised.__wrapped__)(name)]
+
+
+@lru_cache(maxsize=NAMES_MAX)
+def _disguised(name: str) -> bool:
+    return name not in NEVER_TRAILERS and _VARIABLE.sub("-", name) in NEVER_TRAILERS
 
 
 def members(named: Named, name: str) -> list[str]:
     """Give the members of a list field, in lower case."""
-    found = (member.strip(" \t").lower() for value in named.get(name, ()) for member in value.split(","))
+    values = named.get(name)
+    if values is None:
+        return []
+    found = (member.strip(" \t").lower() for value in values for member in value.split(","))
     return [member for member in found if member]
 
 

@@ -172,7 +172,7 @@ class Http1Layer(Layer):
         if event.side is Side.UPSTREAM and not self._awaits_answer:
             self._cut("the target answers what it was not asked")
             return
-        self._decode(Direction(event.side), event.data)
+        self._decode(Direction.RESPONSE if event.side is Side.UPSTREAM else Direction.REQUEST, event.data)
         self._partial = event.side is Side.CLIENT and self._stage is Stage.IDLE and not self._waiting
 
     def _decode(self, direction: Direction, data: bytes) -> None:
@@ -457,7 +457,8 @@ class Http1Layer(Layer):
         rest = incoming.has_body and not self._request_done
         short = not incoming.chunked and (incoming.length or 0) <= DRAIN_BYTES_MAX
         self._keeps = incoming.keeps and not self._client_ended and (not rest or (short and not self._expects))
-        answer = refusal(status, facts, rule=rule, keeps=self._keeps, head_only=incoming.request.method == "HEAD")
+        head_only, asked = incoming.request.method == "HEAD", incoming.request.fields
+        answer = refusal(status, facts, rule=rule, keeps=self._keeps, head_only=head_only, asked=asked)
         self._send(Side.CLIENT, answer)
         self._stage = Stage.DRAINING
         if not self._keeps:

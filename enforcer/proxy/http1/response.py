@@ -14,11 +14,15 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from capd.decoders.message import Message
-from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, by_name, end_to_end, members, written
+from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Fields, by_name, end_to_end, members, written
 from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SWITCHING: Final = 101
+PHRASE_CHARACTERS_MAX: Final = 200
+"""Of why, in the status line: many clients show that and nothing of a body, and no line should be long."""
+_PLAIN_TEXT: Final = ("git/",)
+"""Clients, by how their User-Agent begins, that show a body if it is plain text only."""
 _DROPPED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
 
 
@@ -74,8 +78,10 @@ def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
     return Outgoing(status=status, head=head, chunked=chunked, keeps=goes_on)
 
 
-def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, head_only: bool) -> bytes:
+def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, head_only: bool, asked: Fields = ()) -> bytes:
     """Write an answer of capd itself.
+
+    Why stands where clients show it: in the status line, and in the body.
 
     Args:
         status: of the answer.
@@ -83,17 +89,42 @@ def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, he
         rule: that decided; "" when none did.
         keeps: whether the connection goes on.
         head_only: the request was HEAD.
+        asked: fields of the request, where they are known.
     """
-    body = json.dumps(facts, ensure_ascii=True, separators=(",", ":")).encode("ascii") + b"\n"
-    fields = [("content-type", "application/json"), ("content-length", str(len(body))), ("cache-control", "no-store")]
-    if rule:
-        fields.append(("x-capd-rule", "".join(one if one.isascii() and one.isprintable() else "?" for one in rule)))
-    if "approval" in facts:
-        fields.append(("x-capd-approval", facts["approval"]))
-    if not keeps:
-        fields.append(("connection", "close"))
-    head = written(f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", fields)
+    own, body = refusal_parts(status, facts, rule, asked)
+    fields = [*own, *([] if keeps else [("connection", "close")])]
+    why = _printable(f"{HTTPStatus(status).phrase}: {facts['message']}".rstrip(": "))[:PHRASE_CHARACTERS_MAX]
+    head = written(f"HTTP/1.1 {status} {why}", fields)
     return head if head_only else head + body
+
+
+def refusal_parts(status: int, facts: Mapping[str, str], rule: str, asked: Fields) -> tuple[list[tuple[str, str]], bytes]:
+    """Give the fields and the body of an answer of capd itself; arguments as `refusal` has."""
+    kind, body = _body(status, facts, asked)
+    fields = [("content-type", kind), ("content-length", str(len(body))), ("cache-control", "no-store")]
+    return fields + refusal_marks(facts, rule), body
+
+
+def refusal_marks(facts: Mapping[str, str], rule: str) -> list[tuple[str, str]]:
+    """Give the fields by which a client knows an answer of capd itself."""
+    marks = [("x-capd-rule", _printable(rule))] if rule else []
+    return marks + ([("x-capd-approval", facts["approval"])] if "approval" in facts else [])
+
+
+def _body(status: int, facts: Mapping[str, str], asked: Fields) -> tuple[str, bytes]:
+    """Give type and content: JSON that is a Status of Kubernetes too, or plain text."""
+    if any(name.lower() == "user-agent" and value.startswith(_PLAIN_TEXT) for name, value in asked):
+        told = ", ".join(f"{name} {facts[name]}" for name in ("rule", "decision") if facts.get(name))
+        text = f"{facts['message']} ({told})" if told else facts["message"]
+        return "text/plain; charset=utf-8", f"capd: {text}\n".encode("utf-8", "replace")
+    status_of_kubernetes = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": status}
+    said = json.dumps({**facts, **status_of_kubernetes}, ensure_ascii=True, separators=(",", ":"))
+    return "application/json", said.encode("ascii") + b"\n"
+
+
+def _printable(text: str) -> str:
+    """Give a text as it may stand in a head."""
+    return "".join(one if one.isascii() and one.isprintable() else "?" for one in text)
 
 
 def verdict_facts(verdict: Verdict, session: str) -> dict[str, str]:

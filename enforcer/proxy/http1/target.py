@@ -3,7 +3,7 @@
 What lives here: RFC 9112 section 3.2, RFC 3986 section 6.2.2. What must not: how a path is judged (policy/http_path.py).
 
 What is sent is not the text that was judged, since decoding it loses which reserved characters were encoded (`%2B` and `+` are
-two keys to an object store), but it is held to mean the same: both have one normal form.
+two keys to an object store), but it is held to mean the same: both have the same readings (policy/http_path.py).
 """
 
 from __future__ import annotations
@@ -12,13 +12,11 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from capd.enforcer.policy.http_path import PathError, normal_path, without_dots
+from capd.enforcer.policy.http_path import PathError, is_plain, read_path, without_dots
 
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?#]*)(?:\?(.*))?", re.IGNORECASE | re.DOTALL)
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
-_PLAIN: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]{0,200}+){1,30}+/?|/", re.ASCII)
-"""Most paths: nothing is encoded, no segment is empty or begins with a dot, so there is nothing to normalise."""
 _ILLEGAL: Final = re.compile(r"[^!$%&'()*+,\-./0-9:;=@A-Z_a-z~]")
 _ILLEGAL_IN_QUERY: Final = re.compile(r"[\x00-\x20\x7f-\U0010ffff]")
 
@@ -69,13 +67,13 @@ def read_target(method: str, text: str) -> Target:
 
 
 def _sent(path: str) -> str:
-    if _PLAIN.fullmatch(path):
+    if is_plain(path):
         return path
     try:
-        judged = normal_path(path)
+        judged = read_path(path)
         decoded = _ESCAPE.sub(_canonical_escape, path)
         sent = without_dots(_ILLEGAL.sub(lambda found: f"%{ord(found[0]):02X}", decoded))
-        same = normal_path(sent) == judged
+        same = read_path(sent) == judged
     except PathError as error:
         raise TargetError(str(error)) from error
     if not same:

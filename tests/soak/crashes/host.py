@@ -354,8 +354,6 @@ class Host:
         defaults["raw_bytes_max"] = self.frames["SEGMENT"]
         right, jump_ns = time.time_ns, self.jump_ns
         time.time_ns = lambda: right() + jump_ns
-        boot = self.boot
-        vars(module)["boot_id"] = lambda: boot
         seal = SegmentWriter.seal
 
         def told(writer: SegmentWriter, losses: dict[str, int]) -> Path | None:
