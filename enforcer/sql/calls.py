@@ -48,7 +48,7 @@ _MYSQL_NO_FUNCTION: Final = words(
     """
 )
 _SEQUENCES: Final = {"nextval": WRITE, "setval": WRITE, "currval": READ}
-_SEQUENCE: Final = re.compile(r"'(?:([a-z_][a-z0-9_]*)\.)?([a-z_][a-z0-9_]*)'")
+_SEQUENCE: Final = re.compile(r"'(?:([A-Za-z_][A-Za-z0-9_]*)\.)?([A-Za-z_][A-Za-z0-9_]*)'")
 _SETTING: Final = re.compile(r"'([A-Za-z_.]+)'")
 
 
@@ -188,11 +188,10 @@ def _sequence(statement: Statement, call: Call) -> Relation | None:
     if len(argument) > 1 and argument[1].text == "::" and [one.text for one in argument[2:3]] != ["regclass"]:
         return None
     found = _SEQUENCE.match(text)
-    return (
-        Relation(schema=found[1], name=found[2], access=_SEQUENCES[call.name])
-        if found and argument[0].text == found[0]
-        else None
-    )
+    if found is None or argument[0].text != found[0]:
+        return None
+    # As a name that is written without quotes.
+    return Relation(schema=found[1] and found[1].lower(), name=found[2].lower(), access=_SEQUENCES[call.name])
 
 
 def _setting(statement: Statement, call: Call) -> Change:

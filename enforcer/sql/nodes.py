@@ -42,15 +42,15 @@ PARTS: Final = {
 """Parts of statements, and of what stands in FROM."""
 _EXPRESSIONS: Final = words(
     """
-    Add Alias Aliases All And Any Array ArrayContainsAll Between BitwiseAnd BitwiseLeftShift BitwiseNot BitwiseOr
-    BitwiseRightShift BitwiseXor Boolean Bracket Case Cast Collate Column ColumnDef Cube DataType DataTypeParam
-    Distinct Div Dot Distance EQ Escape Exists Fetch Filter GT GTE Glob Group GroupingSets Having ILike Identifier
-    In Interval IntervalSpan Is JSONExtract JSONKeyValue Kwarg LT LTE Like Limit Literal Mod Mul NEQ Neg Not Null
-    NullSafeEQ NullSafeNEQ Offset Or Order Ordered Overlaps Paren Parameter Placeholder PropertyEQ RegexpILike
-    RegexpLike Rollup Schema SimilarTo Slice Star Sub TableAlias TableSample Tuple Var Variadic Where Whens Window
-    WindowSpec WithinGroup XMLElement AtTimeZone If Xor IsNotDistinctFrom PseudoType SessionParameter
-    NationalString HexString BitString ByteString Introducer IntDiv StraightJoin Lambda ObjectIdentifier Opclass
-    RecursiveWithSearch
+    Add Alias Aliases All And Any Array ArrayContainsAll AtTimeZone Between BitString BitwiseAnd BitwiseLeftShift
+    BitwiseNot BitwiseOr BitwiseRightShift BitwiseXor Boolean Bracket ByteString Case Cast Collate Column
+    ColumnDef Cube DataType DataTypeParam Distance Distinct Div Dot EQ Escape Exists Fetch Filter FormatJson GT
+    GTE Glob Group GroupingSets Having HexString ILike Identifier If In IntDiv Interval IntervalSpan Introducer Is
+    IsNotDistinctFrom JSON JSONExtract JSONKeyValue JSONPath Kwarg LT LTE Lambda Like Limit LimitOptions Literal
+    Mod Mul NEQ NationalString Neg Not Null NullSafeEQ NullSafeNEQ ObjectIdentifier Offset Opclass Or Order
+    Ordered Overlaps Parameter Paren Placeholder PropertyEQ PseudoType RecursiveWithSearch RegexpILike RegexpLike
+    Rollup Schema SessionParameter SimilarTo Slice Star StraightJoin Sub TableAlias TableSample Tuple Var Variadic
+    Whens Where Window WindowSpec WithinGroup XMLElement Xor
     """
 )
 ALLOWED: Final = {

@@ -16,6 +16,7 @@ from capd.enforcer.sql.calls import called
 from capd.enforcer.sql.cursor import Cursor, NotUnderstoodError
 from capd.enforcer.sql.effect import (
     ANYTHING,
+    PERHAPS_TEMPORARY,
     READ,
     SCHEMA,
     TEMPORARY,
@@ -88,6 +89,23 @@ def create(cursor: Cursor, command: str) -> Effects:
     return made if named is None else _temporary(made, named)
 
 
+def _made(cursor: Cursor) -> Relation:
+    """Read the name of what is made.
+
+    Raises:
+        NotUnderstoodError: it is one that the server's own relations may have: without a schema it would be taken for theirs.
+    """
+    found = cursor.relation(WRITE)
+    if found.schema is None and found.name.startswith("pg_"):
+        raise NotUnderstoodError("what it makes has a name like the server's own relations")
+    return found
+
+
+def _in_temporary_schema(made: Relation) -> Effects:
+    temporary = made.schema is not None and made.schema.startswith(TEMPORARY_SCHEMA)
+    return Effects(command="", changes=(Change(setting=TEMPORARY, values=(made.name,)),) if temporary else ())
+
+
 def _granted(command: str) -> Effects:
     return Effects(command=command, effects=frozenset({"define", "grant"}))
 
@@ -100,13 +118,15 @@ def _temporary(made: Effects, named: Relation) -> Effects:
 
 
 def _table(cursor: Cursor, command: str) -> Effects:
-    made = cursor.relation(WRITE)
+    made = _made(cursor)
     start = cursor.at
     query = _query_at(cursor)
     if query is None:
         body = cursor.statement.part(start)
-        return _define(command, made, *_mentioned(cursor, start)).joined(called(body, definition=True))
-    return _of_query(cursor, command, made, query, "define", "insert")
+        found = _define(command, made, *_mentioned(cursor, start)).joined(called(body, definition=True))
+    else:
+        found = _of_query(cursor, command, made, query, "define", "insert")
+    return found.joined(_in_temporary_schema(made))
 
 
 def _query_at(cursor: Cursor) -> int | None:
@@ -131,11 +151,13 @@ def _of_query(cursor: Cursor, command: str, made: Relation, at: int, *effects: s
 
 
 def _view(cursor: Cursor, command: str) -> Effects:
-    made = cursor.relation(WRITE)
+    made = _made(cursor)
     query = _query_at(cursor)
     if query is None:
         raise NotUnderstoodError("a view without a query")
-    return _of_query(cursor, command, made, query, "define")
+    found = _of_query(cursor, command, made, query, "define").joined(_in_temporary_schema(made))
+    # A view of a temporary relation is temporary.
+    return replace(found, changes=(*found.changes, Change(setting=PERHAPS_TEMPORARY, values=(made.name,))))
 
 
 def _mentioned(cursor: Cursor, start: int) -> Iterator[Relation]:
@@ -165,7 +187,8 @@ def _index(cursor: Cursor, command: str) -> Effects:
 
 
 def _sequence(cursor: Cursor, command: str) -> Effects:
-    return _define(command, cursor.relation(WRITE))
+    made = _made(cursor)
+    return _define(command, made).joined(_in_temporary_schema(made))
 
 
 def _schema(cursor: Cursor, command: str) -> Effects:
@@ -198,7 +221,8 @@ def _policy(cursor: Cursor, command: str) -> Effects:
     cursor.expect("on")
     made = cursor.relation(WRITE)
     rest = cursor.rest()
-    problems = ("it has a query in it",) if any(one.text == "select" for one in rest.lexemes) else ()
+    queries = any(rest.lexemes[opened + 1].text in _QUERY - {"("} for opened in rest.closing)
+    problems = ("it has a query in it",) if queries else ()
     return _define(command, made, also=("grant",), problems=problems).joined(called(rest))
 
 
@@ -274,15 +298,19 @@ def _alter_relation(cursor: Cursor, command: str) -> Effects:
     start = cursor.at
     also: list[str] = []
     problems: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
     while cursor.left:
         word = cursor.peek()
         cursor.at += 1
         also += [_ALTER_WORDS[word]] if word in _ALTER_WORDS else []
+        if word == "rename" and cursor.take("to"):
+            changes = (Change(setting=PERHAPS_TEMPORARY, values=(cursor.name(),)),)
         if word == "cascade":
             problems = (CASCADES,)
         elif word in {"references", "inherit"} or (word == "partition" and cursor.peek(-2) in {"attach", "detach"}):
             altered.append(Cursor(cursor.statement, cursor.at).relation(WRITE))
-    return _define(command, *altered, also=tuple(also), problems=problems).joined(called(cursor.statement.part(start)))
+    found = _define(command, *altered, also=tuple(also), problems=problems).joined(called(cursor.statement.part(start)))
+    return replace(found, changes=changes)
 
 
 def comment(cursor: Cursor, command: str) -> Effects:

@@ -239,7 +239,9 @@ def _maintain(cursor: Cursor, command: str) -> Effects:
     while cursor.left:
         if cursor.peek() == "(":
             cursor.skip()
-        elif cursor.take("using") or cursor.take("on") or cursor.take(","):
+        elif cursor.take("using"):
+            cursor.name()  # an index of it
+        elif cursor.take(","):
             found.append(cursor.relation(WRITE))
         elif not cursor.take_any("with", "no", "data"):
             raise NotUnderstoodError(UNKNOWN)

@@ -36,12 +36,10 @@ def query_effects(statement: Statement) -> Effects:
     command = statement.lexemes[0].text.upper()
     functions = called(statement)
     text = shown(statement)
-    tree = None if text is None else _parsed(text.text, statement.dialect)
-    if tree is None or text is None:
+    walk = None if text is None else _walked(text, statement.dialect)
+    if walk is None:
         failed = Effects(command=command, problems=(*statement.problems, NOT_PARSED))
         return failed.joined(functions)
-    walk = _Walk(dialect=statement.dialect, text=text)
-    walk.take(tree)
     problems = [*statement.problems, *walk.problems]
     differs = disagreement(statement, walk.counts, walk.named)
     if differs is not None:
@@ -67,13 +65,18 @@ def _sqlglot() -> Any:  # noqa: ANN401 - a module
     return sqlglot
 
 
-def _parsed(text: str, dialect: Dialect) -> exp.Expression | None:
+def _walked(text: Shown, dialect: Dialect) -> _Walk | None:
+    """Parse a text, and walk over its tree; None: it is not understood."""
     sqlglot = _sqlglot()
+    walk = _Walk(dialect=dialect, text=text)
     try:
-        found = sqlglot.parse(text, dialect=_PARSERS[dialect], error_level=sqlglot.ErrorLevel.IMMEDIATE)
-    except Exception:  # noqa: BLE001 - whatever goes wrong in a parser of 20,000 lines: the statement is not understood
+        found = sqlglot.parse(text.text, dialect=_PARSERS[dialect], error_level=sqlglot.ErrorLevel.IMMEDIATE)
+        if len(found) != 1 or found[0] is None:
+            return None
+        walk.take(found[0])
+    except Exception:  # noqa: BLE001 - whatever is odd about a parser of 20,000 lines, or its tree: the statement is not understood
         return None
-    return found[0] if len(found) == 1 else None
+    return walk
 
 
 @dataclass(slots=True, kw_only=True)
@@ -127,7 +130,7 @@ class _Walk:
     def _with(self, node: exp.Expression, scope: Scope) -> Scope:
         """Put the queries of WITH to what is to be done; give the names that hold in the rest."""
         with_ = node.args.get("with_")
-        if with_ is None:
+        if not isinstance(with_, _sqlglot().exp.With):
             return scope
         self._odd_parts(with_)
         queries = with_.expressions
@@ -200,7 +203,9 @@ class _Walk:
         self._count("into")
         self.effects |= {"define", "insert"}
         made = self._relation(node.this, WRITE)
-        if node.args.get("temporary") and made is not None:
+        if made is not None and made.schema is None and made.name.startswith("pg_"):
+            self.problems.append("what it makes has a name like the server's own relations")
+        if made is not None and (node.args.get("temporary") or (made.schema or "").startswith(TEMPORARY_SCHEMA)):
             self.relations[-1] = replace(made, schema=TEMPORARY_SCHEMA)
             self.changes.append(Change(setting=TEMPORARY, values=(made.name,)))
         return frozenset({"this"})

@@ -109,7 +109,9 @@ class Session:
         schemas, temporary = self.names.schemas, self.names.temporary
         if schemas is None or temporary is None:
             return (f"{UNKNOWN_SCHEMA}.{relation.name}",)
-        found = [effect.TEMPORARY_SCHEMA] if relation.name in temporary else []
+        # Of a temporary table, a sequence has a name that the server chose.
+        perhaps = relation.name in temporary or (bool(temporary) and relation.name.endswith("_seq"))
+        found = [effect.TEMPORARY_SCHEMA] if perhaps else []
         if self.reading.dialect is Dialect.POSTGRESQL and CATALOGUE_SCHEMA not in schemas:
             known = relation.name in catalogue(Dialect.POSTGRESQL).relations
             if known or relation.name.startswith("pg_"):
@@ -167,6 +169,10 @@ def _search_path(session: Session, values: tuple[str, ...] | None, local: bool) 
     # "$user" and what stands in quotes with commas: which schemas these are is the server's to say.
     plain = values is not None and all(one and "$" not in one and "," not in one and '"' not in one for one in values)
     names = replace(session.names, schemas=values if plain else None)
+    if plain and values is not None and any(one.startswith(effect.TEMPORARY_SCHEMA) for one in values):
+        # What is made then is temporary, though nothing says so.
+        session = _temporary(session, None, local)
+        names = replace(names, temporary=None)
     lasting = session.lasting if local else replace(session.lasting, schemas=names.schemas)
     return replace(session, names=names, lasting=lasting)
 
@@ -180,6 +186,10 @@ def _temporary(session: Session, values: tuple[str, ...] | None, _local: bool) -
         lasting=replace(session.lasting, temporary=more),
         before=replace(session.before, temporary=more),
     )
+
+
+def _perhaps_temporary(session: Session, values: tuple[str, ...] | None, local: bool) -> Session:
+    return session if session.names.temporary == frozenset() else _temporary(session, values, local)
 
 
 def _schemas(session: Session, _values: tuple[str, ...] | None, _local: bool) -> Session:
@@ -228,6 +238,7 @@ _SETTINGS: Final[dict[str, Applied]] = {
     "sql_mode": _sql_mode,
     "character_set_client": _encoding,
     effect.TEMPORARY: _temporary,
+    effect.PERHAPS_TEMPORARY: _perhaps_temporary,
     effect.SCHEMA: _schemas,
     effect.ROLE: _schemas,
     effect.DATABASE: _database,

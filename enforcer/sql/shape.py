@@ -15,6 +15,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
+from capd.enforcer.sql.functions import catalogue
 from capd.enforcer.sql.lexeme import LITERALS, Dialect, Kind, Lexeme
 from capd.enforcer.sql.statement import Statement
 
@@ -31,6 +32,7 @@ _ANY_OPERATOR: Final = "+"
 
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _STAND_IN: Final = "n"
+_OWN_SCHEMA: Final = "pg_catalog"
 
 
 def shape(statement: Statement) -> str:
@@ -73,40 +75,65 @@ class Shown:
         return self.names[int(text.removeprefix(_STAND_IN))] if quoted else text
 
 
-def _cursor_follows(lexemes: tuple[Lexeme, ...], at: int) -> bool:
-    said = [one.text for one in lexemes[at - 1 : at + 2]] if at else []
-    return said == ["where", "current", "of"]
+_OVERRIDING: Final = frozenset({"user", "system"})
+
+
+def _postgresql(statement: Statement, at: int) -> tuple[str, int] | None:
+    """Give what the parser is shown where PostgreSQL has what it does not know, and how many pieces that is; None: as it is.
+
+    None of it has effects: that the row is a cursor's, by which operator rows are sorted, of which type a literal is.
+
+    Raises:
+        ValueError: nobody knows what it does: an operator of a schema.
+    """
+    kind, text = statement.lexemes[at][:2]
+    said = [one.text for one in statement.lexemes[at : at + 3]]
+    if kind is Kind.OPERATOR and text not in _OPERATORS:
+        return _ANY_OPERATOR, 1
+    if kind is not Kind.WORD:
+        return None
+    if text == "operator" and at + 1 in statement.closing:
+        end = statement.closing[at + 1]
+        inside = [part.text for part in statement.lexemes[at + 2 : end]]
+        if inside[:-1] not in ([], [_OWN_SCHEMA, "."]):
+            raise ValueError(inside[0])
+        return _ANY_OPERATOR, end - at + 1
+    if said[:2] == ["current", "of"] and at and statement.lexemes[at - 1].text == "where":
+        return "current = 1", 3
+    if text == "using" and [one.kind for one in statement.lexemes[at + 1 : at + 2]] == [Kind.OPERATOR]:
+        return "asc", 2
+    if text == "overriding" and len(said) > 2 and said[1] in _OVERRIDING and said[2] == "value":  # noqa: PLR2004 - three words
+        return "", 3
+    before = statement.lexemes[at - 1].text if at else ""
+    typed = [one.kind for one in statement.lexemes[at + 1 : at + 2]] == [Kind.STRING]
+    if typed and before != "." and text not in catalogue(Dialect.POSTGRESQL).keywords:
+        return "", 1
+    return None
 
 
 def shown(statement: Statement) -> Shown | None:
-    """Give the text that the parser is shown; None: it has an operator of a schema, which nobody knows."""
+    """Give the text that the parser is shown; None: it has what nobody knows."""
     words: list[str] = []
     names: dict[str, int] = {}
-    lexemes = statement.lexemes
     postgresql = statement.dialect is Dialect.POSTGRESQL
     quote = '"' if postgresql else "`"
     at = 0
-    while at < len(lexemes):
-        kind, text = lexemes[at][:2]
-        if postgresql and kind is Kind.WORD and text == "operator" and at + 1 in statement.closing:
-            end = statement.closing[at + 1]
-            inside = [part.text for part in lexemes[at + 2 : end]]
-            if len(inside) != 1 and (len(inside) != 3 or inside[:2] != ["pg_catalog", "."]):  # noqa: PLR2004 - schema, dot, sign
-                return None
-            words.append(_ANY_OPERATOR)
-            at = end
-        elif postgresql and text == "current" and _cursor_follows(lexemes, at):
-            # The row of a cursor: to the parser a condition about a column.
-            words.append("current = 1")
-            at += 2
-        elif kind is Kind.NAME or (kind is Kind.WORD and _PLAIN_WORD.fullmatch(text) is None):
+    while at < len(statement.lexemes):
+        try:
+            other = _postgresql(statement, at) if postgresql else None
+        except ValueError:
+            return None
+        if other is not None:
+            words.append(other[0])
+            at += other[1]
+            continue
+        kind, text = statement.lexemes[at][:2]
+        if kind is Kind.NAME or (kind is Kind.WORD and _PLAIN_WORD.fullmatch(text) is None):
             words.append(f"{quote}{_STAND_IN}{names.setdefault(text, len(names))}{quote}")
         elif kind in LITERALS:
             words.append("'1'" if kind is Kind.STRING else "1")
-        elif kind is Kind.OPERATOR and postgresql and text not in _OPERATORS:
-            words.append(_ANY_OPERATOR)
         else:
             words.append(text)
         at += 1
-    text = _SHOWN_ROWS.sub("values ( 1 )", _SHOWN_IN.sub("in ( 1 )", " ".join(words)))
-    return Shown(text=text, names=tuple(names))
+    lists = _SHOWN_ROWS.sub("values ( 1 )", _SHOWN_IN.sub("in ( 1 )", " ".join(words)))
+    return Shown(text=lists, names=tuple(names))
