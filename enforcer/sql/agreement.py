@@ -76,6 +76,8 @@ def _unnamed(statement: Statement, words: list[str], named: AbstractSet[str]) ->
             opened.pop()
         if word not in _NAMED_AFTER or at + 1 >= len(lexemes) or lexemes[at + 1].kind > Kind.NAME:
             continue
+        if word == "update" and words[at - 1] == "key":
+            continue  # ON DUPLICATE KEY UPDATE a = 1
         if word == "from" and (words[at - 1] == "distinct" and "is" in words[max(0, at - 3) : at]):
             continue
         if word == "from" and opened and words[opened[-1] - 1] in _FROM_WITHIN and not _query(words, opened[-1]):

@@ -188,7 +188,12 @@ def _index(cursor: Cursor, command: str) -> Effects:
 
 def _sequence(cursor: Cursor, command: str) -> Effects:
     made = _made(cursor)
-    return _define(command, made).joined(_in_temporary_schema(made))
+    owners: list[Relation] = []
+    while cursor.left:
+        word = cursor.peek()
+        cursor.at += 1
+        owners += _named_in_action(cursor, word)
+    return _define(command, made, *owners).joined(_in_temporary_schema(made))
 
 
 def _schema(cursor: Cursor, command: str) -> Effects:
@@ -283,9 +288,11 @@ def alter(cursor: Cursor, command: str) -> Effects:
         return _unseen(cursor, command)
     said = {one.text for one in cursor.rest().lexemes}
     also = tuple(effect for name, effect in _ALTER_WORDS.items() if name in said)
-    problems = (CASCADES,) if "cascade" in said else ()
+    problems = [CASCADES] if "cascade" in said else []
+    if word == "domain" or (word == "type" and said.isdisjoint({"value", "owner", "rename"})):
+        problems.append("it is about relations that it does not name: those that have columns of it")
     changes = (Change(setting=SCHEMA),) if word == "schema" else ()
-    found = _define(command, also=also, problems=problems).joined(Effects(command=command, changes=changes))
+    found = _define(command, also=also, problems=tuple(problems)).joined(Effects(command=command, changes=changes))
     return found.joined(called(cursor.rest())) if word == "domain" else found
 
 
@@ -307,10 +314,26 @@ def _alter_relation(cursor: Cursor, command: str) -> Effects:
             changes = (Change(setting=PERHAPS_TEMPORARY, values=(cursor.name(),)),)
         if word == "cascade":
             problems = (CASCADES,)
-        elif word in {"references", "inherit"} or (word == "partition" and cursor.peek(-2) in {"attach", "detach"}):
-            altered.append(Cursor(cursor.statement, cursor.at).relation(WRITE))
+        altered += _named_in_action(cursor, word)
     found = _define(command, *altered, also=tuple(also), problems=problems).joined(called(cursor.statement.part(start)))
     return replace(found, changes=changes)
+
+
+def _named_in_action(cursor: Cursor, word: str) -> list[Relation]:
+    """Give the relation that stands after a word of ALTER, if one does."""
+    if word == "owned" and cursor.take("by"):
+        return [] if cursor.peek() == "none" else [_of_column(cursor)]
+    if word in {"references", "inherit"} or (word == "partition" and cursor.peek(-2) in {"attach", "detach"}):
+        return [Cursor(cursor.statement, cursor.at).relation(WRITE)]
+    return []
+
+
+def _of_column(cursor: Cursor) -> Relation:
+    """Read the name of a column; give its relation."""
+    names = cursor.names()[:-1]
+    if not names or names[2:]:
+        raise NotUnderstoodError("a column is not named with its relation alone")
+    return Relation(schema=names[0] if names[1:] else None, name=names[-1], access=WRITE)
 
 
 def comment(cursor: Cursor, command: str) -> Effects:
@@ -321,8 +344,7 @@ def comment(cursor: Cursor, command: str) -> Effects:
     if _kind(cursor):
         return _define(command, cursor.relation(WRITE))
     if cursor.take("column"):
-        names = cursor.names()[:-1]
-        return _define(command, Relation(schema=names[-2] if len(names) > 1 else None, name=names[-1], access=WRITE))
+        return _define(command, _of_column(cursor))
     if cursor.take_any("constraint", "trigger", "rule", "policy"):
         cursor.name()
         cursor.expect("on")

@@ -8,7 +8,7 @@ where more than one does, a name without a schema may be in any of them, and all
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -58,14 +58,21 @@ class Session:
     before: Names = Names(temporary=None)
     lasting: Names = Names(temporary=None)
 
-    def told_schemas(self, schemas: tuple[str, ...] | None) -> Session:
-        """Note the search path that the server itself gave: PostgreSQL's current_schemas(false), MySQL's database()."""
-        return replace(self, names=replace(self.names, schemas=schemas))
+    def told_schemas(self, schemas: tuple[str, ...], temporary: Iterable[str] = ()) -> Session:
+        """Note what the server itself said about names.
+
+        Args:
+            schemas: of PostgreSQL current_schemas(false), of MySQL database().
+            temporary: names of the session's temporary relations: those of pg_my_temp_schema(); MySQL has no schema for them.
+        """
+        return replace(self, names=Names(schemas=schemas, temporary=frozenset(temporary)))
 
     def reported(self, name: str, value: str) -> Session:
-        """Note what the server reported of a parameter: PostgreSQL's ParameterStatus."""
-        if self.reading.dialect is not Dialect.POSTGRESQL:
-            return self
+        """Note what the server said of a parameter: PostgreSQL reports it (ParameterStatus), MySQL is asked.
+
+        PostgreSQL reports each change of how it reads text, before it is ready for the next message: so what is known of that
+        stays known, as long as messages are judged after what was reported before them.
+        """
         return _SETTINGS.get(name.lower(), _nothing)(self, (value,), False)
 
     def after(self, done: Effects, *, succeeded: Tri) -> Session:
@@ -98,7 +105,8 @@ class Session:
     def _changed(self, change: Change) -> Session:
         if change == effect.ANYTHING:
             nothing = Names(temporary=None)
-            reading = _unknown_reading(self.reading.dialect)
+            reported = self.reading.dialect is Dialect.POSTGRESQL
+            reading = self.reading if reported else _unknown_reading(self.reading.dialect)
             return replace(self, reading=reading, names=nothing, in_transaction=None, before=nothing, lasting=nothing)
         return _SETTINGS.get(change.setting, _nothing)(self, change.values, change.local)
 
@@ -107,12 +115,15 @@ class Session:
         if relation.schema is not None:
             return (f"{relation.schema}.{relation.name}",)
         schemas, temporary = self.names.schemas, self.names.temporary
+        if self.reading.dialect is Dialect.MYSQL:
+            # A temporary table hides another one of its name and its database.
+            return tuple(f"{schema}.{relation.name}" for schema in schemas or (UNKNOWN_SCHEMA,))
         if schemas is None or temporary is None:
             return (f"{UNKNOWN_SCHEMA}.{relation.name}",)
         # Of a temporary table, a sequence has a name that the server chose.
         perhaps = relation.name in temporary or (bool(temporary) and relation.name.endswith("_seq"))
         found = [effect.TEMPORARY_SCHEMA] if perhaps else []
-        if self.reading.dialect is Dialect.POSTGRESQL and CATALOGUE_SCHEMA not in schemas:
+        if CATALOGUE_SCHEMA not in schemas:
             known = relation.name in catalogue(Dialect.POSTGRESQL).relations
             if known or relation.name.startswith("pg_"):
                 found.append(CATALOGUE_SCHEMA)

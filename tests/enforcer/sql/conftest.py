@@ -26,6 +26,7 @@ from tests.requirements import require
 
 START_SECONDS_MAX = 60
 MYSQL_PASSWORD = ""
+LOCKS = ("--performance-schema=ON", "--performance-schema-instrument=wait/lock/metadata/sql/mdl=ON")
 
 
 @contextmanager
@@ -77,7 +78,17 @@ def _mariadb(server: str, path: Path) -> Iterator[dict[str, str]]:
     )
     options = [f"--datadir={data}", f"--socket={path}/s", f"--pid-file={path}/pid", "--skip-networking", f"--user={user}"]
     with (path / "log").open("wb") as log:
-        running = subprocess.Popen([server, "--no-defaults", *options, "--performance-schema=ON"], stdout=log, stderr=log)
+        running = subprocess.Popen(
+            [
+                server,
+                "--no-defaults",
+                *options,
+                "--performance-schema=ON",
+                "--performance-schema-instrument=wait/lock/metadata/sql/mdl=ON",
+            ],
+            stdout=log,
+            stderr=log,
+        )
     try:
         deadline = time.monotonic() + START_SECONDS_MAX
         while not (path / "s").exists():

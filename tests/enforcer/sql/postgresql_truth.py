@@ -13,7 +13,7 @@ import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psycopg
@@ -23,7 +23,7 @@ from capd.enforcer.sql import postgresql_scanner
 from capd.enforcer.sql.effect import WRITE, Effects
 from capd.enforcer.sql.lexeme import POSTGRESQL_DEFAULT, Dialect
 from capd.enforcer.sql.message import Message, Reader
-from capd.enforcer.sql.session import Names, Session, new_session
+from capd.enforcer.sql.session import Session, new_session
 from capd.enforcer.sql.statement import split
 
 TELLING = {"satisfies_hash_partition", "currval"}
@@ -67,7 +67,11 @@ WITH RECURSIVE reached(id) AS (
 ) SELECT id FROM reached
 """
 # A trigger may do anything at all: the schema's doing, not the statement's.
-TRIGGERED = "SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY (%s::int[])"
+TRIGGERED = """
+SELECT (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY (%s::int[]))
+     + (SELECT count(*) FROM pg_event_trigger)
+"""
+ONLY_SEQUENCES = "SELECT bool_and(relkind = 'S') FROM pg_class WHERE oid = ANY (%s::int[])"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -106,12 +110,8 @@ class Truth:
 
     def _learn(self) -> None:
         path, plain, encoding, temporary = self._told()
-        self.session = replace(
-            new_session(Dialect.POSTGRESQL)
-            .reported("standard_conforming_strings", plain)
-            .reported("client_encoding", encoding),
-            names=Names(schemas=path, temporary=temporary),
-        )
+        session = new_session(Dialect.POSTGRESQL).told_schemas(path, temporary)
+        self.session = session.reported("standard_conforming_strings", plain).reported("client_encoding", encoding)
 
     def _told(self) -> tuple[tuple[str, ...], str, str, frozenset[str]]:
         question = (
@@ -162,8 +162,13 @@ class Truth:
         )
         return {row[0]: str(row[1]) for row in rows if isinstance(row[0], int)}
 
-    def try_(self, text: bytes) -> None:
-        """Run a statement, and compare what was said of it with what it did; the server keeps what it did."""
+    def try_(self, text: bytes, *, keep: bool = True) -> None:
+        """Run a statement, and compare what was said of it with what it did.
+
+        Args:
+            text: the statement.
+            keep: the server keeps what it did; else that is taken back.
+        """
         read = self.reader.read(text, self.session)
         pgconn = self.connection.pgconn
         if read.command in {"BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE"}:
@@ -189,7 +194,9 @@ class Truth:
         self._count(text, read)
         if read.complete:
             self._compare(text, read, before, before_written)
-        pgconn.exec_(b"COMMIT")
+        pgconn.exec_(b"COMMIT" if keep else b"ROLLBACK")
+        if not keep:
+            return
         for one in read.statements:
             self.session = self.session.after(one, succeeded=True)
         self._check_session(text)
@@ -256,6 +263,9 @@ class Truth:
         triggers = self.ask(TRIGGERED, list(reached))[0][0]
         if triggers:
             self.verdicts.excused[f"{verb}: a trigger"] += 1
+            return []
+        if self.ask(ONLY_SEQUENCES, list(extra - reached))[0][0]:
+            self.verdicts.excused[f"{verb}: the default of a type"] += 1
             return []
         return [f"{verb} {', '.join(self.named(extra - reached).values())}"]
 
