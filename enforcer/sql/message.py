@@ -98,6 +98,12 @@ class Reader:
             self._messages[key] = found
         return found
 
+    def forget(self, *, shapes: bool = True) -> None:
+        """Forget what messages did; and what statements do, by their shape."""
+        self._messages.clear()
+        if shapes:
+            self._shapes.clear()
+
     def _read(self, message: bytes, session: Session) -> Message:
         dialect = session.reading.dialect
         scanned: Scanned = _SCANS[dialect](message, session.reading)

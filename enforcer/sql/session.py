@@ -233,13 +233,19 @@ def _database(session: Session, values: tuple[str, ...] | None, _local: bool) ->
     return replace(session, names=replace(session.names, schemas=values))
 
 
+_MODES_THAT_NAME: Final = frozenset({"ANSI_QUOTES", "ANSI", "DB2", "MAXDB", "MSSQL", "POSTGRESQL"})
+_OTHER_GRAMMAR: Final = "ORACLE"
+"""MariaDB then has another grammar altogether."""
+
+
 def _sql_mode(session: Session, values: tuple[str, ...] | None, _local: bool) -> Session:
-    if values is None:
+    modes = {one.strip() for value in values or () for one in value.upper().split(",")}
+    if values is None or _OTHER_GRAMMAR in modes or any(one.isdigit() for one in modes):
         return replace(session, reading=replace(session.reading, plain_backslash=None, double_quotes_name=None))
-    modes = {one.strip() for value in values for one in value.upper().split(",")}
-    named = not modes.isdisjoint({"ANSI_QUOTES", "ANSI", "DB2", "MAXDB", "MSSQL", "ORACLE", "POSTGRESQL"})
-    plain = not modes.isdisjoint({"NO_BACKSLASH_ESCAPES"})
-    return replace(session, reading=replace(session.reading, plain_backslash=plain, double_quotes_name=named))
+    named = not modes.isdisjoint(_MODES_THAT_NAME)
+    return replace(
+        session, reading=replace(session.reading, plain_backslash="NO_BACKSLASH_ESCAPES" in modes, double_quotes_name=named)
+    )
 
 
 _SETTINGS: Final[dict[str, Applied]] = {
