@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from capd.enforcer.policy.action import UNKNOWN_SCHEMA, UNREADABLE_HOST, Action, Tri
+from capd.enforcer.policy.action import COMMANDS, UNKNOWN_SCHEMA, UNREADABLE_HOST, Action, Tri
 from capd.enforcer.policy.condition import Bindings, Condition
 from capd.enforcer.policy.glob import Glob, any_of
 from capd.enforcer.policy.host_pattern import ANY, any_host
@@ -177,7 +177,7 @@ def _methods(match: Match) -> Check:
 
 def _commands(match: Match) -> Check:
     wanted = frozenset(match.commands)
-    return lambda action: action.operation in wanted
+    return lambda action: _all_agree([command in wanted for command in action.operation.split(COMMANDS)])
 
 
 def _paths(match: Match) -> Check:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
+from itertools import pairwise
 from typing import Final
 
 from capd.enforcer.sql.lexeme import Dialect, Kind, words
@@ -49,6 +50,11 @@ def disagreement(statement: Statement, counts: Mapping[str, int], named: Abstrac
     # VALUES in a UNION is a SELECT to the parser.
     if not selects <= counts.get("select", 0) <= selects + said.count("values"):
         return "the parser found not as many SELECT as there are"
+    pairs = list(pairwise(said))
+    if pairs.count(("on", "conflict")) != counts.get("conflict", 0):
+        return "the parser found not as many ON CONFLICT as there are"
+    if ("value", "for") in pairs:
+        return "it takes the next value of a sequence"
     strange = STRANGE.intersection(said) - ({"do"} if "conflict" in said or "merge" in said else set())
     if strange:
         return f"there is the word {min(strange).upper()}, which capd does not expect there"

@@ -26,7 +26,6 @@ _PAIRS: Final = frozenset(
     {
         ("on", "conflict"),
         ("as", "materialized"),
-        ("not", "materialized"),
         ("grouping", "sets"),
         ("primary", "key"),
         ("foreign", "key"),
@@ -143,31 +142,45 @@ def _no_call(statement: Statement, first: int, at: int, opened: int, *, definiti
     known = catalogue(statement.dialect)
     lexemes = statement.lexemes
     one = lexemes[at]
-    before = lexemes[first - 1] if first else None
+    # In quotes, a word is a name.
+    before = [part.text.lower() if part.kind is not Kind.NAME else "" for part in lexemes[max(0, first - 3) : first]]
     if one.kind is Kind.WORD and first == at:
         if statement.dialect is Dialect.MYSQL:
             if one.text.lower() in _MYSQL_NO_FUNCTION:
                 return True
         elif known.keywords.get(one.text) in {"R", "C"}:
             return True
-        if before is not None and (before.text, one.text) in _PAIRS:
+        if (*before[-1:], one.text) in _PAIRS or [*before[-2:], one.text] == ["as", "not", "materialized"]:
             return True
-        if definition and first >= 2 and (lexemes[first - 2].text, lexemes[first - 1].text) in _BEFORE_METHOD:  # noqa: PLR2004 - two words
+        if definition and tuple(before[-2:]) in _BEFORE_METHOD:
             return True
-    if before is None:
+    if not first:
         return False
-    if before.kind is Kind.WORD and before.text.lower() in _NO_CALL_AFTER:
+    if before[-1] in _NO_CALL_AFTER:
         return True
-    if before.text in {"with", "recursive", ","} and _is_query_of_with(statement, opened):
+    if before[-1] in {"with", "recursive", ","} and _is_query_of_with(statement, opened):
         return True
     return _ends_operand(statement, first - 1, known)
 
 
+_QUERY_AFTER: Final = frozenset({"select", "with", "table", "("})
+"""Reserved words, with which no column of `f(x) AS (column type)` begins."""
+_WRITE_AFTER: Final = frozenset({("values", "("), ("insert", "into"), ("delete", "from"), ("merge", "into")})
+
+
 def _is_query_of_with(statement: Statement, opened: int) -> bool:
-    """Say whether after the bracket `AS (` follows, or `AS [NOT] MATERIALIZED (`: there is no call before that."""
+    """Say whether after the bracket `AS [[NOT] MATERIALIZED] (` and a query follow: so stands in a WITH what is no call."""
     after = statement.closing[opened] + 1
-    said = [one.text.lower() for one in statement.lexemes[after : after + 4]]
-    return said[:2] == ["as", "("] or said[:3] == ["as", "materialized", "("] or said == ["as", "not", "materialized", "("]
+    said = [one.text.lower() if one.kind is not Kind.NAME else "" for one in statement.lexemes[after : after + 6]]
+    for ahead in (["as", "("], ["as", "materialized", "("], ["as", "not", "materialized", "("]):
+        if said[: len(ahead)] == ahead:
+            inside = said[len(ahead) : len(ahead) + 2]
+            return inside[:1] != [] and (inside[0] in _QUERY_AFTER or tuple(inside) in _WRITE_AFTER)
+    return False
+
+
+_PREFIXES: Final = (["operator"], ["distinct", "on"])
+"""Before brackets after which an operand begins: `1 OPERATOR(pg_catalog.+) f(2)`, `SELECT DISTINCT ON (a) f(b)`."""
 
 
 def _ends_operand(statement: Statement, at: int, known: Catalogue) -> bool:
@@ -177,7 +190,11 @@ def _ends_operand(statement: Statement, at: int, known: Catalogue) -> bool:
         # `a.select` is a name, too.
         after_dot = at > 0 and statement.lexemes[at - 1].text == "."
         return after_dot or one.text.lower() not in known.keywords
-    return one.kind is Kind.NAME or one.kind in LITERALS or (one.kind is Kind.SIGN and one.text in {")", "]"})
+    if one.kind is Kind.SIGN and one.text == ")":
+        opened = next((begin for begin, end in statement.closing.items() if end == at), 0)
+        said = [part.text.lower() for part in statement.lexemes[max(0, opened - 2) : opened]]
+        return not any(said[-len(prefix) :] == prefix for prefix in _PREFIXES)
+    return one.kind is Kind.NAME or one.kind in LITERALS or (one.kind is Kind.SIGN and one.text == "]")
 
 
 def _sequence(statement: Statement, call: Call) -> Relation | None:

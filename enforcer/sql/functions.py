@@ -98,10 +98,14 @@ _NEWER: Final = words(
 """Words of PostgreSQL 16 and later. Whoever takes one for a name could take a call for something else."""
 
 
+_MYSQL_KEYWORDS: Final = words("lateral system of empty cube member grouping groups json_table except intersect dual")
+"""Words of MySQL 8 that MariaDB does not have."""
+
+
 @cache
 def catalogue(dialect: Dialect) -> Catalogue:
     """Give what is known about a server."""
-    keywords = dict.fromkeys(_NEWER, "U")
+    keywords = dict.fromkeys(_NEWER if dialect is Dialect.POSTGRESQL else _MYSQL_KEYWORDS, "U")
     found: dict[str, set[str]] = {"function": set(), "relation": set()}
     text = (files("capd.enforcer.sql") / "data" / f"{dialect.value}.txt").read_text(encoding="ascii")
     for line in text.splitlines():

@@ -26,6 +26,7 @@ MESSAGE_REMEMBERED_BYTES_MAX: Final = 4_096
 SHAPES_MAX: Final = 2_048
 SHAPE_CHARACTERS_MAX: Final = 8_192
 """All that is remembered by shape is at most 16 MiB of text."""
+SEPARATOR: Final = "; "
 NOTHING: Final = "there is no statement in it"
 SEVERAL: Final = "statements after one that changes how text is read"
 
@@ -35,7 +36,7 @@ class Message:
     """What a message does.
 
     Attributes:
-        command: first word of its first statement, in upper case.
+        command: first words of its statements, in upper case, each once, with SEPARATOR between.
         shape: of its statements, with `; ` between; "" if it could not be taken apart.
         effects: of all its statements; None: nothing is known.
         resources: names of relations with schemas (session.py), and whether they are read or written; None: not known.
@@ -165,8 +166,8 @@ def _together(done: list[Effects], shapes: list[str], session: Session) -> Messa
     kept = sorted((name, access) for name, access in resources if access == WRITE or name not in written)
     known = not problems or bool(effects)
     return Message(
-        command=done[0].command,
-        shape="; ".join(shapes),
+        command=SEPARATOR.join(dict.fromkeys(one.command for one in done)),
+        shape=SEPARATOR.join(shapes),
         effects=effects if known else None,
         resources=tuple(kept) if known else None,
         functions=tuple(sorted({name for one in done for name in one.functions})),

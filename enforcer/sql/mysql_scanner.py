@@ -49,7 +49,7 @@ def _lexical(*, backslash: bool, double_quotes_name: bool) -> re.Pattern[str]:
         rf"|(?P<variable>@@?(?:[{_LETTER}0-9.]++|`[^`]++`)|@(?:'[^'\\]*+'|\"[^\"\\]*+\"))"
         r"|(?P<question>\?)"
         r"|(?P<operator><=>|->>|->|:=|\|\||&&|<<|>>|<=|>=|<>|!=|[~!^&|+\-*/%<>=])"
-        r"|(?P<sign>[()\[\],;.:@{}])"
+        r"|(?P<sign>[()\[\],;.:@])"
     )
 
 

@@ -186,6 +186,8 @@ def _explain(cursor: Cursor, command: str) -> Effects:
         "analyze",
     }:
         relation = cursor.relation(READ)
+        cursor.at += cursor.left  # of which column
+        cursor.end()
         return Effects(command=command, effects=frozenset({"select"}), relations=(relation,))
     analyzes = command == "ANALYZE"
     while cursor.left and cursor.peek() not in _QUERIES:

@@ -74,6 +74,7 @@ def scan(message: bytes, reading: Reading) -> Scanned:
         return Scanned(text=text, lexemes=(), problems=problems)
     lexemes: list[Lexeme] = []
     problem = _take(text, _lexical(_PLAIN if reading.plain_backslash else _ESCAPED), lexemes)
+    problem = problem or _doubtful(lexemes, narrow=reading.encoding != "utf-8")
     return Scanned(text=text, lexemes=tuple(lexemes), problems=() if problem is None else (problem,))
 
 
@@ -102,11 +103,13 @@ def _take(text: str, lexical: re.Pattern[str], lexemes: list[Lexeme]) -> str | N
             if isinstance(taken, str):
                 return taken
             at = taken
-    return _too_long(lexemes)
+    return None
 
 
-def _too_long(lexemes: list[Lexeme]) -> str | None:
+def _doubtful(lexemes: list[Lexeme], *, narrow: bool) -> str | None:
     for one in lexemes:
+        if one.kind is Kind.WORD and not one.text.isascii() and (narrow or one.text != one.text.lower()):
+            return "a name without quotes has letters beyond ASCII, whose case the server may change"
         if one.kind <= Kind.NAME and len(one.text) * 4 > _NAME_BYTES_MAX and len(one.text.encode()) > _NAME_BYTES_MAX:
             return f"a name has more than {_NAME_BYTES_MAX} bytes; the server cuts it"
     return None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from capd.enforcer.sql.agreement import disagreement
 from capd.enforcer.sql.calls import called
-from capd.enforcer.sql.effect import READ, TEMPORARY, TEMPORARY_SCHEMA, WRITE, Change, Effects, Relation, ordered
+from capd.enforcer.sql.effect import ANYTHING, READ, TEMPORARY, TEMPORARY_SCHEMA, WRITE, Change, Effects, Relation, ordered
 from capd.enforcer.sql.lexeme import Dialect
 from capd.enforcer.sql.nodes import ALLOWED, PARTS
 from capd.enforcer.sql.shape import Shown, shown
@@ -24,6 +24,7 @@ from capd.enforcer.sql.statement import Statement
 if TYPE_CHECKING:
     from sqlglot import exp
 
+SETTINGS: Final = "pg_settings"
 NODES_MAX: Final = 50_000
 """Of a tree; more than any text of MESSAGE_BYTES_MAX needs."""
 NOT_PARSED: Final = "capd's parser does not understand it"
@@ -36,7 +37,7 @@ def query_effects(statement: Statement) -> Effects:
     command = statement.lexemes[0].text.upper()
     functions = called(statement)
     text = shown(statement)
-    walk = None if text is None else _walked(text, statement.dialect)
+    walk = None if text is None else _walked(text, statement.dialect, frozenset(functions.functions))
     if walk is None:
         failed = Effects(command=command, problems=(*statement.problems, NOT_PARSED))
         return failed.joined(functions)
@@ -65,10 +66,10 @@ def _sqlglot() -> Any:  # noqa: ANN401 - a module
     return sqlglot
 
 
-def _walked(text: Shown, dialect: Dialect) -> _Walk | None:
+def _walked(text: Shown, dialect: Dialect, functions: frozenset[str]) -> _Walk | None:
     """Parse a text, and walk over its tree; None: it is not understood."""
     sqlglot = _sqlglot()
-    walk = _Walk(dialect=dialect, text=text)
+    walk = _Walk(dialect=dialect, text=text, functions=functions)
     try:
         found = sqlglot.parse(text.text, dialect=_PARSERS[dialect], error_level=sqlglot.ErrorLevel.IMMEDIATE)
         if len(found) != 1 or found[0] is None:
@@ -85,6 +86,7 @@ class _Walk:
 
     dialect: Dialect
     text: Shown
+    functions: frozenset[str]
     effects: set[str] = field(default_factory=set)
     relations: list[Relation] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -116,6 +118,8 @@ class _Walk:
                 self.problems.append(f"capd does not know what {odd[0].strip('_')} in {kind.upper()} does")
         elif kind not in ALLOWED[self.dialect] and not isinstance(node, _sqlglot().exp.Func):
             self.problems.append(f"capd does not know what {kind} does")
+        if kind == "Anonymous" and not self._is_called(node):
+            self.problems.append("the parser takes for a call what is none")
         scope = self._with(node, scope)
         self._scope = scope
         handle = self._HANDLERS.get(kind)
@@ -135,8 +139,11 @@ class _Walk:
         self._odd_parts(with_)
         queries = with_.expressions
         names = [self._name(query.args["alias"].this) for query in queries]
-        inside = scope | set(names) if with_.args.get("recursive") else scope
+        recursive = bool(with_.args.get("recursive"))
+        # In MySQL a query sees itself and those before it; what comes later is a table of that name to it.
+        inside = scope | set(names) if recursive and self.dialect is Dialect.POSTGRESQL else scope
         for name, query in zip(names, queries, strict=True):
+            inside |= {name} if recursive else set()
             self._odd_parts(query)
             self._todo.append((query.this, inside))
             inside |= {name}
@@ -154,6 +161,11 @@ class _Walk:
             return ""
         return self.text.name(node.this, quoted=bool(node.args.get("quoted")))
 
+    def _is_called(self, node: exp.Expression) -> bool:
+        """Say whether our own scanner sees the call, too."""
+        name = self.text.name(node.name, quoted=True) if node.args.get("quoted") else str(node.name)
+        return any(name.lower() == one.rpartition(".")[2].lower() for one in self.functions)
+
     def _count(self, verb: str) -> None:
         self.counts[verb] = self.counts.get(verb, 0) + 1
 
@@ -166,6 +178,10 @@ class _Walk:
             return None
         schema = table.args.get("db")
         found = Relation(schema=None if schema is None else self._name(schema), name=self._name(table.this), access=access)
+        if found.name == SETTINGS and access == WRITE:
+            # An UPDATE of this view is SET.
+            self.effects.add("session")
+            self.changes.append(ANYTHING)
         self.relations.append(found)
         self.named.add(found.name)
         return found
@@ -226,6 +242,8 @@ class _Walk:
             return frozenset()  # within MERGE
         self._count("into")
         conflict = node.args.get("conflict")
+        if conflict is not None and not conflict.args.get("duplicate"):
+            self._count("conflict")
         if conflict and (conflict.expressions or "update" in str(conflict.args.get("action") or "").lower()):
             self._count("update")
             self.effects.add("update")

@@ -82,7 +82,7 @@ class Session:
             done: what the statement does.
             succeeded: whether it did; None: that is not known.
         """
-        changes = done.changes or ((effect.ANYTHING,) if done.problems and not _harmless(done) else ())
+        changes = (*done.changes, effect.ANYTHING) if done.problems else done.changes
         if succeeded is False or not changes:
             return self
         changed = self
@@ -112,12 +112,13 @@ class Session:
 
     def resolved(self, relation: Relation) -> tuple[str, ...]:
         """Give the names that a relation may have, each with its schema."""
+        mysql = self.reading.dialect is Dialect.MYSQL
         if relation.schema is not None:
-            return (f"{relation.schema}.{relation.name}",)
+            return _either_case([f"{relation.schema}.{relation.name}"]) if mysql else (f"{relation.schema}.{relation.name}",)
         schemas, temporary = self.names.schemas, self.names.temporary
-        if self.reading.dialect is Dialect.MYSQL:
+        if mysql:
             # A temporary table hides another one of its name and its database.
-            return tuple(f"{schema}.{relation.name}" for schema in schemas or (UNKNOWN_SCHEMA,))
+            return _either_case([f"{schema}.{relation.name}" for schema in schemas or (UNKNOWN_SCHEMA,)])
         if schemas is None or temporary is None:
             return (f"{UNKNOWN_SCHEMA}.{relation.name}",)
         # Of a temporary table, a sequence has a name that the server chose.
@@ -145,16 +146,14 @@ def new_session(dialect: Dialect) -> Session:
     return Session(reading=POSTGRESQL_DEFAULT if dialect is Dialect.POSTGRESQL else MYSQL_DEFAULT)
 
 
+def _either_case(names: list[str]) -> tuple[str, ...]:
+    """Give names of MySQL as they are written, and in lower case: whether case counts, its file system decides."""
+    return tuple(dict.fromkeys([*names, *(name.lower() for name in names)]))
+
+
 def _unknown_reading(dialect: Dialect) -> Reading:
     return Reading(
         dialect=dialect, encoding=None, plain_backslash=None, double_quotes_name=dialect is Dialect.POSTGRESQL or None
-    )
-
-
-def _harmless(done: Effects) -> bool:
-    """Say whether a statement that was not understood in full cannot have changed the session."""
-    return (
-        done.effects <= {"select", "insert", "update", "delete", "lock"} and "code" not in done.effects and bool(done.effects)
     )
 
 
