@@ -41,6 +41,7 @@ HOSTILE = {
     "brackets": "SELECT " + "(" * NESTING_MAX + "1" + ")" * NESTING_MAX,
     "queries": "SELECT " + "(SELECT " * (NESTING_MAX - 1) + "1" + ")" * (NESTING_MAX - 1),
     "calls": "SELECT " + "abs(" * (NESTING_MAX - 1) + "1" + ")" * (NESTING_MAX - 1),
+    "types": "SELECT " + "struct(" * (NESTING_MAX - 1) + "1" + ") = 1" * (NESTING_MAX - 1),
     "cases": "SELECT " + "CASE WHEN true THEN " * 2_000 + "1" + " END" * 2_000,
     "not": "SELECT " + "NOT " * 12_000 + "true",
     "minus": "SELECT " + "- " * 12_000 + "1",

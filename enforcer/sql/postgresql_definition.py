@@ -31,7 +31,7 @@ from capd.enforcer.sql.lexeme import words
 from capd.enforcer.sql.query import query_effects
 
 CASCADES: Final = "with CASCADE it is about more than it names"
-OF_WHICH: Final = "it is about an index, and does not name its table"
+OF_WHICH: Final = "it does not name the table that it is about"
 NOT_SEEN: Final = "what it defines is code, or reaches outside, and capd does not see what that does"
 _QUERY: Final = frozenset({"select", "with", "values", "table", "("})
 _RELATIONS: Final = (("table",), ("view",), ("materialized", "view"), ("index",), ("sequence",), ("foreign", "table"))
@@ -267,6 +267,7 @@ def drop(cursor: Cursor, command: str) -> Effects:
     if not word:
         raise NotUnderstoodError("what it drops is not known")
     changes = (Change(setting=SCHEMA),) if word == "schema" else ()
+    problems = (*problems, OF_WHICH) if word == "statistics" else problems
     return Effects(command=command, effects=frozenset({"drop"}), problems=problems, changes=changes)
 
 
@@ -291,6 +292,7 @@ def alter(cursor: Cursor, command: str) -> Effects:
     problems = [CASCADES] if "cascade" in said else []
     if word == "domain" or (word == "type" and said.isdisjoint({"value", "owner", "rename"})):
         problems.append("it is about relations that it does not name: those that have columns of it")
+    problems += [OF_WHICH] if word == "statistics" else []
     changes = (Change(setting=SCHEMA),) if word == "schema" else ()
     found = _define(command, also=also, problems=tuple(problems)).joined(Effects(command=command, changes=changes))
     return found.joined(called(cursor.rest())) if word == "domain" else found

@@ -7,10 +7,8 @@ The tree is not believed alone: verbs and names that our own scanner found must 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from capd.enforcer.sql.agreement import disagreement
@@ -18,6 +16,7 @@ from capd.enforcer.sql.calls import called
 from capd.enforcer.sql.effect import ANYTHING, READ, TEMPORARY, TEMPORARY_SCHEMA, WRITE, Change, Effects, Relation, ordered
 from capd.enforcer.sql.lexeme import Dialect
 from capd.enforcer.sql.nodes import ALLOWED, PARTS
+from capd.enforcer.sql.parsing import parsed, sqlglot
 from capd.enforcer.sql.shape import Shown, shown
 from capd.enforcer.sql.statement import Statement
 
@@ -28,7 +27,6 @@ SETTINGS: Final = "pg_settings"
 NODES_MAX: Final = 50_000
 """Of a tree; more than any text of MESSAGE_BYTES_MAX needs."""
 NOT_PARSED: Final = "capd's parser does not understand it"
-_PARSERS: Final = {Dialect.POSTGRESQL: "postgres", Dialect.MYSQL: "mysql"}
 Scope = frozenset[str]
 
 
@@ -56,25 +54,14 @@ def query_effects(statement: Statement) -> Effects:
     return found.joined(functions)
 
 
-@cache
-def _sqlglot() -> Any:  # noqa: ANN401 - a module
-    import sqlglot  # noqa: PLC0415 - a third of a second that only those pay who read SQL
-
-    # It warns of what it does not parse; that is in the result.
-    logging.getLogger("sqlglot").addHandler(logging.NullHandler())
-    logging.getLogger("sqlglot").propagate = False
-    return sqlglot
-
-
 def _walked(text: Shown, dialect: Dialect, functions: frozenset[str]) -> _Walk | None:
     """Parse a text, and walk over its tree; None: it is not understood."""
-    sqlglot = _sqlglot()
     walk = _Walk(dialect=dialect, text=text, functions=functions)
     try:
-        found = sqlglot.parse(text.text, dialect=_PARSERS[dialect], error_level=sqlglot.ErrorLevel.IMMEDIATE)
-        if len(found) != 1 or found[0] is None:
+        tree = parsed(text.text, dialect)
+        if tree is None:
             return None
-        walk.take(found[0])
+        walk.take(tree)
     except Exception:  # noqa: BLE001 - whatever is odd about a parser of 20,000 lines, or its tree: the statement is not understood
         return None
     return walk
@@ -116,7 +103,7 @@ class _Walk:
             odd = [name for name, value in node.args.items() if value and name not in parts]
             if odd:
                 self.problems.append(f"capd does not know what {odd[0].strip('_')} in {kind.upper()} does")
-        elif kind not in ALLOWED[self.dialect] and not isinstance(node, _sqlglot().exp.Func):
+        elif kind not in ALLOWED[self.dialect] and not isinstance(node, sqlglot().exp.Func):
             self.problems.append(f"capd does not know what {kind} does")
         if kind == "Anonymous" and not self._is_called(node):
             self.problems.append("the parser takes for a call what is none")
@@ -128,13 +115,13 @@ class _Walk:
             if name in done or name == "with_":
                 continue
             for one in value if isinstance(value, list) else (value,):
-                if isinstance(one, _sqlglot().exp.Expr):
+                if isinstance(one, sqlglot().exp.Expr):
                     self._todo.append((one, scope))
 
     def _with(self, node: exp.Expression, scope: Scope) -> Scope:
         """Put the queries of WITH to what is to be done; give the names that hold in the rest."""
         with_ = node.args.get("with_")
-        if not isinstance(with_, _sqlglot().exp.With):
+        if not isinstance(with_, sqlglot().exp.With):
             return scope
         self._odd_parts(with_)
         queries = with_.expressions
@@ -194,7 +181,7 @@ class _Walk:
             if node.args.get("db") is not None or name not in self._scope:
                 self._relation(node, READ)
                 self.effects.add("select")
-        elif not node.args.get("rows_from") and not isinstance(node.this, _sqlglot().exp.Func) and kind != "Dot":
+        elif not node.args.get("rows_from") and not isinstance(node.this, sqlglot().exp.Func) and kind != "Dot":
             self.problems.append(f"capd does not know what {kind} in FROM is")
         return frozenset({"this", "db"}) if kind == "Identifier" else frozenset()
 
@@ -292,7 +279,7 @@ class _Walk:
     def _restricted(where: Any) -> bool:  # noqa: ANN401 - as in _name
         if where is None:
             return False
-        return type(where).__name__ == "CurrentOf" or where.find(_sqlglot().exp.Column) is not None
+        return type(where).__name__ == "CurrentOf" or where.find(sqlglot().exp.Column) is not None
 
     _HANDLERS: ClassVar[dict[str, Callable[[_Walk, exp.Expression], frozenset[str]]]] = {
         "Table": _table,
