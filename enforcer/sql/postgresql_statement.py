@@ -43,6 +43,9 @@ def postgresql_effects(statement: Statement) -> Effects:
     first = statement.lexemes[0]
     word = first.text if first.kind in {Kind.WORD, Kind.SIGN} else ""
     command = word.upper() if word.isalpha() else ("SELECT" if word == "(" else UNKNOWN_COMMAND)
+    if statement.problems:
+        # Of brackets that do not close each other, no reader can make anything.
+        return Effects(command=command, problems=statement.problems, changes=(ANYTHING,))
     if word in _QUERIES:
         return replace(query_effects(statement), command=command)
     reader = _READERS.get(word)

@@ -6,9 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capd.enforcer.sql.lexeme import MESSAGE_BYTES_MAX, NESTING_MAX, Dialect
+from capd.enforcer.sql import query
+from capd.enforcer.sql.agreement import disagreement
+from capd.enforcer.sql.calls import called
+from capd.enforcer.sql.effect import Effects
+from capd.enforcer.sql.lexeme import MESSAGE_BYTES_MAX, NESTING_MAX, POSTGRESQL_DEFAULT, Dialect
 from capd.enforcer.sql.message import MESSAGES_MAX, SHAPES_MAX, Message, Reader
+from capd.enforcer.sql.postgresql_scanner import scan
 from capd.enforcer.sql.session import Session, new_session
+from capd.enforcer.sql.statement import split
 
 READER = Reader()
 SESSION = new_session(Dialect.POSTGRESQL).told_schemas(("public",))
@@ -210,9 +216,65 @@ def test_what_is_remembered_is_bounded() -> None:
     assert (MESSAGES_MAX, SHAPES_MAX) == (len(reader._messages), len(reader._shapes))
 
 
+CALLED = [
+    ("select distinct on (a) f(b) from c", ["f"]),
+    ("select 1 operator(pg_catalog.+) f(2)", ["f"]),
+    ("select * from a, f(1) as (x int)", ["f"]),
+    ("select * from g(1), f(1) as (delete int)", ["f", "g"]),
+    ("select not materialized(1)", ["materialized"]),
+    ("select s.f(1), f (2), f/* */(3)", ["f", "s.f"]),
+    ('select "F"(1), "select"(2)', ["F", "select"]),
+    ("select a.b(c.d(1))", ["a.b", "c.d"]),
+    ("select x like f(1), like(1), left(1)", ["f", "left", "like"]),
+    ("with q (x) as (select 1), r (y) as (values (2)) select * from q", []),
+    ("insert into a (b) values (1) on conflict (b) do nothing", []),
+    ("select count(*) filter (where x) over (partition by hash(y)) from a b (c, d)", ["count", "hash"]),
+    ("select cast(x as varchar(10)), y in (1), exists (select 1), coalesce(z) from (a)", []),
+]
+
+
+@pytest.mark.parametrize(("sql", "expected"), CALLED)
+def test_calls_are_found(sql: str, expected: list[str]) -> None:
+    """What may be a call is taken for one; what cannot be one is not."""
+    (statement,) = split(scan(sql.encode(), POSTGRESQL_DEFAULT), Dialect.POSTGRESQL)
+    assert expected == list(called(statement).functions)
+
+
+def test_the_parsers_calls_are_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call that only the parser sees makes a statement incomplete: two who look see more than one."""
+    monkeypatch.setattr(query, "called", lambda _statement: Effects(command=""))
+    (statement,) = split(scan(b"select f(1) from a", POSTGRESQL_DEFAULT), Dialect.POSTGRESQL)
+    assert ("the parser takes for a call what is none",) == query.query_effects(statement).problems
+
+
+AGREED = {"select": 1}
+DISAGREED = [
+    ("select 1 from a", AGREED, {"a"}, True),
+    ("select 1 from a", AGREED, set(), False),
+    ("select 1 from a", {}, {"a"}, False),
+    ("delete from a", {}, {"a"}, False),
+    ("delete from a", {"delete": 1}, {"a"}, True),
+    ("insert into a values (1)", {"insert": 1}, {"a"}, False),
+    ("insert into a values (1) on conflict do nothing", {"insert": 1, "into": 1}, {"a"}, False),
+    ("select drop from a", AGREED, {"a"}, False),
+    ("select next value for a", AGREED, {"a"}, False),
+    ("select 1 from s.a join only b on true", AGREED, {"a", "b"}, True),
+    ("select 1 from s.a join only b on true", AGREED, {"a"}, False),
+    ("select extract(year from b), b is distinct from c from a", AGREED, {"a"}, True),
+]
+
+
+@pytest.mark.parametrize(("sql", "counts", "named", "agree"), DISAGREED, ids=range(len(DISAGREED)))
+def test_the_parser_must_agree(sql: str, counts: dict[str, int], named: set[str], *, agree: bool) -> None:
+    """A verb or a relation among the pieces that the parser's tree does not have is found."""
+    (statement,) = split(scan(sql.encode(), POSTGRESQL_DEFAULT), Dialect.POSTGRESQL)
+    assert agree is (disagreement(statement, counts, named) is None)
+
+
 WORDS = """
 select insert into update delete from where a b s . ( ) [ ] , ; * = 'x' 1 $1 $$ $a$ E'\\'' " "q" -- /* */ with as values
-union join on set returning copy to create table do $$x$$ U& N'x' :: : \\
+union join on set returning copy to create table do drop
+alter explain analyze grant lock declare for prepare cursor index $$x$$ U& N'x' :: : \\
 """
 PIECES = st.sampled_from([*WORDS.split(), "\n", " ", "\0", "\xe9"])
 SQL = st.lists(PIECES, max_size=30).map(" ".join) | st.lists(PIECES, max_size=30).map("".join) | st.text(max_size=60)
