@@ -72,6 +72,9 @@ def detail_lines(one: Facts, now_ns: int, *, whole: bool) -> Iterator[Line]:
     yield _label("effects", ", ".join(one["effects"]) if one["effects"] else "not known")
     yield from (_label("unread", problem, Style.BAD) for problem in one["problems"])
     yield _label("why", f"{one['why']} ({', '.join(one['rules'])})")
+    # What was asked before an upgrade of capd has neither.
+    yield from (_label("put in", f"the credential {name}") for name in one.get("credentials", ()))
+    yield from (_label("hidden", f"parts of the answer, by {rule}") for rule in one.get("masked_by", ()))
     yield from _who(one)
     yield from _before(one, now_ns)
     yield from _processes(one)

@@ -69,21 +69,29 @@ def check(directory: str | None, config: str | None, as_json: bool) -> int:
     from capd.enforcer.policy.problem import PolicyError  # noqa: PLC0415 - as above
 
     place, own = _policy_place(directory, config)
+    configured = None if directory is not None else _credentials(config)
     try:
         # Of a draft it does not matter who can write it.
         policy = load_policy(place, owners=None if directory is not None else frozenset({0, os.geteuid()}), own=own)
     except PolicyError as error:
         if not as_json:
             raise
-        refused = {"policy": None, "rules": 0, "scopes": 0, "passthrough": 0, "examples": 0}
+        refused: dict[str, object] = {
+            "policy": None,
+            "rules": 0,
+            "scopes": 0,
+            "passthrough": 0,
+            "examples": 0,
+            "unknown_credentials": [],
+        }
         standard_output().write_json(to_json({**refused, "problems": [one.to_json() for one in error.problems]}, indent=2))
         return ExitStatus.USAGE
     with reader_may_leave():
         screen = standard_output()
         if as_json:
-            screen.write_json(to_json({**policy_report.checked(policy), "problems": []}, indent=2))
+            screen.write_json(to_json({**policy_report.checked(policy, configured), "problems": []}, indent=2))
         else:
-            screen.write(policy_report.check_lines(policy, place))
+            screen.write(policy_report.check_lines(policy, place, configured))
     return ExitStatus.OK
 
 
@@ -233,6 +241,12 @@ def _policy_place(directory: str | None, config: str | None) -> tuple[Path, byte
         return Path(directory), b""
     found = configuration.load(config)
     return found.policy_dir, own_rules(found.approvals.base_url, found.approvals.listen)
+
+
+def _credentials(config: str | None) -> frozenset[str]:
+    from capd.daemon import configuration  # noqa: PLC0415 - `--help` must not pay for it
+
+    return frozenset(configuration.load(config).credentials)
 
 
 def _policy(directory: str | None, config: str | None) -> Policy:

@@ -5,7 +5,7 @@ What lives here: lines. What must not: deciding, JSON.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,19 +27,27 @@ OTHER: Final = frozenset({"protocols", "hosts"})
 """A rule that fails by one of these is about something else."""
 
 
-def checked(policy: Policy) -> dict[str, object]:
+def unknown_credentials(policy: Policy, configured: Collection[str] | None) -> list[tuple[str, str]]:
+    """Give rules with credentials that are not configured; of a draft, whose configuration nobody knows, none."""
+    wanted = [(rule.id, rule.injection.credential) for rule in policy.rules if rule.injection is not None]
+    return [] if configured is None else [pair for pair in wanted if pair[1] not in configured]
+
+
+def checked(policy: Policy, configured: Collection[str] | None) -> dict[str, object]:
     """Give what `check` says of a policy that can be used."""
+    unknown = unknown_credentials(policy, configured)
     return {
         "policy": policy.version,
         "rules": policy.own_rules,
         "scopes": len(policy.scopes),
         "passthrough": len(policy.passthrough),
         "examples": len(policy.examples),
+        "unknown_credentials": [{"rule": rule, "credential": name} for rule, name in unknown],
     }
 
 
-def check_lines(policy: Policy, place: Path) -> Iterator[Line]:
-    """Say what a policy that can be used consists of."""
+def check_lines(policy: Policy, place: Path, configured: Collection[str] | None) -> Iterator[Line]:
+    """Say what a policy that can be used consists of, and which rules cannot do what they say as things are."""
     yield (Span("the policy can be used", Style.GOOD), Span(f"  {place}"))
     yield (Span("version ", Style.FAINT), Span(policy.version))
     parts = [
@@ -50,6 +58,8 @@ def check_lines(policy: Policy, place: Path) -> Iterator[Line]:
     ]
     shipped = len(policy.rules) - policy.own_rules
     yield (Span(", ".join(parts)), Span(f"  and {_counted(shipped, 'rule')} that come with capd", Style.FAINT))
+    for rule, name in unknown_credentials(policy, configured):
+        yield (Span(f"{rule}: no credential {name} is configured, so what it matches is denied", Style.DOUBTFUL),)
     if policy.examples:
         yield (Span("`capd policy test` tries the examples", Style.FAINT),)
 
@@ -168,6 +178,8 @@ def replay_lines(found: Replayed) -> Iterator[Line]:
                 f"{_counted(found.partial, 'session')} not recorded completely: what is missing was not judged", Style.DOUBTFUL
             ),
         )
+    for reason, count in sorted(found.missing.items()):
+        yield (Span(f"not judged: {count:,} {reason}", Style.DOUBTFUL),)
     for reason, count in sorted(found.passed_over.items()):
         yield (Span(f"passed over: {count:,} {reason}", Style.FAINT),)
 

@@ -187,6 +187,10 @@ def _enforcement(facts: Facts) -> Iterator[Line]:
     moment, result = cast("int | None", canary["time_ns"]), canary["result"]
     tried = "not tried yet" if moment is None else f"{result}, tried {max(0.0, time.time() - moment / 1e9):.0f} s ago"
     yield _label("enforcement", f"{facts['mode']}: {facts['problem'] or tried}")
+    known = cast("list[Facts]", cast("Facts", facts.get("namespaces") or {}).get("known") or [])
+    if known:
+        opened = sum(one["problem"] is None for one in known)
+        yield _label("namespaces", f"{opened} open" + (f", {len(known) - opened} reach nothing" if opened < len(known) else ""))
     counts = [f"{kind} {count}" for layer in refused.values() for kind, count in cast("Facts", layer).items() if count]
     yield _label("refused", ", ".join(counts) or "nothing")
 

@@ -115,6 +115,8 @@ class Attendant:
         """
         self._selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
         self._selector.register(self._keeper.watch, selectors.EVENT_READ, self._cgroups_changed)
+        if self._enforcement is not None and self._enforcement.watch is not None:
+            self._selector.register(self._enforcement.watch, selectors.EVENT_READ, self._enforcement.look_again)
         self._thread = threading.Thread(target=self._run, args=(server, ready), name="capd-attendant", daemon=True)
         self._thread.start()
 

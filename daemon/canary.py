@@ -21,11 +21,15 @@ from capd.enforcer.forcing.plan import CANARY_ADDRESS4, CANARY_ADDRESS6, CANARY_
 ANSWER_BYTES_MAX: Final = 4096
 NO_IPV6: Final = {"EADDRNOTAVAIL", "EAFNOSUPPORT", "ENETUNREACH"}
 REFUSED: Final = {"EPERM", "EACCES", "ECONNREFUSED"}
+REACHED: Final = {"done", "ECONNRESET"}
+"""The enforcer closes such a connection, sometimes before the canary has seen that it was made."""
+CLONE_NEWNET: Final = 0x40000000
 
 TEXT: Final = """
-import errno, json, socket, sys
-address, address6, canary_port, proxy_port = *sys.argv[1:3], *map(int, sys.argv[3:])
+import ctypes, errno, json, socket, sys
+address, address6, canary_port, proxy_port, namespace, kind = *sys.argv[1:3], *map(int, sys.argv[3:])
 sys.stdin.readline()
+if namespace >= 0 and ctypes.CDLL(None).setns(namespace, kind): sys.exit("no such namespace")
 def attempt(family, host, port, kind=socket.SOCK_STREAM):
     try:
         with socket.socket(family, kind) as client:
@@ -66,26 +70,28 @@ class Findings:
         return "open" if self.open else "closed" if self.closed else "forced"
 
 
-def judge(said: Mapping[str, str], *, enforced: bool) -> Findings:
+def judge(said: Mapping[str, str], *, enforced: bool, elsewhere: bool = False) -> Findings:
     """Say what the attempts mean.
 
     Args:
         said: what came of each: `done`, `timeout` or an error's name; empty when it gave no answer.
         enforced: whether what is not redirected is to be refused.
+        elsewhere: whether it tried in a network namespace of others, whose root may keep an attempt from succeeding in any way
+            there is: only what succeeds gets around us there.
     """
     if not said:
         return Findings(unknown="it gave no answer")
     opened, closed = [], []
     for name, family in (("redirected", "IPv4"), ("redirected6", "IPv6")):
         outcome = said.get(name, "no answer")
-        if outcome == "done" or (name == "redirected6" and outcome in NO_IPV6):
+        if outcome in REACHED or (name == "redirected6" and outcome in NO_IPV6):
             continue
         words = "the enforcer does not listen" if outcome == "ECONNREFUSED" else f"a connection does not reach it: {outcome}"
         closed.append(f"{family}: {words}")
     if enforced:
         for name, what in (("direct", "a connection that is not redirected"), ("datagram", "a datagram")):
             outcome = said.get(name, "no answer")
-            if outcome not in REFUSED:
+            if outcome in REACHED or (outcome not in REFUSED and not elsewhere):
                 opened.append(f"{what} is not refused: {outcome}")
     return Findings(open=tuple(opened), closed=tuple(closed))
 
@@ -93,15 +99,24 @@ def judge(said: Mapping[str, str], *, enforced: bool) -> Findings:
 class Canary:
     """One process that tries. The caller looks after it until it has answered."""
 
-    def __init__(self, cgroup: Path, proxy_port: int) -> None:
+    def __init__(self, cgroup: Path, proxy_port: int, namespace: int | None = None) -> None:
         """Start it and put it into a cgroup before it tries anything.
+
+        Args:
+            cgroup: where it lives.
+            proxy_port: where the proxy listens.
+            namespace: descriptor of the network namespace in which it tries; None: ours.
 
         Raises:
             OSError: it cannot be started, or not be put there.
         """
-        arguments = [CANARY_ADDRESS4, CANARY_ADDRESS6, str(CANARY_PORT), str(proxy_port)]
+        where = -1 if namespace is None else namespace
+        arguments = [CANARY_ADDRESS4, CANARY_ADDRESS6, *map(str, (CANARY_PORT, proxy_port, where, CLONE_NEWNET))]
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", TEXT, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            [sys.executable, "-I", "-S", "-c", TEXT, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=() if namespace is None else (namespace,),
         )
         try:
             (cgroup / "cgroup.procs").write_text(str(self._process.pid), encoding="ascii")

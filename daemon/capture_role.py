@@ -26,6 +26,7 @@ from capd.daemon.drain import Drain, PendingNote
 from capd.daemon.enforcement_names import names_of
 from capd.daemon.errors import CgroupError, NotRootError
 from capd.daemon.holding import Holding
+from capd.daemon.locations import NAMESPACES_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.losses import LossBook
 from capd.daemon.notify import notify
@@ -196,6 +197,8 @@ class Daemon:
             facts=self._facts,
             wake_drain=self._wake,
         )
+        if self._enforcement is not None:
+            self._enforcement.keep_namespaces(configuration.runtime_dir / NAMESPACES_SOCKET)
         self._look_at_storage()
         self._attendant.note_attachments()
         self._attendant.start(
@@ -351,15 +354,28 @@ def _forcing(configuration: Configuration, say: Say) -> tuple[Enforcement | None
     owner = str(configuration.runtime_dir)
     section = configuration.enforcement
     if section.mode == "off":
+        _let_go_of_table()
         return None, Hierarchy(owner=owner)
     names = names_of(configuration.runtime_dir, systemd=has_systemd(), enforcer=section.cgroup)
     hierarchy = Hierarchy(owner=owner, parent=names.parent)
     # Netlink and its rules take memory that a daemon without enforcement need not have.
+    from capd.daemon import kept_descriptors  # noqa: PLC0415 - see above
     from capd.daemon.enforcement import Enforcement  # noqa: PLC0415 - see above
 
-    enforcement = Enforcement(section, configuration.selection, hierarchy, names, say)
+    enforcement = Enforcement(section, configuration.selection, hierarchy, names, say, kept=kept_descriptors.take(os.environ))
     enforcement.follow({})
     return enforcement, hierarchy
+
+
+def _let_go_of_table() -> None:
+    """Close the socket by which an earlier daemon owned its table, so that it can be removed."""
+    if "LISTEN_FDS" not in os.environ:
+        return
+    from capd.daemon import kept_descriptors  # noqa: PLC0415 - netlink takes memory that a daemon without enforcement need not have
+
+    kept = kept_descriptors.take(os.environ)
+    if kept is not None:
+        kept.close()
 
 
 def _prepare_enforcer(configuration: Configuration) -> None:

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from capd.daemon import locations, units
 from capd.daemon.approvals_section import ApprovalsSection, ListenAddress
+from capd.daemon.credentials_section import CredentialSection, Name
 from capd.daemon.enforcement_section import AbsolutePath, EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.recording_policy import MaskingSection, RecordingSection
@@ -252,6 +253,7 @@ class Configuration(_Section):
     selection: SelectionSection = SelectionSection()
     enforcement: EnforcementSection = EnforcementSection()
     approvals: ApprovalsSection = ApprovalsSection()
+    credentials: dict[Name, CredentialSection] = Field(default={}, description="what is put into requests, by name")
     bucket: BucketSection = BucketSection()
     shipper: ShipperSection = ShipperSection()
     catalogue: CatalogueSection = CatalogueSection()

@@ -15,7 +15,7 @@ from typing import Final, cast
 LISTS: Final = ("runs", "attachments", "attach_failures")
 """Lists of a status whose elements each have an `uid`: whose they are, None for what is nobody's own."""
 
-FORCED_OTHERS: Final = ("selected", "escaped", "users")
+FORCED_OTHERS: Final = ("selected", "escaped", "users", "namespaces")
 """What `enforcement` names that belongs to other people."""
 
 

@@ -8,20 +8,23 @@ Nothing here ever takes a layer away: what stands when the daemon ends, stands. 
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from capd.daemon import canary as canaries
-from capd.daemon import enforcer_user
+from capd.daemon import enforcer_user, kept_descriptors
 from capd.daemon.canary import Canary, Findings
 from capd.daemon.cgroups import CANARY, Hierarchy, slice_path
+from capd.daemon.enforcement_limits import LIMITS
 from capd.daemon.enforcement_names import EnforcementNames
 from capd.daemon.errors import ConfigurationError
+from capd.daemon.namespace_keeping import NamespaceKeeper, Wanted
 from capd.enforcer.forcing.plan import CgroupAt, Facts, plan
 from capd.enforcer.forcing.ruleset import Ruleset
+from capd.enforcer.forcing.ruleset_watch import RulesetWatch
 from capd.enforcer.forcing.table import Table
 from capd.probes.barrier import Listener
 from capd.probes.barrier_pins import Barrier
@@ -54,6 +57,8 @@ class Enforcement:
         hierarchy: Hierarchy,
         names: EnforcementNames,
         say: Callable[[str], None],
+        *,
+        kept: socket.socket | None = None,
     ) -> None:
         """Take what it works with.
 
@@ -63,6 +68,7 @@ class Enforcement:
             hierarchy: has the cgroups.
             names: of this instance's parts.
             say: tells the operator one line.
+            kept: the socket by which an earlier daemon owns the table, if the service manager kept it.
 
         Raises:
             ConfigurationError: a user does not exist, or is the enforcer's own.
@@ -77,6 +83,7 @@ class Enforcement:
         for mine in {0, self._user}.intersection(self._users):
             raise ConfigurationError(f"enforcement.users: user {mine} must not be forced: capd itself needs the network by it")
         self._ruleset: Ruleset | None = None
+        self._kept = kept
         self._barrier = Barrier(names.pins)
         self._table: Table | None = None
         self._canary: Canary | None = None
@@ -87,6 +94,9 @@ class Enforcement:
         self._found_ns: int | None = None
         self._repaired: dict[str, object] = {"times": 0, "what": None, "time_ns": None}
         self._selected: tuple[str, ...] = ()
+        self._namespaces: NamespaceKeeper | None = None
+        self.watch: RulesetWatch | None = None
+        """Becomes readable when somebody may have changed the table; then `look_again` is to be called."""
         self._escaped: list[str] = []
         self.problem: str | None = "nothing is in place yet"
         """Why forcing is not in place, None when it is. `follow` tries again each time."""
@@ -102,9 +112,17 @@ class Enforcement:
             return None
         if self.problem is not None:
             return f"agents' traffic cannot be forced through the enforcer: {self.problem}"
-        if self._findings is not None and self._findings.open:
-            return f"agents' traffic gets around the enforcer: {self._findings.open[0]}"
-        return None
+        found = self._open()
+        return f"agents' traffic gets around the enforcer: {found[0]}" if found else None
+
+    def keep_namespaces(self, path: Path) -> None:
+        """Force in other network namespaces too, by a thread of its own; `path`: at which the enforcer asks for its sockets.
+
+        Raises:
+            StateDirectoryError: nothing can be bound there.
+        """
+        ports = self._section.proxy_port, self._section.resolver_port
+        self._namespaces = NamespaceKeeper(path, self._user, ports, self._hierarchy, self._say)
 
     def follow(self, runs: Mapping[int, str]) -> None:
         """Put in place what follows from cgroups that came, went or were made anew.
@@ -130,12 +148,22 @@ class Enforcement:
             self._compare()
             self._begin_canary(now)
 
+    def look_again(self) -> None:
+        """Compare now what stands with what should, if others, or this process, changed the table."""
+        if self.watch is not None and self.watch.changed(self._names.table):
+            self._compare()
+
     def close(self) -> None:
         """Let go of what this process holds. Both layers stay."""
+        if self.watch is not None:
+            self.watch.close()
+        if self._namespaces is not None:
+            self._namespaces.close()
         if self._canary is not None:
             self._canary.kill()
-        if self._ruleset is not None:
-            self._ruleset.close()
+        for owner in (self._ruleset, self._kept):
+            if owner is not None:
+                owner.close()
         self._barrier.close()
 
     def describe(self) -> dict[str, object]:
@@ -153,14 +181,21 @@ class Enforcement:
             "canary": {
                 "time_ns": self._found_ns,
                 "result": None if findings is None else findings.result,
-                "open": [] if findings is None else list(findings.open),
+                "open": self._open(),
                 "closed": [] if findings is None else list(findings.closed),
                 "unknown": None if findings is None else findings.unknown,
             },
+            "namespaces": {} if self._namespaces is None else self._namespaces.describe(),
             "escaped": list(self._escaped),
+            "limits": list(LIMITS),
             "refused": self._counted(),
             "repaired": dict(self._repaired),
         }
+
+    def _open(self) -> list[str]:
+        """Name the ways around the enforcer that canaries found, here and in other network namespaces."""
+        here = [] if self._findings is None else list(self._findings.open)
+        return [*here, *([] if self._namespaces is None else self._namespaces.open_ways())]
 
     def _settle(self, runs: Mapping[int, str]) -> None:
         """Put in place what should stand, if that is something else than what was put there last."""
@@ -168,9 +203,8 @@ class Enforcement:
             cgroups = self._cgroups(runs)
             facts = self._facts(cgroups)
             table = plan(facts)
-            if self.problem is None and table == self._table:
-                return
-            self._put(table, {cgroup.id: self._hierarchy.directory(path) for path, cgroup in cgroups.items()})
+            if self.problem is not None or table != self._table:
+                self._put(table, {cgroup.id: self._hierarchy.directory(path) for path, cgroup in cgroups.items()})
         except FAILURES as error:
             if self.problem != str(error):
                 self._say(f"capd daemon: agents' traffic cannot be forced through the enforcer: {error}")
@@ -178,6 +212,10 @@ class Enforcement:
         else:
             self._selected = tuple(cgroups)
             self.problem = None
+        if self._namespaces is not None and self._table is not None:
+            canary = self._hierarchy.directory(slice_path(self._names.parent)) / CANARY
+            wanted = Wanted(table=self._table, runs=tuple(runs.values()), canaries=canary, enforced=self.enforced)
+            self._namespaces.want(wanted)
 
     def _cgroups(self, runs: Mapping[int, str]) -> dict[str, CgroupAt]:
         """Give the cgroups that are selected, by path: permanent parents, and those runs that none of them covers."""
@@ -221,18 +259,15 @@ class Enforcement:
             self._barrier.hold(cgroups)
         else:
             self._barrier.remove()
+        if self.watch is None:
+            self.watch = RulesetWatch()
         if self._ruleset is None:
-            self._ruleset = Ruleset()
-        before = self._table
-        if (
-            before is not None
-            and self.problem is None
-            and replace(before, sets=table.sets) == table
-            and _same_sets(before, table)
-        ):
-            self._ruleset.refill(table, [new.name for old, new in zip(before.sets, table.sets, strict=True) if old != new])
+            self._ruleset, self._kept = Ruleset(self._kept), None
+        if self._table is not None and self.problem is None:
+            self._ruleset.change(self._table, table)
         else:
             self._ruleset.apply(table)
+            kept_descriptors.keep(self._ruleset.socket)
         self._table = table
 
     def _compare(self) -> None:
@@ -296,7 +331,3 @@ class Enforcement:
             except CapdError:
                 table = {}  # what keeps it from answering is found by the next comparison
         return {"table": table, "programs": self._barrier.counts() if self.enforced else {}}
-
-
-def _same_sets(before: Table, after: Table) -> bool:
-    return [(one.name, one.key) for one in before.sets] == [(one.name, one.key) for one in after.sets]

@@ -4,7 +4,7 @@ What lives here: what the resolver needs of this host, put together. What must n
 confinement (enforcer_role.py).
 
 It is a process of its own because asyncio's datagrams are not uvloop's, and so that a flood of queries takes nothing from the
-proxy. Of a query over TCP it is not known where it wanted to go, hence not whose it is: it is not answered.
+proxy.
 """
 
 from __future__ import annotations
@@ -22,13 +22,17 @@ from pathlib import Path
 from typing import Final
 
 from capd.daemon.enforced_runs import EnforcedRuns
+from capd.daemon.namespace_client import NamespaceClient
+from capd.daemon.namespace_message import RESOLVER
 from capd.enforcer.forcing.socket_owner import SocketOwners
 from capd.enforcer.policy.host_pattern import any_host
 from capd.enforcer.policy.policy import Policy
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.policy.rule import Effect
+from capd.enforcer.proxy import flow
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.resolver.service import Resolver, Rules
+from capd.enforcer.resolver.telling import Teller
 from capd.enforcer.resolver.upstream import RESOLV_CONF, servers
 from capd.recording.durable import replace_content
 
@@ -43,21 +47,25 @@ class ResolverParts:
     """What it is given.
 
     Attributes:
-        datagrams: bound sockets of UDP.
+        sockets: bound ones of UDP, listening ones of TCP.
+        workers: the way to each worker of the proxy, to tell which name gave which address.
         policies: holds the policy; loaded already.
         stamp: tells whether the policy on disk has changed.
         runs: directory of the files of live runs.
         hierarchy: where cgroup2 is mounted.
         status: file for its counters.
+        namespaces: socket at which the daemon hands over sockets of other network namespaces.
         observe: every name may be asked for.
     """
 
-    datagrams: Sequence[socket.socket]
+    sockets: Sequence[socket.socket]
+    workers: Sequence[socket.socket]
     policies: PolicySet
     stamp: Callable[[], object]
     runs: Path
     hierarchy: Path
     status: Path
+    namespaces: Path
     observe: bool
 
 
@@ -77,44 +85,93 @@ def run_resolver(parts: ResolverParts) -> None:
     asyncio.run(_Process(parts).run())
 
 
+class Askers:
+    """Says which run asks, in one network namespace."""
+
+    def __init__(self, runs: EnforcedRuns, of_datagrams: SocketOwners, of_streams: flow.SocketOwners) -> None:
+        self._runs, self._of_datagrams, self._of_streams = runs, of_datagrams, of_streams
+
+    async def run_of(self, connection: socket.socket, peer: tuple[str, int]) -> str | None:
+        """Give the run of who sent a datagram, or opened a connection, that came to a socket; None: of none."""
+        owner = self._sender(connection, peer) if connection.type == socket.SOCK_DGRAM else self._client(connection, peer)
+        agent = None if owner is None else self._runs.agent(owner)
+        return None if agent is None else agent.run.id
+
+    def close(self) -> None:
+        """Ask no more."""
+        self._of_datagrams.close()
+        self._of_streams.close()
+
+    def _sender(self, bound: socket.socket, peer: tuple[str, int]) -> Owner | None:
+        found = self._of_datagrams.of_datagram(bound.family, peer)
+        return None if found is None else Owner(uid=found.user, cookie=0, cgroup=found.cgroup)
+
+    def _client(self, connection: socket.socket, peer: tuple[str, int]) -> Owner | None:
+        wanted = flow.original_destination(connection)
+        return None if wanted is None else self._of_streams.find(peer, wanted)
+
+
+async def _serve(resolver: Resolver, sockets: Sequence[socket.socket], askers: Askers) -> None:
+    datagrams = [one for one in sockets if one.type == socket.SOCK_DGRAM]
+    await resolver.serve(datagrams, [one for one in sockets if one.type == socket.SOCK_STREAM], askers.run_of)
+
+
 class _Process:
     def __init__(self, parts: ResolverParts) -> None:
         self._parts = parts
         self._stamp = parts.stamp()
         self._allows = could_allow(parts.policies.current)
-        self._owners = SocketOwners()
         self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
+        self._teller = Teller(parts.workers)
         rules = Rules(could_allow=lambda _, name: parts.observe or self._allows(name))
         text = RESOLV_CONF.read_text(encoding="utf-8", errors="replace") if RESOLV_CONF.exists() else ""
-        self._resolver = Resolver(rules, servers(text), self._run_of)
+        self._resolver = Resolver(rules, servers(text), self._teller.tell)
+        self._elsewhere: dict[int, asyncio.Task[None]] = {}
+        self._client = NamespaceClient(parts.namespaces, RESOLVER, self._take, self._drop)
 
     async def run(self) -> None:
         """Serve until told to stop."""
         stopping, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_signal_handler(signal.SIGHUP, self._reload)
-        async with asyncio.TaskGroup() as tasks:
-            serving = tasks.create_task(self._resolver.serve(self._parts.datagrams, []), name="resolver")
+        async with asyncio.TaskGroup() as self._tasks:
+            here = Askers(self._runs, SocketOwners(), flow.SocketOwners())
+            serving = self._tasks.create_task(_serve(self._resolver, self._parts.sockets, here), name="resolver")
             while not stopping.is_set():
+                self._client.attend()
                 self._every()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(EVERY_SECONDS):
                         await stopping.wait()
+            self._client.close()
             serving.cancel()
 
-    async def _run_of(self, family: socket.AddressFamily, peer: tuple[str, int], kind: int) -> str | None:
-        if kind != socket.SOCK_DGRAM:
-            return None
-        found = self._owners.of_datagram(family, peer[:2])
-        agent = None if found is None else self._runs.agent(Owner(uid=found.user, cookie=0, cgroup=found.cgroup))
-        return None if agent is None else agent.run.id
+    def _take(self, number: int, sockets: list[socket.socket], asking: list[socket.socket]) -> None:
+        askers = Askers(self._runs, SocketOwners(asking[0]), flow.SocketOwners(asking[1]))
+        task = self._serve_elsewhere(sockets, askers)
+        self._elsewhere[number] = self._tasks.create_task(task, name=f"resolver in {number}")
+
+    def _drop(self, number: int) -> None:
+        self._elsewhere.pop(number).cancel()
+
+    async def _serve_elsewhere(self, sockets: Sequence[socket.socket], askers: Askers) -> None:
+        """Serve a namespace until it is over, or its root has shut our sockets: then nobody there gets an answer."""
+        try:
+            await _serve(self._resolver, sockets, askers)
+        except* OSError:
+            self._resolver.counters["shut"] += 1
+        finally:
+            askers.close()
+            for one in sockets:
+                one.close()
 
     def _every(self) -> None:
         stamp = self._parts.stamp()
         if stamp != self._stamp:
             self._stamp = stamp
             self._reload()
-        status = {"pid": os.getpid(), "time": time.time(), "queries": dict(self._resolver.counters)}
+        told = {"queries": dict(self._resolver.counters), "untold": self._teller.untold, "namespaces": len(self._elsewhere)}
+        status = {"pid": os.getpid(), "time": time.time(), **told}
         with suppress(OSError):  # it is late then, and whoever reads it says so
             replace_content(self._parts.status, json.dumps(status).encode(), mode=0o644, sync=False)
 

@@ -10,6 +10,7 @@ is started anew; what it held is reset, and connections that wait on its sockets
 from __future__ import annotations
 
 import json
+import math
 import os
 import resource
 import select
@@ -26,18 +27,22 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from capd.daemon import cgroups, enforcer_user, trust
 from capd.daemon.approvals_desk import DeskParts, run_desk
 from capd.daemon.confinement import INTERNET, confine, parent_death_signal
+from capd.daemon.credentials import credentials_of
 from capd.daemon.enforcement_names import names_of
+from capd.daemon.enforcer_keeper import KeeperProcess, start_keeper
 from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
-from capd.daemon.errors import CgroupError, PortTakenError, SandboxError
+from capd.daemon.errors import CgroupError, KeeperError, PortTakenError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET, KEEPER_SOCKET, NAMESPACES_SOCKET
 from capd.daemon.lock import InstanceLock
 from capd.daemon.notify import notify
 from capd.enforcer.callbacks.own_rules import own_rules
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
+from capd.enforcer.policy.policy_stamp import stamp
 from capd.enforcer.proxy.shell import BACKLOG, CONNECTIONS_MAX
+from capd.enforcer.resolver.telling import channel
 from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
 from capd.recording.durable import read_regular, replace_content
 
@@ -47,13 +52,15 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.enforcement_section import EnforcementSection
 
 STATUS_SECONDS: Final = 1.0
+POLICY_OWNERS: Final = frozenset({0})
+"""Who may write the policy in force."""
 RESOLVER: Final = -1
 DESK: Final = -2
 CALLBACKS: Final = -3
 """In the place of a worker's number."""
 STOP_SECONDS_MAX: Final = 5.0
 RESTART_SECONDS: Final = 1.0
-"""Between two starts of one worker: one that cannot live costs little."""
+"""Between two starts of one worker: one that cannot live costs little. One that has lived for longer is started at once."""
 STATUS_BYTES_MAX: Final = 1 << 16
 DESCRIPTORS_MAX: Final = 2 * CONNECTIONS_MAX + 1_024
 """Of a worker: a connection has two. With fewer, one run's connections could leave none for the others and for the log."""
@@ -70,12 +77,14 @@ class Child:
     Attributes:
         number: of its own; RESOLVER, DESK and CALLBACKS of the others.
         listeners: its sockets, which outlive it.
+        channels: what it has with others of the enforcer; these outlive it too.
         pid: 0 while there is none.
-        due: monotonic time of its next start.
+        due: monotonic time before which it is not started again.
     """
 
     number: int
     listeners: Sequence[socket.socket]
+    channels: Sequence[socket.socket] = ()
     pid: int = 0
     due: float = 0.0
 
@@ -83,7 +92,7 @@ class Child:
 def _load(configuration: Configuration, say: Say) -> PolicySet:
     """Load the policy, and say what came of it; without one everything is denied."""
     own = own_rules(configuration.approvals.base_url, configuration.approvals.listen)
-    policies = PolicySet(lambda: load_policy(configuration.policy_dir, own=own))
+    policies = PolicySet(lambda: load_policy(configuration.policy_dir, owners=POLICY_OWNERS, own=own))
     loaded = policies.reload()
     say(f"capd enforcer: {loaded.words()}")
     if loaded.refused is not None:
@@ -118,6 +127,7 @@ def run(configuration: Configuration, say: Say) -> None:
     uid, gid = enforcer_user.identity(section.user)
     upstreams = _upstreams(section)
     hierarchy = cgroups.find_root()
+    keeper = start_keeper(configuration, uid, gid, say)
     callbacks = _callback_parts(configuration)
     children = _children(configuration, callbacks)
     _raise_descriptors()
@@ -127,11 +137,13 @@ def run(configuration: Configuration, say: Say) -> None:
     lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
     authority = trust.load(configuration, datetime.now(UTC))
     policies = _load(configuration, say)
+    credentials = credentials_of(configuration.credentials)
 
     def parts(child: Child) -> Parts:
         return Parts(
             number=child.number,
             listeners=child.listeners,
+            names=child.channels[0],
             authority=authority,
             upstreams=upstreams,
             policies=policies,
@@ -142,22 +154,15 @@ def run(configuration: Configuration, say: Say) -> None:
             status=_worker_status(configuration.enforcer_runtime_dir, child.number),
             stamp=lambda: stamp(configuration.policy_dir),
             holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
+            namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
             observe=section.mode == "observe",
+            credentials=credentials,
+            keeper=configuration.enforcer_runtime_dir / KEEPER_SOCKET,
         )
 
     def work(child: Child) -> None:
         if child.number == RESOLVER:
-            run_resolver(
-                ResolverParts(
-                    datagrams=child.listeners,
-                    policies=policies,
-                    stamp=lambda: stamp(configuration.policy_dir),
-                    runs=configuration.runs_dir,
-                    hierarchy=hierarchy,
-                    status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
-                    observe=section.mode == "observe",
-                )
-            )
+            run_resolver(_resolver_parts(configuration, child, policies, hierarchy))
         elif child.number == DESK:
             run_desk(_desk_parts(configuration, hierarchy, callbacks, say))
         elif child.number == CALLBACKS:
@@ -165,8 +170,22 @@ def run(configuration: Configuration, say: Say) -> None:
         else:
             run_worker(parts(child))
 
-    Enforcer(configuration, children, work, say, confinement=confinement).run()
+    Enforcer(configuration, children, work, say, keeper=keeper, confinement=confinement).run()
     lock.release()
+
+
+def _resolver_parts(configuration: Configuration, child: Child, policies: PolicySet, hierarchy: Path) -> ResolverParts:
+    return ResolverParts(
+        sockets=child.listeners,
+        workers=child.channels,
+        policies=policies,
+        stamp=lambda: stamp(configuration.policy_dir),
+        runs=configuration.runs_dir,
+        hierarchy=hierarchy,
+        status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
+        namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
+        observe=configuration.enforcement.mode == "observe",
+    )
 
 
 def _callback_parts(configuration: Configuration) -> CallbackParts | None:
@@ -187,14 +206,16 @@ def _run_callbacks(parts: CallbackParts | None, hierarchy: Path) -> None:
 
 def _children(configuration: Configuration, callbacks: CallbackParts | None) -> list[Child]:
     section = configuration.enforcement
+    names = [channel() for _ in range(section.workers or len(os.sched_getaffinity(0)))]
+    asked = [*_bind(section.resolver_port, socket.SOCK_DGRAM), *_bind(section.resolver_port, socket.SOCK_STREAM)]
     listening = () if callbacks is None or callbacks.listening is None else (callbacks.listening,)
     return [
-        Child(number=RESOLVER, listeners=_bind(section.resolver_port, socket.SOCK_DGRAM)),
+        Child(number=RESOLVER, listeners=asked, channels=[tells for tells, _hears in names]),
         Child(number=DESK, listeners=()),
         *([] if callbacks is None else [Child(number=CALLBACKS, listeners=listening)]),
         *(
-            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM))
-            for number in range(section.workers or len(os.sched_getaffinity(0)))
+            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM), channels=[hears])
+            for number, (_tells, hears) in enumerate(names)
         ),
     ]
 
@@ -229,33 +250,50 @@ class Enforcer:
         work: Callable[[Child], None],
         say: Say,
         *,
+        keeper: KeeperProcess | None,
         confinement: str,
     ) -> None:
         self._configuration, self._children, self._work, self._say = configuration, children, work, say
-        self._confinement = confinement
+        self._keeper, self._confinement = keeper, confinement
         self._stopping = False
         self._restarts = 0
         self._started = time.time()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
 
     def run(self) -> None:
-        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew."""
+        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew.
+
+        Raises:
+            KeeperError: the keeper of credentials ended: only who starts the role anew can make another one.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
+        signal.signal(signal.SIGCHLD, lambda _number, _frame: os.eventfd_write(self._wake, 1))
         signal.signal(signal.SIGHUP, self._pass_on)
         for child in self._children:
             self._start(child)
         notify("READY=1\nSTATUS=enforcing")
-        while not self._stopping:
+        lost = False
+        while not self._stopping and not lost:
             self._attend()
             self._write_status("running")
-            select.select([self._wake], [], [], STATUS_SECONDS)
+            select.select([self._wake], [], [], self._pause())
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+            lost = self._keeper is not None and self._keeper.ended()
         self._end()
         self._write_status("stopped")
+        if lost:
+            raise KeeperError("the keeper of credentials ended")
 
     def _stop(self, _number: int, _frame: object) -> None:
         self._stopping = True
         os.eventfd_write(self._wake, 1)
+
+    def _pause(self) -> float:
+        """Give how long nothing is to be done."""
+        due = min((child.due for child in self._children if not child.pid), default=math.inf)
+        return max(0.0, min(STATUS_SECONDS, due - time.monotonic()))
 
     def _pass_on(self, number: int, _frame: object) -> None:
         for child in self._children:
@@ -267,18 +305,20 @@ class Enforcer:
         pid = os.fork()
         if pid == 0:
             self._be(child, parent)
-        child.pid = pid
+        child.pid, child.due = pid, time.monotonic() + RESTART_SECONDS
 
     def _be(self, child: Child, parent: int) -> NoReturn:
         """In the worker."""
         status = 1
         try:
             parent_death_signal(signal.SIGTERM)
+            if self._keeper is not None:
+                self._keeper.left()
             if os.getppid() == parent:
                 for other in self._children:
                     if other is not child:
-                        for listener in other.listeners:
-                            os.close(listener.fileno())
+                        for mine in (*other.listeners, *other.channels):
+                            os.close(mine.fileno())
                 self._work(child)
                 status = 0
         except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it
@@ -292,7 +332,7 @@ class Enforcer:
             if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
                 self._say(f"capd enforcer: {_called(child.number)} ended, starting it anew; what it held was reset")
                 self._restarts += 1
-                child.pid, child.due = 0, time.monotonic() + RESTART_SECONDS
+                child.pid = 0
             if not child.pid and time.monotonic() >= child.due:
                 self._start(child)
 
@@ -333,15 +373,6 @@ class Enforcer:
         if isinstance(told, dict) and told.get("time", 0) >= self._started:
             return told
         return {"time": self._started}
-
-
-def stamp(directory: Path) -> object:
-    """Give what tells whether a policy's files have changed: names, sizes, times."""
-    try:
-        entries = [directory, *directory.iterdir()] if directory.is_dir() else [directory]
-        return tuple(sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in entries))
-    except OSError as error:
-        return str(error)
 
 
 def _bind(port: int, kind: socket.SocketKind) -> list[socket.socket]:

@@ -12,7 +12,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -23,9 +23,14 @@ import uvloop
 
 from capd.daemon.approvals import Approvals
 from capd.daemon.enforced_runs import EnforcedRuns
+from capd.daemon.namespace_doors import NamespaceDoors
 from capd.daemon.run_context import RunContext
 from capd.enforcer.approvals.hold_client import Holds
+from capd.enforcer.credentials.credential import Credential
+from capd.enforcer.credentials.keeper_client import Values
 from capd.enforcer.decision_log import DecisionLog
+from capd.enforcer.obligations.equipment import Equipment
+from capd.enforcer.policy.address_range import address as parsed
 from capd.enforcer.policy.host_name import normal_host
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.proxy.connection import Connection, open_connection
@@ -36,6 +41,7 @@ from capd.enforcer.proxy.names import Names
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
 from capd.enforcer.proxy.shell import Shell, work
 from capd.enforcer.proxy.world import World
+from capd.enforcer.resolver.telling import Told
 from capd.enforcer.tls.authority import Authority
 from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
 from capd.recording.durable import read_regular, replace_content
@@ -55,6 +61,7 @@ class Parts:
     Attributes:
         number: tells it from the others.
         listeners: sockets that listen, its own.
+        names: the way from the resolver.
         authority: signs leaves.
         upstreams: verifies targets.
         policies: holds the policy; loaded already.
@@ -65,11 +72,15 @@ class Parts:
         status: file for its counters.
         stamp: tells whether the policy on disk has changed.
         holds: socket of the desk of approvals.
+        namespaces: socket at which the daemon hands over listeners of other network namespaces.
         observe: what would be denied is let through, and written down.
+        credentials: that rules may put into requests, by name.
+        keeper: socket of the process that has their values.
     """
 
     number: int
     listeners: Sequence[socket.socket]
+    names: socket.socket
     authority: Authority
     upstreams: Upstreams
     policies: PolicySet
@@ -80,7 +91,10 @@ class Parts:
     status: Path
     stamp: Callable[[], object]
     holds: Path
+    namespaces: Path
     observe: bool
+    credentials: Mapping[str, Credential]
+    keeper: Path
 
 
 def run_worker(parts: Parts) -> None:
@@ -102,18 +116,22 @@ class Worker:
         self._owners = SocketOwners()
         self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
         self._names = Names(_resolve)
+        self._told = Told(parts.names)
         leaves = Leaves(parts.authority, lambda: datetime.now(UTC))
         self._contexts = TlsContexts(leaves=leaves, upstreams=parts.upstreams)
         self._stamp = parts.stamp()
         self._reload = True  # what was loaded before this process was started may be of yesterday
         self._approvals = Approvals(Holds(parts.holds), RunContext(parts.hierarchy), self._judge, self._version)
+        self._equipment = Equipment(parts.credentials, Values(parts.keeper).value, lambda: datetime.now(UTC))
         self._problem: str | None = None
+        self._doors: NamespaceDoors | None = None
 
     async def run(self) -> None:
         """Serve until told to stop."""
         stopping, loop = asyncio.Event(), asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop, stopping)
         loop.add_signal_handler(signal.SIGHUP, self._ask_for_reload)
+        loop.add_reader(self._told.fileno(), self._told.take)
         world = World(
             judge=self._judge,
             log=self._log,
@@ -122,6 +140,7 @@ class Worker:
             connection=self._connection,
             session=_session,
             hold=self._approvals.hold,
+            equip=self._equip,
         )
         try:
             await work(world, self._parts.listeners, stopping, self._every)
@@ -133,14 +152,18 @@ class Worker:
     def _connection(self, destination: Destination, session: str) -> Connection:
         return open_connection(destination, session, self._contexts, normal_host)
 
-    def _judge(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
-        """Judge at once where it does not hang on where the name leads; else ask the resolver first.
+    async def _equip(self, agent: Agent, question: Question, verdict: Verdict) -> Verdict:
+        return await self._equipment.equip(agent.principal, question, verdict)
 
+    def _judge(self, agent: Agent, question: Question) -> Verdict | Awaitable[Verdict]:
+        """Judge at once where it does not hang on where the name leads; else ask the host's resolver first.
+
+        Not asked for is what our own resolver told the run: it leads there.
         A name that nothing would be allowed for is not asked for: the question would be a message of the agent to its zone.
         """
         name, address = name_of(question), question.destination.address
         proven = name == address or (question.inspected and question.server_name is not None)
-        if proven or self._names.remembers(name, address):
+        if proven or self._told.gave(agent.run.id or "", name, parsed(address)) or self._names.remembers(name, address):
             return self._decide(agent, question, proven=True)
         if needs_proof(self._policies.current, agent, question):
             return self._judge_name(agent, question, name)
@@ -173,7 +196,10 @@ class Worker:
         self._reload = True
 
     def _every(self, shell: Shell) -> None:
-        """Take a changed policy into force, and tell how it goes."""
+        """Take a changed policy into force, look after doors elsewhere, and tell how it goes."""
+        if self._doors is None:
+            self._doors = NamespaceDoors(self._parts.namespaces, shell)
+        self._doors.attend()
         stamp = self._parts.stamp()
         if stamp != self._stamp or self._reload:
             self._stamp, self._reload = stamp, False
@@ -197,6 +223,7 @@ class Worker:
             "policy_problem": self._problem,
             "connections": len(shell.sessions),
             "accepted": counters.accepted,
+            "namespaces": len(self._doors or ()),
             "turned_away": dict(counters.turned_away),
             "allowed": counters.allowed,
             "denied": counters.denied,

@@ -70,6 +70,13 @@ class MountError(CapdError):
     hint: ClassVar[str] = "mount it by hand with the command above, or give the container CAP_SYS_ADMIN"
 
 
+class KeeperError(CapdError):
+    """The process that reads credentials cannot start, or has ended: without it no request gets its credential."""
+
+    exit_status: ClassVar[int] = ExitStatus.NEGATIVE
+    hint: ClassVar[str] = "the enforcer is started anew; the lines before this one in its log say what happened"
+
+
 class EnforcingError(CapdError):
     """What forces agents' traffic cannot be taken away while the daemon that keeps it runs."""
 

@@ -23,10 +23,11 @@ from uuid import UUID
 import msgpack
 
 from capd.daemon.assembly import snapshot as snapshots
+from capd.daemon.assembly.sessions import NO_BOOT
 from capd.daemon.assembly.snapshot import Snapshot, UnreadableSnapshotError
 from capd.daemon.needed import say_needed
 from capd.daemon.witness.verdicts import WITNESSED
-from capd.recording.durable import open_regular, replace_content
+from capd.recording.durable import open_regular, read_regular, replace_content
 from capd.recording.errors import CorruptSegmentError, EncryptedError, on_disk
 from capd.recording.journal import JournalKeys, Position
 from capd.recording.journal.cipher import AlteredError, UnknownKeyError
@@ -35,6 +36,8 @@ from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import SEALED_SUFFIX, sequence_of
 
+BOOT: Final = "boot"
+"""File in the runtime directory: the boot of what was taken last. A reboot takes it, as it takes what is open."""
 ENCRYPTED: Final = b"CAPS"
 """How an encrypted snapshot starts; msgpack of an array of three never does."""
 PLAIN: Final = b"CAPP"
@@ -42,13 +45,15 @@ PLAIN: Final = b"CAPP"
 _KEY_ID: Final = struct.Struct("<I")
 BEGUN_ANEW: Final = "begun_anew"
 """Name of the marker that says: the recorder did not know any more how it had come to `at`, and went on from there as if it had
-known nothing."""
+known nothing but the `boot`."""
 DAMAGED: Final = "journal_damaged"
 """Name of the marker that says: from `at` to `next` the journal could not be read."""
 LET_GO: Final = "let_go"
 """Name of the marker that says: here the recorder was ended, and what masking had held back was stored as it was."""
 PARTED: Final = "parted"
 """Name of the marker that says: what follows is more of a drain turn of which a part was taken before, up to `at`."""
+POLICY: Final = "policy"
+"""Name of the marker that says: from here on this policy says how much is recorded. A snapshot was taken there."""
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
 
@@ -63,7 +68,9 @@ class Steps:
         let_go: those of them at which masking had let go of what it held.
         damages: from where to where the journal could not be read then. What cannot be read now and is not among them was lost
             after it was recorded.
-        begun_anew: the last position at which the recorder went on without knowing anything: the way begins there.
+        begun_anew: the last position at which the recorder went on without knowing anything, and the boot that it took what
+            follows to be of: the way begins there.
+        hidden: whether some are in segments whose keys are gone.
         witnessed: keys of what the second witness had written.
     """
 
@@ -71,7 +78,8 @@ class Steps:
     settled: frozenset[Position]
     let_go: frozenset[Position]
     damages: frozenset[tuple[Position, Position]]
-    begun_anew: Position | None = None
+    begun_anew: tuple[Position, UUID] | None = None
+    hidden: bool = False
     witnessed: frozenset[str] = frozenset()
 
 
@@ -185,8 +193,9 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     cuts: set[Position] = set()
     damages: set[tuple[Position, Position]] = set()
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
-    begun: set[Position] = set()
+    begun: set[tuple[Position, UUID]] = set()
     witnessed: set[str] = set()
+    hidden = False
     with on_disk("read", segments):
         paths = [path for path in segments.iterdir() if path.suffix == SEALED_SUFFIX and (sequence_of(path) or 0) >= sequence]
     for path in paths:
@@ -199,21 +208,24 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     if host in index.sessions:
                         markers = list(_markers(reader.frame(number).records(host)))
                         cuts.update(at for (at,) in _positions(markers, PARTED, "at"))
-                        begun.update(at for (at,) in _positions(markers, BEGUN_ANEW, "at"))
+                        begun.update(_begun(markers))
                         damages.update((at, end) for at, end in _positions(markers, DAMAGED, "at", "next"))
                         for name in marked.keys() & {body.get("name") for body in markers}:
                             marked[name].add(index.preamble.position)
                         for body in markers:
                             if body.get("name") == WITNESSED:
                                 witnessed.update(_texts(body.get("keys")))
-        except (CorruptSegmentError, EncryptedError):
+        except CorruptSegmentError:
             continue
+        except EncryptedError:
+            hidden = True
     return Steps(
         cuts=frozenset(cuts),
         settled=frozenset(marked[SETTLED]),
         let_go=frozenset(marked[LET_GO]),
         damages=frozenset(damages),
         begun_anew=max(begun, default=None),
+        hidden=hidden,
         witnessed=frozenset(witnessed),
     )
 
@@ -224,6 +236,31 @@ def _markers(records: Iterable[Record]) -> Iterator[Mapping[str, Value]]:
 
 def _texts(value: Value) -> list[str]:
     return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []
+
+
+def _begun(markers: Iterable[Mapping[str, Value]]) -> Iterator[tuple[Position, UUID]]:
+    for body in markers:
+        boot = body.get("boot")
+        for (at,) in _positions([body], BEGUN_ANEW, "at"):
+            yield at, UUID(bytes=boot) if isinstance(boot, bytes) and len(boot) == len(NO_BOOT.bytes) else NO_BOOT
+
+
+def say_boot(directory: Path, boot: UUID) -> None:
+    """Write down of which boot is what was taken last, in the runtime directory.
+
+    Raises:
+        StateDirectoryError: it cannot be written; then it is not known.
+    """
+    with on_disk("write", directory / BOOT):
+        replace_content(directory / BOOT, boot.bytes, sync=False)
+
+
+def said_boot(directory: Path) -> UUID:
+    """Give of which boot is what was taken last; `NO_BOOT` where nothing says it."""
+    try:
+        return UUID(bytes=read_regular(directory / BOOT, len(NO_BOOT.bytes)))
+    except (OSError, ValueError):
+        return NO_BOOT
 
 
 def _positions(markers: Iterable[Mapping[str, Value]], name: str, *facts: str) -> Iterator[list[Position]]:

@@ -179,14 +179,20 @@ class RunKeeper:
                 self.watch.add(self._hierarchy.directory(above), IN_CREATE | IN_ONLYDIR)
             for child in self._hierarchy.children(path):
                 self._adopt(child)
-        for path in self._selection.cgroups:
-            self._adopt(f"/{path.strip('/')}")
+        for chosen in self._chosen():
+            for parent in Path(chosen).parents:
+                self.watch.add(self._hierarchy.directory(str(parent)), IN_CREATE | IN_ONLYDIR)
+            self._adopt(chosen)
 
     def changed(self) -> None:
         """Look at what the kernel said has changed: cgroups that appeared, run cgroups that became empty."""
         slices = {self._hierarchy.directory(slice_path(name)) for name in self._selection.slices}
+        chosen = {self._hierarchy.directory(path): path for path in self._chosen()}
         for change in self.watch.read():
-            if change.path in slices and change.name:
+            made = None if change.path is None else chosen.get(change.path / change.name)
+            if made is not None and change.name:
+                self._adopt(made, just_made=True)
+            elif change.path in slices and change.name:
                 self._adopt(f"/{(change.path / change.name).relative_to(self._hierarchy.root)}", just_made=True)
             elif change.path is None or change.name:
                 self.select_configured()
@@ -206,7 +212,8 @@ class RunKeeper:
         empty = [
             run
             for run in self._registry
-            if not self._hierarchy.is_populated(run.cgroup.path) and not (run.adopted and run.started_ns > grace_ns)
+            if self._is_replaced(run)
+            or (not self._hierarchy.is_populated(run.cgroup.path) and not (run.adopted and run.started_ns > grace_ns))
         ]
         if not empty:
             return
@@ -255,8 +262,21 @@ class RunKeeper:
             for run in self._registry
         ]
 
+    def _end_replaced(self, path: str) -> None:
+        found = self._registry.by_cgroup(path)
+        if found is not None and found.cgroup.path == path and self._is_replaced(found):
+            self._end(found)
+
+    def _chosen(self) -> list[str]:
+        return [f"/{path.strip('/')}" for path in self._selection.cgroups]
+
+    def _is_replaced(self, run: Run) -> bool:
+        """Say whether its cgroup was removed and another one made in its place, which is none of it."""
+        return self._hierarchy.id_of(run.cgroup.path) not in {None, run.cgroup.id}
+
     def _populated(self, path: str) -> None:
         """Make a run of a selected cgroup that was empty and has a process again."""
+        self._end_replaced(path)
         if self._registry.by_cgroup(path) is None:
             self._adopt(path)
 
@@ -272,6 +292,7 @@ class RunKeeper:
             return
         cgroup_id = self._hierarchy.id_of(path)
         own = self._hierarchy.path_of(os.getpid()) or "/"
+        self._end_replaced(path)
         if cgroup_id is None or self._registry.by_cgroup(path) is not None or f"{own}/".startswith(f"{path}/"):
             return
         self._watch_events(path)

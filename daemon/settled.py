@@ -77,4 +77,6 @@ def _value(value: object) -> object:
 
     if isinstance(value, BaseModel):
         return _values(value)
+    if isinstance(value, dict):
+        return {key: _value(one) for key, one in value.items()}
     return tuple(map(_value, value)) if isinstance(value, tuple) else value

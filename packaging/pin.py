@@ -25,7 +25,7 @@ DEV_TEXT = """\
 # What checks and tests need beside requirements.txt. `make pin` writes this file.
 """
 TEST_TEXT = """\
-# What tests start beside that: a Spark, clients of HTTP, and Node.js for azurite and for pages. `make pin` writes this file.
+# What tests start beside that: Spark, clients of HTTP and gRPC, Node.js for azurite and pages. `make pin` writes this file.
 """
 BENCH_TEXT = """\
 # mitmproxy, which the bench runs beside the enforcer, in an environment of its own. `make pin` writes this file.

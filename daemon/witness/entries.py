@@ -17,6 +17,7 @@ from capd.recording.record import Value
 TEXT_CHARACTERS_MAX: Final = 2_048
 """Of any text of an entry; the enforcer cuts at half of it."""
 APPROVAL_FIELDS_MAX: Final = 16
+OBLIGATIONS_MAX: Final = 1_024
 HASH_BYTES: Final = 32
 PORT_MAX: Final = 65_535
 NS_MAX: Final = (1 << 63) - 1
@@ -81,6 +82,7 @@ class Decided:
         about: `http`, `tls`, `tcp`; `held` of what waits for a person; `refused` of what no policy was asked about.
         outcome: ALLOW, DENY, HELD, or one after which another decision follows: BODY_WANTED, INSPECT.
         facts: what is recorded of it, as it is recorded.
+        exchange: what the recorder's decoder numbers the request by; None: the order of requests tells.
     """
 
     flow: UUID
@@ -88,6 +90,7 @@ class Decided:
     about: str
     outcome: str
     facts: Mapping[str, Value] = field(default_factory=dict)
+    exchange: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +130,21 @@ def parse(body: bytes) -> Entry | None:
             raise MalformedEntryError("not a map")
         read = _KINDS.get(_text(found, "kind"))
         return None if read is None else read(found)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise MalformedEntryError(str(error) or type(error).__name__) from error
+
+
+def sequence_of(body: bytes) -> int:
+    """Give the number of an entry among those of its process, from 1.
+
+    Raises:
+        MalformedEntryError: it has none.
+    """
+    try:
+        found = msgpack.unpackb(body, strict_map_key=True)
+        if not isinstance(found, dict):
+            raise MalformedEntryError("not a map")
+        return _integer(found, "sequence", COUNT_MAX)
     except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
         raise MalformedEntryError(str(error) or type(error).__name__) from error
 
@@ -171,10 +189,12 @@ def _decision(entry: Mapping[str, object]) -> Decided:
     }
     if "approval" in entry:
         facts["approval"] = _approval(entry["approval"])
+    if "obligations" in entry:
+        facts["obligations"] = _obligations(entry["obligations"])
     if "method" in entry:
         facts |= {"method": _text(entry, "method"), "host": _text(entry, "host"), "target_sha256": _hash(entry)}
     at_ns = _integer(entry, "at_ns", NS_MAX)
-    return Decided(flow=flow, at_ns=at_ns, about=about, outcome=outcome, facts=facts)
+    return Decided(flow=flow, at_ns=at_ns, about=about, outcome=outcome, facts=facts, exchange=_exchange(entry))
 
 
 def _outcome(about: str, reason: str, *, allowed: bool, needs_body: bool) -> str:
@@ -193,6 +213,20 @@ def _approval(found: object) -> dict[str, Value]:
     return {key[:TEXT_CHARACTERS_MAX]: _text(found, key) for key in found if isinstance(key, str)}
 
 
+def _obligations(found: object) -> dict[str, Value]:
+    """Read names of rules, and pairs of a rule and a credential."""
+    if not isinstance(found, dict):
+        raise MalformedEntryError("obligations: not a map")
+    rules, pairs = found["masks"], found["credentials"]
+    if not isinstance(rules, list) or not isinstance(pairs, list) or len(rules) + len(pairs) > OBLIGATIONS_MAX:
+        raise MalformedEntryError("obligations: not two short lists")
+    put_in = [{"rule": pair[0], "credential": pair[1]} for pair in pairs if isinstance(pair, list)]
+    return {
+        "masks": [_text({"rule": rule}, "rule") for rule in rules],
+        "credentials": [[_text(pair, "rule"), _text(pair, "credential")] for pair in put_in],
+    }
+
+
 def _held(entry: Mapping[str, object]) -> Decided:
     flow, at_ns = UUID(_text(entry, "session")), _integer(entry, "at_ns", NS_MAX)
     facts: dict[str, Value] = {
@@ -205,7 +239,7 @@ def _held(entry: Mapping[str, object]) -> Decided:
         "approval": {"id": _text(entry, "approval")},
         "at_ns": at_ns,
     }
-    return Decided(flow=flow, at_ns=at_ns, about="held", outcome=HELD, facts=facts)
+    return Decided(flow=flow, at_ns=at_ns, about="held", outcome=HELD, facts=facts, exchange=_exchange(entry))
 
 
 def _refused(entry: Mapping[str, object]) -> Decided:
@@ -261,6 +295,10 @@ def _boolean(entry: Mapping[str, object], key: str) -> bool:
     if not isinstance(found, bool):
         raise MalformedEntryError(f"{key}: neither true nor false")
     return found
+
+
+def _exchange(entry: Mapping[str, object]) -> int | None:
+    return _integer(entry, "exchange", COUNT_MAX) if "exchange" in entry else None
 
 
 def _hash(entry: Mapping[str, object]) -> bytes:

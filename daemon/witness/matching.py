@@ -20,6 +20,8 @@ from capd.daemon.witness.state import Away, Flow, Seen
 
 SKEW_NS: Final = 100_000_000
 """How much earlier than the probes' event the enforcer may seem to have accepted: two clocks read in two processes."""
+NOT_OPENED: Final = "the run was not seen to open it"
+"""Of a connection that it did not accept either: one that another process opened and passed on, or one of before capture."""
 AGE_NS: Final = 5_000_000_000
 """How long one witness may be behind the other: the enforcer writes before it forwards, the recorder reads after a tenth of a
 second. A worker that is too busy for so long has its connections turned away or cut, which is told as well."""
@@ -58,10 +60,12 @@ def undecided(seen: Seen, *, heard_ns: int, since_ns: int) -> str | None:
         since_ns: wall time since when runs are forced through it.
     """
     known = seen.flow is not None or seen.turned_away
-    if known or not seen.spoke or seen.incomparable is not None or seen.started_ns < since_ns:
+    if known or not seen.spoke or seen.incomparable not in {None, NOT_OPENED} or seen.started_ns < since_ns:
         return None
     if heard_ns < (seen.started_ns if seen.closed_ns is None else seen.closed_ns) + AGE_NS:
         return None
+    if seen.incomparable == NOT_OPENED:
+        return f"undecided flow: bytes moved on this connection, {NOT_OPENED}, and the enforcer has no decision about it"
     return "undecided flow: bytes moved on this connection, and the enforcer has no decision about it"
 
 

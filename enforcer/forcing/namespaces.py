@@ -20,11 +20,14 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from capd.enforcer.forcing.ruleset import ForcingError, Ruleset
+from capd.enforcer.forcing.socket_owner import NETLINK_SOCK_DIAG
 from capd.enforcer.forcing.table import Table
 
 PROC: Final = Path("/proc")
 CLONE_NEWNET: Final = 0x40000000
 BACKLOG: Final = 128
+FREEBIND: Final = {socket.AF_INET: (socket.IPPROTO_IP, 15), socket.AF_INET6: (socket.IPPROTO_IPV6, 78)}
+"""IP_FREEBIND, IPV6_FREEBIND (Linux 4.20): a namespace that was just made has no address of loopback yet, and will have."""
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _Made = TypeVar("_Made")
 
@@ -34,28 +37,45 @@ class Opened:
     """A namespace in which forcing is in place.
 
     Attributes:
+        number: the kernel's of the namespace.
+        descriptor: of the namespace, by which it is entered again.
         ruleset: owns the table there.
-        streams: listening TCP sockets there: the proxy's of each family, then the resolver's.
-        datagrams: bound UDP sockets there, the resolver's of each family.
+        proxy: listening TCP sockets there, the proxy's of each family.
+        resolver: the resolver's of each family: listening TCP, then bound UDP.
     """
 
+    number: int
+    descriptor: int
     ruleset: Ruleset
-    streams: tuple[socket.socket, ...]
-    datagrams: tuple[socket.socket, ...]
+    proxy: tuple[socket.socket, ...]
+    resolver: tuple[socket.socket, ...]
+
+    def diagnosis(self) -> socket.socket:
+        """Make a socket that asks sock_diag(7) about the sockets of this namespace.
+
+        Raises:
+            OSError: the kernel refused.
+        """
+        return inside(_path(self.descriptor), _diagnosis)
 
     def close(self) -> None:
         """Let go of it: the table stays there as long as the namespace does, and what it forces is refused."""
-        for made in (*self.streams, *self.datagrams):
+        for made in (*self.proxy, *self.resolver):
             made.close()
         self.ruleset.close()
+        os.close(self.descriptor)
 
 
-def namespaces_of(pids: Iterable[int], proc: Path = PROC) -> dict[int, int]:
+def own_namespace(proc: Path = PROC) -> int:
+    """Give the number of the network namespace of this thread."""
+    return (proc / "thread-self/ns/net").stat().st_ino
+
+
+def namespaces_of(pids: Iterable[int], own: int, proc: Path = PROC) -> dict[int, int]:
     """Give the network namespaces that processes live in, by their number, each with one of the processes.
 
-    Our own is left out, and so are processes that are gone.
+    `own`, the number of ours, is left out, and so are processes that are gone.
     """
-    own = (proc / "self/ns/net").stat().st_ino
     found: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(OSError):
@@ -69,14 +89,19 @@ def open_namespace(path: Path, table: Table, *, proxy_port: int, resolver_port: 
     Args:
         path: of the namespace, such as /proc/PID/ns/net.
         table: as on the host.
-        proxy_port: where the proxy listens, as on the host: on 127.0.0.1, and on ::1 where there is IPv6.
+        proxy_port: where the proxy listens, as on the host: on 127.0.0.1, and on ::1 where the kernel has IPv6.
         resolver_port: where the resolver does.
 
     Raises:
         ForcingError: the namespace is gone, its kernel objects cannot be made, or somebody there has the ports.
     """
     try:
-        return inside(path, lambda: _open(table, proxy_port, resolver_port))
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return inside(_path(descriptor), lambda: _open(descriptor, table, proxy_port, resolver_port))
+        except BaseException:
+            os.close(descriptor)
+            raise
     except OSError as error:
         raise ForcingError(f"cannot force traffic in the network namespace {path}: {error.strerror or error}") from error
 
@@ -115,25 +140,34 @@ def _enter(path: Path) -> None:
         os.close(descriptor)
 
 
-def _open(table: Table, proxy_port: int, resolver_port: int) -> Opened:
+def _path(descriptor: int) -> Path:
+    return PROC / "self/fd" / str(descriptor)
+
+
+def _diagnosis() -> socket.socket:
+    return socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+
+
+def _open(descriptor: int, table: Table, proxy_port: int, resolver_port: int) -> Opened:
     """Listen first: what is redirected to nobody is refused, but a program there must not get the ports before us."""
     with contextlib.ExitStack() as stack:
         families = [(socket.AF_INET, "127.0.0.1"), *([(socket.AF_INET6, "::1")] if _has_ipv6() else [])]
-        streams = [
-            stack.enter_context(_bound(family, socket.SOCK_STREAM, host, port))
-            for port in (proxy_port, resolver_port)
-            for family, host in families
-        ]
-        datagrams = [stack.enter_context(_bound(family, socket.SOCK_DGRAM, host, resolver_port)) for family, host in families]
+
+        def made(kind: socket.SocketKind, port: int) -> list[socket.socket]:
+            return [stack.enter_context(_bound(family, kind, host, port)) for family, host in families]
+
+        proxy = made(socket.SOCK_STREAM, proxy_port)
+        resolver = [*made(socket.SOCK_STREAM, resolver_port), *made(socket.SOCK_DGRAM, resolver_port)]
         ruleset = Ruleset()
         stack.callback(ruleset.close)
         ruleset.apply(table)
+        number = own_namespace()
         stack.pop_all()
-    return Opened(ruleset=ruleset, streams=tuple(streams), datagrams=tuple(datagrams))
+    return Opened(number=number, descriptor=descriptor, ruleset=ruleset, proxy=tuple(proxy), resolver=tuple(resolver))
 
 
 def _has_ipv6() -> bool:
-    """Say whether this namespace has IPv6's loopback address."""
+    """Say whether this kernel has IPv6."""
     try:
         _bound(socket.AF_INET6, socket.SOCK_DGRAM, "::1", 0).close()
     except OSError:
@@ -144,6 +178,7 @@ def _has_ipv6() -> bool:
 def _bound(family: socket.AddressFamily, kind: socket.SocketKind, host: str, port: int) -> socket.socket:
     made = socket.socket(family, kind | socket.SOCK_CLOEXEC)
     try:
+        made.setsockopt(*FREEBIND[family], 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, int(kind == socket.SOCK_STREAM))
         made.bind((host, port))
         if kind == socket.SOCK_STREAM:

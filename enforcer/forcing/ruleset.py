@@ -15,6 +15,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import zip_longest
 from typing import ClassVar, Final, TypeVar
 
@@ -56,8 +57,11 @@ class ForcingError(CapdError):
 class Ruleset:
     """The table of one instance in the network namespace in which this object was made. One thread calls it."""
 
-    def __init__(self) -> None:
-        """Open the socket that will own the table.
+    def __init__(self, kept: socket.socket | None = None) -> None:
+        """Open the socket that will own the table, or go on with one that does.
+
+        Args:
+            kept: a netfilter socket of an earlier process, which is closed with this object.
 
         Raises:
             ForcingError: the kernel has no nf_tables, or this process may not use it.
@@ -66,16 +70,20 @@ class Ruleset:
         self.owned = False
         """Whether nobody else can change the table while this process lives."""
         with _translated("open a netlink socket"):
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_NETFILTER)
-            self._socket.settimeout(ANSWER_SECONDS_MAX)
-            self._socket.setsockopt(SOL_NETLINK, EXTENDED_ACK, 1)
+            kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+            self.socket = kept or socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
+            self.socket.setsockopt(SOL_NETLINK, EXTENDED_ACK, 1)
             with contextlib.suppress(PermissionError):
-                self._socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
-            self._socket.bind((0, 0))
+                self.socket.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER_BYTES)
+            if kept is None:
+                self.socket.bind((0, 0))
+            else:
+                _drain(kept)
+            self.socket.settimeout(ANSWER_SECONDS_MAX)
 
     def close(self) -> None:
         """Give up the table, which stays."""
-        self._socket.close()
+        self.socket.close()
 
     def apply(self, table: Table) -> None:
         """Make the table be there exactly so, in one moment, and read it back.
@@ -95,6 +103,18 @@ class Ruleset:
         problem = self.difference(table)
         if problem is not None:
             raise ForcingError(f"the kernel tells another table {table.name} than it was given: {problem}")
+
+    def change(self, before: Table, after: Table) -> None:
+        """Make the one table, which stands, the other; where only what is selected differs, counters go on.
+
+        Raises:
+            ForcingError: as `apply`.
+        """
+        same_sets = [(one.name, one.key) for one in before.sets] == [(one.name, one.key) for one in after.sets]
+        if same_sets and replace(before, sets=after.sets) == after:
+            self.refill(after, [new.name for old, new in zip(before.sets, after.sets, strict=True) if old != new])
+        else:
+            self.apply(after)
 
     def refill(self, table: Table, names: Iterable[str]) -> None:
         """Make these sets hold what the table says, in one moment; counters go on.
@@ -236,11 +256,11 @@ class Ruleset:
                 found.append(Answer(kind=kind & 0xFF, attributes=by_kind(body[4:])))
 
     def _send(self, data: bytes) -> None:
-        self._socket.sendto(data, (0, 0))
+        self.socket.sendto(data, (0, 0))
 
     def _receive(self) -> Iterator[tuple[int, int, int, bytes]]:
         """Give the messages of one datagram: kind, flags, sequence, body."""
-        data = self._socket.recv(RECEIVE_BYTES)
+        data = self.socket.recv(RECEIVE_BYTES)
         position = 0
         while position + messages.HEADER.size <= len(data):
             length, kind, flags, sequence, _port = messages.HEADER.unpack_from(data, position)
@@ -248,6 +268,19 @@ class Ruleset:
                 return
             yield kind, flags, sequence, data[position + messages.HEADER.size : position + length]
             position += length + -length % 4
+
+
+def _drain(kept: socket.socket) -> None:
+    """Drop what the kernel still had to say to the process before: its answers must not be taken for ours."""
+    kept.setblocking(False)
+    while True:
+        try:
+            kept.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
 
 
 def _raise_if_refused(body: bytes, flags: int) -> None:

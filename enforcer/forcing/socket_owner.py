@@ -55,16 +55,16 @@ class Owner:
 
 
 class SocketOwners:
-    """Asks the kernel, in the network namespace in which this object was made. One thread calls it."""
+    """Asks the kernel about the sockets of one network namespace. One thread calls it."""
 
-    def __init__(self) -> None:
-        """Open the netlink socket.
+    def __init__(self, made: socket.socket | None = None) -> None:
+        """Take a netlink socket, which asks in the namespace in which it was made; None: open one here.
 
         Raises:
             OSError: the kernel has no sock_diag.
         """
         self._sequence = 0
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+        self._socket = made or socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
         self._socket.settimeout(ANSWER_SECONDS_MAX)
 
     def close(self) -> None:

@@ -101,6 +101,11 @@ class JsonScanner:
         """In a string that is no key: whether it is masked, and by which path."""
         self.decided = position
 
+    @property
+    def inside(self) -> bool:
+        """Whether a text has begun and is not whole."""
+        return bool(self._levels or self._beyond or self._string)
+
     def feed(self, data: bytes, *, final: bool = False) -> list[Place]:
         """Take the next bytes; give the places that are decided now."""
         buffer = self._pending + data if self._pending else data

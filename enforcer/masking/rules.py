@@ -38,6 +38,7 @@ class Choice:
         identifiers: checksummed numbers by name.
         patterns: further secret formats: name to regular expression.
         unreadable: whether a body that cannot be looked into is masked.
+        formats: whether the secret formats that come with capd hold; None: as `builtin` says.
     """
 
     builtin: bool = True
@@ -49,6 +50,12 @@ class Choice:
     identifiers: Sequence[str] = identifiers.DEFAULT
     patterns: Mapping[str, str] = field(default_factory=dict)
     unreadable: bool = True
+    formats: bool | None = None
+
+    @property
+    def knows_formats(self) -> bool:
+        """Whether the secret formats that come with capd hold."""
+        return self.builtin if self.formats is None else self.formats
 
 
 class Rules:
@@ -87,7 +94,7 @@ class Rules:
         for pattern in choice.patterns.values():
             check(pattern)
         self.openings: tuple[Opening, ...] = (
-            *(formats.FORMATS if builtin else ()),
+            *(formats.FORMATS if choice.knows_formats else ()),
             *(formats.of_the_operator(name, pattern) for name, pattern in choice.patterns.items()),
             *(identifiers.identifier(name) for name in choice.identifiers),
             *names.headers(self.headers),
@@ -186,6 +193,7 @@ def _heads(rules: Rules) -> tuple[bytes, ...]:
     heads |= {variant for key in keys for variant in (key, key.replace("_", ""), key.replace("_", "-"), key.replace("-", "_"))}
     if rules.choice.builtin:
         heads |= {"password", "identified", "basic", "bearer", 'name="', "--"}
+    if rules.choice.knows_formats:
         heads |= {literal for opening in formats.FORMATS for literal in opening.literals} | {
             "sk_live_",
             "sk_test_",

@@ -266,11 +266,11 @@ def _ids(rules: Sequence[Rule]) -> tuple[str, ...]:
 
 def _contradicting(matched: Sequence[Rule]) -> tuple[str, ...]:
     """Give rules that put different credentials into one place."""
-    places: dict[str | None, Rule] = {}
+    places: dict[tuple[str, str], Rule] = {}
     for rule in matched:
         if rule.injection is None:
             continue
-        other = places.setdefault(rule.injection.header, rule)
+        other = places.setdefault(rule.injection.place, rule)
         if other.injection != rule.injection:
             return (other.id, rule.id)
     return ()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 HTTP: Final = "http"
+WEBSOCKET: Final = "websocket"
 POSTGRESQL: Final = "postgresql"
 TLS: Final = "tls"
 TCP: Final = "tcp"
@@ -47,6 +48,7 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
         masks=True,
         injects=True,
     ),
+    WEBSOCKET: Protocol(),
     POSTGRESQL: Protocol(
         keys=frozenset({"commands", "effects", "resources", "text_regex"}),
         variables="sql.",
@@ -57,7 +59,8 @@ PROTOCOLS: Final[Mapping[str, Protocol]] = {
     TLS: Protocol(),
     TCP: Protocol(),
 }
-"""`tls` is TLS that is not opened, `tcp` is anything that capd does not decode; of both only the connection is judged."""
+"""`tls` is TLS that is not opened, `tcp` is anything that capd does not decode, `websocket` is what a request of HTTP becomes,
+which is judged as such; of these only the connection is judged."""
 
 CONTENT_KEYS: Final = frozenset[str]().union(*(protocol.keys for protocol in PROTOCOLS.values()))
 
@@ -78,9 +81,11 @@ EFFECTS: Final[Mapping[str, str]] = {
 }
 """What a statement can do, and what that means."""
 
+NAME_BOUND: Final = "target.name_bound"
 FACTS: Final[Mapping[str, str]] = {
     "target.names_agree": "every name that the message claims for its target (Host field, absolute URL, SNI) is the same",
-    "target.name_bound": "the name leads to the address, as capd's own resolver found it",
+    NAME_BOUND: "the name is proven for the address, by the target's certificate or the host's resolver; "
+    "false: the agent says so",
     "http.body_truncated": "there is more of the body than was judged",
     "sql.has_where": "every UPDATE and DELETE has a WHERE that asks for a column; true where there is none, false of TRUNCATE",
 }

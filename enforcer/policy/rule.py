@@ -61,7 +61,7 @@ class Approval:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """What is hidden, as in enforcer/masking: names of fields, cookies, members, columns, identifiers, and places in JSON."""
+    """What is hidden, as in enforcer/masking: by names, places in JSON, checksums, and secrets by their known formats."""
 
     headers: tuple[str, ...] = ()
     cookies: tuple[str, ...] = ()
@@ -69,6 +69,22 @@ class Mask:
     json_paths: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     identifiers: tuple[str, ...] = ()
+    formats: bool = False
+
+
+class Form(StrEnum):
+    """How a credential stands in a request of HTTP."""
+
+    HEADER = "header"
+    """The value of a field, behind a prefix."""
+    BEARER = "bearer"
+    """`Authorization: Bearer` (RFC 6750)."""
+    BASIC = "basic"
+    """`Authorization: Basic` (RFC 7617), with the credential's user."""
+    QUERY = "query"
+    """A parameter of the query."""
+    AWS_SIGV4 = "aws-sigv4"
+    """The agent's own signature (AWS Signature Version 4) is taken away, and the request signed anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +93,27 @@ class Injection:
 
     Attributes:
         credential: its name in capd's store.
-        header: the HTTP field whose value it becomes; whatever the agent put there is removed. None for databases.
-        prefix: before it, such as `Bearer `.
+        form: how; None for databases.
+        header: of HEADER: the field whose value it becomes; whatever the agent put there is removed.
+        prefix: of HEADER: before it, such as `Token `.
+        parameter: of QUERY: its name; whatever the agent put there is removed.
+        cleartext: whether it may go without TLS to a target that was not verified.
     """
 
     credential: str
+    form: Form | None = None
     header: str | None = None
     prefix: str = ""
+    parameter: str | None = None
+    cleartext: bool = False
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """Where it goes: two different ones cannot go to one place, whichever way servers read its name."""
+        if self.form is Form.QUERY:
+            return "query", (self.parameter or "").lower()
+        named = (self.header or "") if self.form in {None, Form.HEADER} else "authorization"
+        return "header", named.replace("_", "-")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.match_reading import about, read_match
 from capd.enforcer.policy.problem import Place, Problems
 from capd.enforcer.policy.protocol import HOLD_SECONDS_MAX, HTTP, PROTOCOLS, hold_seconds_max
-from capd.enforcer.policy.rule import Approval, ApprovalScope, Effect, Injection, Mask, Rule, Stage
+from capd.enforcer.policy.rule import Approval, ApprovalScope, Effect, Form, Injection, Mask, Rule, Stage
 from capd.enforcer.policy.scope import Mode, Recording, Scope
 from capd.enforcer.policy.variables import names_in
 from capd.enforcer.policy.yaml_node import Mapping, Node, Scalar
@@ -29,6 +29,12 @@ QUORUM_MAX: Final = 10
 CHOICES_MAX: Final = 256
 """So many combinations of what a match leaves are tried to find a condition that can never be true."""
 _FIELD_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}", re.ASCII)
+_PARAMETER: Final = re.compile(r"[A-Za-z0-9._~\[\]-]{1,64}", re.ASCII)
+_NOT_INJECTED: Final = frozenset(
+    {"host", "content-length", "transfer-encoding", "connection", "keep-alive", "te", "trailer", "upgrade", "expect"}
+    | {"content-encoding", "content-type", "proxy-connection", "proxy-authorization", "http2-settings", "accept-encoding"}
+)
+"""Fields that say where a message goes and where it ends, or that belong to a connection: capd writes them."""
 _CREDENTIAL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,127}", re.ASCII)
 
 
@@ -36,6 +42,28 @@ def _field_name(found: str) -> str:
     if _FIELD_NAME.fullmatch(found) is None:
         raise ValueError(f"{found!r} is no name of a header field")
     return found.lower()
+
+
+def _injected_field(found: str) -> str:
+    name = _field_name(found)
+    if name in _NOT_INJECTED:
+        raise ValueError(f"{found!r} is a field that capd writes by itself")
+    return name
+
+
+def _prefix(node: Node, problems: Problems) -> str | None:
+    """Read what stands before a secret: blanks at its end count, and a line end would begin another field."""
+    found = text(node, problems)
+    if found is not None and not (found.isascii() and found.isprintable()):
+        problems.add(node.place, "this must be ASCII on one line")
+        return None
+    return found
+
+
+def _parameter(found: str) -> str:
+    if _PARAMETER.fullmatch(found) is None:
+        raise ValueError(f"{found!r} is no name of a parameter")
+    return found
 
 
 def _credential(found: str) -> str:
@@ -66,13 +94,25 @@ MASK_KEYS: Final[dict[str, Key]] = {
     "json_paths": Key(read=_NAMES, form="`$.user.ssn`", words="places in JSON"),
     "columns": Key(read=_NAMES, form="names", words="columns of SQL results"),
     "identifiers": Key(read=_NAMES, form="`iban`, …", words="numbers with a checksum"),
+    "formats": Key(
+        read=flag, form="`true`, `false`", words="secrets that are known by their form: private keys, tokens; `false`"
+    ),
 }
 INJECT_KEYS: Final[dict[str, Key]] = {
     "credential": Key(
         read=parsed(_credential), form="name", words="which, by its name in capd's store; never the secret", required=True
     ),
-    "header": Key(read=parsed(_field_name), form="name", words="HTTP header field that is replaced; for HTTP it must be there"),
-    "prefix": Key(read=text, form='`"Bearer "`', words="before the secret"),
+    "form": Key(
+        read=one_of(Form),
+        form=", ".join(f"`{one}`" for one in Form),
+        words="how it stands in a request of HTTP; `header` where one is named",
+    ),
+    "header": Key(read=parsed(_injected_field), form="name", words="HTTP header field that is replaced; of `header`"),
+    "prefix": Key(read=_prefix, form='`"Token "`', words="before the secret; of `header`"),
+    "parameter": Key(read=parsed(_parameter), form="name", words="parameter of the query that is replaced; of `query`"),
+    "cleartext": Key(
+        read=flag, form="`true`, `false`", words="whether it may go without TLS, where anybody on the way can read it; `false`"
+    ),
 }
 
 
@@ -149,7 +189,7 @@ def read_rule(node: Node, problems: Problems, *, prefix: str = "") -> Rule | Non
         reason=found.get("reason"),
         approval=Approval(**found.get("approve", {})) if effect is Effect.APPROVE else None,
         mask=Mask(**found["mask"]) if "mask" in found else None,
-        injection=Injection(**found["inject"]) if "inject" in found else None,
+        injection=_injection(found["inject"]) if "inject" in found else None,
         accept_incomplete=found.get("accept_incomplete", False),
         accept_paths=found.get("accept_paths", ()),
         description=found.get("description"),
@@ -270,6 +310,7 @@ def _check_mask(rule: Rule, node: Node, problems: Problems) -> None:
                 json_paths=mask.json_paths,
                 columns=mask.columns,
                 identifiers=mask.identifiers,
+                formats=mask.formats,
             )
         )
     except ValueError as error:
@@ -287,6 +328,31 @@ def _check_injection(rule: Rule, node: Node, problems: Problems) -> None:
         problems.add(node.place, "a credential goes to named ports only: list them in `match`")
     if rule.injection is None:
         problems.add(node.place, "a rule that injects says which credential, in `inject`")
-    elif (HTTP in rule.match.of_protocols) != (rule.injection.header is not None):
-        words = "for HTTP `inject` says the `header`, for databases it does not; write two rules for both"
+    elif (HTTP in rule.match.of_protocols) != (rule.injection.form is not None):
+        words = "for HTTP `inject` says the `header` or the `form`, for databases neither; write two rules for both"
         problems.add(_place(node, "inject"), words)
+    else:
+        for message in _wrong_with(rule.injection):
+            problems.add(_place(node, "inject"), message)
+
+
+def _injection(found: dict[str, Any]) -> Injection:
+    """Give the value; a field that is named means the form `header`."""
+    return Injection(**{"form": Form.HEADER if "header" in found else None, **found})
+
+
+_OF_FORM: Final = {"header": Form.HEADER, "prefix": Form.HEADER, "parameter": Form.QUERY}
+
+
+def _wrong_with(injection: Injection) -> list[str]:
+    """Say what keys do not go together."""
+    wrong = [
+        f"{key!r} means nothing where the form is {injection.form}"
+        for key, form in _OF_FORM.items()
+        if getattr(injection, key) and injection.form is not form
+    ]
+    if injection.form is Form.HEADER and injection.header is None:
+        wrong.append("the form header needs the name of the `header`")
+    if injection.form is Form.QUERY and injection.parameter is None:
+        wrong.append("the form query needs the name of the `parameter`")
+    return wrong

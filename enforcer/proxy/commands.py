@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from capd.enforcer.obligations.obligation import CarriedOut
 from capd.enforcer.proxy.events import Side, Timer
 from capd.enforcer.proxy.question import Question
 
@@ -85,4 +86,31 @@ class Arm:
     seconds: float | None
 
 
-Command = Ask | Refused | Dial | Send | Finish | Close | Read | Arm
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Write down what was done to an answer.
+
+    Attributes:
+        number: of the decision whose obligations were carried out.
+        carried_out: how often.
+    """
+
+    number: int
+    carried_out: CarriedOut
+
+
+@dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Nobody waits for the answer to a question any more."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class Over:
+    """Nothing more will be sent under a decision. Only said where several stand side by side."""
+
+    number: int
+
+
+Command = Ask | Withdraw | Over | Refused | Report | Dial | Send | Finish | Close | Read | Arm

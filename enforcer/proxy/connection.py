@@ -8,16 +8,18 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from capd.enforcer.proxy.commands import Ask, Close, Command, Dial, Read, Send
+from capd.enforcer.proxy.commands import Ask, Close, Command, Dial, Over, Read, Send, Withdraw
 from capd.enforcer.proxy.events import Blocked, Decided, Event, Side
 from capd.enforcer.proxy.http1 import Http1Layer
+from capd.enforcer.proxy.http2 import Http2Layer
 from capd.enforcer.proxy.layer import Layer, Surroundings
-from capd.enforcer.proxy.opening import OpeningLayer
+from capd.enforcer.proxy.opening import OpeningLayer, Protocols
 from capd.enforcer.proxy.question import Destination
-from capd.enforcer.proxy.secured import Contexts, Normalise, TlsLayer
+from capd.enforcer.proxy.secured import HTTP2, Contexts, Normalise, TlsLayer
 
-ALLOWED_MAX: Final = 16
-"""Latest allowed decisions that bytes may still belong to: a request's, and those of the TLS around it."""
+ALLOWED_MAX: Final = 256
+"""Latest allowed decisions that bytes may still belong to: a request's, and those of the TLS around it. More than the streams
+that may be over since the latest of them was begun, with which goes what belongs to no stream."""
 
 
 class UndecidedError(Exception):
@@ -28,16 +30,22 @@ class Gate:
     """Lets commands pass that reach a target under a decision which was asked for, and allowed."""
 
     def __init__(self) -> None:
-        self._asked: set[int] = set()
+        self._asked: dict[int, bool] = {}
+        """Number, and whether it is one of several that stand side by side."""
         self._allowed: deque[int] = deque(maxlen=ALLOWED_MAX)
+        self._standing: dict[int, bool] = {}
+        """Those until they are said to be over, and whether anything was sent under them."""
 
     def learn(self, event: Decided) -> None:
         """Take a verdict."""
         verdict = event.verdict
-        if verdict.number in self._asked:
-            self._asked.discard(verdict.number)
-            if verdict.allowed and not verdict.body_bytes:
-                self._allowed.append(verdict.number)
+        several = self._asked.pop(verdict.number, None)
+        if several is None or not verdict.allowed or verdict.body_bytes:
+            return
+        if several:
+            self._standing[verdict.number] = False
+        else:
+            self._allowed.append(verdict.number)
 
     def check(self, command: Command) -> None:
         """Look at a command.
@@ -46,11 +54,21 @@ class Gate:
             UndecidedError: it must not be done.
         """
         if isinstance(command, Ask):
-            self._asked.add(command.question.number)
-            return
+            self._asked[command.question.number] = command.question.exchange is not None
+        elif isinstance(command, Withdraw):
+            self._asked.pop(command.number, None)
+        elif isinstance(command, Over):
+            if self._standing.pop(command.number, False):
+                self._allowed.append(command.number)
+        elif isinstance(command, Send | Dial):
+            self._check(command)
+
+    def _check(self, command: Send | Dial) -> None:
         if isinstance(command, Send) and command.side is Side.CLIENT:
             return
-        if isinstance(command, Send | Dial) and command.decision not in self._allowed:
+        if command.decision in self._standing:
+            self._standing[command.decision] = True
+        elif command.decision not in self._allowed:
             raise UndecidedError(f"decision {command.decision} does not allow it")
 
 
@@ -90,6 +108,7 @@ class Connection:
         """Read from a side when the other one takes what comes of it, and the layer has room."""
         wants, blocked, reading = self._layer.wants, self._blocked, self._reading
         client = not blocked[Side.UPSTREAM] and wants(Side.CLIENT)
+        client = client and not (blocked[Side.CLIENT] and self._layer.replies())
         upstream = not blocked[Side.CLIENT] and wants(Side.UPSTREAM)
         if client is reading[Side.CLIENT] and upstream is reading[Side.UPSTREAM]:
             return []
@@ -102,15 +121,15 @@ class Connection:
 def open_connection(destination: Destination, session: str, contexts: Contexts, normalise: Normalise) -> Connection:
     """Give the connection that an agent opened to a destination."""
 
-    def http1(around: Surroundings, dialled: bool) -> Layer:
-        return Http1Layer(around, dialled=dialled)
-
-    def inside(around: Surroundings) -> Layer:
-        return OpeningLayer(around, {"http1": lambda dialled: http1(around, dialled)})
+    def inside(around: Surroundings, agreed: str | None) -> Layer:
+        if agreed == HTTP2:
+            return Http2Layer(around, dialled=False)
+        return OpeningLayer(around, {"http1": lambda dialled: Http1Layer(around, dialled=dialled)})
 
     around = Surroundings(destination=destination, session=session)
-    protocols = {
-        "http1": lambda dialled: http1(around, dialled),
+    protocols: Protocols = {
+        "http1": lambda dialled: Http1Layer(around, dialled=dialled),
+        "http2": lambda dialled: Http2Layer(around, dialled=dialled),
         "tls": lambda _dialled: TlsLayer(around, contexts, inside, normalise),
     }
     return Connection(OpeningLayer(around, protocols))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from capd.enforcer.proxy.commands import Refused
+from capd.enforcer.proxy.commands import Refused, Report
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.proxy.judge import Agent
@@ -64,24 +64,34 @@ def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: in
         "server_name": question.server_name,
         "inspected": question.inspected,
         **({} if question.request is None else _request(question.request)),
+        **_exchange(question),
         "allowed": verdict.allowed,
         "needs_body": bool(verdict.body_bytes),
         "reason": verdict.reason,
         "rule": verdict.rule[:TEXT_CHARACTERS_MAX],
         "policy": verdict.policy,
         **({"approval": dict(verdict.approval)} if verdict.approval else {}),
+        **({"obligations": verdict.obligations.to_entry()} if verdict.allowed and verdict.obligations else {}),
     }
 
 
-def held_entry(session: str, number: int, approval: str, at_ns: int) -> Entry:
+def held_entry(session: str, question: Question, approval: str, at_ns: int) -> Entry:
     """Tell that a message waits for a person."""
-    return {"kind": "held", "session": session, "at_ns": at_ns, "number": number, "approval": approval}
+    told: Entry = {"kind": "held", "session": session, "at_ns": at_ns, "number": question.number, "approval": approval}
+    return told | _exchange(question)
 
 
 def refused_entry(session: str, refused: Refused, at_ns: int) -> Entry:
     """Tell of what the proxy refused, or ended, by itself."""
     reason = refused.reason[:TEXT_CHARACTERS_MAX]
     return {"kind": "refused", "session": session, "at_ns": at_ns, "number": refused.number, "reason": reason}
+
+
+def report_entry(session: str, report: Report, at_ns: int) -> Entry:
+    """Tell what was done to an answer: how many places, by rule and by credential."""
+    done = report.carried_out
+    told = {"masked": dict(done.masked), "reflected": dict(done.reflected)}
+    return {"kind": "carried_out", "session": session, "at_ns": at_ns, "number": report.number, **told}
 
 
 def closed_entry(session: str, sent: Mapping[Side, int], heard: Heard, at_ns: int) -> Entry:
@@ -100,6 +110,10 @@ def turned_away_entry(reason: str, *, client: tuple[str, int], to: tuple[str, in
     """Tell of a connection that was not let in: nothing of it went on."""
     where = None if to is None else list(to)
     return {"kind": "turned_away", "at_ns": at_ns, "client": list(client), "destination": where, "reason": reason}
+
+
+def _exchange(question: Question) -> Entry:
+    return {} if question.exchange is None else {"exchange": question.exchange}
 
 
 def _request(request: Request) -> Entry:

@@ -30,6 +30,10 @@ class Timer(Enum):
     """The client has said nothing: the server may speak first."""
     DEADLINE = "deadline"
     """What has begun must be whole: a ClientHello, a handshake, a request's head, a last flight."""
+    TURN = "turn"
+    """What waits for others has waited long enough."""
+    CALM = "calm"
+    """What was counted of a flood is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,9 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """The target can be spoken to."""
+    """The target can be spoken to; in TLS it chose this application protocol, or None."""
+
+    application_protocol: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,13 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True)
+class Revoked:
+    """What was allowed is not any more. Only said of decisions that stand side by side; else the connection is cut."""
+
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
 class Expired:
     """A timer that was armed has run out."""
 
@@ -88,4 +101,4 @@ class Blocked:
     blocked: bool
 
 
-Event = Started | Data | Ended | Dialled | DialFailed | Decided | Expired | Blocked
+Event = Started | Data | Ended | Dialled | DialFailed | Decided | Revoked | Expired | Blocked

@@ -5,8 +5,9 @@ What lives here: SO_ORIGINAL_DST, and one question to sock_diag(7). What must no
 TCP has no SO_PEERCRED. But the agent's own socket is on this host, known by its addresses: from the agent's port to where it
 believes to be connected. sock_diag finds it and tells its owner, its cookie, and the cgroup that it was created in
 (INET_DIAG_CGROUP_ID, Linux 5.9; the structures are in linux/inet_diag.h). The agent can change none of them afterwards. A
-socket that is not found, since it was closed at once or is in another network namespace, belongs to nobody. Where there is no
-such connection the kernel answers with whoever listens at the first end (inet_diag_find_one_icsk): that one is passed over.
+socket that is not found, since it was closed at once or is in another network namespace than is asked in, belongs to nobody.
+Where there is no such connection the kernel answers with whoever listens at the first end (inet_diag_find_one_icsk): that one
+is passed over.
 """
 
 from __future__ import annotations
@@ -81,11 +82,14 @@ def original_destination(connection: socket.socket) -> Endpoint | None:
 class SocketOwners:
     """Asks the kernel about sockets. One netlink socket, one question at a time."""
 
-    def __init__(self) -> None:
-        """Open the netlink socket. Raises OSError: the kernel has no sock_diag."""
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
+    def __init__(self, made: socket.socket | None = None) -> None:
+        """Take a netlink socket, which asks in the network namespace in which it was made; None: open one here.
+
+        Raises:
+            OSError: the kernel has no sock_diag.
+        """
+        self._socket = made or socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, NETLINK_SOCK_DIAG)
         self._socket.settimeout(ANSWER_SECONDS_MAX)
-        self._socket.bind((0, 0))
         self._sequence = 0
 
     def close(self) -> None:

@@ -110,6 +110,8 @@ def _shown(bound: Bound, action: Action, decision: Decision, body_bytes: int) ->
         "resources": None if action.resources is None else [one.name for one in action.resources],
         "problems": list(action.problems),
         "rules": list(decision.carried_out.rules),
+        "credentials": sorted({one.credential for _, one in decision.injections}),
+        "masked_by": [rule for rule, _ in decision.masks],
         "why": decision.carried_out.reason,
         "run_name": action.run.name,
         "labels": dict(action.run.labels),

@@ -3,8 +3,8 @@
 What lives here: the translation, both ways. What must not: rules, protocols, I/O.
 
 What cannot be carried out is not allowed: an approval of a connection, whose client nobody could tell of it, a mask or a
-credential that nobody puts in. A body is asked for only when the policy would not let the request pass whatever is in it, and
-has rules that look or wants a person to.
+credential that whoever asks does not put in. A body is asked for only when the policy would not let the request pass whatever
+is in it, and has rules that look or wants a person to; and when a signature is over it.
 """
 
 from __future__ import annotations
@@ -13,12 +13,14 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from capd.enforcer.obligations.feasibility import problem_of, signs_body
+from capd.enforcer.obligations.obligation import NOTHING, Obligations
 from capd.enforcer.policy.action import CONNECT, Action, Address, Principal, Run, Target, Tls
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.decision import Decision, Outcome
 from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.policy import Policy
-from capd.enforcer.policy.protocol import HTTP, TCP, TLS
+from capd.enforcer.policy.protocol import HTTP, NAME_BOUND, TCP, TLS, WEBSOCKET
 from capd.enforcer.proxy.held import hold_of, too_long
 from capd.enforcer.proxy.question import Body, Kind, Question, Request, Verdict
 
@@ -26,7 +28,6 @@ ADDRESSES_MAX: Final = 4_096
 """Remembered in the form in which policies have them: reading one takes longer than judging."""
 BODY_BYTES_MAX: Final = 1 << 20
 """Of a body that rules look at; what is longer was not read in full, and a rule that allows does not match that."""
-UNSUPPORTED: Final = "a rule wants it masked or a credential put in, which this version cannot do here"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +63,14 @@ def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bo
         return _denied(question, "inspected", "its TLS is opened", policy.version)
     action = _action(agent, question, proven=proven)
     decision = policy.decide(action)
-    if question.body is None and question.request is not None and _wants_body(policy, decision):
+    if question.body is None and question.request is not None and _wants_body(policy, decision, question.request):
         return Verdict(number=question.number, allowed=False, policy=policy.version, body_bytes=BODY_BYTES_MAX)
     verdict = _verdict(question, decision)
     if decision.outcome is Outcome.APPROVE and question.request is not None:
         verdict = _held(verdict, agent, question, action, decision)
     if (verdict.allowed or verdict.held is not None) and question.request is not None and question.request.upgrade is not None:
-        opaque = policy.decide(_connection(agent, question, TCP, proven=proven))
-        return replace(verdict, upgrade=opaque.outcome is Outcome.ALLOW)
+        socket = policy.decide(_connection(agent, question, WEBSOCKET, proven=proven))
+        return replace(verdict, upgrade=socket.outcome is Outcome.ALLOW)
     return verdict
 
 
@@ -79,16 +80,19 @@ def needs_proof(policy: Policy | None, agent: Agent, question: Question) -> bool
     return proven.held is not None or _way(without) != _way(proven)
 
 
-def _way(verdict: Verdict) -> tuple[bool, bool, bool]:
-    """Give how it goes on: allowed, held for a person, or held for its body."""
-    return verdict.allowed, verdict.held is not None, bool(verdict.body_bytes)
+def _way(verdict: Verdict) -> tuple[bool, bool, bool, Obligations]:
+    """Give how it goes on: allowed, held for a person, or held for its body; and with what in it."""
+    return verdict.allowed, verdict.held is not None, bool(verdict.body_bytes), verdict.obligations
 
 
 def observed(verdict: Verdict) -> Verdict:
-    """Let through what would be denied, and say what it would have been."""
-    if verdict.allowed or verdict.body_bytes:
+    """Let through what would be denied, and say what it would have been; nothing is masked or put in."""
+    if verdict.body_bytes:
         return verdict
-    return replace(verdict, allowed=True, upgrade=True, held=None, reason=f"would_be_{verdict.reason}")
+    if verdict.allowed:
+        return replace(verdict, obligations=NOTHING)
+    reason = f"would_be_{verdict.reason}"
+    return replace(verdict, allowed=True, upgrade=True, held=None, reason=reason, obligations=NOTHING)
 
 
 @lru_cache(maxsize=ADDRESSES_MAX)
@@ -109,13 +113,21 @@ def _action(agent: Agent, question: Question, *, proven: bool) -> Action:
     head = _head(question, question.request)
     action = http_action(head, principal=agent.principal, run=agent.run)
     assert action.protocol == HTTP
+    action = replace(action, facts={**action.facts, NAME_BOUND: proven})
     return action if proven else _unproven(action, question)
 
 
 def _connection(agent: Agent, question: Question, protocol: str, *, proven: bool) -> Action:
     tls = Tls.PASSTHROUGH if protocol == TLS else Tls.INSPECTED if question.inspected else Tls.NONE
     target = _target(question, tls)
-    action = Action(principal=agent.principal, run=agent.run, target=target, protocol=protocol, operation=CONNECT)
+    action = Action(
+        principal=agent.principal,
+        run=agent.run,
+        target=target,
+        protocol=protocol,
+        operation=CONNECT,
+        facts={NAME_BOUND: proven},
+    )
     return action if proven else _unproven(action, question)
 
 
@@ -157,17 +169,22 @@ def _text(body: Body | None, request: Request) -> tuple[str | None, bool | None]
     return body.content.decode("utf-8", "surrogateescape"), not body.complete
 
 
-def _wants_body(policy: Policy, decision: Decision) -> bool:
-    """Say whether the body decides: a rule looks at it, or a person."""
-    return decision.outcome is Outcome.APPROVE or (decision.outcome is Outcome.DENY and _looks(policy))
+def _wants_body(policy: Policy, decision: Decision, request: Request) -> bool:
+    """Say whether the body decides: a rule looks at it, or a person; or whether it is signed."""
+    if decision.outcome is Outcome.DENY:
+        return _looks(policy)
+    return decision.outcome is Outcome.APPROVE or signs_body(request, _obligations(decision))
+
+
+def _obligations(decision: Decision) -> Obligations:
+    return Obligations(masks=decision.masks, injections=decision.injections)
 
 
 def _held(verdict: Verdict, agent: Agent, question: Question, action: Action, decision: Decision) -> Verdict:
     """Have a person decide, unless there is something that nobody could be shown."""
     assert question.body is not None
     problem = too_long(question, question.body)
-    if decision.masks or decision.injections:
-        problem = UNSUPPORTED
+    problem = problem or problem_of(question, _obligations(decision))
     if problem:
         return replace(verdict, reason="cannot_be_approved", message=problem)
     return replace(verdict, held=hold_of(question, action, decision, agent.uid))
@@ -181,12 +198,11 @@ def _looks(policy: Policy) -> bool:
 def _verdict(question: Question, decision: Decision) -> Verdict:
     rules = decision.carried_out.rules
     reason, message = "denied_by_policy", decision.carried_out.reason
-    allowed = decision.outcome is Outcome.ALLOW
+    allowed, obligations = decision.outcome is Outcome.ALLOW, _obligations(decision)
     if decision.outcome is Outcome.APPROVE:
         reason = "approval_needed"
-    elif allowed and (decision.masks or decision.injections):
-        allowed, reason = False, "cannot_be_carried_out"
-        message = UNSUPPORTED
+    elif allowed and (problem := problem_of(question, obligations)):
+        allowed, reason, message = False, "cannot_be_carried_out", problem
     elif not allowed and not rules:
         reason = "allowed_by_no_rule"
     return Verdict(
@@ -196,6 +212,7 @@ def _verdict(question: Question, decision: Decision) -> Verdict:
         rule=",".join(rules),
         policy=decision.policy,
         message=message,
+        obligations=obligations,
     )
 
 

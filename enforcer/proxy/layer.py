@@ -8,9 +8,10 @@ A layer may put another one in its place, or around it: what a layer sends is, t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
+from secrets import token_bytes
 
 from capd.enforcer.proxy.commands import Command
 from capd.enforcer.proxy.events import Event, Side
@@ -27,6 +28,7 @@ class Surroundings:
         inspected: whether the layer runs inside TLS that capd opened.
         session: its id, for what a refused client is told.
         numbers: numbers decisions.
+        random: gives random bytes.
     """
 
     destination: Destination
@@ -34,6 +36,7 @@ class Surroundings:
     server_name: str | None = None
     inspected: bool = False
     numbers: Iterator[int] = field(default_factory=lambda: count(1))
+    random: Callable[[int], bytes] = token_bytes
 
 
 class Layer(ABC):
@@ -42,6 +45,13 @@ class Layer(ABC):
     @abstractmethod
     def handle(self, event: Event) -> list[Command]:
         """Take an event and give what follows from it. `Blocked` is not for layers."""
+
+    def replies(self) -> bool:
+        """Say whether a client may have bytes made for itself without end: it is not read while it does not take them.
+
+        Only where its protocol has it always read what it is sent; others wait until all is taken that they say.
+        """
+        return False
 
     def wants(self, side: Side) -> bool:  # noqa: ARG002 - most layers always want
         """Say whether the layer has room for more bytes of a side."""

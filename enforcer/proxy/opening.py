@@ -61,6 +61,10 @@ class OpeningLayer(Layer):
             return self._next.wants(side)
         return side is Side.UPSTREAM or len(self._held) < HELD_BYTES_MAX
 
+    def replies(self) -> bool:
+        """Ask the layer in its place."""
+        return self._next is not None and self._next.replies()
+
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
         if self._next is not None:

@@ -8,8 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 from capd.enforcer.approvals.hold import Hold
+from capd.enforcer.obligations.obligation import NOTHING, Obligations
+from capd.enforcer.obligations.provision import Provision
+
+DEFAULT_PORTS: Final = {False: 80, True: 443}
+"""By whether there is TLS."""
 
 
 class Kind(Enum):
@@ -78,6 +84,8 @@ class Question:
         inspected: whether it runs in TLS that capd opened: then the target will have to prove `server_name`.
         request: of kind REQUEST.
         body: None unless a verdict wanted it.
+        carries_out: whether whoever asks masks answers and puts credentials in, as the verdict's obligations say.
+        exchange: what the recorder's decoder numbers it by, where that is not the order of requests; else None.
     """
 
     number: int
@@ -88,6 +96,14 @@ class Question:
     inspected: bool = False
     request: Request | None = None
     body: Body | None = None
+    carries_out: bool = False
+    exchange: int | None = None
+
+    @property
+    def authority(self) -> str:
+        """Host, and port where it is not the scheme's own, as the request is sent."""
+        assert self.request is not None
+        return authority(self.request.host, self.destination.port, tls=self.inspected)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,10 +118,12 @@ class Verdict:
         policy: version of the policy.
         message: for a person.
         body_bytes: nothing is decided before so much of the body, or all of it, is known; 0: it is decided.
-        upgrade: what follows an upgrade of this request may be relayed unread.
+        upgrade: this request may become a WebSocket.
         facts: further facts for the client, such as the id of an approval.
         held: what a person has to approve first; whoever gets the verdict has that decided before anything follows from it.
         approval: what the decision log is told of an approval: `id`, `outcome`, `by`, `via`.
+        obligations: what must be done to a request that goes on, and to its answer.
+        provision: what that takes; without it a request with obligations must not go on.
     """
 
     number: int
@@ -119,3 +137,17 @@ class Verdict:
     facts: dict[str, str] = field(default_factory=dict)
     held: Hold | None = None
     approval: Mapping[str, str] = field(default_factory=dict)
+    obligations: Obligations = NOTHING
+    provision: Provision | None = None
+
+
+def authority(host: str, port: int, *, tls: bool) -> str:
+    """Give the value of a Host field (RFC 9110 7.2).
+
+    Args:
+        host: normalised name or address.
+        port: that is connected to.
+        tls: whether the scheme is https.
+    """
+    named = f"[{host}]" if ":" in host else host
+    return named if port == DEFAULT_PORTS[tls] else f"{named}:{port}"

@@ -7,7 +7,9 @@ verified for that name, when the layer inside wants it: after a decision. So not
 ever seen by the target; and why a target was not believed can be told in the agent's own protocol.
 
 The target is offered what was agreed on with the agent, and nothing else: if it does not speak that, it is not believed to
-understand what follows. HTTP/2 is not agreed on, since it could not be judged.
+understand what follows. HTTP/2 alone can be translated: with it goes HTTP/1.1. A target that chose that is remembered, and
+agents that offer both are then given the same; so they get HTTP/2 where the target has it, and no target is asked before a
+decision.
 
 An Encrypted Client Hello is rejected in its protocol's own way (RFC 9849 7.1): the agent's side sees the outer name's
 certificate, and a client that meant another name gives up. Without opening TLS nobody can tell whether it means one, hence no
@@ -38,13 +40,15 @@ from capd.enforcer.proxy.events import (
 )
 from capd.enforcer.proxy.layer import Layer, Surroundings
 from capd.enforcer.proxy.opaque import OpaqueLayer
-from capd.enforcer.proxy.question import Kind, Question
+from capd.enforcer.proxy.question import Destination, Kind, Question
 from capd.enforcer.tls.endpoint import Endpoint
 from capd.enforcer.tls.errors import TlsFailure
 
 HANDSHAKE_SECONDS: Final = 20.0
 """From the first byte of a ClientHello to the end of the agent's handshake; there is no network between."""
-UNSPOKEN: Final = frozenset({"h2", "h2c", "h3", "spdy/3", "spdy/3.1"})
+HTTP1: Final = "http/1.1"
+HTTP2: Final = "h2"
+UNSPOKEN: Final = frozenset({"h2c", "h3", "spdy/3", "spdy/3.1"})
 """What the enforcer cannot judge, so it is never agreed on."""
 HELD_BYTES_MAX: Final = 131_072
 """Of a client that goes on before its ClientHello is answered; twice what a ClientHello may have."""
@@ -64,8 +68,15 @@ class Contexts(Protocol):
     def upstream(self, application_protocols: Sequence[str], name: str | None) -> SSLContext:
         """Give what to verify a target with."""
 
+    def speaks_http2(self, name: str, destination: Destination) -> bool:
+        """Say whether a target may speak HTTP/2, as far as it is known."""
 
-Inside = Callable[[Surroundings], Layer]
+    def learn(self, name: str, destination: Destination, *, http2: bool) -> None:
+        """Remember what a target chose."""
+
+
+Inside = Callable[[Surroundings, str | None], Layer]
+"""Makes the layer inside, for the application protocol that was agreed on."""
 Normalise = Callable[[str], str]
 """Gives the one form of a name in which it is judged; raises ValueError for what has none."""
 
@@ -96,6 +107,10 @@ class TlsLayer(Layer):
         if self._inside is not None:
             return self._inside.wants(side)
         return side is Side.UPSTREAM or len(self._held) < HELD_BYTES_MAX
+
+    def replies(self) -> bool:
+        """Ask the layer inside."""
+        return self._inside is not None and self._inside.replies()
 
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
@@ -171,13 +186,24 @@ class TlsLayer(Layer):
         if offered and not speakable:
             reason = f"the client speaks {', '.join(offered)} only, which cannot be judged"
             return self._refuse(reason, ALERT_NO_APPLICATION_PROTOCOL)
-        self._agreed = "http/1.1" if "http/1.1" in speakable else next(iter(speakable), None)
-        name = self._around.server_name or self._around.destination.address
+        name = self._host
+        self._agreed = self._agree(speakable)
         try:
             self._client = Endpoint(self._contexts.leaf(name, self._agreed), server_side=True)
         except ValueError as error:
             return self._refuse(str(error), ALERT_UNRECOGNIZED_NAME)
         return self._shake_hands()
+
+    def _agree(self, speakable: Sequence[str]) -> str | None:
+        """Choose what to speak: HTTP/2 before HTTP/1.1, unless the target was found to have only that."""
+        if HTTP2 in speakable:
+            known = self._contexts.speaks_http2(self._host, self._around.destination)
+            return HTTP2 if known or HTTP1 not in speakable else HTTP1
+        return HTTP1 if HTTP1 in speakable else next(iter(speakable), None)
+
+    @property
+    def _host(self) -> str:
+        return self._around.server_name or self._around.destination.address
 
     def _shake_hands(self) -> list[Command]:
         assert self._client is not None
@@ -190,7 +216,7 @@ class TlsLayer(Layer):
         commands = self._flush()
         if not self._client.established:
             return commands
-        self._inside = self._make_inside(replace(self._around, inspected=True))
+        self._inside = self._make_inside(replace(self._around, inspected=True), self._agreed)
         commands += [Arm(Timer.DEADLINE, None), *self._wrap(self._inside.handle(Started()))]
         if plaintext:
             commands += self._wrap(self._inside.handle(Data(Side.CLIENT, plaintext)))
@@ -274,7 +300,8 @@ class TlsLayer(Layer):
 
     def _begin_upstream(self) -> list[Command]:
         name = self._around.server_name
-        context = self._contexts.upstream([self._agreed] if self._agreed else [], name)
+        offered = [HTTP2, HTTP1] if self._agreed == HTTP2 else [self._agreed] if self._agreed else []
+        context = self._contexts.upstream(offered, name)
         self._upstream = Endpoint(context, server_side=False, server_name=name or self._around.destination.address)
         return self._flush()
 
@@ -282,10 +309,12 @@ class TlsLayer(Layer):
         """The target's handshake is done."""
         assert self._upstream is not None
         agreed = self._upstream.application_protocol
-        if self._agreed not in (agreed, "http/1.1"):
+        if self._agreed == HTTP2:
+            self._contexts.learn(self._host, self._around.destination, http2=agreed == HTTP2)
+        elif self._agreed not in (agreed, HTTP1):
             self._upstream = None
             return self._wrap(self._inner(DialFailed(f"the target does not speak {self._agreed}", refused=True)))
-        return self._wrap(self._inner(Dialled()))
+        return self._wrap(self._inner(Dialled(agreed)))
 
     def _wrap(self, commands: list[Command]) -> list[Command]:
         """Encrypt what the layer inside sends."""

@@ -11,29 +11,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final, cast
+from typing import Final
 
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Send
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Report, Send, Withdraw
+from capd.enforcer.proxy.end import End
 from capd.enforcer.proxy.entry import (
     Entry,
     Heard,
     closed_entry,
     decision_entry,
-    held_entry,
     opened_entry,
     refused_entry,
+    report_entry,
     turned_away_entry,
 )
-from capd.enforcer.proxy.events import Blocked, Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
+from capd.enforcer.proxy.events import Decided, DialFailed, Dialled, Ended, Event, Expired, Revoked, Side, Started, Timer
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
-from capd.enforcer.proxy.socket_options import borrowed_socket, keep_alive, reset, reset_transport
-from capd.enforcer.proxy.world import Counters, World
+from capd.enforcer.proxy.questions import Questions
+from capd.enforcer.proxy.socket_options import keep_alive, reset, reset_transport
+from capd.enforcer.proxy.world import Counters, Place, World, leads_out
 
 CONNECTIONS_MAX: Final = 4_096
 """Of one process: each has two descriptors and, at worst, the bytes below on either side."""
@@ -74,7 +77,7 @@ class Shell:
         listener.setblocking(False)
         self._listening.append(listener)
         self._own.add(listener.getsockname()[:2])
-        self.loop.add_reader(listener.fileno(), self._accept, listener)
+        self.loop.add_reader(listener.fileno(), self.accept, listener)
 
     def close(self) -> None:
         """Stop accepting, and cut what is open."""
@@ -92,35 +95,40 @@ class Shell:
     def reconsider(self) -> None:
         """The policy has changed: ask again about what was allowed last on each connection; its body may still be under way."""
         for session in list(self.sessions):
-            session.reconsider()
+            session.questions.reconsider()
 
     # -- accepting -------------------------------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
+    def accept(self, listener: socket.socket, place: Place | None = None) -> None:
+        """Take what waits at a listener, of our network namespace or of another."""
         for _ in range(ACCEPTS_PER_TURN):
             try:
                 connection, peer = listener.accept()
             except (BlockingIOError, ConnectionAbortedError):
                 return
             except OSError as error:  # no descriptors: those that are open will free some
+                if error.errno == errno.EINVAL:  # root of that namespace shut it
+                    self.loop.remove_reader(listener.fileno())
                 self.counters.turned_away[f"accept: {error.strerror}"] += 1
                 return
-            reason = self._admit(connection, peer[:2])
+            reason = self._admit(connection, peer[:2], place)
             if reason is not None:
                 self.counters.turned_away[reason] += 1
                 to = self.world.destination(connection)
                 self.record(turned_away_entry(reason, client=peer[:2], to=to, at_ns=time.time_ns()))
                 reset(connection)
 
-    def _admit(self, connection: socket.socket, peer: tuple[str, int]) -> str | None:
+    def _admit(self, connection: socket.socket, peer: tuple[str, int], place: Place | None) -> str | None:
         """Let a connection in; else give the reason why not."""
         wanted = self.world.destination(connection)
         if wanted is None or wanted in self._own:
             return "not redirected"
+        if place is not None and not leads_out(wanted[0]):
+            return "loopback of another network namespace"
         if len(self.sessions) >= CONNECTIONS_MAX:
             return "too many connections"
         try:
-            owner = self.world.owner(peer, wanted)
+            owner = (place or self.world).owner(peer, wanted)
         except OSError:
             return "owner not told"
         agent = None if owner is None else self.world.agent(owner)
@@ -154,6 +162,7 @@ class Shell:
         """Queue an entry of the log, to be written at the end of this turn; False: there is no room."""
         if self.world.log.full:
             self.counters.unlogged += 1
+            self.world.log.leave_out()
             return False
         self.world.log.append(entry)
         if not self._flushing:
@@ -196,11 +205,9 @@ class Session:
         self._ends: dict[Side, End] = {}
         self._timers: dict[Timer, asyncio.TimerHandle] = {}
         self._dialling: asyncio.Task[None] | None = None
-        self._waiting: asyncio.Task[None] | None = None
+        self.questions = Questions(shell.world, shell.tasks, self)
         self._reading = dict.fromkeys(Side, True)
         self._half_closed = False
-        self._standing: Question | None = None
-        self._held: Question | None = None
         self._last = shell.loop.time()
         self._over = False
 
@@ -219,8 +226,8 @@ class Session:
         if self._over:
             return
         self._last = self.shell.loop.time()
-        if self._held is not None and isinstance(event, Ended) and event.side is Side.CLIENT:
-            self._left()
+        if self.questions.held and isinstance(event, Ended) and event.side is Side.CLIENT:
+            self.left()
             return
         try:
             self.perform(self._core.handle(event))
@@ -258,67 +265,55 @@ class Session:
 
     # -- deciding --------------------------------------------------------------------------------------------------------------
 
-    def _ask(self, question: Question) -> None:
-        verdict = self.shell.world.judge(self.agent, question)
-        if isinstance(verdict, Verdict) and verdict.held is None:
-            self.shell.decided(self, question, verdict)
-        else:
-            self._waiting = self.shell.tasks.create_task(self._wait(question, verdict), name=f"judge {self.id}")
+    @property
+    def listening(self) -> bool:
+        """Whether the client is there to be told."""
+        client = self._ends.get(Side.CLIENT)
+        return client is not None and not client.ended
 
-    async def _wait(self, question: Question, verdict: Verdict | Awaitable[Verdict]) -> None:
-        found = verdict if isinstance(verdict, Verdict) else await self._found(question, verdict)
-        if found.held is not None:
-            self._held = question
-            client = self._ends.get(Side.CLIENT)
-            if client is None or client.ended:
-                self._left()
-                return
-            found = await self._found(question, self.shell.world.hold(self.agent, question, found, self._waits))
-            self._held = None
-        assert found.held is None
-        self.shell.decided(self, question, found)
-
-    def _waits(self, approval: str) -> None:
-        """Write down that a person is asked."""
-        assert self._held is not None
-        self.shell.record(held_entry(self.id, self._held.number, approval, time.time_ns()))
-
-    def _left(self) -> None:
-        """The client ended its side while a person was asked: nobody is there to be told, or to let anything go for."""
-        assert self._held is not None
-        self._log_refused(Refused(self._held.number, "the client left while a person was asked", ""))
-        self._end(abort=True)
-
-    async def _found(self, question: Question, verdict: Awaitable[Verdict]) -> Verdict:
-        """Wait for a verdict; one that cannot be found is a denial."""
-        try:
-            return await verdict
-        except Exception as error:  # noqa: BLE001 - whatever it was, nothing is allowed by it
-            self.shell.counters.defects += not isinstance(error, OSError | TimeoutError)
-            return Verdict(number=question.number, allowed=False, reason="not_decided", message=str(error))
+    def found(self, question: Question, verdict: Verdict) -> None:
+        """Take a verdict, to be written down and told."""
+        self.shell.decided(self, question, verdict)
 
     def answered(self, question: Question, verdict: Verdict) -> None:
         """Tell the core of a decision that is written down."""
         if verdict.allowed:
-            self._standing = question
+            self.questions.allowed(question, verdict)
         self.feed(Decided(verdict))
 
-    def reconsider(self) -> None:
-        """Cut the connection if what it stands on is not allowed any more."""
-        if self._standing is not None and not self._over:
-            self.shell.tasks.create_task(self._reconsider(self._standing), name=f"judge {self.id} again")
+    def left(self) -> None:
+        """The client ended its side while a person was asked: nobody is there to be told, or to let anything go for."""
+        self.questions.leave()
+        self._end(abort=True)
 
-    async def _reconsider(self, question: Question) -> None:
-        found = self.shell.world.judge(self.agent, question)
-        verdict = found if isinstance(found, Verdict) else await self._found(question, found)
-        changes = question.request is not None and question.request.upgrade is not None
-        if not verdict.allowed or (changes and not verdict.upgrade):
-            self._log_refused(Refused(0, "the policy has changed and does not allow it any more", ""))
+    def revoked(self, question: Question) -> None:
+        """End what is not allowed any more: a connection, or one of the exchanges that are side by side in it."""
+        if self._over:
+            return
+        self.refused(Refused(0, "the policy has changed and does not allow it any more", ""))
+        if question.exchange is None:
             self._end(abort=True)
+        elif question.number in self.questions.standing:
+            self.feed(Revoked(question.number))
 
-    def _log_refused(self, command: Refused) -> None:
+    def refused(self, command: Refused) -> None:
+        """Write down a refusal."""
         self.shell.counters.refused += 1
         self.shell.record(refused_entry(self.id, command, time.time_ns()))
+
+    def _note(self, command: Refused | Report) -> None:
+        if isinstance(command, Refused):
+            self.refused(command)
+        else:
+            self.write(report_entry(self.id, command, time.time_ns()))
+
+    def write(self, entry: Entry) -> None:
+        """Write down anything else."""
+        self.shell.record(entry)
+
+    def failed(self) -> None:
+        """Count a mistake of ours."""
+        self.shell.counters.defects += 1
 
     # -- commands --------------------------------------------------------------------------------------------------------------
 
@@ -329,7 +324,11 @@ class Session:
                 case Send():
                     self._send(command)
                 case Ask():
-                    self._ask(command.question)
+                    self.questions.ask(command.question)
+                case Withdraw():
+                    self.questions.withdraw(command.number)
+                case Over():
+                    self.questions.over(command.number)
                 case Read():
                     self._read(command)
                 case Arm():
@@ -338,8 +337,8 @@ class Session:
                     self._dial()
                 case Finish():
                     self._finish(command.side)
-                case Refused():
-                    self._log_refused(command)
+                case Refused() | Report():
+                    self._note(command)
                 case Close():
                     self._end(abort=command.abort)
 
@@ -399,9 +398,9 @@ class Session:
         self._over = True
         for timer in self._timers.values():
             timer.cancel()
-        for task in (self._dialling, self._waiting):
-            if task is not None and task is not asyncio.current_task(self.shell.loop):
-                task.cancel()
+        self.questions.close()
+        if self._dialling is not None and self._dialling is not asyncio.current_task(self.shell.loop):
+            self._dialling.cancel()
         for transport in self._transports.values():
             if abort:
                 reset_transport(transport)
@@ -411,51 +410,6 @@ class Session:
         self._transports.clear()
         self._ends.clear()
         self.shell.forget(self)
-
-
-class End(asyncio.Protocol):
-    """One transport's events."""
-
-    def __init__(self, session: Session, side: Side) -> None:
-        self._session, self.side = session, side
-        self.ended = False
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
-        if self.side is Side.UPSTREAM:
-            with borrowed_socket(transport) as connection:
-                keep_alive(connection)
-        self._session.connected(self, cast("asyncio.Transport", transport))
-
-    def data_received(self, data: bytes) -> None:
-        """Tell of bytes."""
-        if self.side is Side.CLIENT:
-            self._session.heard.count += len(data)
-        if self._session.current(self):
-            self._session.feed(Data(self.side, data))
-
-    def eof_received(self) -> bool:
-        """Tell of the end; the transport stays open for the other direction."""
-        self.ended = True
-        if self.side is Side.CLIENT:
-            self._session.heard.ended = True
-        if self._session.current(self):
-            self._session.feed(Ended(self.side))
-        return True
-
-    def pause_writing(self) -> None:
-        """Tell that enough waits."""
-        if self._session.current(self):
-            self._session.feed(Blocked(self.side, True))
-
-    def resume_writing(self) -> None:
-        """Tell that it does not any more."""
-        if self._session.current(self):
-            self._session.feed(Blocked(self.side, False))
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that it is closed."""
-        self._session.gone(self, exc)
 
 
 def _unlogged(verdict: Verdict) -> Verdict:

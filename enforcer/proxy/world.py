@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from capd.enforcer.policy.address_range import address, is_ordinary
 from capd.enforcer.proxy.connection import Connection
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner, original_destination
@@ -32,6 +33,18 @@ class Holding(Protocol):
         """Give what will be the verdict; `waits` is told the id of the request when a person is asked."""
 
 
+class Equipping(Protocol):
+    """Fetches what the obligations of an allowed request need."""
+
+    def __call__(self, agent: Agent, question: Question, verdict: Verdict, /) -> Awaitable[Verdict]:
+        """Give what will be a verdict that can be carried out, or one that denies."""
+
+
+async def unequipped(_agent: Agent, _question: Question, verdict: Verdict) -> Verdict:
+    """Fetch nothing: whoever has nothing to fetch it with denies."""
+    return replace(verdict, allowed=False, reason="cannot_be_carried_out", message="nothing is there to carry it out with")
+
+
 async def nobody(_agent: Agent, _question: Question, held: Verdict, _waits: Callable[[str], None]) -> Verdict:
     """Hold nothing: there is nobody to ask."""
     return replace(held, held=None)
@@ -47,8 +60,24 @@ class Log(Protocol):
     def append(self, entry: Mapping[str, object]) -> None:
         """Queue an entry."""
 
+    def leave_out(self) -> None:
+        """Count an entry that has no room."""
+
     def flush(self) -> None:
         """Write what is queued. Raises OSError."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Another network namespace than the enforcer's own, which dials from its own all the same.
+
+    Attributes:
+        number: the kernel's.
+        owner: as the world's, of sockets there.
+    """
+
+    number: int
+    owner: Callable[[tuple[str, int], tuple[str, int]], Owner | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +92,7 @@ class World:
         connection: makes the core of a connection.
         session: makes an id.
         hold: has a person decide about what is held.
+        equip: fetches what obligations need.
         destination: says where an accepted connection wanted to go; None: it was not redirected.
     """
 
@@ -73,7 +103,14 @@ class World:
     connection: Callable[[Destination, str], Connection]
     session: Callable[[], str]
     hold: Holding = nobody
+    equip: Equipping = unequipped
     destination: Callable[[socket.socket], tuple[str, int] | None] = original_destination
+
+
+def leads_out(text: str) -> bool:
+    """Say whether an address means the same in every network namespace of this host, so that one may be dialled for another."""
+    found = address(text)
+    return found is not None and is_ordinary(found)
 
 
 @dataclass(kw_only=True)

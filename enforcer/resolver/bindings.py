@@ -6,12 +6,10 @@ What lives here: the memory, bounded. What must not: looking anything up, clocks
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
-from typing import Final, TypeAlias
+from typing import Final
 
-Address: TypeAlias = IPv4Address | IPv6Address
+from capd.enforcer.resolver.binding import Address, Binding
 
 SECONDS_MIN: Final = 60.0
 """Programs connect to an address for some time after it was to be forgotten: pools, retries, a JVM's own cache."""
@@ -37,24 +35,16 @@ class Bindings:
     def __init__(self) -> None:
         self._runs: OrderedDict[str, _Run] = OrderedDict()
 
-    def bind(self, run: str, name: str, addresses: Iterable[Address], seconds: float, now: float) -> None:
-        """Remember that a name gave a run these addresses. What does not fit pushes out what was bound longest ago.
-
-        Args:
-            run: its id.
-            name: in lower case, without a dot at its end.
-            addresses: what the name gave.
-            seconds: time to live as it was told to the run.
-            now: monotonic time.
-        """
-        found = self._runs.setdefault(run, _Run()).addresses
-        self._runs.move_to_end(run)
-        over = now + min(max(seconds, SECONDS_MIN), SECONDS_MAX)
-        for address in addresses:
+    def bind(self, binding: Binding, now: float) -> None:
+        """Remember what a run was told; `now`: monotonic time. What does not fit pushes out what was bound longest ago."""
+        found = self._runs.setdefault(binding.run, _Run()).addresses
+        self._runs.move_to_end(binding.run)
+        over = now + min(max(binding.seconds, SECONDS_MIN), SECONDS_MAX)
+        for address in binding.addresses:
             names: OrderedDict[str, float] = found.setdefault(address, OrderedDict())
             found.move_to_end(address)
-            names[name] = max(over, names.get(name, 0.0))
-            names.move_to_end(name)
+            names[binding.name] = max(over, names.get(binding.name, 0.0))
+            names.move_to_end(binding.name)
             if len(names) > NAMES_PER_ADDRESS_MAX:
                 names.popitem(last=False)
         while len(found) > ADDRESSES_PER_RUN_MAX:
@@ -67,7 +57,3 @@ class Bindings:
         found = self._runs.get(run)
         names = None if found is None else found.addresses.get(address)
         return tuple(name for name, over in reversed(names.items()) if over > now) if names else ()
-
-    def forget(self, run: str) -> None:
-        """Forget a run that ended."""
-        self._runs.pop(run, None)

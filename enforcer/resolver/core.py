@@ -29,7 +29,8 @@ import dns.rdatatype
 import dns.rrset
 
 from capd.enforcer.policy import address_range
-from capd.enforcer.resolver.bindings import SECONDS_MAX, Address
+from capd.enforcer.resolver.binding import Address
+from capd.enforcer.resolver.bindings import SECONDS_MAX
 
 HEADER_BYTES: Final = 12
 QUERY_BYTES_MAX: Final = 1232

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import secrets
 import socket
-import struct
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from capd.enforcer.resolver import core
-from capd.enforcer.resolver.bindings import Address, Bindings
+from capd.enforcer.resolver.binding import Address, Binding
 from capd.enforcer.resolver.core import QUERY_BYTES_MAX, Answer, Lookup, Resolved
+from capd.enforcer.resolver.stream import LENGTH, Stream
 from capd.enforcer.resolver.upstream import Server
 
 UPSTREAM_SECONDS_MAX: Final = 2.0
@@ -28,13 +28,17 @@ QUERIES_MAX: Final = 256
 QUERIES_PER_RUN_MAX: Final = 32
 """Of one run, so that none keeps others from being answered."""
 CONNECTIONS_MAX: Final = 128
-CONNECTION_SECONDS_MAX: Final = 10.0
-"""A connection that says nothing for so long is closed (RFC 7766 section 6.2.3: of the order of seconds)."""
-TCP_BYTES_MAX: Final = 0xFFFF
-_LENGTH: Final = struct.Struct(">H")
+CONNECTIONS_PER_RUN_MAX: Final = 16
+"""A resolver needs one (RFC 7766 section 6.2.2); a run has several processes."""
+PASSING: Final = {errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+"""Of accept(2): it can be tried again."""
+PAUSE_SECONDS: Final = 0.1
+ANSWER_BYTES_MAX: Final = 0xFFFF
+"""Over TCP."""
 
-RunOf = Callable[[socket.AddressFamily, tuple[str, int], int], Awaitable[str | None]]
-"""Gives the run whose socket has an address, for SOCK_DGRAM or SOCK_STREAM; None if it is none of a run."""
+RunOf = Callable[[socket.socket, tuple[str, int]], Awaitable[str | None]]
+"""Gives the run whose socket is at the other end: of the bound socket that a datagram came to, or of a connection; and the
+address of that end. None if it is none of a run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,53 +57,60 @@ class Rules:
 class Resolver:
     """Answers queries of runs. One event loop runs all of it."""
 
-    def __init__(
-        self, rules: Rules, servers: Sequence[Server], run_of: RunOf, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, rules: Rules, servers: Sequence[Server], bound: Callable[[Binding], None]) -> None:
         """Take what it works with.
 
         Args:
             rules: of the policy.
             servers: who is asked, in order.
-            run_of: says whose a query is.
-            clock: monotonic time.
+            bound: is told what a run is told, before the run is.
         """
         self._rules = rules
         self._servers = tuple(servers)
-        self._run_of = run_of
-        self._clock = clock
-        self._bindings = Bindings()
+        self._bound = bound
         self._working: Counter[str] = Counter()
         self._connections = 0
+        self._connections_of: Counter[str] = Counter()
         self._datagrams = 0
         self.counters: Counter[str] = Counter()
         """What queries came to: `resolved`, `denied`, `no_data`, `refused`, `malformed`, `failed`, `dropped`, `no_run`."""
 
-    def names_of(self, run: str, address: Address) -> tuple[str, ...]:
-        """Give the names by which a run came to an address, the latest first; empty: it asked for none."""
-        return self._bindings.names_of(run, address, self._clock())
-
-    def forget(self, run: str) -> None:
-        """Forget a run that ended."""
-        self._bindings.forget(run)
-
-    async def serve(self, datagrams: Sequence[socket.socket], streams: Sequence[socket.socket]) -> None:
-        """Serve bound sockets until cancelled.
+    async def serve(self, datagrams: Sequence[socket.socket], streams: Sequence[socket.socket], run_of: RunOf) -> None:
+        """Serve bound sockets until cancelled. May be called for several sets of sockets at the same time.
 
         Args:
             datagrams: UDP.
             streams: TCP, listening.
+            run_of: says whose a query that comes to them is.
         """
-        async with contextlib.AsyncExitStack() as stack:
+        async with asyncio.TaskGroup() as tasks:
             for listening in streams:
-                server = await asyncio.start_server(self._connected, sock=listening, limit=TCP_BYTES_MAX + _LENGTH.size)
-                await stack.enter_async_context(server)
-            async with asyncio.TaskGroup() as tasks:
-                for bound in datagrams:
-                    bound.setblocking(False)
-                    tasks.create_task(self._serve_datagrams(bound, tasks), name="resolver-datagrams")
+                listening.setblocking(False)
+                tasks.create_task(self._accept(run_of, listening, tasks), name="resolver-streams")
+            for bound in datagrams:
+                bound.setblocking(False)
+                tasks.create_task(self._serve_datagrams(run_of, bound, tasks), name="resolver-datagrams")
 
-    async def _serve_datagrams(self, bound: socket.socket, tasks: asyncio.TaskGroup) -> None:
+    async def _accept(self, run_of: RunOf, listening: socket.socket, tasks: asyncio.TaskGroup) -> None:
+        """Take connections. Not asyncio's server: that one goes on for ever with a socket that somebody shut."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                connection, peer = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno not in PASSING:
+                    raise
+                self.counters["dropped"] += 1
+                await asyncio.sleep(PAUSE_SECONDS)
+                continue
+            if self._connections >= CONNECTIONS_MAX:
+                self.counters["dropped"] += 1
+                connection.close()
+                continue
+            self._connections += 1
+            tasks.create_task(self._serve_connection(run_of, connection, peer[:2]), name="resolver-connection")
+
+    async def _serve_datagrams(self, run_of: RunOf, bound: socket.socket, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
             wire, peer = await loop.sock_recvfrom(bound, QUERY_BYTES_MAX + 1)
@@ -107,50 +118,61 @@ class Resolver:
                 self.counters["dropped"] += 1
                 continue
             self._datagrams += 1
-            tasks.create_task(self._answer_datagram(bound, wire, peer), name="resolver-query")
+            tasks.create_task(self._answer_datagram(run_of, bound, wire, peer), name="resolver-query")
 
-    async def _answer_datagram(self, bound: socket.socket, wire: bytes, peer: tuple[str, int]) -> None:
+    async def _answer_datagram(self, run_of: RunOf, bound: socket.socket, wire: bytes, peer: tuple[str, int]) -> None:
         try:
-            answer = await self._answer(wire, bound.family, peer, socket.SOCK_DGRAM, None)
+            run = await self._run(run_of, bound, peer)
+            answer = None if run is None else await self._answer(run, wire, None)
         finally:
             self._datagrams -= 1
         if answer is not None:
             with contextlib.suppress(OSError):  # who asked is gone
                 await asyncio.get_running_loop().sock_sendto(bound, answer, peer)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._connections += 1
+    async def _run(self, run_of: RunOf, connection: socket.socket, peer: tuple[str, int]) -> str | None:
         try:
-            if self._connections <= CONNECTIONS_MAX:
-                await self._serve_connection(reader, writer)
-            else:
-                self.counters["dropped"] += 1
-        except (OSError, TimeoutError, asyncio.IncompleteReadError):
-            pass  # it went away, or said nothing: there is nobody to tell
+            run = await run_of(connection, peer[:2])
+        except OSError:  # the kernel does not say
+            run = None
+        if run is None:
+            self.counters["no_run"] += 1
+        return run
+
+    async def _serve_connection(self, run_of: RunOf, connection: socket.socket, peer: tuple[str, int]) -> None:
+        try:
+            run = await self._run(run_of, connection, peer)
+            if run is not None:
+                reader, writer = await asyncio.open_connection(sock=connection, limit=2 * QUERY_BYTES_MAX)
+                try:
+                    await self._serve_run(run, reader, writer)
+                finally:
+                    writer.transport.abort()
+        except OSError:
+            pass  # it went away: there is nobody to tell
         finally:
             self._connections -= 1
-            writer.close()
+            connection.close()
 
-    async def _serve_connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer = writer.get_extra_info("peername")
-        family = writer.get_extra_info("socket").family
-        while True:
-            async with asyncio.timeout(CONNECTION_SECONDS_MAX):
-                (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
-                wire = await reader.readexactly(length)
-            answer = await self._answer(wire, family, peer, socket.SOCK_STREAM, TCP_BYTES_MAX)
-            if answer is None:
-                return
-            writer.write(_LENGTH.pack(len(answer)) + answer)
-            async with asyncio.timeout(CONNECTION_SECONDS_MAX):
-                await writer.drain()
+    async def _serve_run(self, run: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._connections_of[run] >= CONNECTIONS_PER_RUN_MAX:
+            self.counters["dropped"] += 1
+            return
+        self._connections_of[run] += 1
+        try:
+            await self._serve_stream(run, reader, writer)
+        finally:
+            self._connections_of[run] -= 1
+            if not self._connections_of[run]:
+                del self._connections_of[run]
 
-    async def _answer(
-        self, wire: bytes, family: socket.AddressFamily, peer: tuple[str, int], kind: int, length_max: int | None
-    ) -> bytes | None:
-        run = await self._run_of(family, peer, kind)
-        if run is None or len(wire) > QUERY_BYTES_MAX:
-            self.counters["no_run" if run is None else "malformed"] += 1
+    async def _serve_stream(self, run: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not await Stream(reader, writer, lambda wire: self._answer(run, wire, ANSWER_BYTES_MAX)).serve():
+            self.counters["malformed"] += 1
+
+    async def _answer(self, run: str, wire: bytes, length_max: int | None) -> bytes | None:
+        if len(wire) > QUERY_BYTES_MAX:
+            self.counters["malformed"] += 1
             return None
         decided = core.receive(wire, lambda name: self._rules.could_allow(run, name), secrets.randbits(16))
         if isinstance(decided, Lookup):
@@ -174,7 +196,8 @@ class Resolver:
             return core.failed(lookup)
         self.counters["resolved"] += 1
         # Bound before it is told, so that no connection comes before its name.
-        self._bindings.bind(run, lookup.name, resolved.addresses, resolved.seconds, self._clock())
+        if resolved.addresses:
+            self._bound(Binding(run=run, name=lookup.name, addresses=resolved.addresses, seconds=resolved.seconds))
         return resolved.wire
 
     async def _ask_all(self, lookup: Lookup, length_max: int | None) -> Resolved | None:
@@ -235,8 +258,8 @@ async def _ask_stream(
 ) -> Resolved | None:
     reader, writer = await asyncio.open_connection(server.host, server.port)
     try:
-        writer.write(_LENGTH.pack(len(lookup.wire)) + lookup.wire)
-        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        writer.write(LENGTH.pack(len(lookup.wire)) + lookup.wire)
+        (length,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
         return core.complete(lookup, await reader.readexactly(length), may_give, length_max=length_max)
     finally:
         writer.close()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 from capd.enforcer.sql.agreement import disagreement
 from capd.enforcer.sql.calls import called
 from capd.enforcer.sql.effect import ANYTHING, READ, TEMPORARY, TEMPORARY_SCHEMA, WRITE, Change, Effects, Relation, ordered
+from capd.enforcer.sql.functions import catalogue
 from capd.enforcer.sql.lexeme import Dialect
 from capd.enforcer.sql.nodes import ALLOWED, PARTS
 from capd.enforcer.sql.parsing import parsed, sqlglot
@@ -23,6 +24,8 @@ from capd.enforcer.sql.statement import Statement
 if TYPE_CHECKING:
     from sqlglot import exp
 
+FORM: Final = "C"
+"""Words that are no functions' names: what stands in their brackets the grammar itself reads."""
 SETTINGS: Final = "pg_settings"
 NODES_MAX: Final = 50_000
 """Of a tree; more than any text of MESSAGE_BYTES_MAX needs."""
@@ -151,6 +154,8 @@ class _Walk:
     def _is_called(self, node: exp.Expression) -> bool:
         """Say whether our own scanner sees the call, too."""
         name = self.text.name(node.name, quoted=True) if node.args.get("quoted") else str(node.name)
+        if catalogue(self.dialect).keywords.get(name.lower()) == FORM:
+            return True
         return any(name.lower() == one.rpartition(".")[2].lower() for one in self.functions)
 
     def _count(self, verb: str) -> None:

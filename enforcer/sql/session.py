@@ -67,6 +67,12 @@ class Session:
         """
         return replace(self, names=Names(schemas=schemas, temporary=frozenset(temporary)))
 
+    def lost(self) -> Session:
+        """Give the session after something that nobody saw."""
+        nothing = Names(temporary=None)
+        reading = _unknown_reading(self.reading.dialect)
+        return Session(reading=reading, names=nothing, in_transaction=None, before=nothing, lasting=nothing)
+
     def reported(self, name: str, value: str) -> Session:
         """Note what the server said of a parameter: PostgreSQL reports it (ParameterStatus), MySQL is asked.
 
@@ -104,10 +110,8 @@ class Session:
 
     def _changed(self, change: Change) -> Session:
         if change == effect.ANYTHING:
-            nothing = Names(temporary=None)
-            reported = self.reading.dialect is Dialect.POSTGRESQL
-            reading = self.reading if reported else _unknown_reading(self.reading.dialect)
-            return replace(self, reading=reading, names=nothing, in_transaction=None, before=nothing, lasting=nothing)
+            lost = self.lost()
+            return replace(lost, reading=self.reading) if self.reading.dialect is Dialect.POSTGRESQL else lost
         return _SETTINGS.get(change.setting, _nothing)(self, change.values, change.local)
 
     def resolved(self, relation: Relation) -> tuple[str, ...]:

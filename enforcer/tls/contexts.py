@@ -11,7 +11,7 @@ import os
 import ssl
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -19,8 +19,10 @@ from typing import Final
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from capd.enforcer.proxy.question import Destination
 from capd.enforcer.tls.authority import LEAF_DAYS, Authority, mint
 from capd.enforcer.tls.errors import TrustStoreError
+from capd.enforcer.tls.target_protocols import TargetProtocols
 
 LEAVES_MAX: Final = 512
 """Names that one process keeps a leaf for; a leaf with its context has about 20 KiB, and a new one costs a millisecond."""
@@ -145,6 +147,7 @@ class TlsContexts:
 
     leaves: Leaves
     upstreams: Upstreams
+    protocols: TargetProtocols = field(default_factory=TargetProtocols)
 
     def leaf(self, name: str, application_protocol: str | None) -> ssl.SSLContext:
         """Give what to show to an agent.
@@ -157,6 +160,14 @@ class TlsContexts:
     def upstream(self, application_protocols: Sequence[str], name: str | None) -> ssl.SSLContext:
         """Give what to verify a target with."""
         return self.upstreams.context(application_protocols, name)
+
+    def speaks_http2(self, name: str, destination: Destination) -> bool:
+        """Say whether a target may speak HTTP/2, as far as it is known."""
+        return self.protocols.speaks_http2((name, destination.address, destination.port))
+
+    def learn(self, name: str, destination: Destination, *, http2: bool) -> None:
+        """Remember what a target chose."""
+        self.protocols.learn((name, destination.address, destination.port), http2=http2)
 
 
 def _store_is_there() -> bool:

@@ -191,10 +191,15 @@ def _seal(path: Path, target: Path, clock: Callable[[], int], signer: Signer | N
 
 
 def _finished(path: Path) -> bool:
-    """Tell whether the writer died between its footer and the renaming; what it wrote is synced, so that renaming is enough."""
+    """Tell whether the writer died between its footer and the renaming, and all is as it wrote it: then renaming is enough.
+
+    Of what is not, as when the disk changed it meanwhile, the journal still has what is behind the damage.
+    """
     try:
-        with SegmentReader(path, sealed=True):
-            pass
+        with SegmentReader(path, sealed=True) as reader:
+            entries = enumerate(reader.entries())
+            if any(sha256(reader.stored(number)).digest() != entry.sha256 for number, entry in entries):
+                return False
     except CorruptSegmentError:
         return False
     with on_disk("recover", path):

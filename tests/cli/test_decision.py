@@ -46,6 +46,21 @@ NOTHING = dict.fromkeys(("method", "rule", "reason", "policy"), "")
             id="allowed",
         ),
         pytest.param(
+            {"outcome": "allow", "reason": "", "obligations": {"masks": ["hide"], "credentials": [["put", "key"]]}},
+            "ALLOWED GET to api.test (request 2): rule no-secrets, policy v1, decision 0199/2, "
+            "credential key put in, answer masked by hide",
+            Style.GOOD,
+            False,
+            id="with obligations",
+        ),
+        pytest.param(
+            {"protocol": "http2", "exchange": 5},
+            "DENIED GET to api.test (stream 5): rule no-secrets, denied_by_policy, policy v1, decision 0199/2",
+            Style.BAD,
+            True,
+            id="a stream",
+        ),
+        pytest.param(
             {"outcome": "held", "rule": "", "policy": ""},
             "HELD GET to api.test (request 2): denied_by_policy, decision 0199/2",
             Style.DOUBTFUL,

@@ -66,6 +66,25 @@ def test_the_configuration_names_the_directory(rules: Path, tmp_path: Path) -> N
     assert "4 rules" in run("check", "--config", configuration).stdout
 
 
+def test_credentials_that_are_not_configured_are_told(rules: Path, tmp_path: Path) -> None:
+    """A rule whose credential the configuration does not have can be used, and is told of; of a draft nobody knows."""
+    (rules / "60.yaml").write_text(
+        "rules:\n  - id: key\n    match: {protocols: http, hosts: a.test, ports: 443}\n"
+        "    then: inject\n    inject: {credential: llm-key, form: bearer}\n"
+    )
+    configuration = tmp_path / "capd.toml"
+    configuration.write_text(f'policy_dir = "{rules}"\n')
+    words = "key: no credential llm-key is configured"
+    assert words in run("check", "--config", configuration).stdout
+    told = json.loads(run("check", "--config", configuration, "--json").stdout)
+    assert [{"rule": "key", "credential": "llm-key"}] == told["unknown_credentials"]
+    assert words not in run("check", rules).stdout
+    configuration.write_text(
+        f'policy_dir = "{rules}"\n[credentials.llm-key]\nfile = "/etc/x"\nhosts = ["a.test"]\nports = [443]\n'
+    )
+    assert words not in run("check", "--config", configuration).stdout
+
+
 def test_examples_come_out(rules: Path) -> None:
     """`test` ends with 0 when all examples come out, with 1 when one does not, which it shows with its place and reason."""
     assert (0, "all 3 examples come out as they must\n") == ((done := run("test", rules)).return_value, done.stdout)

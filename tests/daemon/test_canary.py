@@ -11,6 +11,8 @@ CASES = [
     ({}, True, "forced", ""),
     ({"redirected6": "EADDRNOTAVAIL"}, True, "forced", ""),
     ({"redirected": "ECONNREFUSED"}, True, "closed", "IPv4: the enforcer does not listen"),
+    ({"redirected": "ECONNRESET", "redirected6": "ECONNRESET"}, True, "forced", ""),
+    ({"direct": "ECONNRESET"}, True, "open", "a connection that is not redirected is not refused: ECONNRESET"),
     ({"redirected": "timeout"}, True, "closed", "IPv4: a connection does not reach it: timeout"),
     ({"redirected": "ENETUNREACH"}, True, "closed", "IPv4"),
     ({"datagram": "done"}, True, "open", "a datagram is not refused: done"),
@@ -27,6 +29,22 @@ def test_outcomes_are_judged(changes: dict[str, str], enforced: bool, result: st
     found = judge({**FORCED, **changes}, enforced=enforced)
     assert result == found.result
     assert words in " ".join((*found.open, *found.closed))
+
+
+ELSEWHERE = [
+    ({}, "forced"),
+    ({"redirected": "ENETUNREACH", "direct": "ENETUNREACH", "datagram": "ENETUNREACH"}, "closed"),
+    ({"direct": "timeout", "datagram": "EINVAL"}, "forced"),
+    ({"direct": "done"}, "open"),
+    ({"direct": "ECONNRESET"}, "open"),
+    ({"datagram": "done"}, "open"),
+]
+
+
+@pytest.mark.parametrize(("changes", "result"), ELSEWHERE)
+def test_in_anothers_namespace_only_what_succeeds_is_a_way_around(changes: dict[str, str], result: str) -> None:
+    """Its root can make attempts fail in any way, and must not be able to keep runs out by that; what succeeds is an alarm."""
+    assert result == judge({**FORCED, **changes}, enforced=True, elsewhere=True).result
 
 
 def test_silence_is_no_finding() -> None:

@@ -124,6 +124,9 @@ def _toml(value: object) -> str:
         return "(none)"
     if isinstance(value, tuple):
         return f"[{', '.join(_toml(item) for item in value)}]"
+    if isinstance(value, dict):
+        assert not value
+        return "{}"
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int) else f'"{value}"'

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,18 +11,23 @@ from typing import cast
 from uuid import UUID
 
 import pytest
+from pyrage import x25519
 
 from capd.daemon import recorder as recorder_module
-from capd.daemon.configuration import Configuration
+from capd.daemon.configuration import Configuration, EncryptionSection
 from capd.daemon.recorder import Recorder
 from capd.daemon.recording_policy import RecordingSection
+from capd.recording.age import Identities, NoKeys
 from capd.recording.index import Index
 from capd.recording.journal import Block, JournalWriter
 from capd.recording.journal.block import file_path
 from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
+from capd.recording.segment.cipher import Keys
 from tests.assembly.test_snapshot import http_events
-from tests.assembly.world import HOST, MS, Daemon, closed, opened
+from tests.assembly.world import BOOT, HOST, MS, Daemon, closed, opened
+
+_NO_KEYS = NoKeys()
 
 
 @pytest.fixture
@@ -51,7 +57,7 @@ def seal(made: Recorder) -> None:
     made._flush()
     path = made._writer.seal({})
     if path is not None:
-        made._index_segment(path)
+        made._index.segment(path)
 
 
 def killed(settings: Configuration) -> None:
@@ -74,11 +80,11 @@ def release(settings: Configuration) -> None:
     first.rename(bucket / first.name)
 
 
-def recorded(settings: Configuration) -> list[Record]:
+def recorded(settings: Configuration, keys: Keys = _NO_KEYS) -> list[Record]:
     """Give all records in segments, here and released, in order."""
     found: list[Record] = []
     for path in sorted(settings.state_dir.rglob("*.seg"), key=lambda path: path.name):
-        with SegmentReader(path) as reader:
+        with SegmentReader(path, keys=keys) as reader:
             found += reader.records()
     return found
 
@@ -221,3 +227,43 @@ def test_a_decoder_that_finds_its_place_on_the_way_repeats_nothing(
     missing = [record.body for record in records if record.kind is Kind.GAP]
     assert ("partial" if missing else "complete") == cast("dict[str, str]", close["completeness"])["verdict"]
     assert level in {"masked", "metadata"} or not missing
+
+
+@pytest.mark.parametrize("reboot", [False, True])
+def test_the_boot_is_known_until_a_reboot(settings: Configuration, reboot: bool) -> None:
+    """Who lost the snapshot knows of which boot the journal is, and so gives sessions the same ids; after a reboot not."""
+    daemon = Daemon()
+    put(settings, daemon.started(), *talk(daemon, 10 * MS, 1))
+    killed(settings)
+    file_path(settings.journal_dir, 0).unlink()
+    if reboot:
+        shutil.rmtree(settings.runtime_dir)
+        settings.recorder_runtime_dir.mkdir(parents=True)
+    put(settings, *talk(daemon, 50 * MS, 3))
+    killed(settings)
+    put(settings, *talk(daemon, 70 * MS, 4))
+    ended(settings)
+    judge(settings)
+    (begun,) = named(recorded(settings), "begun_anew")
+    boot = bytes(16) if reboot else BOOT.bytes
+    assert boot == begun.body["boot"]
+    opens = {record.session: record.body["boot"] for record in recorded(settings) if record.kind is Kind.OPEN}
+    assert [BOOT.bytes, boot, boot] == list(opens.values())
+
+
+def test_steps_that_cannot_be_read_are_not_guessed(settings: Configuration) -> None:
+    """Where a power cut took the keys of segments and not the journal, the way in them is not gone without its steps."""
+    identity = x25519.Identity.generate()
+    encryption = EncryptionSection(recipients=(str(identity.to_public()),))
+    settings = settings.model_copy(update={"encryption": encryption})
+    daemon = Daemon()
+    put(settings, daemon.started(), *talk(daemon, 10 * MS, 1))
+    killed(settings)
+    shutil.rmtree(settings.runtime_dir)
+    settings.recorder_runtime_dir.mkdir(parents=True)
+    put(settings, *talk(daemon, 50 * MS, 3))
+    ended(settings)
+    records = recorded(settings, Identities([identity], "the test"))
+    assert 1 == len(named(records, "begun_anew"))
+    messages = Counter((record.session, record.body["ordinal"]) for record in records if record.kind is Kind.MESSAGE)
+    assert {1} == set(messages.values())

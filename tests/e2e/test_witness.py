@@ -9,7 +9,9 @@ import json
 import os
 import subprocess
 import sys
+from base64 import b64encode
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,20 @@ from tests.requirements import require, require_command, require_probes, require
 
 pytestmark = pytest.mark.kernel
 SERVER = Path(__file__).parents[1] / "enforcer" / "target_server.py"
+STREAMS, STREAMS_PORT = SERVER.with_name("http2_target.mjs"), 8443
 POLICY = """\
 rules:
   - {id: open-only, match: {protocols: [http], hosts: [api.test], paths: [/open]}, then: allow}
+  - {id: said-back, match: {protocols: [http], hosts: [api.test], paths: [/put-in, /back]}, then: allow}
+  - id: key
+    match: {protocols: [http], hosts: [api.test], ports: [443], paths: [/put-in, /back]}
+    then: inject
+    inject: {credential: key, form: bearer}
+  - {id: hide, match: {protocols: [http], hosts: [api.test], paths: [/back]}, then: mask, mask: {keys: [pin]}}
   - {id: no-secrets, match: {protocols: [http], hosts: [api.test], paths: [/secret]}, then: deny}
+scopes:
+  - {id: silent, match: {labels: {silent: "yes"}}, recording: "off"}
+  - {id: sizes, match: {hosts: api.test, runs: sizes}, recording: metadata}
 """
 SETTINGS = """\
 policy_dir = "{directory}/policy"
@@ -38,8 +50,19 @@ proxy_port = 15902
 resolver_port = 15954
 workers = 1
 ca_file = "{directory}/tls/ca.pem"
+[credentials.key]
+file = "{directory}/key"
+hosts = ["api.test"]
+ports = [443]
+[[recording.scope]]
+level = "full"
+run = "put-in"
 """
+SECRET = "a-key/that+no=agent-has"
+HIDDEN = "7391-hidden-8462"
 ALARM_SECONDS = 30.0
+DISAGREEMENTS = ("undecided", "unseen", "differing", "requests", "unknown", "incomparable", "unpaired")
+ZERO = (*DISAGREEMENTS, "missing", "malformed", "orphans")
 Json = dict[str, Any]
 
 
@@ -63,12 +86,14 @@ class Place:
         assert done.returncode in {0, 1}, done.stderr
         return done.stdout
 
-    def agent(self, name: str, *paths: str) -> list[str]:
-        """Let an agent ask for paths of one host, over one connection; give the statuses."""
-        urls = [f"https://api.test{path}" for path in paths]
+    def agent(self, name: str, *paths: str, port: int = 443, label: str = "silent=no") -> list[str]:
+        """Let an agent, of a run with a label, ask for paths of one host, over one connection; give the statuses."""
+        urls = [f"https://api.test:{port}{path}" for path in paths]
+        how = ("--http1.1",) if port == 443 else ("-Z", "--http2")
         answers = [word for _path in paths for word in ("-o", "/dev/null")]
-        found = ("--resolve", "api.test:443:127.0.0.1", "-w", "%{http_code}\n")
-        return self.verb("run", "--name", name, "--", "curl", "-sS", "--max-time", "20", *found, *answers, *urls).split()
+        found = ("--resolve", f"api.test:{port}:127.0.0.1", "-w", "%{http_code}\n", *how)
+        words = ("curl", "-sS", "--max-time", "20", *found, *answers, *urls)
+        return self.verb("run", "--name", name, "--label", label, "--", *words).split()
 
     def sessions(self, name: str) -> list[Json]:
         """Give the TCP sessions of a run by its name."""
@@ -91,7 +116,7 @@ def place() -> Iterator[Place]:
     """Give one for all tests here; afterwards nothing of it stands."""
     require_root()
     require_probes()
-    require_command("ip", "nft", "nsenter", "curl", "openssl")
+    require_command("ip", "nft", "nsenter", "curl", "openssl", "node")
     require(Path("/sys/fs/bpf").is_mount(), "needs a bpffs at /sys/fs/bpf")
     namespace = f"capd-witness-{os.getpid()}"
     subprocess.run(["ip", "netns", "add", namespace], check=True)
@@ -104,16 +129,26 @@ def place() -> Iterator[Place]:
             tls = make(directory / "tls")
             (directory / "policy" / "policy.yaml").write_text(POLICY, encoding="ascii")
             words = [*within, sys.executable, "-P", str(SERVER), str(tls.certificate), str(tls.key)]
+            (directory / "key").touch(mode=0o600)
+            (directory / "key").write_text(SECRET, encoding="ascii")
+            streams = [*within, "node", str(STREAMS), str(tls.certificate), str(tls.key), str(STREAMS_PORT)]
             made = Daemon(directory, SETTINGS.format(directory=directory), verb="up", through=within)
-            with subprocess.Popen(words, stdout=subprocess.PIPE) as server:
+            with (
+                subprocess.Popen(words, stdout=subprocess.PIPE) as server,
+                subprocess.Popen(streams, stdout=subprocess.PIPE) as other,
+            ):
                 try:
                     assert server.stdout is not None
+                    assert other.stdout is not None
                     assert b"ready\n" == server.stdout.readline()
+                    assert other.stdout.readline().startswith(b"ready")
                     made.start()
                     wait_until((directory / "run/enforcer/worker-0.status.json").exists, "the enforcer serves", 30)
+                    wait_until((directory / "run/recorder/recorder.status.json").exists, "the recorder tells of itself", 30)
                     yield Place(namespace, made)
                 finally:
                     server.kill()
+                    other.kill()
                     _end(made, within)
     finally:
         subprocess.run(["ip", "netns", "del", namespace], check=False)
@@ -153,10 +188,28 @@ def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> N
     assert "DENIED GET to api.test" in place.verb("show", session["session"])
     wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
     found = place.witness()
-    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
-    assert (dict.fromkeys(zero, 0), 3) == ({name: found[name] for name in zero}, found["verdicts"])
+    assert (dict.fromkeys(ZERO, 0), 3) == ({name: found[name] for name in ZERO}, found["verdicts"])
     assert "complete" == place.sessions("two")[0]["completeness"]["verdict"]
     assert "witness-alarm" not in place.verb("status", "--json")
+
+
+def test_decisions_about_streams_are_beside_their_streams(place: Place) -> None:
+    """Requests of one connection of HTTP/2, side by side: each verdict names its stream, and both witnesses say the same."""
+    paths = ["/open", "/secret", *["/open"] * 6]
+    assert ["200"] * 7 + ["403"] == sorted(place.agent("streams", *paths, port=STREAMS_PORT))
+    wait_until(lambda: [one for one in place.sessions("streams") if one["state"] == "closed"], "the session is closed", 20)
+    (session,) = place.sessions("streams")
+    assert (7, 1) == (session["decision"]["allowed"], session["decision"]["denied"])
+    told = [record["body"] for record in place.records(session["session"]) if record["kind"] in {"message", "verdict"}]
+    asked = {one["exchange"]: str(one["summary"]).split()[1] for one in told if one.get("type") == "request"}
+    decided = {one["exchange"]: one["outcome"] for one in told if one.get("about") == "http"}
+    assert {stream: "deny" if path == "/secret" else "allow" for stream, path in asked.items()} == decided
+    (denied,) = [stream for stream, outcome in decided.items() if outcome == "deny"]
+    assert f"DENIED GET to api.test (stream {denied}): rule no-secrets" in place.verb("replay", session["session"])
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    found = place.witness()
+    assert dict.fromkeys(ZERO, 0) == {name: found[name] for name in ZERO}
+    assert "complete" == place.sessions("streams")[0]["completeness"]["verdict"]
 
 
 KINDS = """\
@@ -166,6 +219,8 @@ $ask -X POST --data-binary @/proc/self/exe https://api.test/secret
 $ask https://api.test/large
 $ask http://127.0.0.1:9/ 2>/dev/null || echo refused
 curl -sS -m 2 telnet://127.0.0.1:2525 </dev/null 2>/dev/null | wc -c
+bad='GET /open HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\nGET /a%%2fb HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n'
+printf "$bad$bad" | curl -sS -m 3 telnet://127.0.0.1:80 | grep -c ^HTTP
 timeout -s KILL 0.3 $ask https://api.test/open --limit-rate 1; true
 """
 
@@ -177,10 +232,62 @@ def test_nothing_that_the_enforcer_knows_of_is_an_alarm(place: Place) -> None:
     assert said.startswith("403,403,403,"), said
     wait_until(lambda: place.witness()["entries"] > before["entries"], "the log is read", 20)
     wait_until(lambda: not place.witness()["flows"] and not place.witness()["connections"], "all were compared", 40)
-    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
-    assert dict.fromkeys(zero, 0) == {name: place.witness()[name] for name in zero}
+    assert dict.fromkeys(ZERO, 0) == {name: place.witness()[name] for name in ZERO}
     reasons = [reason for one in place.sessions("kinds") for reason in one["completeness"]["reasons"]]
     assert [] == [reason for reason in reasons if "differ" in reason or "undecided" in reason]
+
+
+SCOPES = {"silent": ("silent=yes", 0), "sizes": ("silent=no", 2)}
+
+
+@pytest.mark.parametrize("name", SCOPES)
+def test_what_the_policy_leaves_out_is_not_stored(place: Place, name: str) -> None:
+    """A run whose label, or whose target's name, a scope gives less to: nothing of what was said, but what was decided."""
+    label, told = SCOPES[name]
+    assert ["200", "403"] == place.agent(name, "/open", "/secret", label=label)
+    wait_until(lambda: [one for one in place.sessions(name) if one["state"] == "closed"], "it is closed", 20)
+    (session,) = place.sessions(name)
+    records = place.records(session["session"])
+    messages = [one["body"] for one in records if one["kind"] == "message" and one["body"]["type"] == "request"]
+    assert [("GET", {"method", "version", "framing", "length"})] * told == [
+        (one["summary"], set(one["fields"])) for one in messages
+    ]
+    assert [] == [one for one in records if one["kind"] == "data" and any(one["body"]["payload"].values())]
+    assert told or not [one for one in records if one["kind"] in {"data", "message"}]
+    verdicts = [one["body"] for one in records if one["kind"] == "verdict" and one["body"]["about"] == "http"]
+    assert ["allow", "deny"] == [one["outcome"] for one in verdicts]
+    assert ([bool(told)] * 2, 0) == (["method" in one for one in verdicts], sum("target_sha256" in one for one in verdicts))
+    assert any("recording level" in one for one in session["completeness"]["policy"])
+    assert "complete" == session["completeness"]["verdict"]
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    assert 0 == place.witness()["requests"]
+
+
+PUT_IN = """\
+ask="curl -sS -m 9 --resolve api.test:443:127.0.0.1 -H Authorization:\\ Bearer\\ of-the-agent"
+$ask https://api.test/put-in
+$ask -d '{"pin": "HIDDEN", "open": "seen-by-all"}' https://api.test/back
+""".replace("HIDDEN", HIDDEN)
+
+
+def test_what_agents_do_not_see_is_not_recorded(place: Place) -> None:
+    """At the level full a recording has what the agent said and got, not the credential that was put in or what came back."""
+    said = place.verb("run", "--name", "put-in", "--", "sh", "-c", PUT_IN)
+    assert (
+        sha256(f"Bearer {SECRET}".encode()).hexdigest() == json.loads(said.partition("}{")[0] + "}")["hashes"]["authorization"]
+    )
+    wait_until(lambda: [one["state"] for one in place.sessions("put-in")] == ["closed"] * 2, "both are closed", 20)
+    every = json.loads(place.verb("sessions", "--json"))
+    assert all(one["run_name"] for one in every), "nothing of the enforcer itself is recorded"
+    shown = "".join(place.verb("replay", one["session"], "--format", "json") for one in every)
+    for words in ("of-the-agent", "seen-by-all", HIDDEN):
+        assert words in shown
+    told = [record["body"] for record in map(json.loads, shown.splitlines()) if record["kind"] == "verdict"]
+    assert {"masks": ["hide"], "credentials": [["key", "key"]]} in [one.get("obligations") for one in told]
+    for form in (SECRET, *(one for at in range(3) for one in [b64encode(b"x" * at + SECRET.encode()).decode()[4:-4]])):
+        assert form not in shown
+        kept = [path for path in place.capd.directory.rglob("*") if path.is_file() and path.name != "key"]
+        assert [] == [path for path in kept if form.encode() in path.read_bytes()]
 
 
 def test_a_connection_without_decision_is_an_alarm(place: Place) -> None:

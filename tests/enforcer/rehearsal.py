@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from capd.enforcer.policy.host_name import normal_host
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Read, Refused, Send
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Report, Send, Withdraw
 from capd.enforcer.proxy.connection import Connection, open_connection
 from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
 from capd.enforcer.proxy.question import Destination, Question, Verdict
@@ -31,6 +31,14 @@ class NoTls:
         """Never."""
         raise AssertionError(name, application_protocols)
 
+    def speaks_http2(self, name: str, destination: Destination) -> NoReturn:
+        """Never."""
+        raise AssertionError(name, destination)
+
+    def learn(self, name: str, destination: Destination, *, http2: bool) -> NoReturn:
+        """Never."""
+        raise AssertionError(name, destination, http2)
+
 
 def allow(question: Question) -> Verdict:
     """Allow everything but passing TLS through."""
@@ -49,6 +57,8 @@ class Rehearsal:
     Attributes:
         judge: answers questions at once; None: they wait in `asked`.
         reachable: whether dialling succeeds; None: it waits.
+        core: what is rehearsed; None: a connection as it is opened.
+        chosen: what targets choose in TLS.
         sent: what each side was sent.
         decisions: for each piece of bytes for the target, the decision that it belongs to.
     """
@@ -57,19 +67,25 @@ class Rehearsal:
     reachable: bool | None = True
     destination: Destination = HERE
     contexts: Contexts = field(default_factory=NoTls)
+    core: Callable[[], Connection] | None = None
+    chosen: str | None = None
     sent: dict[Side, bytearray] = field(default_factory=lambda: {side: bytearray() for side in Side})
     decisions: list[int] = field(default_factory=list)
     questions: list[Question] = field(default_factory=list)
     asked: deque[Question] = field(default_factory=deque)
     refused: list[Refused] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
     finished: set[Side] = field(default_factory=set)
     reading: dict[Side, bool] = field(default_factory=lambda: dict.fromkeys(Side, True))
     armed: dict[Timer, float] = field(default_factory=dict)
     dials: list[int] = field(default_factory=list)
+    withdrawn: list[int] = field(default_factory=list)
+    over: list[int] = field(default_factory=list)
     closed: Close | None = None
 
     def __post_init__(self) -> None:
-        self._core: Connection = open_connection(self.destination, "s", self.contexts, normal_host)
+        made = None if self.core is None else self.core()
+        self._core: Connection = made or open_connection(self.destination, "s", self.contexts, normal_host)
         self.tell(Started())
 
     @property
@@ -133,15 +149,24 @@ class Rehearsal:
                 return self._ask(command.question)
             case Dial():
                 self.dials.append(command.decision)
-                return [] if self.reachable is None else [Dialled() if self.reachable else DialFailed("nobody there")]
+                return (
+                    [] if self.reachable is None else [Dialled(self.chosen) if self.reachable else DialFailed("nobody there")]
+                )
             case Finish():
                 self.finished.add(command.side)
             case Refused():
                 self.refused.append(command)
+            case Report():
+                self.reports.append(command)
             case Read():
                 self.reading[command.side] = command.reading
             case Close():
                 self.closed = command
+            case Withdraw():
+                self.asked = deque(question for question in self.asked if question.number != command.number)
+                self.withdrawn.append(command.number)
+            case Over():
+                self.over.append(command.number)
         return []
 
     def _ask(self, question: Question) -> list[Event]:

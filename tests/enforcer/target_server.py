@@ -5,6 +5,7 @@ What lives here: what a path answers. What must not: anything of capd: it is the
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import socket
@@ -17,10 +18,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
 EVENT_SECONDS = 0.2
+SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+"""RFC 6455 4.2.2."""
 NAME_SERVER = "127.0.0.9"
 HTTP_PORTS, HTTPS_PORT, BANNER_PORT = (80, 8080), 443, 2525
+MANY = 64
+"""Addresses of a name that begins with `many`: more than fit into a datagram of 512 bytes."""
 SEEN: Counter[str] = Counter()
-"""How often each path was asked for."""
+"""How often each path was asked for, and of each name its first label, with the kind (1: A)."""
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -39,6 +44,8 @@ class Handler(BaseHTTPRequestHandler):
             self._events()
         elif self.path.startswith("/upgrade"):
             self._upgrade()
+        elif self.path.startswith("/back"):
+            self._back(b"")
         else:
             self._told(b"")
 
@@ -55,7 +62,10 @@ class Handler(BaseHTTPRequestHandler):
             body = b"".join(parts)
         else:
             body = self.rfile.read(int(self.headers.get("content-length", "0")))
-        self._told(body)
+        if self.path.startswith("/back"):
+            self._back(body)
+        else:
+            self._told(body)
 
     do_PUT = do_POST  # noqa: N815 - as above
 
@@ -66,10 +76,36 @@ class Handler(BaseHTTPRequestHandler):
             "method": self.command,
             "path": self.path,
             "headers": {name.lower(): value for name, value in self.headers.items()},
+            "hashes": {name.lower(): hashlib.sha256(value.encode()).hexdigest() for name, value in self.headers.items()},
+            "path_hash": hashlib.sha256(self.path.encode()).hexdigest(),
             "bytes": len(body),
             "sha256": hashlib.sha256(body).hexdigest(),
+            "seen": dict(SEEN),
         }
         self._whole(json.dumps(told).encode())
+
+    def _back(self, body: bytes) -> None:
+        """Say a body back, with the type and coding that the request wants, and all its fields in one of the answer's."""
+        said = json.dumps({name.lower(): value for name, value in self.headers.items()})
+        self.send_response(200)
+        self.send_header("content-type", self.headers.get("x-type", "application/json"))
+        if coding := self.headers.get("x-coding"):
+            self.send_header("content-encoding", coding)
+        self.send_header("etag", '"abc"')
+        self.send_header("x-said", said)
+        body = body or said.encode()
+        if piece := int(self.headers.get("x-piece", "0")):
+            self.send_header("transfer-encoding", "chunked")
+            self.end_headers()
+            for at in range(0, len(body), piece):
+                part = body[at : at + piece]
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(part), part))
+                self.wfile.flush()
+            self.wfile.write(b"0\r\n\r\n")
+            return
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
 
     def _whole(self, content: bytes) -> None:
         self.send_response(200)
@@ -95,9 +131,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(101)
         self.send_header("connection", "upgrade")
         self.send_header("upgrade", "websocket")
+        proof = hashlib.sha1(self.headers["sec-websocket-key"].encode() + SALT, usedforsecurity=False)
+        self.send_header("sec-websocket-accept", base64.b64encode(proof.digest()).decode())
         self.end_headers()
-        while data := self.connection.recv(1024):
-            self.connection.sendall(data.upper())
+        while head := self.rfile.read(6):
+            key, payload = head[2:], self.rfile.read(head[1] & 0x7F)
+            said = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload)).upper()
+            self.connection.sendall(bytes([head[0], len(said)]) + said)
         self.close_connection = True
 
 
@@ -124,20 +164,43 @@ def _greet(connection: socket.socket) -> None:
 
 
 def names() -> None:
-    """Be a name server whose every name has one address."""
+    """Be a name server over UDP whose every name has an address, or many, of which it tells nothing by UDP."""
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.bind((NAME_SERVER, 53))
     while True:
         query, peer = server.recvfrom(2000)
-        end = query.index(b"\0", 12) + 5
-        answer = bytes.fromhex("c00c00010001000000050004c0000207") if query[end - 3] == 1 else b""
-        counts = b"\0\1" + (b"\0\1" if answer else bytes(2)) + bytes(4)
-        server.sendto(query[:2] + b"\x81\x80" + counts + query[12:end] + answer, peer)
+        SEEN[f"{query[13 : 13 + query[12]].decode()} {query[query.index(0, 12) + 2]}"] += 1
+        server.sendto(_answer(query, whole=False), peer)
+
+
+def whole_names() -> None:
+    """Be the same over TCP."""
+    listener = socket.create_server((NAME_SERVER, 53))
+    while True:
+        connection, _address = listener.accept()
+        with connection, connection.makefile("rb") as file:
+            while length := int.from_bytes(file.read(2), "big"):
+                answer = _answer(file.read(length), whole=True)
+                connection.sendall(len(answer).to_bytes(2, "big") + answer)
+
+
+def _answer(query: bytes, *, whole: bool) -> bytes:
+    end = query.index(b"\0", 12) + 5
+    many, bound = query[13:17] == b"many", query[13:18] == b"bound"
+    addresses = (
+        [f"c0000{number:03x}" for number in range(0x200, 0x200 + MANY)] if many else ["c6336407" if bound else "c0000207"]
+    )
+    cut = many and not whole
+    found = [] if cut or query[end - 3] != 1 else addresses
+    answers = b"".join(bytes.fromhex(f"c00c00010001000000050004{address}") for address in found)
+    flags = b"\x83\x80" if cut else b"\x81\x80"
+    return query[:2] + flags + b"\0\1" + len(found).to_bytes(2, "big") + bytes(4) + query[12:end] + answers
 
 
 def main() -> None:
     """Serve."""
-    threading.Thread(target=names, daemon=True).start()
+    for serve in (names, whole_names):
+        threading.Thread(target=serve, daemon=True).start()
     for port in HTTP_PORTS:
         server = Server(("::", port), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -182,7 +182,7 @@ def test_a_restart_while_it_waits(place: Yard, number: signal.Signals) -> None:
     other = place.agent(*words(place, path, BODY.replace("bob", "eve"), "--max-time", "0.4"))
     assert 28 == other.returncode, "another action waits"
     status, told = post(place, path)
-    assert ("HTTP/1.1 200 OK", 1) == (status, told["times"])
+    assert ("200", 1) == (status.split()[1], told["times"])
     assert 28 == place.agent(*words(place, path, BODY, "--max-time", "0.4")).returncode, "the same asks again"
 
 

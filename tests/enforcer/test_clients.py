@@ -54,7 +54,7 @@ rules:
   - {{id: keys, match: {{hosts: api.test, methods: PUT, paths: "/bucket/**"}}, then: allow, accept_paths: empty_segments}}
   - {{id: no-secrets, match: {{paths: [/secret, /bucket/secret, "/k8s/**/secrets"]}}, then: deny, reason: {REASON}}}
   - {{id: socket, match: {{hosts: api.test, ports: {SOCKET_PORT}, methods: GET, paths: /ws}}, then: allow}}
-  - {{id: socket-unread, match: {{protocols: tcp, hosts: api.test, ports: {SOCKET_PORT}}}, then: allow}}
+  - {{id: socket-talk, match: {{protocols: websocket, hosts: api.test, ports: {SOCKET_PORT}}}, then: allow}}
 """
 
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 import pytest
 
 from capd.daemon.trust_environment import variables
-from tests.enforcer.target_server import EVENT_SECONDS, LARGE_BYTES
+from tests.enforcer.target_server import EVENT_SECONDS, LARGE_BYTES, MANY
 from tests.enforcer.yard import AGENT, Yard, yard
 from tests.requirements import require, require_command, require_root
 
@@ -29,7 +29,9 @@ POLICY = """\
 rules:
   - {id: api, match: {protocols: [http], hosts: [api.test, localhost], methods: [GET, POST, PUT, HEAD]}, then: allow}
   - {id: banner, match: {protocols: [tcp], ports: [2525]}, then: allow}
-  - {id: socket, match: {protocols: [tcp], hosts: [api.test], ports: [8080]}, then: allow}
+  - {id: given, match: {protocols: [http], hosts: [bound.test, unasked.test], methods: [GET]}, then: allow}
+  - {id: unread, match: {protocols: [tcp], hosts: [api.test], ports: [8080]}, then: allow}
+  - {id: socket, match: {protocols: [websocket], hosts: [api.test], ports: [8080]}, then: allow}
 """
 BLOB_BYTES = 3 << 20
 
@@ -90,7 +92,7 @@ def test_denials(place: Yard) -> None:
     """What no rule allows is a 403 that a program can read, and the target hears nothing of it."""
     for words in (("-X", "DELETE", "https://api.test/"), ("http://other.test/",), ("https://other.test/",)):
         head, _, body = curl(place, "-i", *words).partition(b"\r\n\r\n")
-        assert head.split(b"\r\n")[0].startswith(b"HTTP/1.1 403 Forbidden: no rule allows this")
+        assert b"403" == head.split(b"\r\n")[0].split()[1]
         assert b"x-capd-rule: default" in head
         assert "allowed_by_no_rule" == json.loads(body)["reason"]
     assert b"421" in curl(place, "-i", "-H", "Host: other.test", "https://api.test/").split(b"\r\n")[0]
@@ -160,18 +162,22 @@ print(len(data), data[-5:])
 
 
 def test_upgrades(place: Yard) -> None:
-    """A WebSocket is relayed where a rule lets the connection pass unread, and denied elsewhere."""
+    """A WebSocket passes where a rule lets it, message by message, and is denied elsewhere."""
     script = """
 import socket
 connection = socket.create_connection(("api.test", %d))
-connection.sendall(b"GET /upgrade HTTP/1.1\\r\\nHost: api.test:%d\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n")
+connection.sendall(b"GET /upgrade HTTP/1.1\\r\\nHost: api.test:%d\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n"
+    b"Sec-WebSocket-Version: 13\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n\\r\\n")
 status = connection.recv(1000).split(b"\\r\\n")[0]
 print(status)
 if b"101" in status:
-    connection.sendall(b"shout")
+    connection.sendall(bytes([0x81, 0x85, 0, 0, 0, 0]) + b"shout")
     print(connection.recv(1000))
+    connection.sendall(b"no frame that a client may send")
+    print(connection.recv(1000)[:4])
 """
-    assert "b'HTTP/1.1 101 Switching Protocols'\nb'SHOUT'\n" == python(place, script % (8080, 8080))
+    expected = "b'HTTP/1.1 101 Switching Protocols'\nb'\\x81\\x05SHOUT'\nb'\\x88\\x02\\x03\\xea'\n"
+    assert expected == python(place, script % (8080, 8080))
     assert python(place, script % (80, 80)).startswith("b'HTTP/1.1 403 Forbidden")
 
 
@@ -259,6 +265,24 @@ def test_names_are_resolved_for_runs_alone(place: Yard) -> None:
     assert 0 != place.agent("/usr/bin/python3", "-c", script, inside=False).returncode
     _until(lambda: place.status()["resolver"]["queries"].get("no_run"))  # type: ignore[index] # an object
     assert 1 <= place.status()["resolver"]["queries"]["resolved"]  # type: ignore[index] # as above
+
+
+def test_names_are_resolved_over_tcp_too(place: Yard) -> None:
+    """What does not fit into a datagram is cut, the libc of a run asks again over TCP and gets all; it may ask so at once."""
+    script = "import socket; print(len({entry[4][0] for entry in socket.getaddrinfo('%s', 1, socket.AF_INET)}))"
+    assert f"{MANY}\n" == python(place, script % "many.example.com")
+    words = ("/usr/bin/python3", "-c", script % "name.example.com")
+    assert b"1\n" == place.agent(*words, variables={"RES_OPTIONS": "use-vc"}).stdout
+    assert 0 != place.agent(*words, inside=False, variables={"RES_OPTIONS": "use-vc"}).returncode
+
+
+def test_a_name_that_the_resolver_gave_is_believed(place: Yard) -> None:
+    """The proxy takes the resolver's word for where a name leads, and asks nobody; another name of that address is not it."""
+    assert "/seen" == json.loads(curl(place, "http://bound.test/seen"))["path"]
+    asked = json.loads(curl(place, "http://api.test/seen"))["seen"]
+    assert (1, None) == (asked["bound 1"], asked.get("unasked 1"))
+    address = place.agent("curl", "-sS", "-i", "-H", "Host: unasked.test", "http://198.51.100.7/")
+    assert b"403" in address.stdout.split(b"\r\n")[0]
 
 
 def test_the_doctor_tries_runtimes(place: Yard) -> None:

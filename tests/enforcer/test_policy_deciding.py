@@ -362,15 +362,25 @@ def test_what_is_observed_is_told_and_not_done(
     assert (decision.mode is Mode.OBSERVE) is (stage == "canary" and principal == "ann")
 
 
-def test_two_credentials_for_one_place_are_denied() -> None:
-    """Where two rules would put different credentials into one field, nothing goes on."""
+PLACES = [
+    ("header: authorization", "header: authorization"),
+    ("header: authorization", "form: bearer"),
+    ("form: basic", "form: aws-sigv4"),
+    ("header: x-key", "header: x_key"),
+    ("form: query, parameter: key", "form: query, parameter: KEY"),
+]
+
+
+@pytest.mark.parametrize(("first", "second"), PLACES)
+def test_two_credentials_for_one_place_are_denied(first: str, second: str) -> None:
+    """Where two rules would put different credentials into one place, nothing goes on."""
     about = "{protocols: http, hosts: a.example, ports: 443}"
-    what = "{credential: NAME, header: authorization}"
-    one = f"  - id: NAME\n    match: {about}\n    then: inject\n    inject: {what}\n"
+    one = f"  - id: NAME\n    match: {about}\n    then: inject\n    inject: {{credential: NAME, FORM}}\n"
     allow = "  - {id: allow, then: allow}\n"
     asked = action("GET https://a.example/")
-    assert "allow" == policy("rules:\n" + one.replace("NAME", "a") + allow).decide(asked).outcome
-    both = policy("rules:\n" + one.replace("NAME", "a") + one.replace("NAME", "b") + allow).decide(asked)
+    rules = [one.replace("NAME", name).replace("FORM", form) for name, form in (("a", first), ("b", second))]
+    assert "allow" == policy("rules:\n" + rules[0] + allow).decide(asked).outcome
+    both = policy("rules:\n" + "".join(rules) + allow).decide(asked)
     assert ("deny", ("a", "b"), ()) == (both.outcome, both.carried_out.rules, both.injections)
 
 

@@ -95,6 +95,21 @@ RULES = [
         "then: inject\n    inject: {credential: k}\n    match: {protocols: http, hosts: a.b, ports: 1}",
         "4:13: for HTTP `inject` says",
     ),
+    *(
+        (f"then: inject\n    match: {{protocols: http, hosts: a.b, ports: 1}}\n    inject: {{credential: k, {keys}}}", words)
+        for keys, words in (
+            ("form: header", "5:13: the form header needs the name of the `header`"),
+            ("form: query", "5:13: the form query needs the name of the `parameter`"),
+            ("form: bearer, header: a", "5:13: 'header' means nothing where the form is bearer"),
+            ("form: basic, prefix: a", "5:13: 'prefix' means nothing where the form is basic"),
+            ("header: a, parameter: b", "5:13: 'parameter' means nothing where the form is header"),
+            ("form: cookie", "5:35: this must be one of header, bearer, basic, query, aws-sigv4"),
+            ("header: host", "5:37: 'host' is a field that capd writes by itself"),
+            ("header: Transfer-Encoding", "5:37: 'Transfer-Encoding' is a field that capd writes by itself"),
+            ('header: a, prefix: "b\\nc: d"', "5:48: this must be ASCII on one line"),
+            ("form: query, parameter: 'a&b'", "5:53: 'a&b' is no name of a parameter"),
+        )
+    ),
     ("then: deny\n    when: http.method = 'GET'", "4:23: the condition: Syntax error"),
     ("then: deny\n    when: http.methd == 'GET'", "4:15: the condition: undeclared reference to 'http.methd'"),
     ('then: deny\n    when: "http.method == 1"', "4:24: the condition: found no matching overload"),

@@ -10,10 +10,12 @@ import json
 import pytest
 
 from capd.enforcer.proxy.events import Blocked, Side, Timer
-from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX, WAITING_BYTES_MAX
+from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX
 from capd.enforcer.proxy.http1.response import PHRASE_CHARACTERS_MAX
+from capd.enforcer.proxy.http1.waiting import WAITING_BYTES_MAX
 from capd.enforcer.proxy.question import Body, Destination, Kind, Question, Verdict
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
+from tests.enforcer.sockets import HANDSHAKE
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /x HTTP/1.1\r\nHost: api.test\r\n\r\n"
@@ -382,22 +384,10 @@ def test_bodies_that_rules_look_at_are_held(body: bytes, allowed: bool, chunked:
         assert {run.questions[-1].number} == set(run.decisions)
 
 
-def test_upgrades_are_relayed_when_judged() -> None:
-    """After 101 both directions are relayed unread, under the decision that allowed the upgrade."""
-    ask = b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
-    run = Rehearsal().says(ask + b"early")
-    assert run.upstream.endswith(b"connection: upgrade\r\nupgrade: websocket\r\n\r\n")
-    run.answers(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\nhello").says(b"later")
-    assert run.upstream.endswith(b"earlylater")
-    assert run.client.endswith(b"hello")
-    run.ends(Side.CLIENT)
-    assert {Side.UPSTREAM} == run.finished
-
-
 def test_upgrades_that_no_rule_allows_are_denied() -> None:
     """A request that is allowed may still not change the protocol."""
     run = Rehearsal(judge=lambda asked: Verdict(number=asked.number, allowed=True))
-    run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+    run.says(HANDSHAKE)
     assert run.client.startswith(b"HTTP/1.1 403 Forbidden")
     assert b"upgrade_not_allowed" in run.client
     assert [] == run.dials
@@ -412,6 +402,18 @@ def test_clients_that_run_ahead_wait() -> None:
     assert slow.reading == {Side.CLIENT: False, Side.UPSTREAM: True}
     slow.tell(Blocked(Side.UPSTREAM, False))
     assert slow.reading == {Side.CLIENT: True, Side.UPSTREAM: True}
+
+
+def test_a_client_that_takes_no_answers_is_asked_for_no_more() -> None:
+    """Who asks on and on for what is refused, and does not read, is not read from; who sends a body that goes on is."""
+    for said, reads in ((GET, False), (b"POST /x HTTP/1.1\r\nHost: api.test\r\nContent-Length: 9\r\n\r\nabc", True)):
+        run = Rehearsal().says(said)
+        if not reads:
+            run.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        run.tell(Blocked(Side.CLIENT, True))
+        assert reads is run.reading[Side.CLIENT]
+        run.tell(Blocked(Side.CLIENT, False))
+        assert run.reading[Side.CLIENT]
 
 
 def test_tiny_chunks_cost_what_their_bytes_cost() -> None:

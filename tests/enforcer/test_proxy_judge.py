@@ -139,12 +139,22 @@ def test_a_name_is_asked_for_only_where_it_decides(question: Question, needed: b
     assert not needs_proof(None, AGENT, question)
 
 
-def test_upgrades_need_a_rule_for_what_is_not_decoded() -> None:
-    """A request that may change its protocol needs both: the request, and the connection that it becomes."""
-    question = request(upgrade="websocket")
-    assert judge(API, AGENT, question, proven=True).upgrade
-    plain = policy("rules: [{id: api, match: {protocols: [http], hosts: [api.test]}, then: allow}]")
-    assert (True, False) == ((verdict := judge(plain, AGENT, question, proven=True)).allowed, verdict.upgrade)
+@pytest.mark.parametrize(
+    ("match", "expected"),
+    [
+        ("{protocols: [http, websocket], hosts: [api.test]}", True),
+        ("{hosts: [api.test]}", True),
+        ("{protocols: [http], hosts: [api.test]}", False),
+        ("{protocols: [http, tcp], hosts: [api.test]}", False),
+        ("{methods: GET, hosts: [api.test]}", False),
+    ],
+)
+def test_upgrades_need_a_rule_for_websocket(match: str, expected: bool) -> None:
+    """A request that may become a WebSocket needs both: the request, and the connection that it becomes."""
+    verdict = judge(
+        policy(f"rules: [{{id: api, match: {match}, then: allow}}]"), AGENT, request(upgrade="websocket"), proven=True
+    )
+    assert (True, expected) == (verdict.allowed, verdict.upgrade)
 
 
 @pytest.mark.parametrize(
@@ -168,6 +178,24 @@ def test_observing_lets_through_and_says_so() -> None:
     assert Verdict(number=1, allowed=True, upgrade=True, reason="would_be_x") == observed(
         Verdict(number=1, allowed=False, reason="x")
     )
+
+
+@pytest.mark.parametrize(
+    ("rule", "proven", "allowed"),
+    [
+        ("match: {protocols: [http, tcp], facts: {target.name_bound: true}}, then: allow", True, True),
+        ("match: {protocols: [http, tcp], facts: {target.name_bound: true}}, then: allow", False, False),
+        ("match: {protocols: [http, tcp]}, when: target.name_bound, then: allow", True, True),
+        ("match: {protocols: [http, tcp]}, when: target.name_bound, then: allow", False, False),
+        ("match: {protocols: [http, tcp], facts: {target.name_bound: false}}, then: allow", False, True),
+    ],
+)
+@pytest.mark.parametrize("question", [request(inspected=False), connection(Kind.OPAQUE)])
+def test_whether_a_name_is_proven_is_a_fact(rule: str, proven: bool, allowed: bool, question: Question) -> None:
+    """A rule may ask whether the agent's name is proven for the address or only its word, and the resolver is asked for it."""
+    only = policy(f"rules: [{{id: bound, {rule}}}]")
+    assert allowed is judge(only, AGENT, question, proven=proven).allowed
+    assert needs_proof(only, AGENT, question)
 
 
 def test_names_are_proven_by_the_resolver_for_a_while() -> None:

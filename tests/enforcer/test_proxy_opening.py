@@ -25,7 +25,6 @@ def only_requests(question: Question) -> Verdict:
         (b"\0\0\0\x08\x04\xd2\x16\x2f", "postgresql"),
         (b"*1\r\n$4\r\nPING\r\n", "redis"),
         (b"\xff\xfe\xfd", "unknown"),
-        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "http2"),
     ],
 )
 @pytest.mark.parametrize("step", [0, 1])

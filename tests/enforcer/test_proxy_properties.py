@@ -11,18 +11,21 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from capd.enforcer.proxy.commands import Dial, Send
-from capd.enforcer.proxy.connection import Gate, UndecidedError
+from capd.enforcer.proxy.commands import Ask, Dial, Over, Send, Withdraw
+from capd.enforcer.proxy.connection import ALLOWED_MAX, Gate, UndecidedError
 from capd.enforcer.proxy.events import Blocked, Decided, DialFailed, Dialled, Side, Timer
 from capd.enforcer.proxy.question import Kind, Question, Verdict
-from tests.enforcer.rehearsal import Rehearsal, allow, deny
+from capd.enforcer.proxy.websocket.relay import frame
+from tests.enforcer.rehearsal import HERE, Rehearsal, allow, deny
+from tests.enforcer.sockets import HANDSHAKE, SWITCHED
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PIECES = (
     b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n",
     b"POST /p?q=1 HTTP/1.1\r\nHost: api.test\r\nContent-Length: 3\r\n\r\nabc",
     b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-    b"GET / HTTP/1.1\r\nHost: api.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+    HANDSHAKE,
+    frame(1, b"hi", final=True, key=b"1234"),
     b"HEAD /a/../b HTTP/1.1\r\nHost: api.test\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\nx",
     b"CONNECT x:1 HTTP/1.1\r\nHost: x:1\r\n\r\n",
     b"GET / HT",
@@ -34,7 +37,7 @@ PIECES = (
 ANSWERS = (
     OK,
     b"HTTP/1.1 100 Continue\r\n\r\n",
-    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\nhi",
+    SWITCHED + frame(1, b"hi", final=True),
     b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
     b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
     b"220 hello\r\n",
@@ -100,6 +103,26 @@ def test_the_gate_holds() -> None:
     with pytest.raises(UndecidedError):
         gate.check(Dial(1))
     gate.check(Send(Side.CLIENT, b"x"))
+
+
+def test_the_gate_forgets_what_is_over() -> None:
+    """Decisions side by side hold until they are over; what was sent under them, and nothing else, may have a rest after."""
+    gate = Gate()
+    for number in range(1, 2 * ALLOWED_MAX):
+        question = Question(number=number, kind=Kind.REQUEST, destination=HERE, protocol="http2", exchange=2 * number - 1)
+        gate.check(Ask(question))
+        gate.learn(Decided(Verdict(number=number, allowed=True)))
+    gate.check(Send(Side.UPSTREAM, b"x", 1))
+    for number in range(1, 2 * ALLOWED_MAX):
+        gate.check(Over(number))
+    gate.check(Send(Side.UPSTREAM, b"rest", 1))
+    with pytest.raises(UndecidedError):
+        gate.check(Send(Side.UPSTREAM, b"x", 2))
+    gate.check(Ask(Question(number=999, kind=Kind.REQUEST, destination=HERE, protocol="http2", exchange=1)))
+    gate.check(Withdraw(999))
+    gate.learn(Decided(Verdict(number=999, allowed=True)))
+    with pytest.raises(UndecidedError):
+        gate.check(Send(Side.UPSTREAM, b"x", 999))
 
 
 LISTED = {b"GET", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS", b"HEAD", b"M-SEARCH"}

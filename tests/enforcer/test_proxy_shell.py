@@ -9,13 +9,16 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 import uvloop
 
+from capd.enforcer.obligations.obligation import NOTHING, Obligations
+from capd.enforcer.obligations.provision import Provision
 from capd.enforcer.policy.action import Run
 from capd.enforcer.policy.host_name import normal_host
+from capd.enforcer.policy.rule import Mask
 from capd.enforcer.proxy import shell as shells
 from capd.enforcer.proxy.connection import Connection, open_connection
 from capd.enforcer.proxy.events import Side
@@ -23,7 +26,7 @@ from capd.enforcer.proxy.flow import Owner, SocketOwners
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Question, Verdict
 from capd.enforcer.proxy.shell import Shell
-from capd.enforcer.proxy.world import Holding, World, nobody
+from capd.enforcer.proxy.world import Equipping, Holding, World, nobody, unequipped
 from tests.enforcer.rehearsal import NoTls, allow
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: 127.0.0.1:%d\r\n\r\n"
@@ -37,12 +40,17 @@ class Log:
 
     full: bool = False
     fails: bool = False
+    left_out: int = 0
     queued: list[Mapping[str, object]] = field(default_factory=list)
     written: list[Mapping[str, object]] = field(default_factory=list)
 
     def append(self, entry: Mapping[str, object]) -> None:
         """Queue."""
         self.queued.append(entry)
+
+    def leave_out(self) -> None:
+        """Count what has no room."""
+        self.left_out += 1
 
     def flush(self) -> None:
         """Write, or fail."""
@@ -91,7 +99,9 @@ async def scene(
     agent: Callable[[Owner], Agent | None] = lambda _: Agent(run=Run(id="r"), principal=None),
     destination: Callable[[socket.socket], tuple[str, int] | None] | None = None,
     answer: bytes = OK,
+    answers: Callable[[bytes], bytes] | None = None,
     hold: Holding = nobody,
+    equip: Equipping = unequipped,
 ) -> AsyncIterator[Scene]:
     """Make one."""
     kept = log or Log()
@@ -101,7 +111,7 @@ async def scene(
         while data := await reader.read(65536):
             early.append(not any(entry["kind"] == "decision" for entry in kept.written))
             target.extend(data)
-            writer.write(answer)
+            writer.write(answer if answers is None else answers(data))
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
@@ -114,6 +124,7 @@ async def scene(
         connection=_connection,
         session=lambda: "s",
         hold=hold,
+        equip=equip,
         destination=destination or (lambda _: ("127.0.0.1", target_port)),
     )
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -314,6 +325,59 @@ def test_a_tightened_policy_ends_a_request_under_way() -> None:
                 with pytest.raises(ConnectionResetError):
                     await reader.read(100)
             writer.close()
+
+    run(story)
+
+
+MASKED = Obligations(masks=(("hide", Mask(headers=("x-key",))),))
+
+
+async def ready(_agent: Agent, question: Question, verdict: Verdict) -> Verdict:
+    """Make ready what needs nothing."""
+    assert question.request is not None
+    provision = Provision(fields=question.request.fields, query=None)
+    return replace(verdict, provision=provision)
+
+
+def test_obligations_are_made_ready_or_the_request_is_denied() -> None:
+    """Between verdict and first byte what obligations need is fetched; what cannot be fetched denies, and is told."""
+
+    async def story() -> None:
+        for equip, status, kinds in ((ready, b"200", ["decision", "carried_out"]), (unequipped, b"403", ["decision"])):
+            async with scene(judge=lambda _, question: replace(allow(question), obligations=MASKED), equip=equip) as made:
+                assert status in (await made.ask()).split(b"\r\n")[0]
+                async with asyncio.timeout(5):
+                    while made.log.written[-1]["kind"] != kinds[-1]:  # noqa: ASYNC110 - the log is a list
+                        await asyncio.sleep(0.005)
+                assert kinds == [entry["kind"] for entry in made.log.written if entry["kind"] != "open"]
+                told = next(entry for entry in made.log.written if entry["kind"] == "decision")
+                assert (status == b"200") is ("obligations" in told)
+
+    run(story)
+
+
+def test_a_policy_that_wants_something_masked_ends_a_request_under_way() -> None:
+    """An answer that is not masked does not go on under a policy that wants it masked, nor one with other masks."""
+    obliged = NOTHING
+
+    async def story() -> None:
+        nonlocal obliged
+        judge = lambda _, question: replace(allow(question), obligations=obliged)  # noqa: E731 - it is of the moment
+        for before, after in ((NOTHING, MASKED), (MASKED, NOTHING)):
+            obliged = before
+            async with scene(judge=judge, equip=ready, answer=b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nfirst") as made:
+                reader, writer = await made.connect()
+                writer.write(REQUEST % made.target_port)
+                await reader.readuntil(b"first")
+                made.shell.reconsider()
+                await asyncio.sleep(0.02)
+                assert not reader.at_eof()
+                obliged = after
+                made.shell.reconsider()
+                async with asyncio.timeout(5):
+                    with pytest.raises(ConnectionResetError):
+                        await reader.read(100)
+                writer.close()
 
     run(story)
 

@@ -8,20 +8,22 @@ from __future__ import annotations
 import ssl
 from collections.abc import Iterator
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from capd.enforcer.proxy.events import Data, Dialled, Ended, Side
+from capd.enforcer.proxy.events import Data, Dialled, Ended, Side, Timer
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
 from capd.enforcer.tls.authority import Authority, make_authority
 from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
 from capd.enforcer.tls.endpoint import Endpoint
 from capd.enforcer.tls.errors import TlsFailure, TrustStoreError
+from capd.enforcer.tls.target_protocols import TargetProtocols
 from tests.decoders.test_tls import hello, record, with_extension
 from tests.enforcer.rehearsal import Rehearsal, allow, deny
+from tests.enforcer.streams import Seen, Streams, connection, head
 
 HERE = Destination(address="192.0.2.1", port=443)
 GET = b"GET /x HTTP/1.1\r\nHost: api.test\r\n\r\n"
@@ -117,7 +119,7 @@ def talk(
 def test_requests_cross_and_are_judged(world: World) -> None:
     """The agent sees our leaf, the target is dialled after the decision, verified, and gets the request written anew."""
     run = Rehearsal(judge=None, contexts=world.contexts, destination=HERE)
-    found = talk(world, run, alpn=["h2", "http/1.1"], target_alpn="http/1.1")
+    found = talk(world, run, alpn=["http/1.1"], target_alpn="http/1.1")
     assert (Kind.PASSTHROUGH, "api.test", False) == (run.asked[0].kind, run.asked[0].server_name, run.asked[0].inspected)
     run.decide(allow)
     found.go()
@@ -181,9 +183,151 @@ def test_agents_without_our_authority_are_told_of(world: World) -> None:
 
 
 def test_what_cannot_be_judged_is_not_agreed_on(world: World) -> None:
-    """A client that speaks HTTP/2 alone gets an alert that says so."""
+    """A client that speaks HTTP/3 alone gets an alert that says so."""
     with pytest.raises(TlsFailure, match="no application protocol"):
-        talk(world, alpn=["h2"])
+        talk(world, alpn=["h3"])
+
+
+class Http2Client:
+    """A client of HTTP/2 in a talk."""
+
+    def __init__(self, found: Talk) -> None:
+        self.found, self.read = found, 0
+        self.h2, self.seen = connection(client=True), Streams(found.run, connection(client=True), connection(client=False))
+        self.h2.initiate_connection()
+
+    def asks(self, path: str, body: bytes = b"", *more: tuple[str, str]) -> int:
+        """Ask something; give the stream's number."""
+        number = self.h2.get_next_available_stream_id()
+        fields = [(name, "https" if name == ":scheme" else value) for name, value in head("POST", path, *more)]
+        self.h2.send_headers(number, fields, end_stream=not body)
+        if body:
+            self.h2.send_data(number, body, end_stream=True)
+        self.hears()
+        return number
+
+    def hears(self) -> None:
+        """Carry what both say."""
+        while True:
+            self.found.says(said) if (said := self.h2.data_to_send()) else self.found.go()
+            new = bytes(self.found.heard[Side.CLIENT][self.read :])
+            if not new:
+                return
+            self.read += len(new)
+            self.seen._hear(Side.CLIENT, self.h2, new)
+
+    def answer(self, number: int) -> Seen:
+        """Give what came of a stream."""
+        self.hears()
+        return self.seen.at_client(number)
+
+
+def test_http2_is_spoken_where_both_speak_it(world: World) -> None:
+    """A client that offers HTTP/2 gets it at once; the target is offered both after the first decision, and chooses it."""
+    run = Rehearsal(judge=None, contexts=world.contexts, destination=HERE)
+    found = talk(world, run, alpn=["h2", "http/1.1"], target_alpn="h2")
+    run.decide(allow)
+    found.go()
+    client = Http2Client(found)
+    number = client.asks("/x", b"body")
+    assert ("h2", []) == (found.client.application_protocol, run.dials)
+    assert (True, "api.test") == (run.asked[0].inspected, run.asked[0].server_name)
+    run.decide(allow)
+    client.hears()
+    target = connection(client=False)
+    target.initiate_connection()
+    server = Streams(run, connection(client=True), target)
+    server._hear(Side.UPSTREAM, target, bytes(found.heard[Side.UPSTREAM]))
+    assert ((":scheme", "https"), b"body") == (server.at_target(1).fields[0][1], bytes(server.at_target(1).body))
+    target.send_headers(1, [(":status", "204")], end_stream=True)
+    found.answers(target.data_to_send())
+    assert "204" == client.answer(number)[":status"]
+    assert {2} == set(run.decisions)
+
+
+@pytest.mark.parametrize("target_alpn", ["http/1.1", None])
+def test_a_target_without_http2_is_translated_and_remembered(world: World, target_alpn: str | None) -> None:
+    """What is asked is translated, one after the other; the next connection to the target is given HTTP/1.1."""
+    contexts = replace(world.contexts, protocols=TargetProtocols())
+    run = Rehearsal(judge=None, contexts=contexts, destination=HERE)
+    found = talk(world, run, alpn=["h2", "http/1.1"], target_alpn=target_alpn)
+    run.decide(allow)
+    found.go()
+    client = Http2Client(found)
+    first, second = client.asks("/1", b"one", ("cookie", "a=1")), client.asks("/2")
+    run.judge = allow
+    run.decide(allow)
+    run.decide(allow)
+    client.hears()
+    written = b"POST /1 HTTP/1.1\r\nhost: api.test\r\ncookie: a=1\r\ntransfer-encoding: chunked\r\n\r\n3\r\none\r\n0\r\n\r\n"
+    assert written == bytes(found.heard[Side.UPSTREAM])
+    assert {} == client.seen.goaway, "there are clients that give up what they wait for"
+    found.answers(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-A: 1\r\nConnection: x-b\r\nX-B: 2\r\n\r\nok")
+    seen = client.answer(first)
+    assert ([(":status", "200"), ("x-a", "1"), ("content-length", "2")], b"ok", True) == (
+        seen.fields[0],
+        bytes(seen.body),
+        seen.ended,
+    )
+    assert bytes(found.heard[Side.UPSTREAM]).endswith(b"POST /2 HTTP/1.1\r\nhost: api.test\r\n\r\n")
+    found.answers(OK)
+    assert b"ok" == bytes(client.answer(second).body)
+    assert ({}, set()) == (client.seen.goaway, run.finished)
+    again = talk(world, Rehearsal(contexts=contexts, destination=HERE), alpn=["h2", "http/1.1"], target_alpn=target_alpn)
+    assert "http/1.1" == again.client.application_protocol
+    only = talk(world, Rehearsal(contexts=contexts, destination=HERE), alpn=["h2"], target_alpn=target_alpn)
+    assert "h2" == only.client.application_protocol
+
+
+def test_what_a_person_was_asked_about_is_not_repeated(world: World) -> None:
+    """A stream that a person was asked about is kept when others are sent elsewhere, and goes when its turn comes."""
+    contexts = replace(world.contexts, protocols=TargetProtocols())
+    run = Rehearsal(judge=None, contexts=contexts, destination=HERE)
+    found = talk(world, run, alpn=["h2"], target_alpn="http/1.1")
+    run.decide(allow)
+    found.go()
+    client = Http2Client(found)
+    quick, held, other = client.asks("/quick"), client.asks("/held"), client.asks("/other")
+    run.decide(allow)
+    client.hears()
+    run.decide(lambda question: replace(allow(question), approval={"id": "1"}))
+    run.decide(allow)
+    run.silent(Timer.TURN)
+    client.hears()
+    assert ((held, 0), None) == (client.seen.goaway[Side.CLIENT], client.answer(other)[":status"])
+    assert 1 == bytes(found.heard[Side.UPSTREAM]).count(b"POST ")
+    found.answers(OK).answers(OK)
+    assert (b"ok", b"ok") == (bytes(client.answer(quick).body), bytes(client.answer(held).body))
+    assert bytes(found.heard[Side.UPSTREAM]).endswith(b"POST /held HTTP/1.1\r\nhost: api.test\r\n\r\n")
+
+
+def test_grpc_needs_http2(world: World) -> None:
+    """A call of gRPC to a target without HTTP/2 is answered in its own words, and not sent."""
+    contexts = replace(world.contexts, protocols=TargetProtocols())
+    found = talk(world, Rehearsal(contexts=contexts, destination=HERE), alpn=["h2"], target_alpn="http/1.1")
+    client = Http2Client(found)
+    seen = client.answer(client.asks("/s/m", b"x", ("content-type", "application/grpc")))
+    assert ("14", b"") == (seen["grpc-status"], bytes(found.heard[Side.UPSTREAM]))
+
+
+def test_what_was_agreed_on_is_spoken(world: World) -> None:
+    """A client that agreed on HTTP/2 and says something else is cut, and nothing is asked about it."""
+    found = talk(world, alpn=["h2"], target_alpn="h2").says(GET)
+    assert ({Side.CLIENT}, []) == (found.run.finished, found.run.dials)
+    assert ["HTTP/2"] == [word for refused in found.run.refused for word in refused.reason.split() if word == "HTTP/2"][:1]
+
+
+@pytest.mark.parametrize("fields", [[("host", "other.test")], [(":authority", "other.test")]])
+def test_a_connection_is_for_the_name_that_it_was_opened_for(world: World, fields: list[tuple[str, str]]) -> None:
+    """A request for another name than TLS asked for is misdirected, whatever the connection could be used for elsewhere."""
+    found = talk(world, alpn=["h2"], target_alpn="h2")
+    client = Http2Client(found)
+    number = client.h2.get_next_available_stream_id()
+    named = fields[0][0] == ":authority"
+    base = [(":method", "GET"), (":scheme", "https"), (":path", "/")]
+    client.h2.config.validate_outbound_headers = False
+    client.h2.send_headers(number, [*base, *(fields if named else [(":authority", "api.test"), *fields])], end_stream=True)
+    assert ("421", []) == (client.answer(number)[":status"], found.run.dials)
 
 
 def test_other_protocols_must_be_the_targets_too(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_address
 
 import dns.flags
@@ -14,9 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capd.enforcer.resolver import bindings, core
+from capd.enforcer.resolver import bindings, core, telling
+from capd.enforcer.resolver.binding import Address, Binding
 from capd.enforcer.resolver.bindings import Bindings
 from capd.enforcer.resolver.core import Answer, Lookup, Resolved
+from capd.enforcer.resolver.telling import Teller, Told
 from capd.enforcer.resolver.upstream import Server, servers
 
 ALLOWED = {"api.example.com", "xn--bcher-kva.example"}
@@ -201,19 +204,22 @@ def test_no_answer_raises(wire: bytes) -> None:
 ADDRESS = ip_address("192.0.2.1")
 
 
+def bound(run: str, name: str, addresses: Sequence[Address], seconds: int) -> Binding:
+    """Give what a run was told."""
+    return Binding(run=run, name=name, addresses=tuple(addresses), seconds=seconds)
+
+
 def test_names_are_bound_to_a_run_for_a_time() -> None:
     """A run's names of an address come latest first, other runs have none, and each is forgotten when its time is over."""
     known = Bindings()
-    known.bind("a", "one.example", [ADDRESS], 100, 0.0)
-    known.bind("a", "two.example", [ADDRESS], 10, 1.0)
+    known.bind(bound("a", "one.example", [ADDRESS], 100), 0.0)
+    known.bind(bound("a", "two.example", [ADDRESS], 10), 1.0)
     assert ("two.example", "one.example") == known.names_of("a", ADDRESS, 2.0)
     assert () == known.names_of("b", ADDRESS, 2.0)
     assert ("one.example",) == known.names_of("a", ADDRESS, 1.0 + bindings.SECONDS_MIN)
     assert () == known.names_of("a", ADDRESS, 100.0)
-    known.bind("a", "one.example", [ADDRESS], 1e9, 0.0)
+    known.bind(bound("a", "one.example", [ADDRESS], 10**9), 0.0)
     assert () == known.names_of("a", ADDRESS, bindings.SECONDS_MAX)
-    known.forget("a")
-    assert () == known.names_of("a", ADDRESS, 0.0)
 
 
 def test_bindings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,12 +229,50 @@ def test_bindings_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     known = Bindings()
     addresses = [ip_address(f"192.0.2.{number}") for number in range(4)]
     for number, address in enumerate(addresses):
-        known.bind("a", f"{number}.example", [address, ADDRESS], 60, 0.0)
+        known.bind(bound("a", f"{number}.example", [address, ADDRESS], 60), 0.0)
     assert ("3.example", "2.example") == known.names_of("a", ADDRESS, 0.0)
     assert [(), ("3.example",)] == [known.names_of("a", address, 0.0) for address in (addresses[2], addresses[3])]
-    known.bind("b", "x", [ADDRESS], 60, 0.0)
-    known.bind("c", "x", [ADDRESS], 60, 0.0)
+    known.bind(bound("b", "x", [ADDRESS], 60), 0.0)
+    known.bind(bound("c", "x", [ADDRESS], 60), 0.0)
     assert () == known.names_of("a", ADDRESS, 0.0)
+
+
+def test_a_worker_is_told_before_the_run_is() -> None:
+    """What was sent waits for whoever judges: for the run, the name, the address that it is about, and for its time alone."""
+    now = [0.0]
+    tells, hears = telling.channel()
+    with tells, hears:
+        teller, told = Teller([tells]), Told(hears, lambda: now[0])
+        teller.tell(bound("a", "one.example", [ADDRESS, ip_address("2001:db8::1")], 100))
+        asked = [("a", "one.example", ADDRESS), ("b", "one.example", ADDRESS), ("a", "two.example", ADDRESS)]
+        assert [True, False, False] == [told.gave(*one) for one in asked]
+        assert told.gave("a", "one.example", ip_address("2001:db8::1"))
+        assert not told.gave("a", "one.example", None)
+        now[0] = 100.0
+        assert not told.gave("a", "one.example", ADDRESS)
+
+
+def test_a_worker_without_room_is_not_waited_for() -> None:
+    """A worker that takes nothing costs the resolver no time; what it was not told is counted, what it was told holds."""
+    tells, hears = telling.channel()
+    with tells, hears:
+        teller, told = Teller([tells]), Told(hears)
+        sent = 0
+        while not teller.untold:
+            teller.tell(bound("a", f"{sent}.example", [ADDRESS], 60))
+            sent += 1
+        assert told.gave("a", f"{sent - 2}.example", ADDRESS)
+        assert not told.gave("a", f"{sent - 1}.example", ADDRESS)
+
+
+@given(st.binary(max_size=200) | mutations(Binding(run="a", name="b.example", addresses=(ADDRESS,), seconds=60).encode()))
+def test_what_tells_of_no_binding_is_refused_as_that(data: bytes) -> None:
+    """Any bytes are a binding, which comes back the same, or a ValueError."""
+    try:
+        found = Binding.decode(data)
+    except ValueError:
+        return
+    assert found == Binding.decode(found.encode())
 
 
 def test_resolv_conf_is_read() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,7 +17,8 @@ import dns.rcode
 import dns.rrset
 import pytest
 
-from capd.enforcer.resolver import service
+from capd.enforcer.resolver import service, stream
+from capd.enforcer.resolver.binding import Binding
 from capd.enforcer.resolver.service import Resolver, Rules
 from capd.enforcer.resolver.upstream import Server
 
@@ -94,8 +96,10 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 
 @asynccontextmanager
-async def at_work(run: str | None = "run") -> AsyncIterator[tuple[Resolver, Upstream, int, int]]:
-    """Give a resolver, its upstream, and the ports for UDP and TCP."""
+async def at_work(
+    run: str | None = "run", told: Callable[[Binding], None] = lambda _binding: None
+) -> AsyncIterator[tuple[Resolver, Upstream, int, int]]:
+    """Give a resolver, its upstream, and the ports for UDP and TCP; `told` is told of bindings."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         datagrams, streams = pair()
@@ -104,16 +108,16 @@ async def at_work(run: str | None = "run") -> AsyncIterator[tuple[Resolver, Upst
         stack.callback(transport.close)
         await stack.enter_async_context(await asyncio.start_server(upstream.connected, sock=streams))
 
-        async def run_of(_family: socket.AddressFamily, _peer: tuple[str, int], _kind: int) -> str | None:
+        async def run_of(_connection: socket.socket, _peer: tuple[str, int]) -> str | None:
             return run
 
         rules = Rules(could_allow=lambda who, name: who == "run" and name in ALLOWED)
-        resolver = Resolver(rules, [Server(host="127.0.0.1", port=port)], run_of)
+        resolver = Resolver(rules, [Server(host="127.0.0.1", port=port)], told)
         sockets = bound(socket.SOCK_DGRAM), bound(socket.SOCK_STREAM)
         for made in sockets:
             stack.callback(made.close)
         ports = [made.getsockname()[1] for made in sockets]
-        serving = loop.create_task(resolver.serve([sockets[0]], [sockets[1]]))
+        serving = loop.create_task(resolver.serve([sockets[0]], [sockets[1]], run_of))
         try:
             yield resolver, upstream, ports[0], ports[1]
         finally:
@@ -134,12 +138,13 @@ def test_names_are_answered_bound_or_denied(ask: Ask) -> None:
     """An allowed name is answered and bound to the run; another one is NXDOMAIN, and the upstream never hears of it."""
 
     async def case() -> None:
-        async with at_work() as (resolver, upstream, udp, tcp):
+        told: list[Binding] = []
+        async with at_work(told=told.append) as (resolver, upstream, udp, tcp):
             port = udp if ask is dns.asyncquery.udp else tcp
             done = await ask(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=port, timeout=5)
             assert ["192.0.2.7"] == addresses(done)
-            assert ("api.example.com",) == resolver.names_of("run", ip_address("192.0.2.7"))
-            assert () == resolver.names_of("other", ip_address("192.0.2.7"))
+            given = Binding(run="run", name="api.example.com", addresses=(ip_address("192.0.2.7"),), seconds=60)
+            assert [given] == told
             denied = await ask(dns.message.make_query("payload.evil.example", "A"), "127.0.0.1", port=port, timeout=5)
             assert dns.rcode.NXDOMAIN == denied.rcode()
             assert ["api.example.com."] == upstream.asked
@@ -173,6 +178,115 @@ def test_an_upstream_that_fails_is_told_as_that(monkeypatch: pytest.MonkeyPatch)
                 done = await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", port=udp, timeout=5)
                 assert dns.rcode.SERVFAIL == done.rcode()
             assert {"failed": 2} == dict(resolver.counters)
+
+    asyncio.run(case())
+
+
+def framed(name: str, number: int) -> bytes:
+    """Give a question as a connection carries it."""
+    wire = dns.message.make_query(name, "A", id=number).to_wire()
+    return len(wire).to_bytes(2, "big") + wire
+
+
+async def answer(reader: asyncio.StreamReader) -> dns.message.Message:
+    """Read one answer of a connection."""
+    length = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 5), "big")
+    return dns.message.from_wire(await asyncio.wait_for(reader.readexactly(length), 5))
+
+
+def test_questions_of_a_connection_do_not_wait_for_each_other() -> None:
+    """Of questions sent at once, cut anywhere, the ready ones are answered first; those after the end of sending still are."""
+
+    async def case() -> None:
+        async with at_work() as (_resolver, upstream, _udp, tcp):
+            reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
+            data = framed("slow.example.com", 1) + framed("api.example.com", 2) + framed("payload.evil.example", 3)
+            for byte in data:
+                writer.write(bytes([byte]))
+                await writer.drain()
+            done = [await answer(reader), await answer(reader)]
+            assert {2: dns.rcode.NOERROR, 3: dns.rcode.NXDOMAIN} == {one.id: one.rcode() for one in done}
+            writer.write_eof()
+            last = await answer(reader)
+            assert (1, dns.rcode.SERVFAIL, b"") == (last.id, last.rcode(), await reader.read())
+            assert "payload.evil.example." not in upstream.asked
+            writer.close()
+
+    asyncio.run(case())
+
+
+def test_a_connection_asks_only_so_much_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is above the bound of one connection waits in it, and is answered when there is room."""
+    monkeypatch.setattr(stream, "PIPELINED_MAX", 1)
+
+    async def case() -> None:
+        async with at_work() as (_resolver, _upstream, _udp, tcp):
+            reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
+            writer.write(framed("slow.example.com", 1) + framed("api.example.com", 2))
+            assert [1, 2] == [(await answer(reader)).id, (await answer(reader)).id]
+            writer.close()
+
+    asyncio.run(case())
+
+
+NO_QUESTIONS = {
+    "empty": b"\0\0",
+    "short": b"\0\x0b12345678901",
+    "long": b"\xff\xff" + bytes(65_535),
+    "HTTP": b"GET / HTTP/1\r\n",
+}
+
+
+@pytest.mark.parametrize("data", NO_QUESTIONS.values(), ids=NO_QUESTIONS)
+def test_what_is_no_question_ends_a_connection(data: bytes) -> None:
+    """A length that no question has is not waited for, and what follows it is not taken for one."""
+
+    async def case() -> None:
+        async with at_work() as (resolver, _upstream, _udp, tcp):
+            reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
+            with contextlib.suppress(OSError):
+                writer.write(data + framed("api.example.com", 2))
+                assert b"" == await asyncio.wait_for(reader.read(), 5)
+            writer.transport.abort()
+            assert {"malformed": 1} == dict(resolver.counters)
+
+    asyncio.run(case())
+
+
+def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that begins a question and does not end it has its connection closed in bounded time."""
+    monkeypatch.setattr(stream, "IDLE_SECONDS_MAX", 0.1)
+
+    async def case() -> None:
+        async with at_work() as (_resolver, _upstream, _udp, tcp):
+            reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
+            writer.write(framed("api.example.com", 2)[:-1])
+            assert b"" == await asyncio.wait_for(reader.read(), 5)
+            writer.close()
+
+    asyncio.run(case())
+
+
+def test_connections_of_one_run_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond its share a run's connection is cut, and with one of it gone the next is served."""
+    monkeypatch.setattr(service, "CONNECTIONS_PER_RUN_MAX", 1)
+
+    async def case() -> None:
+        async with at_work() as (resolver, _upstream, _udp, tcp):
+            reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
+            writer.write(framed("api.example.com", 1))
+            assert 1 == (await answer(reader)).id
+            second, other = await asyncio.open_connection("127.0.0.1", tcp)
+            with contextlib.suppress(ConnectionResetError):
+                assert b"" == await asyncio.wait_for(second.read(), 5)
+            assert 1 == resolver.counters["dropped"]
+            for each in (writer, other):
+                each.close()
+            query, found = dns.message.make_query("api.example.com", "A"), list[str]()
+            while not found:  # the end of the first is seen when the loop comes to it
+                with contextlib.suppress(EOFError, OSError):
+                    found = addresses(await dns.asyncquery.tcp(query, "127.0.0.1", port=tcp, timeout=5))
+            assert ["192.0.2.7"] == found
 
     asyncio.run(case())
 

@@ -35,7 +35,7 @@ HTTP_PORT, HTTPS_PORT, RAW_PORT, PLAIN_PORT = 80, 443, 2525, 8080
 RULES = f"""\
 add table inet yard
 add chain inet yard out {{ type nat hook output priority -100; }}
-add rule inet yard out meta skuid {AGENT} udp dport 53 redirect to :{RESOLVER_PORT}
+add rule inet yard out meta skuid {AGENT} meta l4proto {{ tcp, udp }} th dport 53 redirect to :{RESOLVER_PORT}
 add rule inet yard out meta skuid {AGENT} meta l4proto tcp redirect to :{PROXY_PORT}
 """
 

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -35,11 +35,12 @@ rules:
 """
 HOSTS = "10.77.0.2 open.test\n127.0.0.1 rebound.test\n"
 RESOLV_CONF = "nameserver 10.77.0.2\noptions timeout:1 attempts:1\n"
-MOUNTS = 'mount --bind "$1" /etc/hosts; mount --bind "$2" /etc/resolv.conf; shift 2; exec "$@"'
+MOUNTS = 'mount --bind "$1" /etc/hosts; mount --bind "$2" /etc/resolv.conf; shift 2; {prepare} exec "$@"'
 SETTINGS = """
 policy_dir = "{directory}/policy"
 [selection]
 slices = []
+cgroups = {cgroups}
 [enforcement]
 mode = "enforce"
 user = "{user}"
@@ -118,12 +119,13 @@ class Sink:
 
     def serve(self, listener: socket.socket) -> None:
         """Take connections and answer each of their requests."""
+        port = listener.getsockname()[1]
         while True:
             try:
                 client, _ = listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._talk, args=(client, listener.getsockname()[1]), daemon=True).start()
+            threading.Thread(target=self._talk, args=(client, port), daemon=True).start()
 
     def _talk(self, client: socket.socket, port: int) -> None:
         with client, contextlib.suppress(OSError):
@@ -163,25 +165,36 @@ class Instance:
 
 
 @contextlib.contextmanager
-def instance(ground: Yard) -> Iterator[Instance]:
-    """Start one with a sink and two agents, one of them root; take it down again."""
+def instance(ground: Yard, *, policy: str = POLICY, cgroups: Sequence[str] = (), prepare: str = "") -> Iterator[Instance]:
+    """Start one with a sink and two agents, one of them root; take it down again.
+
+    Args:
+        ground: its host.
+        policy: in force.
+        cgroups: selected beside its own.
+        prepare: shell commands, each with a semicolon, before it starts, in its mount namespace; `{directory}` is its own.
+    """
     cgroup = f"/{ground.cgroups['enforcer'].parent.relative_to(ground.root)}/proxy"
     sink = Sink()
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(open_directory())
         (directory / "policy").mkdir()
-        (directory / "policy" / "policy.yaml").write_text(POLICY, encoding="utf-8")
+        (directory / "policy" / "policy.yaml").write_text(policy, encoding="utf-8")
         for port in SINK_PORTS:
             listener = inside(ground.sink, partial(socket.create_server, ("10.77.0.2", port)))
             thread = threading.Thread(target=sink.serve, args=(listener,), daemon=True)
             thread.start()
             stack.callback(_end, listener, thread)
         ports = {"proxy": PROXY_PORT, "resolver": RESOLVER_PORT}
-        settings = SETTINGS.format(directory=directory, user=ENFORCER_USER, cgroup=cgroup, **ports)
-        daemon = Daemon(directory, settings, verb="up", through=("nsenter", f"--net={ground.host}", *_named(directory)))
+        settings = SETTINGS.format(
+            directory=directory, user=ENFORCER_USER, cgroup=cgroup, cgroups=json.dumps(list(cgroups)), **ports
+        )
+        daemon = Daemon(
+            directory, settings, verb="up", through=("nsenter", f"--net={ground.host}", *_named(directory, prepare))
+        )
         stack.callback(_remove, ground, daemon)
         daemon.start()
-        made = [stack.enter_context(_agent(ground, daemon, user)) for user in (AGENT_USER, 0)]
+        made = [stack.enter_context(agent(daemon, user, ground.host)) for user in (AGENT_USER, 0)]
         running = Instance(ground, daemon, sink, *made)
         running.until('say(get("/open/first"))', "200 OK", 20)
         yield running
@@ -194,19 +207,21 @@ def _end(listener: socket.socket, thread: threading.Thread) -> None:
     listener.close()
 
 
-def _named(directory: Path) -> list[str]:
+def _named(directory: Path, prepare: str) -> list[str]:
     """Give what begins a command that finds names of the yard's own."""
     files = {"hosts": HOSTS, "resolv.conf": RESOLV_CONF}
     for name, text in files.items():
         (directory / name).write_text(text, encoding="ascii")
-    return ["unshare", "-m", "sh", "-c", MOUNTS, "sh", *(str(directory / name) for name in files)]
+    mounts = MOUNTS.replace("{prepare}", prepare.replace("{directory}", str(directory)))
+    return ["unshare", "-m", "sh", "-c", mounts, "sh", *(str(directory / name) for name in files)]
 
 
 @contextlib.contextmanager
-def _agent(ground: Yard, daemon: Daemon, user: int) -> Iterator[Agent]:
+def agent(daemon: Daemon, user: int, namespace: Path) -> Iterator[Agent]:
+    """Start an agent in a run of its own."""
     who = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"] if user else []
     command = [PYTHON, "-I", "-S", "-c", PRELUDE + AGENT]
-    words = ["nsenter", f"--net={ground.host}", *who, *capd("run", "--config", daemon.config, "--", *command)]
+    words = ["nsenter", f"--net={namespace}", *who, *capd("run", "--config", daemon.config, "--", *command)]
     process = subprocess.Popen(words, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None

@@ -5,8 +5,8 @@ What lives here: attacks and how each ends. What must not: the instance (instanc
 The rows run against one instance, in order; none may send the sink a packet, or, where a part of it is allowed, every request
 that arrives has a decision that allows it.
 
-Not here: 6 (what helpers outside of a run do; docs/enforcement.md says so), 16 to 24 (SQL, SSH, Kubernetes: the enforcer does
-not decode them yet), 25 (credentials: it injects none yet), 30 (a connection from before is cut: test_bypasses.py).
+Not here: 16 to 24 (SQL, SSH, Kubernetes: the enforcer does not decode them yet), 25 (test_obligations_enforcer.py),
+30 (a connection from before is cut: test_bypasses.py).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,8 +26,9 @@ import pytest
 
 from capd.daemon.enforcer_role import DESCRIPTORS_MAX
 from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
+from tests.decoders import http2_bytes as h2
 from tests.forcing.instance import POLICY, PROXY_PORT, RESOLVER_PORT, Instance, instance
-from tests.forcing.yard import TARGET_PORT, Yard
+from tests.forcing.yard import PYTHON, TARGET_PORT, Yard
 from tests.requirements import require_command, require_probes
 
 pytestmark = pytest.mark.kernel
@@ -41,6 +43,12 @@ ASK = f"""
 client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); client.settimeout(3)
 client.sendto({QUERY}, ("10.77.0.2", 53))
 return client.recv(600)[3] & 15
+"""
+ASK_STREAM = f"""
+client = socket.create_connection(("10.77.0.2", 53), 3)
+query = {QUERY}
+client.sendall(len(query).to_bytes(2, "big") + query)
+return client.recv(600)[5] & 15
 """
 RELAY = "forked(lambda: forked(lambda: say(get('/shut'))))"
 SUBTREE = """
@@ -73,6 +81,15 @@ def raw(head: str, body: str = "") -> str:
 START = "POST /open/a HTTP/1.1\r\nHost: 10.77.0.2\r\n"
 SMUGGLED = "GET /shut HTTP/1.1\r\nHost: 10.77.0.2\r\n\r\n"
 
+PRIOR_KNOWLEDGE = (
+    h2.OPENING
+    + h2.headers(
+        1, h2.literal((":method", "GET"), (":scheme", "http"), (":path", "/shut"), (":authority", "10.77.0.2")), end=True
+    )
+).decode("latin-1")
+SETTINGS = "\0\0"
+"""How the first frame that we send to any client of HTTP/2 begins, whatever becomes of what it asks for."""
+
 SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("1 a cgroup of its own below the run's", "root", SUBTREE, DENIED),
     ("3 leaves as a user", "user", 'join(cgroups) or say(get("/shut"))', ("EACCES", "EPERM", "PermissionError")),
@@ -98,7 +115,8 @@ SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("8 foreign source address", "root", "return transparent()", (*DENIED, "EADDRNOTAVAIL", "EHOSTUNREACH")),
     ("9 a name as a message", "user", ASK, ("3",)),
     ("9 DNS over TLS", "user", 'say(b"x", port=853, tls="dns.test")', (*DENIED, "cut")),
-    ("9 DNS over TCP", "user", 'tcp("10.77.0.2", 53)', REFUSED),
+    ("9 a name as a message over TCP", "user", ASK_STREAM, ("3",)),
+    ("9 what is no DNS over TCP", "user", 'say(b"GET / HTTP/1.1\\r\\n\\r\\n", port=53)', ("cut", *REFUSED)),
     ("9 a name as a Host", "user", 'say(get("/x", "c2VjcmV0.evil.test"))', DENIED),
     ("9 a name as a server's", "user", 'say(get("/x", "c2VjcmV0.evil.test"), port=443, tls="c2VjcmV0.evil.test")', DENIED),
     ("9 mDNS", "user", 'udp("224.0.0.251", 5353)', REFUSED),
@@ -107,6 +125,8 @@ SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("10 another port", "user", raw("GET /open/a HTTP/1.1\r\nHost: 10.77.0.2:8080\r\n\r\n"), BAD),
     ("10 no name, any Host", "user", 'say(get("/open/a", "other.test"), port=443, tls="")', BAD),
     ("10 TLS in TLS", "user", "return tls_in_tls()", (*BAD, SSL_ERROR)),
+    ("10 a session of an allowed name, resumed for another", "user", "return resumed()", ("False HTTP/1.1 4",)),
+    ("10 another key in the middle", "user", "return key_update()", ("HTTP/1.1 403",)),
     ("11 an allowed name elsewhere", "user", 'say(get("/x", "open.test"), "10.77.0.9")', DENIED),
     (
         "11 an allowed name that leads to loopback",
@@ -139,7 +159,7 @@ SILENT: list[tuple[str, str, str, tuple[str, ...]]] = [
         BAD,
     ),
     ("13 obs-text in Host", "user", raw("GET /open/a HTTP/1.1\r\nHost: 10.77.0.\xb2\r\n\r\n"), BAD),
-    ("13 h2c by prior knowledge", "user", raw("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"), (*BAD, "cut")),
+    ("13 h2c by prior knowledge", "user", raw(PRIOR_KNOWLEDGE), (SETTINGS, *BAD)),
     ("14 another path of an allowed host", "user", 'say(get("/shut"))', DENIED),
     ("14 another method", "user", 'say(get("/open/a", method="DELETE"))', DENIED),
     ("15 through a process of the run", "user", RELAY, DENIED),
@@ -187,6 +207,34 @@ def tls_in_tls():
         once.sendall(out.read())
         inner.write(once.recv(9999) or b"x")
         return twice.read(9999).decode()
+def resumed():
+    context = ssl._create_unverified_context()
+    session, found = None, ""
+    for name in ("open.test", "other.test"):
+        outer = socket.create_connection(("10.77.0.2", 443), 3)
+        with context.wrap_socket(outer, server_hostname=name, session=session) as client:
+            client.sendall(get("/shut", name, method="DELETE"))
+            found = str(client.session_reused) + " " + client.recv(9999).decode()
+            session = client.session
+    return found
+def key_update():
+    import subprocess
+    words = ["openssl", "s_client", "-connect", "10.77.0.2:443", "-servername", "open.test"]
+    client = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    def until(word, said=b""):
+        while word not in said:
+            part = os.read(client.stdout.fileno(), 4096)
+            if not part: break
+            said += part
+        return said
+    try:
+        until(b"Verify return code")
+        os.write(client.stdin.fileno(), b"K\\n")
+        assert b"KEYUPDATE" in until(b"KEYUPDATE")
+        os.write(client.stdin.fileno(), get("/shut", "open.test", method="DELETE"))
+        return "HTTP" + until(b"\\r\\n\\r\\n").decode().partition("HTTP")[2]
+    finally:
+        client.kill(); client.wait()
 def memory():
     for one in os.listdir("/proc"):
         if one.isdigit() and b"capd.cli.main" in open("/proc/" + one + "/cmdline", "rb").read():
@@ -272,6 +320,62 @@ def test_2_a_socket_of_the_run_outside_of_it(place: Instance) -> None:
     wait_until(lambda: place.daemon.status()["enforcement"]["escaped"], "it is named", 8)
 
 
+HELPER = """
+import array, socket, sys
+listener = socket.socket(socket.AF_UNIX); listener.bind("\\0" + sys.argv[1]); listener.listen()
+print("ready", flush=True)
+while True:
+    client, _ = listener.accept()
+    with client, socket.create_connection(("10.77.0.2", 80)) as target:
+        data = client.recv(65536)
+        if data == b"pass": socket.send_fds(client, [b"x"], [target.fileno()]); client.recv(1)
+        else: target.sendall(data); client.sendall(target.recv(65536))
+"""
+RELAYED = """
+client = socket.socket(socket.AF_UNIX); client.settimeout(3); client.connect("\\0{name}")
+client.sendall(get("/shut?relayed")); return client.recv(9999).decode()
+"""
+PASSED = """
+client = socket.socket(socket.AF_UNIX); client.settimeout(3); client.connect("\\0{name}")
+client.sendall(b"pass"); _, (number,), _, _ = socket.recv_fds(client, 1, 1)
+with socket.socket(fileno=number) as passed:
+    passed.sendall(get("/shut?passed")); return passed.recv(9999).decode()
+"""
+
+
+@pytest.fixture
+def helper(place: Instance) -> Iterator[str]:
+    """Start a program outside of any run that does what it is asked; gives the abstract name at which it listens."""
+    name = f"{place.ground.tag}-helper"
+    words = ["nsenter", f"--net={place.ground.host}", PYTHON, "-I", "-S", "-c", HELPER, name]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert b"ready\n" == process.stdout.readline()
+        yield name
+        process.kill()
+
+
+def test_6_what_a_helper_does_is_its_own(place: Instance, helper: str) -> None:
+    """A known limit: a program outside relays what an abstract socket brings it; the status says that this is not closed."""
+    assert "HTTP/1.1 200" in place.user.does(RELAYED.format(name=helper))
+    limits = place.daemon.status()["enforcement"]["limits"]
+    assert any("unix socket" in limit and "abstract" in limit for limit in limits)
+
+
+def test_2_a_connection_from_outside_is_an_alarm(place: Instance, helper: str) -> None:
+    """A connection that a program outside passes to the run is not forced: when bytes move on it, that is a witness alarm."""
+    path = place.daemon.directory / "run" / "recorder" / "recorder.status.json"
+    wait_until(path.exists, "the recorder tells")
+
+    def alarms() -> int:
+        found: int = json.loads(path.read_bytes())["witness"]["undecided"]
+        return found
+
+    before = alarms()
+    assert "HTTP/1.1 200" in place.user.does(PASSED.format(name=helper))
+    wait_until(lambda: alarms() > before, "it is found", 30)
+
+
 def test_4_another_root_flushes_the_rules(place: Instance) -> None:
     """`nft flush ruleset` changes nothing for agents."""
     clear(place)
@@ -302,9 +406,20 @@ def workers(place: Instance) -> list[int]:
     return told()
 
 
+RECOVERED_SECONDS_MAX = 2
+
+
+def interpreter_seconds() -> float:
+    """Measure what it takes here and now to start an interpreter with what the enforcer imports."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-P", "-c", "import capd.daemon.enforcer_role"], check=True, env=ENVIRONMENT)
+    return time.monotonic() - began
+
+
 @pytest.mark.parametrize("which", [1, 0])
 def test_27_a_killed_enforcer_lets_nothing_out(place: Instance, which: int) -> None:
-    """With a worker, or all of the enforcer, killed in the middle of a request nothing gets past, and it is back in seconds."""
+    """With a worker, or all of it, killed in the middle of a request nothing gets past, and it is back in two seconds."""
+    interpreter = 0.0 if which else interpreter_seconds()
     begin = START + "Content-Length: 9\r\n\r\nx"
     place.user.does(
         f"global kept\nkept = socket.create_connection(('10.77.0.2', 80), 3)\nkept.sendall({begin!r}.encode())\nreturn 1"
@@ -317,8 +432,10 @@ def test_27_a_killed_enforcer_lets_nothing_out(place: Instance, which: int) -> N
     found = place.user.does('say(get("/shut"), seconds=1)')
     assert found.startswith((*DENIED, "cut")), found
     assert b"" == place.sink.take()
-    place.until('say(get("/open/again"))', "200 OK", 6)
-    assert time.monotonic() - killed < 6
+    place.until('say(get("/open/again"), seconds=0.5)', "200 OK", 6)
+    took = time.monotonic() - killed
+    print(f"recovered in {took:.2f} s")  # noqa: T201 - the figure is wanted
+    assert took < RECOVERED_SECONDS_MAX + interpreter
 
 
 FLOOD = """

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -133,6 +136,61 @@ def test_the_rules_stand_when_the_daemon_is_killed(ground: Yard, daemon: Daemon)
         daemon.start()
         assert "proxy 10.77.0.2 80" == ask()
         process.communicate()
+
+
+MANAGED = """
+import os, socket, sys
+path = sys.argv[1]
+os.environ["NOTIFY_SOCKET"] = path + "/notify"
+with socket.socket(socket.AF_UNIX) as manager:
+    manager.connect(path + "/kept")
+    _, kept, _, _ = socket.recv_fds(manager, 1, 1)
+if kept:
+    os.dup2(kept[0], 3)
+    os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()), LISTEN_FDNAMES="capd-table")
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""As a service manager starts a unit with what it keeps for it."""
+
+
+def test_nobody_takes_the_table_between_two_daemons(ground: Yard, daemon: Daemon) -> None:
+    """A service manager that keeps the owning socket makes it outlive a killed daemon: a flush then changes nothing."""
+    daemon.stop()
+    before, kept = daemon.through, list[int]()
+    with ExitStack() as stack:
+        places = [stack.enter_context(socket.socket(socket.AF_UNIX, kind)) for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM)]
+        for place, name in zip(places, ("notify", "kept"), strict=True):
+            place.bind(str(daemon.directory / name))
+        places[1].listen()
+        daemon.through = (*before, PYTHON, "-I", "-S", "-c", MANAGED, str(daemon.directory))
+
+        def start() -> None:
+            with ThreadPoolExecutor(1) as threads:
+                started = threads.submit(daemon.start)
+                starting, _ = places[1].accept()
+                with starting:
+                    socket.send_fds(starting, [b"x"], kept)
+                started.result()
+
+        try:
+            start()
+            data = b""
+            places[0].settimeout(20)
+            while b"FDNAME=capd-table" not in data:
+                data, kept, _flags, _address = socket.recv_fds(places[0], 4096, 1)
+            daemon.stop(signal.SIGKILL)
+            subprocess.run(["nsenter", f"--net={ground.host}", "nft", "flush", "ruleset"], check=True)
+            reader = inside(ground.host, Ruleset)
+            stack.callback(reader.close)
+            assert reader.flags(daemon_table(daemon)) is not None
+            start()
+            wait_until(lambda: daemon.status()["enforcement"]["canary"]["result"] == "forced", "it is taken over", 20)
+            found = daemon.status()["enforcement"]
+            assert (None, True, 0) == (found["problem"], found["table"]["owned"], found["repaired"]["times"])
+        finally:
+            daemon.through = before
+            for one in kept:
+                os.close(one)
 
 
 def test_only_the_command_takes_it_away(ground: Yard, daemon: Daemon) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,8 @@ from capd.daemon.enforcement import CHECK_SECONDS, Enforcement
 from capd.daemon.enforcement_names import EnforcementNames, names_of
 from capd.daemon.enforcement_section import EnforcementSection
 from capd.daemon.errors import ConfigurationError
+from capd.enforcer.forcing.ruleset import Ruleset
+from capd.enforcer.forcing.table import Table
 from tests.forcing.yard import AGENT_USER, ENFORCER_USER, PROXY_PORT, RESOLVER_PORT, Yard, inside
 
 Make = Callable[..., Enforcement]
@@ -137,6 +140,29 @@ def test_what_others_take_away_is_put_back(ground: Yard, make: Make, clock: Cloc
     assert (1, True) == (repaired["times"], " is gone" in repaired["what"])
     assert None is enforcement.problem
     assert FORCED == tries(ground, "parent")
+
+
+def test_a_table_that_somebody_took_away_is_put_back_at_once(ground: Yard, make: Make, names: EnforcementNames) -> None:
+    """The kernel tells of the change, so nobody waits for the next look; other programs' changes are none of ours."""
+    enforcement = make()
+    assert enforcement._ruleset is not None
+    assert enforcement.watch is not None
+    enforcement.look_again()  # at our own changes
+    other = inside(ground.host, Ruleset)
+    other.apply(Table(name="capd_other", counters=(), sets=(), chains=()))
+    assert select.select([enforcement.watch], [], [], 5)[0]
+    enforcement.look_again()
+    other.remove("capd_other")
+    other.close()
+    repaired = enforcement.describe()["repaired"]
+    assert isinstance(repaired, dict)
+    assert 0 == repaired["times"]
+    enforcement._ruleset.remove(names.table)
+    assert "timeout" == ground.attempt('tcp("10.77.0.2", 80)', "parent")
+    assert select.select([enforcement.watch], [], [], 5)[0]
+    enforcement.look_again()
+    assert FORCED == tries(ground, "parent")
+    assert {"times": 1, "what": f"the table {names.table}: it is gone"}.items() <= enforcement.describe()["repaired"].items()  # type: ignore[attr-defined] # an object
 
 
 def test_a_dead_listener_is_told_and_keeps_nobody_out(ground: Yard, make: Make, clock: Clock) -> None:

@@ -26,15 +26,17 @@ from ipaddress import ip_address
 from pathlib import Path
 from capd.enforcer.forcing.cgroup_paths import CgroupPaths
 from capd.enforcer.forcing.socket_owner import SocketOwners
+from capd.enforcer.resolver.bindings import Bindings
 from capd.enforcer.resolver.service import Resolver, Rules
 from capd.enforcer.resolver.upstream import Server
 root, parent = sys.argv[1:]
 owners, paths = SocketOwners(), CgroupPaths(Path(root), [parent], time.monotonic)
-async def run_of(family, peer, kind):
-    owner = owners.of_datagram(family, peer[:2])
+known = Bindings()
+async def run_of(connection, peer):
+    owner = owners.of_datagram(connection.family, peer)
     return None if owner is None else paths.path_of(owner.cgroup)
 rules = Rules(could_allow=lambda run, name: name == "api.example.com")
-resolver = Resolver(rules, [Server(host="10.77.0.2")], run_of)
+resolver = Resolver(rules, [Server(host="10.77.0.2")], lambda told: known.bind(told, 0.0))
 made = []
 for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
     made.append(socket.socket(family, socket.SOCK_DGRAM)); made[-1].bind((host, {PORT}))
@@ -43,9 +45,9 @@ print("ready", flush=True)
 async def main():
     def told():
         run = sys.stdin.readline().strip()
-        print(*resolver.names_of(run, ip_address("192.0.2.7")), dict(resolver.counters), flush=True)
+        print(*known.names_of(run, ip_address("192.0.2.7"), 0.0), dict(resolver.counters), flush=True)
     asyncio.get_running_loop().add_reader(sys.stdin, told)
-    await resolver.serve(made, [])
+    await resolver.serve(made, [], run_of)
 asyncio.run(main())
 """
 UPSTREAM = """

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from capd.enforcer.forcing.namespaces import Opened, namespaces_of, open_namespace
+from capd.enforcer.forcing.namespaces import Opened, namespaces_of, open_namespace, own_namespace
 from capd.enforcer.forcing.plan import plan
 from capd.enforcer.forcing.ruleset import ForcingError
 from capd.probes.barrier_pins import Barrier
@@ -34,7 +34,7 @@ def test_a_run_elsewhere_reaches_the_listeners_that_were_opened_there(ground: Ya
         connect = f"client = socket.create_connection(('{host}', 5432), 5)\nprint('ready', flush=True)"
         body = f"{connect}\nreturn client.recv(9).decode()"
         process = ground.begin(f'namespace("{ground.sink}")\n{body}')
-        peer, _address = opened.streams[number].accept()
+        peer, _address = opened.proxy[number].accept()
         with peer:
             level, size, start = (socket.SOL_IP, 16, 4) if family == socket.AF_INET else (socket.IPPROTO_IPV6, 28, 8)
             raw = peer.getsockopt(level, 80, size)
@@ -46,12 +46,34 @@ def test_a_run_elsewhere_reaches_the_listeners_that_were_opened_there(ground: Ya
     assert "EPERM" == ground.attempt(f'namespace("{ground.sink}")\nreturn udp("10.77.0.1", 443)')
 
 
+def test_loopback_may_come_up_later(ground: Yard, barrier: Barrier) -> None:
+    """A namespace that is opened before its loopback has addresses is forced by both families when it has."""
+    name = f"{ground.tag}-d"
+    sh(f"ip netns add {name}")
+    try:
+        made = open_namespace(Path("/run/netns") / name, plan(ground.facts()), **PORTS)
+        try:
+            sh(f"ip -n {name} link set lo up")
+            for host, listener in zip(("127.0.0.1", "::1"), made.proxy, strict=True):
+                connect = f"client = socket.create_connection(('{host}', 5432), 5)\nprint('ready', flush=True)"
+                process = ground.begin(f'namespace("/run/netns/{name}")\n{connect}\nreturn client.recv(9).decode()')
+                peer, _address = listener.accept()
+                with peer:
+                    peer.sendall(b"proxied")
+                assert "proxied\n" == process.communicate()[0]
+        finally:
+            made.close()
+    finally:
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
 def test_datagrams_of_names_come_to_the_resolvers_socket(ground: Yard, opened: Opened) -> None:
     """A query in another namespace reaches the socket that was bound there, and its answer comes back from whom was asked."""
     ask = f'namespace("{ground.sink}")\nprint("ready", flush=True)\nreturn udp("10.77.0.1", 53)'
     process: subprocess.Popen[str] = ground.begin(ask)
-    query, peer = opened.datagrams[0].recvfrom(100)
-    opened.datagrams[0].sendto(b"resolved", peer)
+    bound = next(one for one in opened.resolver if one.type == socket.SOCK_DGRAM)
+    query, peer = bound.recvfrom(100)
+    bound.sendto(b"resolved", peer)
     assert (b"datagram", "resolved\n") == (query, process.communicate()[0])
 
 
@@ -81,7 +103,7 @@ def test_namespaces_are_found_by_their_processes(ground: Yard) -> None:
     """Of processes in several namespaces each foreign one is named once, our own and those of the dead are not."""
     process = ground.begin("print('ready', flush=True)\ntime.sleep(60)")
     try:
-        assert {ground.host.stat().st_ino: process.pid} == namespaces_of([1, process.pid, 2**22 - 1])
+        assert {ground.host.stat().st_ino: process.pid} == namespaces_of([1, process.pid, 2**22 - 1], own_namespace())
     finally:
         process.kill()
         process.communicate()

@@ -213,14 +213,14 @@ class Yard:
         )
 
     def seen(self) -> list[bytes]:
-        """Give the packets that reached the sink since the last call, without what hosts say of themselves."""
+        """Give the packets that reached the sink since the last call, without its own and what hosts say of themselves."""
         found: list[bytes] = []
         while True:
             try:
                 packet, address = self.packets.recvfrom(65_536)
             except BlockingIOError:
                 return found
-            if address[2] != socket.PACKET_OUTGOING and _is_traffic(packet):
+            if address[0] != "lo" and address[2] != socket.PACKET_OUTGOING and _is_traffic(packet):
                 found.append(packet)
 
     def _enter(self, cgroup: str, user: int, namespace: Path | None) -> None:

@@ -155,6 +155,24 @@ def test_a_writer_killed_between_footer_and_renaming_loses_nothing(tmp_path: Pat
     assert ([path], 0, Position(0, 1), data) == (recovery.sealed, recovery.cut_bytes, recovery.position, path.read_bytes())
 
 
+def test_a_byte_changed_in_a_complete_file_costs_at_most_what_follows(opened: Path, flushes: list[list[Record]]) -> None:
+    """A complete file that lacks its name gets it only as it was written; else it is cut and sealed anew, and verifies."""
+    ends, directory = flush_ends(opened), opened.parent
+    recover(directory, clock=clock())
+    sealed = sealed_path(directory, 1)
+    data = sealed.read_bytes()
+    for offset in range(FILE_HEADER.size, len(data), 11):
+        sealed.unlink(missing_ok=True)
+        opened.write_bytes(data[:offset] + bytes([data[offset] ^ 0x10]) + data[offset + 1 :])
+        recovery = recover(directory, clock=clock())
+        whole = whole_flushes(ends, offset)
+        assert (Position(0, 100 * whole) if whole else None) == recovery.position
+        if whole:
+            with SegmentReader(sealed) as reader:
+                assert [record for records in flushes[:whole] for record in records] == list(reader.records())
+        assert [] == [finding for report in verify_directory(directory) for finding in report.findings]
+
+
 def test_recovery_killed_after_any_step_can_be_repeated(opened: Path, flushes: list[list[Record]]) -> None:
     """What a killed recovery leaves (cut, half a footer, a whole one) is recovered to the same records."""
     directory = opened.parent

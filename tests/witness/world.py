@@ -13,6 +13,7 @@ import msgpack
 
 from capd.daemon.witness.state import Books
 from capd.daemon.witness.witness import Witness
+from capd.enforcer.obligations.obligation import NOTHING, Obligations
 from capd.enforcer.policy.action import Principal
 from capd.enforcer.policy.action import Run as PolicyRun
 from capd.enforcer.proxy import entry
@@ -83,10 +84,18 @@ class Connection:
         }
         return Record(RecordKind.OPEN, self.session, self.begins_ns, None, {**body, **more})
 
-    def request(self, exchange: int) -> Record:
+    def request(self, exchange: int, *, protocol: str = "http1", **more: Value) -> Record:
         """Give the MESSAGE record of a request."""
-        body: dict[str, Value] = {"protocol": "http1", "type": "request", "exchange": exchange, "ordinal": exchange}
-        return Record(RecordKind.MESSAGE, self.session, self.begins_ns + exchange, Direction.REQUEST, body)
+        fields: dict[str, Value] = {"method": "GET", "target": f"/{exchange}", "host": "API.test:80", **more}
+        body: dict[str, Value] = {"protocol": protocol, "type": "request", "exchange": exchange, "ordinal": exchange}
+        return Record(
+            RecordKind.MESSAGE, self.session, self.begins_ns + exchange, Direction.REQUEST, {**body, "fields": fields}
+        )
+
+    def answer(self, exchange: int | None, *, interim: bool = False) -> Record:
+        """Give the MESSAGE record of an answer."""
+        body: dict[str, Value] = {"protocol": "http1", "type": "response", "exchange": exchange, "fields": {"interim": interim}}
+        return Record(RecordKind.MESSAGE, self.session, self.begins_ns + SECOND, Direction.RESPONSE, body)
 
     def data(self) -> Record:
         """Give a DATA record."""
@@ -115,10 +124,20 @@ class Connection:
         at_ns = self.begins_ns + after_ns
         return packed(entry.turned_away_entry("too many connections", client=self.client, to=("192.0.2.1", 443), at_ns=at_ns))
 
-    def decided(self, number: int, *, body_wanted: bool = False) -> bytes:
-        """Give the entry of a decision about a request."""
+    def decided(
+        self, number: int, *, body_wanted: bool = False, stream: int | None = None, obligations: Obligations = NOTHING
+    ) -> bytes:
+        """Give the entry of a decision about a request, or about a stream."""
         request = Request(method="GET", host="api.test", path=f"/{number}")
-        question = Question(number=number + 1, kind=Kind.REQUEST, destination=DESTINATION, protocol="http1", request=request)
+        protocol = "http1" if stream is None else "http2"
+        question = Question(
+            number=number + 1,
+            kind=Kind.REQUEST,
+            destination=DESTINATION,
+            protocol=protocol,
+            request=request,
+            exchange=stream,
+        )
         allowed = not number % 2
         verdict = Verdict(
             number=number + 1,
@@ -127,6 +146,7 @@ class Connection:
             rule="r",
             policy="v1",
             body_bytes=10 if body_wanted else 0,
+            obligations=obligations,
         )
         return packed(entry.decision_entry(self.flow, question, verdict, self.begins_ns + number))
 
@@ -141,12 +161,24 @@ class Connection:
         return [self.let_in(), *(self.decided(number) for number in range(self.requests)), self.ended()]
 
 
+UNNUMBERED = b"\xa8sequence\x00"
 DESTINATION = Destination(address="192.0.2.1", port=443)
 
 
-def packed(facts: Mapping[str, object]) -> bytes:
-    """Give an entry as the log has it."""
-    return bytes(msgpack.packb({"sequence": 1, **facts}))
+def packed(facts: Mapping[str, object], sequence: int = 0) -> bytes:
+    """Give an entry as the log has it; without a number `hear` gives it the next one."""
+    return bytes(msgpack.packb({"sequence": sequence, **facts}))
+
+
+def numbered(body: bytes, sequence: int) -> bytes:
+    """Give an entry its number, if it lacks one."""
+    return body.replace(UNNUMBERED, UNNUMBERED[:-1] + msgpack.packb(sequence), 1)
+
+
+def seen(made: Witness, records: list[Record]) -> list[Record]:
+    """Let it take records as the recorder does: before masking, then as they are stored; give what is stored."""
+    made.observe(records)
+    return made.watch(records)
 
 
 def witness(*, enforced: bool = True, books: Books | None = None, recorded: set[str] | None = None) -> Witness:
@@ -157,7 +189,8 @@ def witness(*, enforced: bool = True, books: Books | None = None, recorded: set[
 def hear(made: Witness, *entries: bytes, now_ns: int = START) -> list[Record]:
     """Let it take entries; give what follows."""
     for number, body in enumerate(entries):
-        made.take(f"{body.hex()}:{number}", body, now_ns)
+        entry_body = numbered(body, made.books.sequences.get("w0", 0) + 1)
+        made.take(f"w0-00000001.log:{made.books.counts.entries}.{number}", entry_body, now_ns)
     return made.ready()
 
 

@@ -12,13 +12,13 @@ taken for this one's.
 
 from __future__ import annotations
 
-from collections import deque
-from enum import Enum, auto
 from typing import Final, cast
 
 from capd.decoders.http1 import Http1Decoder
 from capd.decoders.message import NEED_DATA, Direction, Message, ProtocolError
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Send
+from capd.enforcer.obligations.obligation import CannotCarryOutError
+from capd.enforcer.proxy.authority import BAD_GATEWAY, BAD_REQUEST, FORBIDDEN, RequestRefused
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Report
 from capd.enforcer.proxy.events import (
     Data,
     Decided,
@@ -32,19 +32,16 @@ from capd.enforcer.proxy.events import (
     Timer,
 )
 from capd.enforcer.proxy.http1 import fields as header
-from capd.enforcer.proxy.http1.request import (
-    BAD_REQUEST,
-    FORBIDDEN,
-    Incoming,
-    RequestRefused,
-    read_request,
-    request_head,
-    summary,
-)
-from capd.enforcer.proxy.http1.response import CONTINUE, SWITCHING, read_response, refusal, verdict_facts
+from capd.enforcer.proxy.http1.answering import Answering
+from capd.enforcer.proxy.http1.outbox import Outbox
+from capd.enforcer.proxy.http1.request import Incoming, read_request, request_head, summary
+from capd.enforcer.proxy.http1.response import CONTINUE, SWITCHING, refusal, verdict_facts
+from capd.enforcer.proxy.http1.stage import Stage
+from capd.enforcer.proxy.http1.waiting import Waiting
 from capd.enforcer.proxy.layer import Layer, Surroundings
-from capd.enforcer.proxy.opaque import OpaqueLayer
 from capd.enforcer.proxy.question import Body, Kind, Question, Verdict
+from capd.enforcer.proxy.websocket import WebsocketLayer
+from capd.enforcer.proxy.websocket.handshake import KEY, HandshakeError, check_answer
 
 HEAD_SECONDS: Final = 60.0
 """From the first byte of a request's head to its last; servers in use have 20 to 60."""
@@ -53,29 +50,8 @@ LINGER_SECONDS: Final = 2.0
 LINGER_BYTES_MAX: Final = 1 << 20
 DRAIN_BYTES_MAX: Final = 65_536
 """A refused request with no more body than that leaves the connection usable."""
-WAITING_BYTES_MAX: Final = 262_144
-"""Of a client that goes on while its request is judged; then it is left to wait."""
-MESSAGE_BYTES: Final = 256
-"""What a waiting message counts beside its content."""
-BAD_GATEWAY: Final = 502
 NO_RULE: Final = "default"
 """In the place of a rule's name: what no rule allows is denied."""
-
-
-class Stage(Enum):
-    """Where the exchange is."""
-
-    IDLE = auto()
-    JUDGED = auto()
-    """A verdict is waited for."""
-    COLLECTING = auto()
-    """So is the body, which the verdict needs."""
-    DIALLING = auto()
-    OPEN = auto()
-    DRAINING = auto()
-    """Refused and answered; the rest of its body is passed over."""
-    LINGERING = auto()
-    """Everything is said; the client has a moment to read it."""
 
 
 class Http1Layer(Layer):
@@ -84,26 +60,28 @@ class Http1Layer(Layer):
     def __init__(self, around: Surroundings, *, dialled: bool) -> None:
         self._around, self._dialled = around, dialled
         self._decoder = Http1Decoder()
-        self._waiting: deque[Message] = deque()
-        self._waiting_bytes = 0
+        self._waiting = Waiting()
         self._stage = Stage.IDLE
         self._incoming: Incoming | None = None
         self._number = 0
         self._verdict: Verdict | None = None
         self._collected = bytearray()
         self._collected_all = False
-        self._request_done = self._response_done = self._answered = self._answering = False
-        self._expects = self._keeps = self._chunked_answer = False
+        self._answer_of: Answering | None = None
+        self._request_done = self._response_done = self._answering = False
+        self._expects = self._keeps = False
         self._client_ended = self._armed = self._partial = False
         self._lingered_bytes = 0
-        self._tunnel: OpaqueLayer | None = None
-        self._out: list[Command] = []
-        self._to: tuple[Side, int] = (Side.CLIENT, 0)
-        self._parts: list[bytes] = []
+        self._tunnel: Layer | None = None
+        self._outbox = Outbox()
 
     def wants(self, side: Side) -> bool:
         """Leave a client to wait that said much more than was judged."""
-        return side is Side.UPSTREAM or self._waiting_bytes < WAITING_BYTES_MAX
+        return side is Side.UPSTREAM or not self._waiting.full
+
+    def replies(self) -> bool:
+        """A client may ask on and on for what is refused; it may send all of a body that goes on before it reads."""
+        return self._stage in (Stage.IDLE, Stage.DRAINING)
 
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
@@ -130,9 +108,7 @@ class Http1Layer(Layer):
         self._advance()
         if self._partial and not self._armed:
             self._arm(HEAD_SECONDS)
-        self._flush()
-        out, self._out = self._out, []
-        return out
+        return self._outbox.take()
 
     def _arm(self, seconds: float | None) -> None:
         """Start or stop the deadline."""
@@ -142,24 +118,10 @@ class Http1Layer(Layer):
             self._do(Arm(Timer.DEADLINE, seconds))
 
     def _do(self, *commands: Command) -> None:
-        self._flush()
-        self._out += commands
+        self._outbox.do(*commands)
 
     def _send(self, side: Side, data: bytes) -> None:
-        """Send, joined with what is just being sent to that side: a head and its body are one write."""
-        if not data:
-            return
-        to = (side, self._number if side is Side.UPSTREAM else 0)
-        if to != self._to:
-            self._flush()
-            self._to = to
-        self._parts.append(data)
-
-    def _flush(self) -> None:
-        if self._parts:
-            side, number = self._to
-            self._out.append(Send(side, b"".join(self._parts), number))
-            self._parts.clear()
+        self._outbox.send(side, data, self._number)
 
     # -- bytes -----------------------------------------------------------------------------------------------------------------
 
@@ -194,8 +156,7 @@ class Http1Layer(Layer):
             if message.content:
                 self._do(*self._tunnel.handle(Data(Side(message.direction), message.content)))
         elif message.direction is Direction.REQUEST:
-            self._waiting.append(message)
-            self._waiting_bytes += MESSAGE_BYTES + len(message.content)
+            self._waiting.add(message)
         elif self._awaits_answer:
             self._answer(message)
         elif self._stage is not Stage.LINGERING and not self._answering:
@@ -204,8 +165,7 @@ class Http1Layer(Layer):
     def _advance(self) -> None:
         """Do what can be done with the requests that wait."""
         while self._waiting and self._takes():
-            message = self._waiting.popleft()
-            self._waiting_bytes -= MESSAGE_BYTES + len(message.content)
+            message = self._waiting.next()
             if message.type == "request":
                 self._begin(message)
             elif message.type == "body":
@@ -224,8 +184,9 @@ class Http1Layer(Layer):
     # -- the request -----------------------------------------------------------------------------------------------------------
 
     def _begin(self, message: Message) -> None:
-        self._request_done = self._response_done = self._answered = False
-        self._collected, self._collected_all, self._verdict = bytearray(), False, None
+        self._request_done = self._response_done = False
+        self._collected, self._collected_all = bytearray(), False
+        self._verdict = self._answer_of = None
         self._arm(None)
         if message.incomplete is not None:
             self._cut("the client left in the middle of a request")
@@ -253,6 +214,7 @@ class Http1Layer(Layer):
             inspected=self._around.inspected,
             request=self._incoming.request,
             body=body if body is not None or self._incoming.has_body else Body(content=b"", complete=True),
+            carries_out=True,
         )
         self._do(Ask(question))
 
@@ -269,7 +231,20 @@ class Http1Layer(Layer):
             facts = verdict_facts(verdict, self._around.session)
             facts |= {"reason": "upgrade_not_allowed", "message": "no rule lets it change the protocol"}
             self._refuse(FORBIDDEN, facts, NO_RULE)
-        elif self._dialled:
+        else:
+            self._allow(verdict)
+
+    def _allow(self, verdict: Verdict) -> None:
+        """Forward the request, once the target is there."""
+        assert self._incoming is not None
+        try:
+            self._answer_of = Answering(self._incoming, verdict)
+        except CannotCarryOutError as error:
+            facts = verdict_facts(verdict, self._around.session)
+            facts |= {"reason": "cannot_be_carried_out", "message": str(error)}
+            self._refuse(FORBIDDEN, facts, verdict.rule or NO_RULE)
+            return
+        if self._dialled:
             self._forward()
         else:
             self._stage = Stage.DIALLING
@@ -317,12 +292,12 @@ class Http1Layer(Layer):
 
     def _forward(self) -> None:
         """Send the head, and what was held of the body."""
-        incoming, verdict = self._incoming, self._verdict
-        assert incoming is not None
+        answer, verdict = self._answer_of, self._verdict
+        assert answer is not None
         assert verdict is not None
         assert verdict.allowed
         self._stage = Stage.OPEN
-        head = request_head(incoming, self._around, upgrade=verdict.upgrade, expects=self._expects)
+        head = request_head(answer.sent, self._around, upgrade=verdict.upgrade, expects=self._expects)
         self._send(Side.UPSTREAM, head)
         self._send_body(bytes(self._collected))
         if self._collected_all:
@@ -335,14 +310,18 @@ class Http1Layer(Layer):
     # -- the answer ------------------------------------------------------------------------------------------------------------
 
     def _answer(self, message: Message) -> None:
-        if message.type == "response":
-            self._answer_head(message)
-        elif message.type == "body":
-            self._send(Side.CLIENT, header.chunk(message.content) if self._chunked_answer else message.content)
-        elif message.type == "end":
-            self._answer_end(message)
+        assert self._answer_of is not None
+        try:
+            if message.type == "response":
+                self._answer_head(message, self._answer_of)
+            elif message.type == "body":
+                self._send(Side.CLIENT, self._answer_of.body(message.content))
+            elif message.type == "end":
+                self._answer_end(message, self._answer_of)
+        except CannotCarryOutError as error:
+            self._not_carried_out(str(error))
 
-    def _answer_head(self, message: Message) -> None:
+    def _answer_head(self, message: Message, answer: Answering) -> None:
         incoming, verdict = self._incoming, self._verdict
         assert incoming is not None
         assert verdict is not None
@@ -350,32 +329,44 @@ class Http1Layer(Layer):
             self._gateway_failed("the target left in the middle of its answer")
             return
         try:
-            outgoing = read_response(message, old=incoming.old, keeps=incoming.keeps and not self._client_ended)
+            outgoing = answer.head(message, keeps=incoming.keeps and not self._client_ended)
         except header.NominationError as error:
             self._gateway_failed(str(error))
             return
         if outgoing.status == SWITCHING:
-            self._switch(outgoing.head, allowed=verdict.upgrade and incoming.request.upgrade is not None)
+            self._switch(outgoing.head, message, allowed=verdict.upgrade and incoming.request.upgrade is not None)
             return
-        if message.fields["interim"] is True:
-            if not incoming.old:
-                self._send(Side.CLIENT, outgoing.head)
+        if outgoing.interim and incoming.old:
             return
-        self._answered, self._keeps, self._chunked_answer = True, outgoing.keeps, outgoing.chunked
+        self._keeps = answer.keeps
         self._send(Side.CLIENT, outgoing.head)
 
-    def _answer_end(self, message: Message) -> None:
+    def _answer_end(self, message: Message, answer: Answering) -> None:
         if message.incomplete is not None:
             self._cut("the target left in the middle of its answer")
             return
-        if self._chunked_answer:
-            sent = cast("header.Fields", message.fields.get("trailers") or [])
-            self._send(Side.CLIENT, header.last_chunk(header.trailers(sent)))
+        self._send(Side.CLIENT, answer.end(message))
+        self._report()
         self._response_done = True
         if self._request_done:
             self._finish_exchange()
         elif not self._keeps:
             self._linger()
+
+    def _not_carried_out(self, reason: str) -> None:
+        """What the target answers cannot be masked: nothing more of it goes on, and that is written down."""
+        assert self._answer_of is not None
+        if self._answer_of.begun:
+            self._cut(reason)
+        else:
+            self._do(Refused(next(self._around.numbers), reason, ""))
+            self._gateway_failed(reason, "answer_not_masked")
+
+    def _report(self) -> None:
+        """Say once what obligations made of the answer."""
+        carried_out = None if self._answer_of is None else self._answer_of.carried_out
+        if carried_out is not None:
+            self._do(Report(self._number, carried_out))
 
     def _finish_exchange(self) -> None:
         self._incoming = None
@@ -384,13 +375,21 @@ class Http1Layer(Layer):
         else:
             self._stage = Stage.IDLE
 
-    def _switch(self, head: bytes, *, allowed: bool) -> None:
-        """The target changes the protocol; what follows is relayed unread, which the verdict allowed."""
+    def _switch(self, head: bytes, message: Message, *, allowed: bool) -> None:
+        """The target changes the protocol to WebSocket, which the verdict allowed."""
         if not allowed or self._waiting:
             self._gateway_failed("the target changed the protocol, which nobody asked for")
             return
+        assert self._incoming is not None
+        asked = header.by_name(self._incoming.request.fields)
+        answered = header.by_name(cast("header.Fields", message.fields["headers"]))
+        try:
+            check_answer(asked[KEY][0].strip(" \t"), answered)
+        except HandshakeError as error:
+            self._gateway_failed(str(error))
+            return
         self._send(Side.CLIENT, head)
-        self._tunnel = OpaqueLayer(self._number)
+        self._tunnel = WebsocketLayer(self._around, self._number)
 
     # -- ends ------------------------------------------------------------------------------------------------------------------
 
@@ -433,13 +432,13 @@ class Http1Layer(Layer):
         else:
             self._cut(f"the request breaks the protocol: {error.reason}")
 
-    def _gateway_failed(self, reason: str) -> None:
+    def _gateway_failed(self, reason: str, error: str = "target_failed") -> None:
         """Say so if nothing of an answer was sent; else all that is left is to cut the connection."""
-        if self._answered:
+        if self._answer_of is not None and self._answer_of.begun:
             self._cut(reason)
             return
         self._keeps = False
-        facts = {"error": "target_failed", "message": reason}
+        facts = {"error": error, "message": reason}
         head_only = self._incoming is not None and self._incoming.request.method == "HEAD"
         self._send(Side.CLIENT, refusal(BAD_GATEWAY, facts, rule="", keeps=False, head_only=head_only))
         self._linger()
@@ -478,7 +477,6 @@ class Http1Layer(Layer):
         """Say that this was all, and let the client read it."""
         self._stage = Stage.LINGERING
         self._waiting.clear()
-        self._waiting_bytes = 0
         if self._client_ended:
             self._do(Close())
         else:
@@ -489,5 +487,6 @@ class Http1Layer(Layer):
         """End in the middle: nobody may take what was said so far for all."""
         self._stage = Stage.LINGERING
         self._waiting.clear()
-        self._waiting_bytes = 0
+        if not self._response_done:
+            self._report()
         self._do(Refused(next(self._around.numbers), reason, ""), Close(abort=True))

@@ -11,15 +11,19 @@ Transfer-Encoding and their like do not come this far: decoders/http1 has an err
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, cast
 
 from capd.decoders.message import Message
-from capd.enforcer.policy.address_range import address
-from capd.enforcer.policy.host_name import HostNameError, normal_host
+from capd.enforcer.proxy.authority import (
+    BAD_REQUEST,
+    EXPECTATION_FAILED,
+    FORBIDDEN,
+    RequestRefused,
+    authority_text,
+    one_host,
+)
 from capd.enforcer.proxy.http1.fields import (
     HOP_BY_HOP,
     Named,
@@ -30,35 +34,14 @@ from capd.enforcer.proxy.http1.fields import (
     members,
     written,
 )
-from capd.enforcer.proxy.http1.target import Target, TargetError, read_target
+from capd.enforcer.proxy.http1.target import TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Request
+from capd.enforcer.proxy.websocket.handshake import EXTENSIONS, HandshakeError, check_request
 
 WEBSOCKET: Final = "websocket"
 """The one protocol that an upgrade is forwarded for (RFC 6455); others, `h2c` above all, no target gets to see."""
-BAD_REQUEST: Final = 400
-FORBIDDEN: Final = 403
-EXPECTATION_FAILED: Final = 417
-MISDIRECTED: Final = 421
-AUTHORITIES_MAX: Final = 1_024
-"""Remembered; agents ask the same few hosts again and again."""
-_DROPPED: Final = HOP_BY_HOP | {"host", "expect"}
-_AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]@/?#]+)(?::([0-9]{1,5}))?", re.ASCII)
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-
-
-class RequestRefused(Exception):  # noqa: N818 - an answer to a client, no failure of ours
-    """A request that is never forwarded.
-
-    Attributes:
-        status: that it is answered with.
-        reason: for a person.
-    """
-
-    def __init__(self, status: int, reason: str) -> None:
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
+_DROPPED: Final = HOP_BY_HOP | {"host", "expect", EXTENSIONS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,27 +92,39 @@ def read_request(message: Message, around: Surroundings) -> Incoming:
         kept = end_to_end(fields, nominated, _DROPPED)
     except (TargetError, NominationError) as error:
         raise RequestRefused(BAD_REQUEST, str(error)) from error
-    _refuse_doubles(named)
+    refuse_doubles(named)
     request = Request(
         method=method,
-        host=_host(target, named, version, around),
+        host=one_host(
+            [*([] if target.authority is None else [target.authority]), *_hosts(named, version)], target.scheme, around
+        ),
         path=target.path,
         query=target.query,
         fields=tuple(kept),
         upgrade=WEBSOCKET if "upgrade" in nominated and members(named, "upgrade") == [WEBSOCKET] else None,
     )
     old = version == "1.0"
+    if request.upgrade is not None:
+        _check_handshake(method, named, body=said["framing"] == "chunked" or bool(said["length"]))
     return Incoming(
         request=request,
         chunked=said["framing"] == "chunked",
         length=cast("int | None", said["length"]),
         old=old,
         keeps=not old and "close" not in nominated,
-        expects=_expects(named, old=old) and (said["framing"] == "chunked" or bool(said["length"])),
+        expects=expects_continue(named, old=old) and (said["framing"] == "chunked" or bool(said["length"])),
     )
 
 
-def _refuse_doubles(named: Named) -> None:
+def _check_handshake(method: str, named: Named, *, body: bool) -> None:
+    try:
+        check_request(method, named, body=body)
+    except HandshakeError as error:
+        raise RequestRefused(BAD_REQUEST, str(error)) from error
+
+
+def refuse_doubles(named: Named) -> None:
+    """Refuse what leaves open where a body ends, or what a field is. Raises RequestRefused."""
     lengths = named.get("content-length", ())
     if len(lengths) > 1 or any("," in value for value in lengths):
         raise RequestRefused(BAD_REQUEST, "more than one Content-Length")
@@ -138,59 +133,19 @@ def _refuse_doubles(named: Named) -> None:
         raise RequestRefused(BAD_REQUEST, f"some servers take the field {taken[0]} for another one")
 
 
-def _expects(named: Named, *, old: bool) -> bool:
+def expects_continue(named: Named, *, old: bool) -> bool:
+    """Say whether the client waits for 100. Raises RequestRefused: for something else."""
     expected = members(named, "expect")
     if any(member != "100-continue" for member in expected):
         raise RequestRefused(EXPECTATION_FAILED, f"nobody can meet the expectation {', '.join(expected)}")
     return bool(expected) and not old
 
 
-def _host(target: Target, named_fields: Named, version: str, around: Surroundings) -> str:
-    """Give the one host that everything names (RFC 9112 3.2)."""
-    scheme = "https" if around.inspected else "http"
-    hosts = named_fields.get("host", ())
+def _hosts(named: Named, version: str) -> list[str]:
+    hosts = named.get("host", ())
     if not hosts and version != "1.0":
         raise RequestRefused(BAD_REQUEST, "no Host field")
-    named = [_authority(value.strip(" \t"), scheme, around) for value in hosts]
-    if target.authority is not None:
-        if target.scheme != scheme:
-            raise RequestRefused(MISDIRECTED, f"the request is for {target.scheme}, its connection is {scheme}")
-        named.append(_authority(target.authority, scheme, around))
-    if around.server_name is not None:
-        named.append(around.server_name)
-    different = sorted(set(named))
-    if len(different) > 1:
-        raise RequestRefused(MISDIRECTED, f"the request names {' and '.join(different)} for its target")
-    host = different[0] if different else around.destination.address
-    if _is_address(host) and host != around.destination.address:
-        raise RequestRefused(MISDIRECTED, f"the request is for {host}, its connection goes to {around.destination.address}")
-    return host
-
-
-def _authority(text: str, scheme: str, around: Surroundings) -> str:
-    try:
-        host, named_port = _read_authority(text)
-    except HostNameError as error:
-        raise RequestRefused(BAD_REQUEST, str(error)) from error
-    port = named_port or _DEFAULT_PORTS[scheme]
-    if port != around.destination.port:
-        reason = f"the request is for port {port}, its connection goes to port {around.destination.port}"
-        raise RequestRefused(MISDIRECTED, reason)
-    return host
-
-
-@lru_cache(maxsize=AUTHORITIES_MAX)
-def _read_authority(text: str) -> tuple[str, int | None]:
-    """Give host, normalised, and port. Raises HostNameError, which is not remembered: what is, is short."""
-    found = _AUTHORITY.fullmatch(text)
-    if found is None:
-        raise HostNameError("the Host is none that everybody reads alike")
-    return normal_host(found[1]), int(found[2]) if found[2] else None
-
-
-def _is_address(host: str) -> bool:
-    """Say whether a normalised host is an address: no name ends with a number."""
-    return ":" in host or (host[-1:].isdigit() and address(host) is not None)
+    return [value.strip(" \t") for value in hosts]
 
 
 def request_head(incoming: Incoming, around: Surroundings, *, upgrade: bool, expects: bool) -> bytes:
@@ -203,10 +158,7 @@ def request_head(incoming: Incoming, around: Surroundings, *, upgrade: bool, exp
         expects: whether the target is asked before the body.
     """
     request = incoming.request
-    host = f"[{request.host}]" if ":" in request.host else request.host
-    port = around.destination.port
-    if port != _DEFAULT_PORTS["https" if around.inspected else "http"]:
-        host = f"{host}:{port}"
+    host = authority_text(request.host, around)
     target = request.path if request.query is None else f"{request.path}?{request.query}"
     own: list[tuple[str, str]] = []
     if incoming.chunked:

@@ -15,6 +15,7 @@ from typing import Final, cast
 
 from capd.decoders.message import Message
 from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Fields, by_name, end_to_end, members, written
+from capd.enforcer.proxy.obliged import Obliged
 from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -23,7 +24,8 @@ PHRASE_CHARACTERS_MAX: Final = 200
 """Of why, in the status line: many clients show that and nothing of a body, and no line should be long."""
 _PLAIN_TEXT: Final = ("git/",)
 """Clients, by how their User-Agent begins, that show a body if it is plain text only."""
-_DROPPED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
+NEVER_ANSWERED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
+"""Of a target's answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,33 +37,41 @@ class Outgoing:
         head: to be sent.
         chunked: the body goes as chunks.
         keeps: the connection can go on afterwards.
+        interim: another answer follows.
     """
 
     status: int
     head: bytes
     chunked: bool
     keeps: bool
+    interim: bool
 
 
-def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
+def read_response(message: Message, obliged: Obliged | None, *, old: bool, keeps: bool) -> Outgoing:
     """Read a decoded response and write its head anew.
 
     Args:
         message: of type `response`, whole.
+        obliged: what obligations make of it; None: there are none.
         old: the client speaks HTTP/1.0, which knows no chunks.
         keeps: whether the client wants to go on.
 
     Raises:
         NominationError: it has no meaning that could go across.
+        CannotCarryOutError: obligations cannot be met.
     """
     said = message.fields
     status, framing = cast("int", said["status"]), str(said["framing"])
     fields = [(name, value) for name, value in cast("Sequence[tuple[str, str]]", said["headers"])]
     named = by_name(fields)
     nominated = members(named, "connection")
-    kept = end_to_end(fields, nominated, _DROPPED)
+    kept = end_to_end(fields, nominated, NEVER_ANSWERED)
     chunked = framing == "chunked" and not old
-    interim = said["interim"] is True
+    interim, reason = said["interim"] is True, str(said["reason"])
+    if obliged is not None:
+        has_body = framing in {"chunked", "close"} or (framing == "length" and said["length"] != 0)
+        kept = obliged.interim(kept) if interim else obliged.head(status, kept, has_body=has_body)
+        reason = obliged.text(reason)
     goes_on = keeps and "close" not in nominated and said["version"] == "1.1"
     goes_on = (goes_on and framing in {"none", "length"}) or (goes_on and chunked)
     if chunked:
@@ -74,8 +84,8 @@ def read_response(message: Message, *, old: bool, keeps: bool) -> Outgoing:
         kept += [("connection", "upgrade"), *(("upgrade", value) for value in named.get("upgrade", ()))]
     elif not interim and not goes_on:
         kept.append(("connection", "close"))
-    head = written(f"HTTP/1.1 {status} {said['reason']}", kept)
-    return Outgoing(status=status, head=head, chunked=chunked, keeps=goes_on)
+    head = written(f"HTTP/1.1 {status} {reason}", kept)
+    return Outgoing(status=status, head=head, chunked=chunked, keeps=goes_on, interim=interim)
 
 
 def refusal(status: int, facts: Mapping[str, str], *, rule: str, keeps: bool, head_only: bool, asked: Fields = ()) -> bytes:

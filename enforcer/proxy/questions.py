@@ -1,0 +1,186 @@
+"""The questions of one session: those that wait for an answer or for a person, and those that what goes on stands on.
+
+What lives here: asking the judge, waiting, withdrawing, asking again when the policy changed. What must not: sockets, the core.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from capd.enforcer.approvals.hold import Answer, Outcome
+from capd.enforcer.obligations.obligation import NOTHING, Obligations
+from capd.enforcer.proxy.commands import Refused
+from capd.enforcer.proxy.entry import Entry, held_entry
+from capd.enforcer.proxy.held import verdict_of
+from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.question import Question, Verdict
+from capd.enforcer.proxy.world import World
+
+LEFT: Final = "the client left while a person was asked"
+HELD_MAX: Final = 16
+"""Of one session, that persons are asked about at once: as many as the desk takes of a whole run."""
+JUDGED_MAX: Final = 8
+"""Of one session, that wait for something other than a person, such as a name's lookup; further ones wait for these."""
+
+
+class Asking(Protocol):
+    """The session that asks."""
+
+    id: str
+    agent: Agent
+
+    @property
+    def listening(self) -> bool:
+        """Whether its client is there to be told."""
+
+    def found(self, question: Question, verdict: Verdict) -> None:
+        """Take a verdict, to be written down and told."""
+
+    def revoked(self, question: Question) -> None:
+        """Take that what was allowed is not any more."""
+
+    def left(self) -> None:
+        """The client left while a person was asked."""
+
+    def refused(self, command: Refused) -> None:
+        """Write down a refusal."""
+
+    def write(self, entry: Entry) -> None:
+        """Write down anything else."""
+
+    def failed(self) -> None:
+        """Count a mistake of ours."""
+
+
+@dataclass(slots=True)
+class Questions:
+    """Those of one session.
+
+    Attributes:
+        held: what persons are asked about, by number.
+        standing: what was allowed and may still be under way, by number.
+    """
+
+    world: World
+    tasks: asyncio.TaskGroup
+    session: Asking
+    held: dict[int, Question] = field(default_factory=dict)
+    standing: dict[int, Question] = field(default_factory=dict)
+    _waiting: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _obliged: dict[int, Obligations] = field(default_factory=dict)
+    """What is done to what stands: a policy that wants something else done does not allow it as it goes on."""
+    _queued: dict[int, Question] = field(default_factory=dict)
+
+    def ask(self, question: Question) -> None:
+        """Have a question judged, now or when there is room."""
+        if len(self._waiting) - len(self.held) < JUDGED_MAX:
+            self._ask(question)
+        else:
+            self._queued[question.number] = question
+
+    def _ask(self, question: Question) -> None:
+        verdict = self.world.judge(self.session.agent, question)
+        if isinstance(verdict, Verdict) and verdict.held is None and not _lacks(verdict):
+            self.session.found(question, verdict)
+            return
+        task = self.tasks.create_task(self._wait(question, verdict), name=f"judge {self.session.id}")
+        self._waiting[question.number] = task
+        task.add_done_callback(lambda _: self._answered(question.number))
+
+    def _answered(self, number: int) -> None:
+        """One does not wait any more: others may."""
+        self._waiting.pop(number, None)
+        self._go_on()
+
+    def _go_on(self) -> None:
+        while self._queued and len(self._waiting) - len(self.held) < JUDGED_MAX:
+            self._ask(self._queued.pop(next(iter(self._queued))))
+
+    def withdraw(self, number: int) -> None:
+        """Nobody waits for an answer any more."""
+        self._queued.pop(number, None)
+        task = self._waiting.pop(number, None)
+        if self.held.pop(number, None) is not None:
+            self.session.refused(Refused(number, LEFT, ""))
+        if task is not None:
+            task.cancel()
+
+    def allowed(self, question: Question, verdict: Verdict) -> None:
+        """Remember what goes on: of a protocol with one exchange at a time the latest, else each until it is over."""
+        if question.exchange is None:
+            self.standing.clear()
+            self._obliged.clear()
+        self.standing[question.number] = question
+        self._obliged[question.number] = verdict.obligations
+
+    def over(self, number: int) -> None:
+        """Nothing more goes on under a decision."""
+        self.standing.pop(number, None)
+        self._obliged.pop(number, None)
+
+    def close(self) -> None:
+        """Wait for nothing any more."""
+        self._queued.clear()
+        current = asyncio.current_task()
+        for task in list(self._waiting.values()):
+            if task is not current:
+                task.cancel()
+        self.held.clear()
+
+    def leave(self) -> bool:
+        """The client left; say whether a person was asked about anything."""
+        for number in self.held:
+            self.session.refused(Refused(number, LEFT, ""))
+        return bool(self.held)
+
+    def reconsider(self) -> None:
+        """The policy has changed: ask again about what stands."""
+        for question in list(self.standing.values()):
+            self.tasks.create_task(self._reconsider(question), name=f"judge {self.session.id} again")
+
+    async def _reconsider(self, question: Question) -> None:
+        found = self.world.judge(self.session.agent, question)
+        verdict = found if isinstance(found, Verdict) else await self._found(question, found)
+        changes = question.request is not None and question.request.upgrade is not None
+        obliged = self._obliged.get(question.number, NOTHING)
+        if not verdict.allowed or (changes and not verdict.upgrade) or verdict.obligations != obliged:
+            self.session.revoked(question)
+
+    async def _wait(self, question: Question, verdict: Verdict | Awaitable[Verdict]) -> None:
+        found = verdict if isinstance(verdict, Verdict) else await self._found(question, verdict)
+        if found.held is not None and len(self.held) >= HELD_MAX:
+            found = verdict_of(found, Answer(outcome=Outcome.TOO_MANY, reason=f"{HELD_MAX} of this connection wait"))
+        if found.held is not None:
+            self.held[question.number] = question
+            self._go_on()
+            if not self.session.listening:
+                self.session.left()
+                return
+
+            def waits(approval: str) -> None:
+                self.session.write(held_entry(self.session.id, question, approval, time.time_ns()))
+
+            found = await self._found(question, self.world.hold(self.session.agent, question, found, waits))
+            self.held.pop(question.number, None)
+        if _lacks(found):
+            found = await self._found(question, self.world.equip(self.session.agent, question, found))
+        assert found.held is None
+        self.session.found(question, found)
+
+    async def _found(self, question: Question, verdict: Awaitable[Verdict]) -> Verdict:
+        """Wait for a verdict; one that cannot be found is a denial."""
+        try:
+            return await verdict
+        except Exception as error:  # noqa: BLE001 - whatever it was, nothing is allowed by it
+            if not isinstance(error, OSError | TimeoutError):
+                self.session.failed()
+            return Verdict(number=question.number, allowed=False, reason="not_decided", message=str(error))
+
+
+def _lacks(verdict: Verdict) -> bool:
+    """Say whether what obligations need is still to be fetched."""
+    return verdict.allowed and bool(verdict.obligations) and verdict.provision is None
