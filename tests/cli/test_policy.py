@@ -114,7 +114,7 @@ EXPLAINED = [
     (
         ["--sql", "DROP TABLE x", "--target", "db"],
         1,
-        ["held for approval", "database: held for 300 s, until 1 approver said yes"],
+        ["held for approval", "database: held for 300 s, until 1 approver said yes", "effects drop", "write ?.x"],
     ),
     (["--connect", "lab.example.org:23"], 0, ["allowed  rule terminal allows it", "rules for other protocols or hosts"]),
     (["--connect", "lab.example.org:23", "--all"], 0, ["chat  does not match: protocols, hosts"]),
