@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capd.enforcer.masking.json_path import KEY_BYTES_MAX
 from capd.enforcer.obligations.answer import rules_of
 from capd.enforcer.obligations.masked_body import EVENT_BYTES_MAX, MaskedBody, Shape
 from capd.enforcer.obligations.obligation import CannotCarryOutError
@@ -63,6 +64,23 @@ BODIES = [
 def test_what_comes_out(shape: Shape, data: bytes, shown: bytes, count: int, size: int) -> None:
     """Each place is hidden, once, in bytes of the same length, however the body is cut."""
     assert (shown, count) == through(shape, pieces(data, size))
+
+
+LONG_KEYS = [
+    b"k" * KEY_BYTES_MAX,
+    b"k" * (KEY_BYTES_MAX - 1) + b"\\\\",
+    b"k" * (KEY_BYTES_MAX - 1) + b'\\" : \\"',
+    b"k" * (2 * KEY_BYTES_MAX) + b"{[",
+]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, KEY_BYTES_MAX + 2])
+@pytest.mark.parametrize("key", LONG_KEYS, ids=["whole", "escape", "quote", "brackets"])
+def test_a_long_key_hides_nothing(key: bytes, size: int) -> None:
+    """A key that is longer than any that a rule names turns no string behind it into something else, however it is cut."""
+    data = b'{"%b": "x", "ssn": "123", "a": {"deep": 7}}' % key
+    shown = data.replace(b"123", b"***").replace(b"7", b"0")
+    assert (shown, 2) == through(Shape.JSON, pieces(data, size))
 
 
 VALUES = st.recursive(
