@@ -37,10 +37,13 @@ _EVENTS: Final = "text/event-stream"
 _BYTEWISE: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _ASCII_BELOW: Final = ("iso-8859-", "windows-", "latin", "euc-", "koi8-", "gb", "big5", "shift_jis", "sjis")
 """Charsets in which the letters and digits of ASCII are the bytes that they are in ASCII."""
-_OF_THE_BODY: Final = frozenset(
-    {"etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "signature"}
-)
+_OF_THE_BODY: Final = frozenset({"accept-ranges", "signature", "signature-input"})
 """Fields that are about exactly these bytes; a masked body is another one."""
+_HASHES: Final = frozenset(
+    {"etag", "digest", "hash", "checksum", "md5", "sha1", "sha256", "sha512", "crc32", "crc32c", "crc64", "crc64ecma"}
+)
+"""Words in names of fields that have a hash of the body: `Content-Digest` (RFC 9530), `x-goog-hash`, `x-amz-checksum-sha256`.
+Who has the hash of all of an answer finds a short value in it by trying."""
 
 
 class Answer:
@@ -81,12 +84,15 @@ class Answer:
             _check(status, fields)
         if has_body and self._rules:
             self._body = MaskedBody(self._rules, self._shape(_media_type(fields)), self._masked)
-        left_out = frozenset() if self._body is None else _OF_THE_BODY
-        return self.interim([(name, value) for name, value in fields if name.lower() not in left_out])
+        return self.interim(fields)
 
     def interim(self, fields: Fields) -> list[tuple[str, str]]:
-        """Give the fields of an interim answer, or trailers, masked."""
-        return [(name, self._field(name, value)) for name, value in fields]
+        """Give the fields of an interim answer, or trailers, masked.
+
+        What is a hash of the body is left out, also where no body follows: an answer to HEAD, 304, a trailer has it too.
+        """
+        kept = [pair for pair in fields if not (self._rules and _is_of_the_body(pair[0].lower()))]
+        return [(name, self._field(name, value)) for name, value in kept]
 
     def text(self, text: str) -> str:
         """Give a reason phrase or the like without secrets."""
@@ -143,6 +149,10 @@ def _check(status: int, fields: Fields) -> None:
         word = value.strip(" \t\"'")
         if name.strip() == "charset" and word not in _BYTEWISE and not word.startswith(_ASCII_BELOW):
             raise CannotCarryOutError("the charset of the answer is none that can be looked into")
+
+
+def _is_of_the_body(name: str) -> bool:
+    return name in _OF_THE_BODY or not _HASHES.isdisjoint(name.split("-"))
 
 
 def _media_type(fields: Fields) -> str:

@@ -154,10 +154,57 @@ def test_what_cannot_be_looked_into_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_answer_without_a_body_needs_no_look(name: str) -> None:
-    """Where nothing follows the head there is nothing that could hide something; what is stored keeps its tag."""
-    run = Rehearsal(judge=obliged()).says(HELLO + b"\r\n").answers(answer(*REFUSED[name], "etag: x"))
+    """Where nothing follows the head there is nothing that could hide something."""
+    run = Rehearsal(judge=obliged()).says(HELLO + b"\r\n").answers(answer(*REFUSED[name]))
     assert run.client.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+HASHES = [
+    *(
+        "ETag",
+        "Content-MD5",
+        "Digest",
+        "Content-Digest",
+        "Repr-Digest",
+        "x-amz-checksum-sha256",
+        "x-goog-hash",
+        "X-Checksum-Sha1",
+    ),
+    *("x-ms-content-crc64", "x-ms-blob-content-md5", "Docker-Content-Digest", "x-oss-hash-crc64ecma", "X-Content-Hash"),
+]
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_no_hash_of_what_is_masked_is_told(name: str) -> None:
+    """A field with a hash of the whole answer is in no head, with a body or without, and in no trailer."""
+    field = f"{name}: 0123456789"
+    begun = Rehearsal(judge=obliged()).says(b"HEAD / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n").answers(answer(field))
+    begun.says(HELLO + b"\r\n").answers(f"HTTP/1.1 304 Not Modified\r\n{field}\r\n\r\n".encode())
+    begun.says(HELLO + b"\r\n").answers(f"HTTP/1.1 103 Early\r\n{field}\r\n\r\n".encode())
+    body = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    begun.answers(b"HTTP/1.1 200 OK\r\n" + field.encode() + b"\r\n" + body + field.encode() + b"\r\n\r\n")
+    assert b"0123456789" not in begun.client
+    assert 4 == begun.client.count(b"HTTP/1.1 ")
+
+
+def test_a_tag_stays_where_nothing_is_masked() -> None:
+    """A credential alone makes no other body of an answer."""
+    run = Rehearsal(judge=obliged(())).says(HELLO + b"\r\n").answers(answer("etag: x"))
     assert b"etag: x" in run.client
+
+
+@pytest.mark.parametrize(("method", "kept"), [("GET", 0), ("HEAD", 0), ("PUT", 2)])
+def test_guesses_are_not_asked(method: str, kept: int) -> None:
+    """Whether the tag of a guess is right is not asked of a target whose answer is masked; writers keep what guards them."""
+    asked = question(method=method, fields=(("If-None-Match", '"a"'), ("if-match", '"b"')))
+    verdict = Verdict(number=1, allowed=True, obligations=Obligations(masks=MASKS))
+    made = asyncio.run(Equipment({}, _nothing, lambda: NOW).equip(None, asked, verdict)).provision
+    assert made is not None
+    assert kept == sum(name.lower().startswith("if-") for name, _ in made.fields)
+
+
+async def _nothing(name: str) -> Secret:
+    raise CredentialError(name)
 
 
 def test_what_turns_out_unreadable_is_cut() -> None:
