@@ -139,6 +139,9 @@ REFUSED = {
     "another type": ("content-type: text/plain",),
     "two types": ("content-type: application/json", "content-type: text/html"),
     "another charset": ("content-type: application/json; charset=utf-16le",),
+    "a charset with a backslash in characters": ("content-type: application/json; charset=Shift_JIS",),
+    "the same by another name": ("content-type: application/json; charset=windows-31j",),
+    "brackets in characters": ('content-type: application/json; charset="gb18030"',),
 }
 
 
@@ -216,6 +219,18 @@ def test_what_turns_out_unreadable_is_cut() -> None:
     assert b"123" not in run.client
     assert 1 == len(run.refused)
     assert 1 == len(run.reports)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("coding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("masks", [(("hide", Mask(formats=True)),), ()], ids=["masked", "credential"])
+def test_utf16_that_nobody_announced_is_cut(masks: tuple[tuple[str, Mask], ...], coding: str, step: int) -> None:
+    """A text that begins as UTF-16 or UTF-32 does is not sent on: nothing would be found in it."""
+    run = Rehearsal(judge=obliged(masks)).says(HELLO + b"\r\n")
+    run.answers(answer("content-type: text/plain", body=SECRET.encode(coding)), step=step)
+    assert run.closed is not None
+    assert run.closed.abort
+    assert run.client.rpartition(b"\r\n\r\n")[2] in {b"", b"\xff"}
 
 
 def test_a_target_that_leaves_early_is_told_as_before() -> None:
