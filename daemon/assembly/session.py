@@ -22,7 +22,7 @@ from capd.daemon.assembly.socket_bytes import socket_bytes, unseen
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, SessionState
 from capd.daemon.assembly.streams import DAMAGED, UNKNOWN, Channel, Chunk, Hole, reason_of
 from capd.daemon.assembly.suspense import Suspense
-from capd.daemon.assembly.wire import UNFINISHED
+from capd.daemon.assembly.wire import UNFINISHED, UNTOLD
 from capd.decoders.message import Gap, Message
 from capd.probes.layouts import Absence, SocketCloseEvent
 from capd.recording.record import SIDES, Kind, Record, Value
@@ -399,6 +399,10 @@ class Session:
         for direction, size in state.ciphertext.untold() if state.tls_streams else ():
             detail = f"{size} bytes of ciphertext, and no TLS call that tells what was in them"
             self.gap(direction, None, UNFINISHED, wall_ns, batch, detail=detail)
+        unexplained = state.ciphertext.unexplained(state.plaintext, len(state.tls_streams)) if state.tls_streams else ()
+        for direction, size in unexplained:
+            detail = f"{size} bytes of TLS records that no TLS call moved, nor told of"
+            self.gap(direction, None, UNTOLD, wall_ns, batch, detail=detail)
         self._flush_decoding(wall_ns, batch)
         self.writer.finish(wall_ns, batch)
         if state.protocol is None and state.encrypted:
