@@ -14,6 +14,8 @@ from capd.daemon.assembly import tls
 
 CONTENT_TYPES: Final = range(20, 25)
 """change_cipher_spec to heartbeat (RFC 6520)."""
+HANDSHAKE: Final = 22
+"""Of a record; once TLS is set up, only a renegotiation of TLS 1.2 has it."""
 UNFINISHED_BYTES_MAX: Final = (16 * 1024, 34 * 1024)
 """Ciphertext of calls that moved no plaintext, sent and received: a handshake takes less. A call that was cut off before
 its first whole record, which has more, told its peer nothing; one record may be received that nobody asked for."""
@@ -40,6 +42,7 @@ class Framing:
         head: the part of a record header that has come.
         followed: whether whole records were followed to where it stands, so that it is known for sure.
         records, carried: how many records were met, and their bytes.
+        begins: a record of a handshake was met that is not encrypted, or looks so.
     """
 
     left: int = 0
@@ -47,6 +50,7 @@ class Framing:
     followed: bool = False
     records: int = 0
     carried: int = 0
+    begins: bool = False
 
     @property
     def between(self) -> bool:
@@ -76,6 +80,7 @@ class Framing:
                 self.left, self.head = 0, b""
                 return begun
             if len(self.head) == tls.RECORD_HEADER_BYTES:
+                self.begins = self.begins or self.head[0] == HANDSHAKE
                 self.left, self.head = int.from_bytes(self.head[3:], "big"), b""
                 self.records += 1
                 self.carried += tls.RECORD_HEADER_BYTES + self.left
