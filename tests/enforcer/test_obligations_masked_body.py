@@ -55,6 +55,12 @@ BODIES = [
     (Shape.EVENTS, b'data: {"ssn":\rdata: "1"}\r\r', b'data: {"ssn":\rdata: "*"}\r\r', 1),
     (Shape.EVENTS, b'event: x\nid: 1\ndata\ndata: {"ssn":"1"}', b'event: x\nid: 1\ndata\ndata: {"ssn":"*"}', 1),
     (Shape.EVENTS, f": {IBAN}\n\n".encode(), b": " + b"*" * 27 + b"\n\n", 1),
+    (
+        Shape.EVENTS,
+        b'data: "open\n\ndata: [1/2] {\n\ndata: {"ssn":"1"}\n\n',
+        b'data: "open\n\ndata: [1/2] {\n\ndata: {"ssn":"*"}\n\n',
+        1,
+    ),
     (Shape.TEXT, f"pin=1234 {IBAN}".encode(), b"pin=**** " + b"*" * 27, 2),
 ]
 
@@ -158,11 +164,13 @@ REFUSED = [
     (Shape.JSON, '{"ssn": "1"}'.encode("utf-16")),
     (Shape.LINES, b'{"ssn":\n"1"}\n'),
     (Shape.EVENTS, b"data: " + b"x" * (EVENT_BYTES_MAX + 1)),
+    (Shape.EVENTS, b'data: {"ssn":\n\ndata: "1"}\n\n'),
+    (Shape.EVENTS, b'data: [\r\ndata: {"ssn": "1\r\n\r\ndata: 2"}]\n\n'),
 ]
 
 
-@pytest.mark.parametrize(("shape", "data"), REFUSED, ids=["utf-16", "split line", "long event"])
+@pytest.mark.parametrize(("shape", "data"), REFUSED, ids=["utf-16", "split line", "long event", "split event", "split string"])
 def test_what_cannot_be_judged_is_refused(shape: Shape, data: bytes) -> None:
-    """Text in another encoding, a line that is no text, an event without an end: nothing of them goes on."""
+    """Text in another encoding, lines and events that are no texts, an event without an end: nothing of them goes on."""
     with pytest.raises(CannotCarryOutError):
         through(shape, pieces(data, 1000))
