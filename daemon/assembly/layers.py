@@ -164,6 +164,7 @@ class Layers:
             before, behind = _split(chunk, records)
             return [*([Piece(before, WIRE)] if records else []), *self.of(behind)]
         if not state.tls_streams:
+            state.ciphertext.outside = True
             return [Piece(chunk, WIRE)]
         if OUTSIDE not in state.reasons:
             state.reasons.append(OUTSIDE)

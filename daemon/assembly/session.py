@@ -6,6 +6,7 @@ a chunk belongs to, and when a session ends; the assembler knows.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
 from typing import Final
 from uuid import UUID
@@ -127,7 +128,8 @@ class Session:
         state.library, state.tie = library, max(tie, state.tie)
         if stream in state.tls_streams:
             return
-        state.tls_streams.append(stream)
+        # Ids grow with time: one that is told late, having said nothing, is not the one that speaks now.
+        insort(state.tls_streams, stream)
         body: dict[str, Value] = {"name": "tls", "library": library_name(library), "tie": tie_name(tie)}
         self._mark(body, wall_ns, batch)
 

@@ -115,6 +115,7 @@ class Ciphertext:
         ended_ns: boot clock when each TLS stream ended: freed, or its process ended or runs another program.
         clear: whether each direction speaks in clear again.
         nested: ciphertext that TLS calls moved themselves, in each direction.
+        outside: bytes outside TLS records came before a TLS stream was known of.
     """
 
     framing: list[Framing] = field(default_factory=lambda: [Framing(), Framing()])
@@ -124,6 +125,7 @@ class Ciphertext:
     ended_ns: dict[int, int] = field(default_factory=dict)
     clear: list[bool] = field(default_factory=lambda: [False, False])
     nested: list[int] = field(default_factory=lambda: [0, 0])
+    outside: bool = False
 
     def begun(self, time_ns: int) -> None:
         """Note when TLS began."""

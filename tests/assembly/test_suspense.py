@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from uuid import UUID
 
+import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import event as met
 from hypothesis import strategies as st
@@ -57,7 +58,6 @@ class Secured:
     said: Sequence[tuple[int, bytes, bool]]
     farewells: Sequence[int]
     freed_after: int | None
-    tied_early: bool
 
 
 @dataclass
@@ -114,9 +114,8 @@ class Talk:
         self.lengths[number] = [0, 0]
         self.socket(REQUEST, HELLO)
         self.socket(RESPONSE, b"\x16\x03\x03\0\x05hello")
-        if said.tied_early:
-            time_ns = self.tick()
-            self.control.append((time_ns, tls_opened(time_ns, number, 9)))
+        time_ns = self.tick()
+        self.control.append((time_ns, tls_opened(time_ns, number, 9)))
         for direction, text, stepwise in said.said:
             if direction == RESPONSE and stepwise:
                 self.ciphertext(direction, 5)
@@ -151,10 +150,9 @@ plain_text = st.builds(Clear, st.sampled_from([REQUEST, RESPONSE]), st.sampled_f
 said_within = st.tuples(st.sampled_from([REQUEST, RESPONSE]), st.binary(min_size=1, max_size=30), st.booleans())
 secured = st.builds(
     Secured,
-    st.lists(said_within, min_size=1, max_size=4),
+    st.lists(said_within, max_size=4),
     st.lists(st.sampled_from([REQUEST, RESPONSE]), max_size=2, unique=True),
     st.none() | st.integers(0, 3),
-    st.booleans(),
 )
 
 
@@ -262,6 +260,31 @@ def together(pieces: Sequence[tuple[int, bytes]]) -> list[tuple[int, bytes]]:
 def whole(made: Talk, direction: int) -> bytes:
     """Give all that one side said."""
     return b"".join(text for one, text in made.truth if one == direction)
+
+
+SPOKE = Secured([(REQUEST, b"abc", False), (REQUEST, b"def", False), (RESPONSE, b"ghi", True)], [], 0)
+SILENT = Secured([], [REQUEST, RESPONSE], None)
+FOUND: list[list[Clear | Secured]] = [
+    [replace(SPOKE, farewells=[REQUEST, RESPONSE]), Clear(RESPONSE, CLEAR[0]), SPOKE],
+    [SILENT, SPOKE],
+    [replace(SILENT, farewells=[]), Clear(REQUEST, CLEAR[2], 2), Clear(REQUEST, CLEAR[0])],
+]
+
+
+@pytest.mark.parametrize("late", [0, 4])
+@pytest.mark.parametrize(
+    "moves", FOUND, ids=["the peer alone in clear", "one that said nothing", "clear text that begins as TLS does"]
+)
+def test_what_was_found(moves: list[Clear | Secured], late: int) -> None:
+    """Neither a handshake counts as said, nor is what was said taken for wire, however late a stream is told."""
+    made = talk(moves)
+    way = Telling([2], [late, 0, late], frozenset(), frozenset(), frozenset())
+    records = recorded(made, way)
+    if verdicts(records) == [("complete", [])]:
+        assert together(made.truth) == said_in_order(records)
+    else:
+        assert [("partial", ["bytes outside TLS records"])] == verdicts(records)
+        assert SPOKE not in moves
 
 
 @settings(max_examples=200, deadline=None, phases=[Phase.generate])
