@@ -100,7 +100,7 @@ class Answer:
         What is a hash of the body is left out, also where no body follows: an answer to HEAD, 304, a trailer has it too.
         """
         kept = [pair for pair in fields if not (self._rules and _is_of_the_body(pair[0].lower()))]
-        return [(name, self._field(name, value)) for name, value in kept]
+        return [(self.text(name), self._field(name, value)) for name, value in kept]
 
     def text(self, text: str) -> str:
         """Give a reason phrase or the like without secrets."""
