@@ -196,6 +196,18 @@ def test_an_upload_is_written_as_it_comes() -> None:
     assert told.run.upstream.endswith(b"abcd")
 
 
+def test_a_body_that_turns_out_to_be_empty_has_an_end() -> None:
+    """A body that was announced and is empty is written with its end, so that what is asked next is no part of it."""
+    run = Rehearsal(judge=None, core=core, chosen="http/1.1")
+    told = old(run)
+    first, second = told.asks(secure("POST", "/up"), b""), told.asks(secure("1F", "/next"))
+    told.decide(first)
+    told.decide(second)
+    told.says(OK)
+    asked = b"POST /up HTTP/1.1\r\nhost: api.test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert asked + b"1F /next HTTP/1.1\r\nhost: api.test\r\n\r\n" == run.upstream
+
+
 def test_a_download_waits_for_its_client() -> None:
     """A target of HTTP/1.1 has no windows: it is not read while its client takes nothing."""
     told = old()

@@ -53,12 +53,13 @@ class Http1Target(Target):
         return not self._stream and self._keeps and not self._lost
 
     def open(self, stream: int, incoming: Incoming, *, trailers: bool, expects: bool, ends: bool) -> None:  # noqa: ARG002 - HTTP/1.1 asks for no trailers
-        """Forward a head."""
+        """Forward a head; of a body that was announced and turned out to be empty, its end too."""
         self._stream, self._incoming = stream, incoming
-        self._sent = self._answered = self._complete = False
-        self._say(request_head(incoming, self._around, upgrade=False, expects=expects))
-        if ends:
-            self._sent = True
+        self._sent, self._answered, self._complete = ends, False, False
+        head = request_head(incoming, self._around, upgrade=False, expects=expects)
+        if ends and incoming.chunked:
+            head += header.last_chunk(())
+        self._say(head)
 
     def room(self, stream: int) -> int:
         """Say how many bytes of a body can be forwarded now."""
