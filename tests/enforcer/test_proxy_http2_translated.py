@@ -208,6 +208,17 @@ def test_a_body_that_turns_out_to_be_empty_has_an_end() -> None:
     assert asked + b"1F /next HTTP/1.1\r\nhost: api.test\r\n\r\n" == run.upstream
 
 
+def test_a_head_that_becomes_too_long_is_answered() -> None:
+    """A head that is longer in HTTP/1.1 than one may be is not sent, and told; what comes next has a target again."""
+    told = old()
+    number = told.asks(secure("GET", "/x?" + " a" * 18_000 + "b"))
+    seen = told.at_client(number)
+    assert ("502", "target_failed", b"") == (seen[":status"], facts(seen)["error"], told.run.upstream)
+    after = told.asks(secure("GET", "/next"))
+    told.says(OK)
+    assert (b"ok", 2) == (bytes(told.at_client(after).body), len(told.run.dials))
+
+
 def test_a_download_waits_for_its_client() -> None:
     """A target of HTTP/1.1 has no windows: it is not read while its client takes nothing."""
     told = old()

@@ -59,7 +59,10 @@ class Http1Target(Target):
         head = request_head(incoming, self._around, upgrade=False, expects=expects)
         if ends and incoming.chunked:
             head += header.last_chunk(())
-        self._say(head)
+        if self._say(head):
+            return
+        self._lost, self._stream, self._out = True, 0, bytearray()
+        raise FieldsError("the request is longer than one of HTTP/1.1 may be")
 
     def room(self, stream: int) -> int:
         """Say how many bytes of a body can be forwarded now."""
@@ -112,10 +115,14 @@ class Http1Target(Target):
             return [Lost(reason="the target answers what it was not asked")]
         return self._decode(Direction.RESPONSE, data)
 
-    def _say(self, data: bytes) -> None:
+    def _say(self, data: bytes) -> bool:
+        """Send something that our own decoder can read; False: it cannot, and nothing is sent any more."""
+        if self._lost:
+            return False
         if data:
             self._out += data
             self._decode(Direction.REQUEST, data)
+        return not self._lost
 
     def _decode(self, direction: Direction, data: bytes) -> list[Told]:
         told: list[Told] = []
