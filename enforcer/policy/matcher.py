@@ -171,7 +171,7 @@ def _tls(match: Match) -> Check:
 
 
 def _methods(match: Match) -> Check:
-    """Case counts (RFC 9110 9.1), but not for every server: of `delete` nobody knows; rules have capitals (match_reading.py)."""
+    """Case counts (RFC 9110 9.1), not for every server: of `delete` nobody knows. Rules have capitals (match_reading.py)."""
     wanted = frozenset(match.methods)
 
     def check(action: Action) -> Tri:
