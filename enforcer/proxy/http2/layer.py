@@ -393,7 +393,7 @@ class Http2Layer(Layer):
                 case Answered():
                     self._pump.head(stream, told.head, ends=told.ends)
                 case Content():
-                    stream.answer.put(stream.rewriting.body(told.data), told.credit)
+                    self._pump.content(stream, told)
                 case Complete():
                     self._pump.complete(stream, told.trailers)
                 case GivenUp():

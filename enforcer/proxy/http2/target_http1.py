@@ -92,8 +92,8 @@ class Http1Target(Target):
             self.give_up(stream, 0)
 
     def took(self, stream: int, credit: int) -> None:  # noqa: ARG002 - there is one
-        """A part of an answer went on."""
-        self._waiting -= credit
+        """A part of an answer went on; it may be one of the target before this."""
+        self._waiting = max(0, self._waiting - credit)
 
     def take(self) -> bytes:
         """Give the bytes for the target."""
