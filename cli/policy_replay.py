@@ -12,7 +12,7 @@ from typing import Final
 from capd.enforcer.policy.decision import Judgement, Outcome
 from capd.enforcer.policy.policy import Policy
 from capd.enforcer.policy.protocol import TLS
-from capd.enforcer.policy.recorded_action import Recorded, recorded_actions, unjudged
+from capd.enforcer.policy.recorded_action import Missing, Recorded, recorded_actions, unjudged
 from capd.recording.index_search import SessionFilter
 from capd.recording.reading import Readable
 from capd.recording.rows import SessionRow, rfc3339
@@ -68,6 +68,7 @@ class Replayed:
         sessions: how many were judged.
         partial: how many of them are not recorded completely: what is missing was not judged.
         passed_over: sessions that a policy does not judge, by reason.
+        missing: places in judged sessions at which messages may be that were not judged, by reason.
         kept: messages to print, the earliest session last.
         left_out: how many more there are.
     """
@@ -77,6 +78,7 @@ class Replayed:
     sessions: int = 0
     partial: int = 0
     passed_over: Counter[str] = field(default_factory=Counter)
+    missing: Counter[str] = field(default_factory=Counter)
     kept: list[Judged] = field(default_factory=list)
     left_out: int = 0
 
@@ -87,6 +89,7 @@ class Replayed:
             "sessions": self.sessions,
             "partial_sessions": self.partial,
             "passed_over": dict(self.passed_over),
+            "missing": dict(self.missing),
             "allowed": self.outcomes[Outcome.ALLOW],
             "held": self.outcomes[Outcome.APPROVE],
             "denied": self.outcomes[Outcome.DENY],
@@ -132,6 +135,9 @@ def _judge_session(trial: Trial, archive: Readable, row: SessionRow, found: Repl
     """Judge the messages of a session; give whether that could be done."""
     for recorded in recorded_actions(row, archive.records(row.session)):
         if recorded.time_ns not in trial.span:
+            continue
+        if isinstance(recorded, Missing):
+            found.missing[recorded.reason] += 1
             continue
         judged = Judged(row=row, recorded=recorded, judgement=trial.policy.decide(recorded.action).judged)
         if _unread(trial.policy, judged):

@@ -15,7 +15,7 @@ from typing import Final
 from capd.daemon.alert_kinds import KINDS, Alert
 from capd.daemon.alert_log import visible
 from capd.daemon.alerting import Active
-from capd.daemon.health import Reason
+from capd.daemon.reason import Reason
 from capd.recording.durable import read_regular, replace_content
 
 BYTES_MAX: Final = 64 << 10

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from capd.daemon.alert_kinds import Alert
-from capd.daemon.health import Health, Reason, Verdict
+from capd.daemon.health import Health, Verdict
+from capd.daemon.reason import Reason
 
 
 @dataclass(frozen=True, kw_only=True)

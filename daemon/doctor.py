@@ -44,7 +44,7 @@ def check_host(config: str | None) -> list[Finding]:
         settings = configuration.load(config)
     except ConfigurationError as error:
         return [*findings, *(_bad("configuration", line, error.hint) for line in str(error).splitlines())]
-    return [*findings, *_state(settings), *_roles(settings)]
+    return [*findings, *_state(settings), *_enforcement(settings), *_roles(settings)]
 
 
 def check_process(config: str | None, pid: int) -> list[Finding]:
@@ -167,6 +167,12 @@ def _state(settings: Configuration) -> Iterator[Finding]:
     else:
         yield _look("state_dir", lambda: _room(settings, existing))
     yield _look("recorder", lambda: f"user {recorder_user.choose(settings.recorder.user, settings.segments_dir)}")
+
+
+def _enforcement(settings: Configuration) -> list[Finding]:
+    from capd.daemon import doctor_enforcement  # noqa: PLC0415 - policies take time to import
+
+    return doctor_enforcement.check_enforcement(settings)
 
 
 def _room(settings: Configuration, existing: Path) -> str:

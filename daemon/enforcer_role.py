@@ -40,6 +40,7 @@ from capd.daemon.notify import notify
 from capd.enforcer.callbacks.own_rules import own_rules
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
+from capd.enforcer.policy.policy_stamp import stamp
 from capd.enforcer.proxy.shell import BACKLOG, CONNECTIONS_MAX
 from capd.enforcer.resolver.telling import channel
 from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
@@ -51,6 +52,8 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.enforcement_section import EnforcementSection
 
 STATUS_SECONDS: Final = 1.0
+POLICY_OWNERS: Final = frozenset({0})
+"""Who may write the policy in force."""
 RESOLVER: Final = -1
 DESK: Final = -2
 CALLBACKS: Final = -3
@@ -89,7 +92,7 @@ class Child:
 def _load(configuration: Configuration, say: Say) -> PolicySet:
     """Load the policy, and say what came of it; without one everything is denied."""
     own = own_rules(configuration.approvals.base_url, configuration.approvals.listen)
-    policies = PolicySet(lambda: load_policy(configuration.policy_dir, own=own))
+    policies = PolicySet(lambda: load_policy(configuration.policy_dir, owners=POLICY_OWNERS, own=own))
     loaded = policies.reload()
     say(f"capd enforcer: {loaded.words()}")
     if loaded.refused is not None:
@@ -370,15 +373,6 @@ class Enforcer:
         if isinstance(told, dict) and told.get("time", 0) >= self._started:
             return told
         return {"time": self._started}
-
-
-def stamp(directory: Path) -> object:
-    """Give what tells whether a policy's files have changed: names, sizes, times."""
-    try:
-        entries = [directory, *directory.iterdir()] if directory.is_dir() else [directory]
-        return tuple(sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in entries))
-    except OSError as error:
-        return str(error)
 
 
 def _bind(port: int, kind: socket.SocketKind) -> list[socket.socket]:

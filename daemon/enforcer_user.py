@@ -34,6 +34,15 @@ def choose(configured: str | None) -> int:
         return _free()
 
 
+def is_named(uid: int) -> bool:
+    """Say whether a number is that of a user who exists."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
+
+
 def identity(configured: str | None) -> tuple[int, int]:
     """Give the numbers of the user and its group to become: one's own when not root, as a unit with `User=` is.
 

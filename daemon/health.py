@@ -7,15 +7,15 @@ screen (cli/status.py), clocks: the time comes in.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from capd.daemon.alert_kinds import KINDS, Alert, Severity
+from capd.daemon.alert_kinds import Alert
 from capd.daemon.enforcer_facts import EnforcerFacts
+from capd.daemon.health_witness import WitnessFacts, witness_reasons
+from capd.daemon.reason import LOSS_NS_RECENT, Reason
 
-LOSS_NS_RECENT: Final = 600_000_000_000
-"""A loss counts against health for ten minutes; it stays in the record, and in the totals, for ever."""
 RECORDER_SECONDS_STALE: Final = 10.0
 """The recorder writes its status every second; a segment's fsync on a slow disk may hold it up for some."""
 BACKLOG_SHARE: Final = 2
@@ -87,25 +87,6 @@ class EnforcementFacts:
     escaped: int = 0
     repaired: str | None = None
     repaired_ns: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
-class WitnessFacts:
-    """What the recorder says of probes and enforcer, which see the same connections.
-
-    Attributes:
-        undecided, unseen, differing: connections about which they disagree, by kind, in total.
-        alarmed_ns: wall time of the latest, None: there was none.
-        damages: parts of the decision log that could not be read, in total; entries of no known form count.
-        damaged_ns: wall time of the latest, None: there was none.
-    """
-
-    undecided: int = 0
-    unseen: int = 0
-    differing: int = 0
-    alarmed_ns: int | None = None
-    damages: int = 0
-    damaged_ns: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +164,8 @@ class Facts:
         shipper: the shipper's; None: no bucket is configured.
         enforcer: the enforcer's; None: none is configured.
         witness: what came of comparing both.
+        policy_problem: why the recorder does not go by the policy on disk, or None.
+        policy_known: whether it goes by any.
         metrics_running: whether the process that serves metrics lives; None: none is wanted.
     """
 
@@ -195,28 +178,10 @@ class Facts:
     now_ns: int
     shipper: ShipperFacts | None = None
     enforcer: EnforcerFacts | None = None
-    witness: WitnessFacts = WitnessFacts()
+    witness: WitnessFacts = field(default_factory=WitnessFacts)
+    policy_problem: str | None = None
+    policy_known: bool = True
     metrics_running: bool | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Reason:
-    """One thing that is wrong.
-
-    Attributes:
-        alert: the name of the cause; no two reasons of one judgement have the same.
-        reason: what.
-        next_step: what to do.
-    """
-
-    alert: Alert
-    reason: str
-    next_step: str
-
-    @property
-    def severity(self) -> Severity:
-        """How grave the cause is."""
-        return KINDS[self.alert].severity
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,7 +205,8 @@ def judge(facts: Facts) -> Health:
         *_storage(facts.daemon.storage, facts.state_dir),
         *_enforcement(facts.daemon.enforcement, facts.now_ns),
         *_enforcer(facts.enforcer),
-        *_witness(facts.witness, facts.now_ns),
+        *witness_reasons(facts.witness, facts.now_ns),
+        *_policy(facts),
         *_shipper(facts.shipper),
         *_metrics(facts),
     )
@@ -404,32 +370,17 @@ def _enforcer(facts: EnforcerFacts | None) -> Iterator[Reason]:
             reason=f"not everybody is told what waits for approval: {facts.callbacks_problem}",
             next_step="see whether the receiver can be reached from here; `capd approvals` shows what waits in any case",
         )
-    if facts.policy_problem is not None:
+
+
+def _policy(facts: Facts) -> Iterator[Reason]:
+    enforcer = None if facts.enforcer is None else facts.enforcer.policy_problem
+    problem = enforcer or facts.policy_problem
+    if problem is not None:
+        hides = "" if facts.policy_known else "; no words of agents are recorded until it is"
         yield Reason(
             alert=Alert.POLICY_REFUSED,
-            reason=f"the policy on disk is not in force: {facts.policy_problem.splitlines()[0]}",
+            reason=f"the policy on disk is not in force: {problem.splitlines()[0]}{hides}",
             next_step="`capd policy check` lists all that is wrong with it",
-        )
-
-
-def _witness(facts: WitnessFacts, now_ns: int) -> Iterator[Reason]:
-    if facts.alarmed_ns is not None and now_ns - facts.alarmed_ns < LOSS_NS_RECENT:
-        found = {
-            "without a decision": facts.undecided,
-            "that no probe saw": facts.unseen,
-            "whose bytes differ": facts.differing,
-        }
-        told = ", ".join(f"{count} {words}" for words, count in found.items() if count)
-        yield Reason(
-            alert=Alert.WITNESS_ALARM,
-            reason=f"probes and enforcer disagree about connections of runs: {told}",
-            next_step="`capd sessions` has them: the reasons of such a session say which; `capd show ID` tells more",
-        )
-    if facts.damaged_ns is not None and now_ns - facts.damaged_ns < LOSS_NS_RECENT:
-        yield Reason(
-            alert=Alert.DECISIONS_DAMAGED,
-            reason=f"{facts.damages} parts of the decision log could not be read",
-            next_step="what was there is in `quarantine` below `state_dir`; connections without a decision are told besides",
         )
 
 

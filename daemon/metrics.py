@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 ROLES: Final = ("daemon", "recorder", "shipper", "metrics")
 RINGS: Final = ("control", "data")
-DISAGREEMENTS: Final = ("undecided", "unseen", "differing")
+DISAGREEMENTS: Final = ("undecided", "unseen", "differing", "requests", "unknown")
 PROBE_COUNTERS: Final = tuple(sorted({*COUNTERS, *LOST}))
 LABEL_CHARACTERS_MAX: Final = 64
 """Of the daemon's version and tier."""
@@ -305,6 +305,16 @@ FIGURES: Final = (
         "capd_decision_log_damages_total",
         "Parts of the decision log that cannot be read.",
         _value(f"{_RECORDER}.witness.log.damages"),
+    ),
+    _counter(
+        "capd_decision_log_missing_entries_total",
+        "Entries of the decision log that are gone unread, as far as their numbers tell.",
+        _value(f"{_RECORDER}.witness.missing"),
+    ),
+    _counter(
+        "capd_decision_log_missing_files_total",
+        "Files of the decision log that are gone unread.",
+        _value(f"{_RECORDER}.witness.log.missing_files"),
     ),
     # Approvals beyond this host
     _gauge("capd_webhook_waiting_messages", "Messages that webhooks have not taken yet.", _webhooks("waiting")),

@@ -16,23 +16,26 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import NO_BOOT, Origin
+from capd.daemon.masking.levels import Level
 from capd.daemon.masking.policy import stage
+from capd.daemon.masking.policy_levels import Policy
 from capd.daemon.processes import rss_bytes
 from capd.daemon.recorder_astray import Astray
 from capd.daemon.recorder_cycles import Cycle, Cycles
 from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_history import history
+from capd.daemon.recorder_index import RecorderIndex
 from capd.daemon.recorder_memory import (
     BEGUN_ANEW,
     DAMAGED,
     LET_GO,
     PARTED,
+    POLICY,
     SETTLED,
     Memory,
     Remembered,
@@ -41,6 +44,7 @@ from capd.daemon.recorder_memory import (
     say_boot,
     steps_since,
 )
+from capd.daemon.recorder_policy import RecorderPolicy
 from capd.daemon.recorder_resumption import After, abandoned, go_again, mend
 from capd.daemon.recorder_sealing import KeyRing, Seals, after_heads
 from capd.daemon.recorder_user import user_name
@@ -50,12 +54,9 @@ from capd.daemon.storage_keeping import read_state
 from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError, StorageFullError
 from capd.recording.index_search import SessionFilter
-from capd.recording.index_segments import open_whole
 from capd.recording.journal import Block, JournalDamage, JournalKeys, JournalReader, Position
-from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value
-from capd.recording.rows import STATE_OPEN, SegmentRow
-from capd.recording.segment import SegmentReader
+from capd.recording.rows import STATE_OPEN
 from capd.recording.segment.recovery import recover
 from capd.recording.segment.trailer import Signer
 from capd.recording.segment.writer import SegmentWriter
@@ -115,15 +116,22 @@ class Recorder:
         ring = KeyRing(configuration.recorder_runtime_dir / "keys")
         self._seals = Seals(signer=signer, recipients=configuration.encryption.recipients, ring=ring)
         segments = configuration.segments_dir
-        recovery = recover(segments, clock=time.time_ns, signer=signer, quarantine=configuration.quarantine_dir)
-        recovery = after_heads(recovery, segments)
-        self._index = open_whole(configuration.index_file, segments, ring)
-        self._projection = self._new_projection()
+        recovery = after_heads(
+            recover(segments, clock=time.time_ns, signer=signer, quarantine=configuration.quarantine_dir), segments
+        )
+        self._index = RecorderIndex(configuration, self._seals, self._errors.append)
         recorded = recovery.position or Position(0, 0)
+        self._policy = RecorderPolicy(configuration.policy_dir, frozenset({0, os.geteuid()}))
         remembered = self._begin_at(self._memory.load())
         start = remembered.position if remembered else None
         steps = steps_since(segments, remembered.sequence if remembered else 0, host, ring)
-        self._witness = RecorderWitness(configuration, host, remembered.witness if remembered else b"", steps.witnessed)
+        self._witness = RecorderWitness(
+            configuration,
+            host,
+            remembered.witness if remembered else b"",
+            steps.witnessed,
+            level=self._level,
+        )
         found = self._finds_way(steps, recorded, known=start is not None)
         after = After(stage=self._stage, witness=self._witness, astray=Astray(self._assembler, self._stage))
         reached = self._resume(steps, recorded, after) if found else None
@@ -137,7 +145,6 @@ class Recorder:
             position=self._position,
             sealing=self._seals.sealing,
         )
-        self._index_behind = False
         self._expiry = RecorderExpiry(configuration.deletions_dir, configuration.keys_dir, host)
         self._closing = False
         """Storage is out: what is open is sealed, so that the journal can be freed, with the room that the reserve gave."""
@@ -146,6 +153,8 @@ class Recorder:
         self._remembered_position = start
         self._seals.begin(configuration.segments_dir, host, recovery)
         self._mend(None if reached is None else after, remembered.sequence if remembered else 0)
+        self._policy.kept = self._stage.policy if remembered and reached and steps.begun_anew is None else Policy()
+        self._change_policy(self._policy.first(self._stage.policy, time.monotonic))
         self._abandon_unknown()
 
     # -- start -----------------------------------------------------------------------------------------------------------------
@@ -155,9 +164,11 @@ class Recorder:
     ) -> Remembered | None:
         """Be as it was remembered, or know nothing but a boot and read from a position; give what was of use."""
         configuration = self._configuration
-        self._stage = stage(configuration.masking, configuration.recording)
+        self._stage = stage(configuration.masking, configuration.recording, Policy())
         if remembered is not None and not self._stage.restore(remembered.masking):
             remembered = None
+        if remembered is None:
+            self._stage.judge_by(self._policy.first(None, time.monotonic))
         self._assembler = Assembler(
             origin=Origin(host=self._host, boot=boot),
             history=self._history,
@@ -206,20 +217,17 @@ class Recorder:
         """End the sessions that the index calls open and nobody knows any more, and take out messages that were lost."""
         known = {session.state.id: session.state.messages for _, session in self._assembler.table.items()}
         for session, messages in known.items():
-            self._index.remove_messages(session, messages)
-        rows = self._index.sessions(SessionFilter(state=STATE_OPEN), limit=None)
+            self._index.index.remove_messages(session, messages)
+        rows = self._index.index.sessions(SessionFilter(state=STATE_OPEN), limit=None)
         rows = [row for row in rows if row.host in (None, self._host) and row.session not in known.keys() | self._witness.alone]
         self._append([abandoned(row) for row in rows])
 
-    def _history(self, session: UUID) -> Iterator[Record]:
-        numbers = self._index.segments_of(session)
-        return history(session, self._configuration.segments_dir, numbers, self._seals.ring, self._stage)
+    def _level(self, session: UUID) -> Level | None:
+        return self._stage.level(session)  # which may be another one by then
 
-    def _new_projection(self) -> Projection:
-        index, closed = self._index, self._seals.encrypted
-        if closed:
-            index.withhold()
-        return Projection(load_session=index.find_session, load_run=index.find_run, metadata_only=closed)
+    def _history(self, session: UUID) -> Iterator[Record]:
+        numbers = self._index.index.segments_of(session)
+        return history(session, self._configuration.segments_dir, numbers, self._seals.ring, self._stage)
 
     # -- loop ------------------------------------------------------------------------------------------------------------------
 
@@ -290,18 +298,13 @@ class Recorder:
 
     def _append(self, records: list[Record]) -> None:
         """Hand records on: nothing reaches a segment or the index that masking has not passed."""
-        self._store(self._witness.watch(self._stage.take(records)))
+        self._store(self._witness.watch(self._stage.take(self._witness.observe(records))))
 
     def _store(self, records: list[Record]) -> None:
         self._writer.append(records)
         self.counts["records"] += len(records)
         self.counts["messages"] += [record.kind for record in records].count(Kind.MESSAGE)
-        if self._index_behind:
-            return
-        try:
-            self._projection.receive(records)
-        except CapdError as error:
-            self._leave_index(error)
+        self._index.receive(records)
 
     def _attend(self, *, idle: bool) -> None:
         """Do what is due besides reading."""
@@ -325,9 +328,20 @@ class Recorder:
             self._say_head(final=False)
             closing = read_state(self._configuration.storage_file) is State.OUT
             # There is room again: the index, which had none, catches up with what is sealed.
-            self._seal_asked = self._seal_asked or (self._index_behind and self._closing and not closing)
+            self._seal_asked = self._seal_asked or (self._index.behind and self._closing and not closing)
             self._closing = closing
+            self._change_policy(self._policy.look(now))
             self._write_status("running")
+
+    def _change_policy(self, found: Policy | None) -> None:
+        """Have another policy say how much is recorded, or try again to."""
+        changed = self._policy.change(self._stage, found, seal=self._sealed, remember=lambda: self._remember(anyway=True))
+        if changed is not None:
+            self._store([self._step(POLICY, version=changed.version, known=changed.known)])
+
+    def _sealed(self) -> bool:
+        self._seal()
+        return self._refused_at is None
 
     def _finish(self) -> None:
         if self._cycles.waiting:
@@ -357,49 +371,13 @@ class Recorder:
             return False
         self._refused_at = None
         self._flushed_bytes, self._flushed_at = self._writer.raw_bytes, time.monotonic()
-        self._write_index()
+        self._index.write(self._writer.sequence)
         return True
-
-    def _write_index(self) -> None:
-        """Bring the index up to what was flushed. After a failure it is left alone until a sealed segment has it all."""
-        if self._index_behind:
-            return
-        try:
-            self._index.apply(self._projection.changes(), self._writer.sequence)
-            self._index.commit()
-        except CapdError as error:
-            self._leave_index(error)
 
     def _expire(self, *, idle: bool) -> None:
         """Take a little of what expired out of the index, unless that lacks room itself."""
-        if self._index_behind or self._refused_at is not None or self._stopping is not None:
-            return
-        try:
-            self._expiry.attend(self._index, idle=idle)
-        except CapdError as error:
-            self._leave_index(error)
-
-    def _leave_index(self, error: CapdError) -> None:
-        self._errors.append(str(error))
-        self._index_behind = True
-
-    def _index_segment(self, path: Path) -> None:
-        """Put a sealed segment into the index; if that is behind, with all that it lacks."""
-        try:
-            if self._index_behind:
-                with suppress(CapdError):
-                    self._index.close()
-                self._index = open_whole(self._configuration.index_file, self._configuration.segments_dir, self._seals.ring)
-                self._projection = self._new_projection()
-                self._index_behind = False
-                return
-            with SegmentReader(path) as reader:
-                if reader.footer is not None:
-                    self._index.upsert_segment(SegmentRow.from_footer(reader.footer, reader.file_bytes))
-            self._index.commit()
-        except CapdError as error:
-            self._errors.append(str(error))
-            self._index_behind = True
+        if self._refused_at is None and self._stopping is None:
+            self._index.expire(self._expiry, idle=idle)
 
     def _seal(self) -> None:
         if not self._flush():
@@ -413,7 +391,7 @@ class Recorder:
         if path is not None:
             self._seals.sealed(self._writer.sequence - 1)
             self.counts["segments"] += 1
-            self._index_segment(path)
+            self._index.segment(path)
         now = time.monotonic()
         if self._stopping is not None or now - self._remembered_at >= MEMORY_SHARE * self._remembering_seconds:
             self._remember()
@@ -425,10 +403,10 @@ class Recorder:
         except CapdError as error:
             self._errors.append(str(error))
 
-    def _remember(self) -> None:
-        """Take a snapshot, and let the daemon free the journal before it. Everything up to here is sealed."""
-        began = time.monotonic()
-        if self._position != self._remembered_position or self._witness.changed:
+    def _remember(self, *, anyway: bool = False) -> bool:
+        """Take a snapshot, and let the daemon free the journal before it. Everything up to here is sealed. False: it failed."""
+        began, done = time.monotonic(), True
+        if anyway or self._position != self._remembered_position or self._witness.changed:
             try:
                 remembered = Remembered(
                     snapshot=self._assembler.snapshot(),
@@ -442,11 +420,13 @@ class Recorder:
                 self._remembered_position = self._position
                 self._witness.remembered()
                 if self._seals.encrypted:  # what is sealed from now on has its own keys
-                    self._seals.forget(self._index.segments_of_open(), self._index.last_segment())
+                    self._seals.forget(self._index.index.segments_of_open(), self._index.index.last_segment())
             except CapdError as error:
                 self._errors.append(str(error))
+                done = False
         self._remembered_at = time.monotonic()
         self._remembering_seconds = self._remembered_at - began
+        return done
 
     def _refuse(self, error: CapdError) -> None:
         if self._refused_at is None:
@@ -485,6 +465,7 @@ class Recorder:
             **self.counts,
             "losses": self._assembler.losses,
             "witness": self._witness.status(),
+            "policy": self._policy.status(self._stage),
             "expiry_refused": sorted(self._expiry.refused)[:ERRORS_SHOWN],
             "rss_bytes": rss_bytes(),
             "errors": list(self._errors),

@@ -52,6 +52,8 @@ LET_GO: Final = "let_go"
 """Name of the marker that says: here the recorder was ended, and what masking had held back was stored as it was."""
 PARTED: Final = "parted"
 """Name of the marker that says: what follows is more of a drain turn of which a part was taken before, up to `at`."""
+POLICY: Final = "policy"
+"""Name of the marker that says: from here on this policy says how much is recorded. A snapshot was taken there."""
 SETTLED: Final = "settled"
 """Name of the marker that says: here nothing more had come, and all waiting was ended."""
 

@@ -35,7 +35,7 @@ class After:
     def take(self, records: list[Record]) -> None:
         """Take records that are stored already."""
         self.astray.watch(records)
-        self.witness.watch_again(self.stage.take(records))
+        self.witness.watch_again(self.stage.take(self.witness.observe(records)))
 
     def cut(self) -> None:
         """Masking let go of what it held."""

@@ -22,6 +22,7 @@ from uuid import UUID
 import msgpack
 
 from capd.daemon.assembly.typed import read
+from capd.daemon.masking.levels import Level
 from capd.daemon.witness import verdicts
 from capd.daemon.witness.files import DecisionFiles, Places
 from capd.daemon.witness.state import Books
@@ -67,6 +68,7 @@ class RecorderWitness:
         saved: bytes,
         recorded: Iterable[str],
         *,
+        level: Callable[[UUID], Level | None],
         clock: Callable[[], int] = time.time_ns,
     ) -> None:
         """Go on from what was remembered.
@@ -76,6 +78,7 @@ class RecorderWitness:
             host: its id.
             saved: as `save` gave it; anything else: begin at the beginning.
             recorded: keys that are in the recording since then.
+            level: says how much of an open session is recorded.
             clock: wall time in nanoseconds.
         """
         self._host, self._clock = host, clock
@@ -88,7 +91,7 @@ class RecorderWitness:
         elif self._enforced and not before.enforced:
             before.books.since_ns = clock()
         self._files = DecisionFiles(configuration.decisions_dir, configuration.quarantine_dir, before.places)
-        self._witness = Witness(host, before.books, enforced=self._enforced, recorded=recorded)
+        self._witness = Witness(host, before.books, enforced=self._enforced, recorded=recorded, level=level)
         self._due_at = 0.0
         self._done: list[str] = []
 
@@ -101,6 +104,12 @@ class RecorderWitness:
     def alone(self) -> set[UUID]:
         """Give the open sessions that only the enforcer told of."""
         return self._witness.alone()
+
+    def observe(self, records: list[Record]) -> list[Record]:
+        """Take records before masking; give them as they are."""
+        if self._active:
+            self._witness.observe(records)
+        return records
 
     def watch(self, records: list[Record]) -> list[Record]:
         """Take records as they are to be stored; give them with the verdicts in their places."""
@@ -135,8 +144,14 @@ class RecorderWitness:
     def _listened(self) -> list[Record]:
         now_ns = self._clock()
         for key, body in self._files.read(now_ns):
+            self._lose(now_ns)
             self._witness.take(key, body, now_ns)
+        self._lose(now_ns)
         return self._witness.ready()
+
+    def _lose(self, now_ns: int) -> None:
+        for writer in self._files.lost():
+            self._witness.lose(writer, "a part of the decision log cannot be read any more", now_ns)
 
     def _keys(self) -> list[Record]:
         keys, now_ns = self._witness.written(), self._clock()

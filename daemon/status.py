@@ -23,8 +23,8 @@ from capd.daemon.health import (
     Health,
     ShipperFacts,
     StorageFacts,
-    WitnessFacts,
 )
+from capd.daemon.health_witness import WitnessFacts
 from capd.recording.durable import open_regular
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -62,6 +62,8 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
             shipper=shipper_facts(configuration, shipper),
             enforcer=None if enforcer is None else enforcer_facts(*enforcer),
             witness=witness_facts(recorder),
+            policy_problem=_problem(recorder),
+            policy_known=_inner(recorder, "policy").get("known") is not False,
             metrics_running=None if configuration.metrics.listen is None else _runs(*metrics),
         )
     )
@@ -158,14 +160,24 @@ def witness_facts(status: Mapping[str, object]) -> WitnessFacts:
         number = _number(facts, key)
         return None if number is None else int(number)
 
+    times = (whole(log, "damaged_ns"), whole(log, "missing_ns"), whole(found, "malformed_ns"), whole(found, "missing_ns"))
     return WitnessFacts(
         undecided=whole(found, "undecided") or 0,
         unseen=whole(found, "unseen") or 0,
         differing=whole(found, "differing") or 0,
+        requests=whole(found, "requests") or 0,
+        unknown=whole(found, "unknown") or 0,
         alarmed_ns=whole(found, "alarmed_ns"),
         damages=(whole(log, "damages") or 0) + (whole(found, "malformed") or 0),
-        damaged_ns=max((at for at in (whole(log, "damaged_ns"), whole(found, "malformed_ns")) if at is not None), default=None),
+        missing=whole(found, "missing") or 0,
+        missing_files=whole(log, "missing_files") or 0,
+        damaged_ns=max((at for at in times if at is not None), default=None),
     )
+
+
+def _problem(recorder: Mapping[str, object]) -> str | None:
+    problem = _inner(recorder, "policy").get("problem")
+    return problem if isinstance(problem, str) else None
 
 
 def _approvals_problem(desk: object) -> str | None:

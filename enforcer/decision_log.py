@@ -85,6 +85,10 @@ class DecisionLog:
         assert len(body) <= ENTRY_BYTES_MAX
         self._queue.append(len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little") + body)
 
+    def leave_out(self) -> None:
+        """Count an entry that has no room: whoever reads the log finds its number missing."""
+        self.sequence += 1
+
     def flush(self) -> None:
         """Write what is queued.
 

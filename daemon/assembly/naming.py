@@ -18,13 +18,14 @@ NAMING_TYPES: Final = frozenset({"request", "StartupMessage"})
 def peer_name(message: Message) -> str | None:
     """Give the name of the peer that a message tells, or None."""
     if message.type == "request":
-        return _host(message.fields.get("host"))
+        return host_of(message.fields.get("host"))
     if message.type == "StartupMessage":
         return _database(message.fields)
     return None
 
 
-def _host(value: JsonValue) -> str | None:
+def host_of(value: JsonValue) -> str | None:
+    """Give the name in a Host field, without its port; None: there is none."""
     if not isinstance(value, str) or not value:
         return None
     name, _, port = value.rpartition(":")

@@ -2,9 +2,9 @@
 
 What lives here: matching of scopes. What must not: configuration files, records.
 
-The first scope that matches decides. While the protocol of a session is not known, a scope that asks for one may still
-match; then nothing is stored until it is known, and what has to be stored nevertheless is stored as the stricter of the
-two would have it.
+The first scope that matches decides, those of the policy before those of the configuration. While the protocol of a session, or
+the name of its peer, is not known, a scope that asks for it may still match; then nothing is stored until it is known, and what
+has to be stored nevertheless is stored as the strictest of them would have it.
 """
 
 from __future__ import annotations
@@ -13,8 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from typing import Final
 
+from capd.daemon.masking.policy_levels import Policy, session_facts
 from capd.recording.record import Value
+
+NAMING: Final = frozenset({"http1", "http2", "websocket", "postgresql"})
+"""Protocols in which the agent says a name of its peer; of others a name is known from the start, or never."""
 
 
 class Level(IntEnum):
@@ -59,36 +64,73 @@ def _matches(pattern: str | None, *values: Value) -> bool:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Levels:
-    """The levels of one configuration.
+    """The levels that are in force.
 
     Attributes:
         default: where no scope matches.
-        scopes: in order.
+        scopes: of the configuration, in order.
+        policy: whose scopes come first.
     """
 
     default: Level = Level.MASKED
     scopes: Sequence[Scope] = ()
+    policy: Policy = field(default_factory=Policy)
+
+    @property
+    def uniform(self) -> bool:
+        """Whether all sessions have one level."""
+        return not self.scopes and self.policy.known and not self.policy.scopes
 
     def of(self, facts: Mapping[str, Value], protocol: str | None) -> tuple[Level, bool]:
-        """Give the level of a session, or of a run, and whether it can still be another when its protocol is known.
+        """Give the level of a session, and whether it can still be another when more of it is known.
 
         Args:
-            facts: `principal`, `run_name`, `labels`, `target`, as in an OPEN record or the marker of a run.
+            facts: `principal`, `run_name`, `labels`, `target`, as in an OPEN record, and what session.py adds.
             protocol: None while it is not known.
         """
-        strictest: Level | None = None
-        level = self.default
+        possible: list[Level] = []
+        for recording, answer in self.policy.scopes.of_session(session_facts(facts, protocol)):
+            possible.append(Level[recording.name])
+            if answer is True:
+                break
+        else:
+            possible += self._configured(facts, protocol)
+        found = [max(self._floor, one) for one in possible]
+        return max(found), len(set(found)) == 1 or not self._more_comes(facts, protocol)
+
+    def of_run(self, facts: Mapping[str, Value]) -> Level:
+        """Give the level of what is told of a run, of which `facts` are those of its marker."""
+        known = session_facts(facts, None)
+        possible: list[Level] = []
+        for recording, answer in self.policy.scopes.of_run(known.principal, known.run):
+            possible.append(Level[recording.name])
+            if answer is True:
+                break
+        else:
+            possible += self._configured(facts, "")
+        return max(self._floor, *possible)
+
+    @property
+    def _floor(self) -> Level:
+        """The least that is left out. While nobody can say what the policy says, that is every word that was said."""
+        return Level.FULL if self.policy.known else Level.METADATA
+
+    def _configured(self, facts: Mapping[str, Value], protocol: str | None) -> list[Level]:
+        """Give the levels that a session may have by the configuration."""
+        possible: list[Level] = []
         for scope in self.scopes:
             if not _meets(scope, facts):
                 continue
             if scope.protocol is None or scope.protocol == protocol:
-                level = scope.level
-                break
+                return [*possible, scope.level]
             if protocol is None:
-                strictest = max(scope.level, strictest or scope.level)
-        if strictest is None or strictest == level:
-            return level, True
-        return max(level, strictest), False
+                possible.append(scope.level)
+        return [*possible, self.default]
+
+    @staticmethod
+    def _more_comes(facts: Mapping[str, Value], protocol: str | None) -> bool:
+        """Say whether what decides may still be told in the session."""
+        return protocol is None or (protocol in NAMING and not _mapping(facts.get("target")).get("name"))
 
 
 def _meets(scope: Scope, facts: Mapping[str, Value]) -> bool:

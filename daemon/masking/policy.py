@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from capd.daemon.masking.levels import Level, Levels, Scope
+from capd.daemon.masking.policy_levels import Policy
 from capd.daemon.masking.stage import Stage
 from capd.enforcer.masking.rules import Choice, Rules
 
@@ -15,9 +16,9 @@ if TYPE_CHECKING:  # the models' library is to stay out of a role (settled.py)
     from capd.daemon.recording_policy import MaskingSection, RecordingSection
 
 
-def stage(masking: MaskingSection, recording: RecordingSection) -> Stage:
+def stage(masking: MaskingSection, recording: RecordingSection, policy: Policy) -> Stage:
     """Give the stage that all records pass."""
-    return Stage(rules(masking), levels(recording))
+    return Stage(rules(masking), levels(recording, policy))
 
 
 def rules(masking: MaskingSection) -> Rules:
@@ -37,7 +38,7 @@ def rules(masking: MaskingSection) -> Rules:
     )
 
 
-def levels(recording: RecordingSection) -> Levels:
+def levels(recording: RecordingSection, policy: Policy) -> Levels:
     """Give the levels, ready to be asked."""
     scopes = [
         Scope(
@@ -51,4 +52,4 @@ def levels(recording: RecordingSection) -> Levels:
         )
         for section in recording.scope
     ]
-    return Levels(default=Level[recording.level.upper()], scopes=scopes)
+    return Levels(default=Level[recording.level.upper()], scopes=scopes, policy=policy)

@@ -11,15 +11,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final, cast
 from uuid import UUID
 
 from capd.daemon.masking.levels import Level, Levels
+from capd.daemon.masking.session_level import SessionLevel
 from capd.daemon.masking.shown import Shown
 from capd.daemon.masking.side import Side
 from capd.daemon.masking.tally import Tally
 from capd.daemon.masking.undecided import UNDECIDED, Undecided
+from capd.daemon.masking.waiting import Waiting, begin_of
 from capd.enforcer.masking.http import HttpMask
 from capd.enforcer.masking.http2 import Http2Mask
 from capd.enforcer.masking.place import Place, filled
@@ -40,27 +41,11 @@ CODED: Final = frozenset({HTTP2, WEBSOCKET})
 HTTP: Final = frozenset({"http1"}) | CODED
 """HTTP, and what it goes over to."""
 POSTGRESQL: Final = "postgresql"
+TLS: Final = "tls"
 DECODED: Final = HTTP | {POSTGRESQL}
 AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
 QUIET_TYPES: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
 """Their summary is of another message's bytes."""
-
-
-@dataclass(slots=True)
-class Waiting:
-    """A record that waits.
-
-    Attributes:
-        record: as it came.
-        quiet: for messages: nothing in their bytes can be masked.
-        pieces: of a body: where its content is in the stream.
-        said: of a message of WebSocket: what it says, masked; None: it is as it was.
-    """
-
-    record: Record
-    quiet: bool = False
-    pieces: list[tuple[int, int]] | None = None
-    said: bytes | None = None
 
 
 _Saved = tuple[
@@ -70,7 +55,7 @@ _Saved = tuple[
     list[tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None]],
     list[Sequence[object]],
     list[Sequence[object]],
-    tuple[bool, bool, bool],
+    Sequence[int],
     tuple[Mapping[str, list[int]], list[int]],
     list[object],
 ]
@@ -83,12 +68,9 @@ class MaskedSession:
         """Begin with the rules for what is decoded and for what is not, and the levels."""
         self.id = identity
         self._rules, undecoded = rules
-        self._levels = levels
+        self.extent = SessionLevel(levels)
         self._shown = shown
-        self.facts: dict[str, Value] = {}
         self.protocol: str | None = None
-        self.level, self.certain = levels.of({}, None)
-        self.told: Level | None = None
         self.queue: deque[Waiting] = deque()
         self.sides = [Side(undecoded), Side(undecoded)]
         self.wire = [Side(undecoded), Side(undecoded)]
@@ -116,19 +98,21 @@ class MaskedSession:
         queue = [[pack(waiting.record), waiting.quiet, waiting.pieces, waiting.said] for waiting in self.queue]
         sides = [side.save() for side in (*self.sides, *self.wire)]
         masks = [self.http[0].save(), self.http[1].save(), self.postgresql.save()]
-        told = None if self.told is None else int(self.told)
+        told = None if self.extent.told is None else int(self.extent.told)
         tally = [self.tally.masked, [int(level) for level in self.tally.levels]]
-        seen = [self.authenticated, self.blind, self.upgrading]
-        return [self.facts, self.protocol, told, queue, sides, masks, seen, tally, self.undecided.save()]
+        seen = [self.authenticated, self.blind, self.upgrading, int(self.extent.floor)]
+        return [self.extent.facts, self.protocol, told, queue, sides, masks, seen, tally, self.undecided.save()]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
         facts, protocol, told, queue, sides, masks, seen, tally, undecided = cast("_Saved", tuple(saved))
         self.undecided.restore(undecided)
-        self.facts, self.protocol = dict(facts), protocol
+        self.extent.facts, self.protocol = dict(facts), protocol
         self.http = self._http_masks()
-        self.authenticated, self.blind, self.upgrading = seen
-        self.told = None if told is None else Level(told)
+        authenticated, blind, upgrading, *floor = seen
+        self.authenticated, self.blind, self.upgrading = bool(authenticated), bool(blind), bool(upgrading)
+        self.extent.floor = Level(floor[0]) if floor else Level.FULL
+        self.extent.told = None if told is None else Level(told)
         for packed, quiet, pieces, said in queue:
             record = from_fields(next(unpack_arrays(packed)))
             self.queue.append(Waiting(record, quiet, None if pieces is None else [(at, size) for at, size in pieces], said))
@@ -139,7 +123,7 @@ class MaskedSession:
         self.postgresql.restore(masks[2])
         masked, levels = tally
         self.tally = Tally({kind: list(count) for kind, count in masked.items()}, [Level(level) for level in levels])
-        self._choose()
+        self.extent.choose(self.protocol)
 
     # -- records in ------------------------------------------------------------------------------------------------------------
 
@@ -153,9 +137,7 @@ class MaskedSession:
         elif kind is Kind.MARKER:
             self._marker(record)
         elif kind is Kind.CLOSE:
-            self.certain = self.closed = True
-            if not self.failed:
-                self._close()
+            self._end()
         if self.level is not Level.MASKED and self.certain:
             return
         if kind is Kind.DATA:
@@ -165,15 +147,37 @@ class MaskedSession:
         elif kind is Kind.GAP:
             self._gap(record)
 
-    def _learn(self, body: Mapping[str, Value]) -> None:
-        self.facts.update({name: body.get(name) for name in ("principal", "run_name", "labels", "target")})
-        self.blind = self.blind or bool(body.get("mid_stream"))
-        self._choose()
+    def _end(self) -> None:
+        """Nothing more is told; of which nothing could be read, TLS is known all the same."""
+        if self.protocol is None and any(side.end for side in self.wire) and not any(side.end for side in self.sides):
+            self.protocol = TLS
+            self.extent.choose(self.protocol)
+        self.extent.certain = self.closed = True
+        if not self.failed:
+            self._close()
 
-    def _choose(self) -> None:
-        if self.failed:
-            return
-        self.level, self.certain = self._levels.of(self.facts, self.protocol)
+    @property
+    def level(self) -> Level:
+        """How much is recorded; while that is not certain, the least that it may be."""
+        return self.extent.now
+
+    @property
+    def certain(self) -> bool:
+        """Whether that is certain."""
+        return self.extent.certain
+
+    def _learn(self, body: Mapping[str, Value]) -> None:
+        self.blind = self.blind or bool(body.get("mid_stream"))
+        self.extent.learn(body, self.protocol)
+
+    def note(self, record: Record) -> None:
+        """Learn what decides of a record that passes as it is, since all levels are one for now."""
+        self.extent.told = self.level
+        if record.kind is Kind.OPEN:
+            self._learn(record.body)
+        elif record.kind is Kind.MARKER and record.body.get("name") in ("protocol", "tls"):
+            self._marker(record)
+        self.closed = record.kind is Kind.CLOSE
 
     def _marker(self, record: Record) -> None:
         body = record.body
@@ -181,12 +185,14 @@ class MaskedSession:
         if name == "protocol":
             protocol = body.get("protocol")
             self.protocol = protocol if isinstance(protocol, str) else None
-            self._choose()
+            self.extent.choose(self.protocol)
             self.http = self._http_masks()
             self.postgresql = PostgresqlMask(self._rules)
             self.authenticated = self.upgrading = False
             for side in self.sides:
                 side.raw = False
+        elif name == "tls":
+            self.extent.opened_tls(self.protocol)
         elif name == "skipped" and record.direction is not None:
             self._skipped(record.direction, body.get("start"), body.get("end"))
         elif name in ("decoder", "resumed"):
@@ -361,7 +367,6 @@ class MaskedSession:
             self._look(side, direction, side.end, final=True)
         for side in self.wire:
             side.scan(side.end, final=True)
-        self.certain = self.closed = True
 
     def cut(self) -> None:
         """The recorder ends: let go of everything, masked where it may be the beginning of something."""
@@ -384,7 +389,7 @@ class MaskedSession:
         Gives what says so; the records themselves are given by `release`.
         """
         self.failed = True
-        self.level, self.certain, self.told = Level.METADATA, True, Level.METADATA
+        self.extent.fix(Level.METADATA)
         self.tally.failed = True
         last = self.queue[-1].record if self.queue else None
         body: dict[str, Value] = {"name": "masking", "error": type(error).__name__}
@@ -397,8 +402,7 @@ class MaskedSession:
         queue = self.queue
         while queue:
             waiting = queue[0]
-            kind = waiting.record.kind
-            held = kind in (Kind.DATA, Kind.MESSAGE, Kind.GAP, Kind.MARKER) and not (self.certain or all_of_them)
+            held = waiting.record.kind not in (Kind.OPEN, Kind.CLOSE) and not (self.certain or all_of_them)
             if held or not self._ready(waiting.record):
                 break
             yield from self._out(waiting)
@@ -414,7 +418,7 @@ class MaskedSession:
                     framed = sides is self.sides and self.protocol in HTTP and not side.raw
                     side.forget(min(side.judged, side.covered) if framed else side.judged)
                 elif side.kept > KEPT_BYTES_MAX:
-                    needed = (_begin(waiting.record) for waiting in self.queue if waiting.record.direction == direction)
+                    needed = (begin_of(waiting.record) for waiting in self.queue if waiting.record.direction == direction)
                     side.forget(min(needed, default=side.judged))
 
     @property
@@ -441,11 +445,12 @@ class MaskedSession:
         record = waiting.record
         if record.kind is Kind.OPEN:
             yield self._shown.opened(record) if self.level is not Level.FULL else record
-            if self.level is not self.told and (self.told is not None or self.level is not Level.MASKED):
-                yield self._shown.level(record, self.level)
-            self.told = self.level
-            self.tally.level(self.level)
-        elif record.kind is Kind.CLOSE:
+            if self.certain:
+                yield from self._tell(record)
+            return
+        if self.extent.now is not self.extent.told:
+            yield from self._tell(record)
+        if record.kind is Kind.CLOSE:
             yield self.tally.closed(record)
         elif self.level is Level.FULL:
             yield record
@@ -459,6 +464,12 @@ class MaskedSession:
             yield record if waiting.quiet else self._masked_message(waiting)
         else:
             yield self._shown.anything(record)
+
+    def _tell(self, record: Record) -> Iterator[Record]:
+        """Say which level is in force from here on, where it is not the usual one, or another than before."""
+        if self.extent.untold():
+            yield self._shown.level(record, self.level)
+        self.tally.level(self.level)
 
     def _masked_data(self, record: Record) -> Iterator[Record]:
         payload, position = record.body.get("payload"), record.body.get("position")
@@ -486,9 +497,3 @@ class MaskedSession:
         touched = isinstance(start, int) and isinstance(end, int) and bool(side.overlapping(start, end))
         shown = self._shown.message(record, self.postgresql if self.protocol == POSTGRESQL else None, touched=touched)
         return shown if waiting.said is None else self._shown.said(shown, waiting.said)
-
-
-def _begin(record: Record) -> int:
-    """Give where the bytes of a record begin."""
-    begin = record.body.get("position" if record.kind is Kind.DATA else "start")
-    return begin if isinstance(begin, int) and record.kind in (Kind.DATA, Kind.MESSAGE) else 1 << 62

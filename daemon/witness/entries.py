@@ -134,6 +134,21 @@ def parse(body: bytes) -> Entry | None:
         raise MalformedEntryError(str(error) or type(error).__name__) from error
 
 
+def sequence_of(body: bytes) -> int:
+    """Give the number of an entry among those of its process, from 1.
+
+    Raises:
+        MalformedEntryError: it has none.
+    """
+    try:
+        found = msgpack.unpackb(body, strict_map_key=True)
+        if not isinstance(found, dict):
+            raise MalformedEntryError("not a map")
+        return _integer(found, "sequence", COUNT_MAX)
+    except (ValueError, TypeError, KeyError, msgpack.UnpackException) as error:
+        raise MalformedEntryError(str(error) or type(error).__name__) from error
+
+
 def _opened(entry: Mapping[str, object]) -> Opened:
     return Opened(
         flow=UUID(_text(entry, "session")),

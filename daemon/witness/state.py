@@ -12,6 +12,40 @@ from capd.daemon.assembly.facts import Facts
 
 
 @dataclass(slots=True, kw_only=True)
+class Asked:
+    """A request as the probes saw it, until a decision about it is found.
+
+    Attributes:
+        exchange: its number: of requests in their order, of streams in HTTP/2.
+        method: as sent.
+        host: that it names, normalised; None: none, or none that could be read.
+        target_sha256: of path and query in the form in which they would be sent on; None: they have none.
+        answered_ns: wall time at which its answer was seen; None: none was.
+    """
+
+    exchange: int
+    method: str
+    host: str | None
+    target_sha256: bytes | None
+    answered_ns: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Ruled:
+    """A decision about a request, until the request is found that it is about.
+
+    Attributes:
+        exchange: the stream of HTTP/2; None: the order of requests tells.
+        method, host, target_sha256: as the enforcer wrote them down.
+    """
+
+    exchange: int | None
+    method: str
+    host: str
+    target_sha256: bytes
+
+
+@dataclass(slots=True, kw_only=True)
 class Seen:
     """A connection as the probes saw it.
 
@@ -30,6 +64,9 @@ class Seen:
         turned_away: the enforcer did not let it in.
         compared: nothing is left to find out.
         alarms: what is wrong with it, in words.
+        level: how much of it is recorded, if that is not the usual; "": it is.
+        asked: requests without a decision so far.
+        unpaired: why requests and decisions are not held against each other; "": they are.
     """
 
     session: UUID
@@ -48,6 +85,9 @@ class Seen:
     turned_away: bool = False
     compared: bool = False
     alarms: list[str] = field(default_factory=list)
+    level: str = ""
+    asked: list[Asked] = field(default_factory=list)
+    unpaired: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -93,6 +133,11 @@ class Flow:
         closed_ns: wall time of its end; None while it is open.
         received, sent: bytes that came from the agent's socket, and for it; None: not counted.
         ended: whether the agent said that this was all.
+        writer: of its entries.
+        ruled: decisions about requests that were not seen so far.
+        refusals: what the proxy refused by itself.
+        relayed: whether what is said in it may pass without a decision about each request.
+        lost: why some of what the enforcer wrote about it may be missing; "": nothing is.
     """
 
     id: UUID
@@ -111,6 +156,11 @@ class Flow:
     received: int | None = None
     sent: int = 0
     ended: bool = False
+    writer: str = ""
+    ruled: list[Ruled] = field(default_factory=list)
+    refusals: int = 0
+    relayed: bool = False
+    lost: str = ""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,7 +183,11 @@ class Counts:
         malformed: of them, not of the form that they must have.
         orphans: decisions of connections whose begin is not in the log.
         verdicts: records written.
-        undecided, unseen, differing: alarms by kind.
+        undecided, unseen, differing: alarms by kind: connections.
+        requests: connections with a request without a decision, with a decision without a request, or with one about another.
+        unknown: connections of which decisions may be missing.
+        unpaired: connections whose requests could not be held against decisions.
+        missing: entries of the log that are missing, as far as their numbers tell; missing_ns: when that was found last.
         incomparable: connections whose bytes could not be compared.
         forgotten: connections of which too many waited.
         alarmed_ns: wall time at which the latest alarm was found.
@@ -147,6 +201,11 @@ class Counts:
     undecided: int = 0
     unseen: int = 0
     differing: int = 0
+    requests: int = 0
+    unknown: int = 0
+    unpaired: int = 0
+    missing: int = 0
+    missing_ns: int | None = None
     incomparable: int = 0
     forgotten: int = 0
     alarmed_ns: int | None = None
@@ -161,6 +220,7 @@ class Books:
         since_ns: connections that began before are not held against the log: nothing was enforced then.
         seen: by session; flows: by the enforcer's id; away: not found yet.
         counts: for the status.
+        sequences: number of the latest entry, by writer.
         recorded: keys of what an earlier recorder wrote after its books were stored, and that did not come again yet: the log
             may not be read up to there when the next books are.
     """
@@ -170,4 +230,5 @@ class Books:
     flows: dict[UUID, Flow] = field(default_factory=dict)
     away: list[Away] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
+    sequences: dict[str, int] = field(default_factory=dict)
     recorded: set[str] = field(default_factory=set)

@@ -15,12 +15,23 @@ WITNESS: Final = "witness"
 """Name of the marker of a finding."""
 WITNESSED: Final = "witnessed"
 """Name of the host's marker that says which entries, and findings, are in the recording up to here."""
+UNKNOWN: Final = "verdicts not known"
+"""What a finding begins with when decisions about a session may be missing."""
 PROBES_MISSED: Final = "unseen flow: the enforcer told of this connection, and no probe saw it"
 
 
-def verdict(session: UUID, flow: Flow, pending: Pending, time_ns: int) -> Record:
-    """Give the record of a decision."""
-    body: dict[str, Value] = {**pending.facts, "exchange": pending.exchange, "flow": flow.id.bytes}
+LEFT_OUT: Final = {
+    "metadata": frozenset({"target_sha256"}),
+    "off": frozenset({"target_sha256", "method", "host", "server_name"}),
+}
+"""By recording level: of a decision, what tells of what was said. A hash of a short path is as good as the path."""
+
+
+def verdict(session: UUID, flow: Flow, pending: Pending, time_ns: int, level: str = "") -> Record:
+    """Give the record of a decision, in a session of a recording level."""
+    hidden = LEFT_OUT.get(level, frozenset())
+    facts = {name: value for name, value in pending.facts.items() if name not in hidden}
+    body: dict[str, Value] = {**facts, "exchange": pending.exchange, "flow": flow.id.bytes}
     return Record(Kind.VERDICT, session, time_ns, Direction.REQUEST, body)
 
 
@@ -80,11 +91,12 @@ def opened_alone(flow: Flow, host: UUID) -> Record:
 
 def closed_alone(flow: Flow, time_ns: int) -> Record:
     """Give its CLOSE record."""
+    reasons: list[Value] = [PROBES_MISSED, *([f"{UNKNOWN}: {flow.lost}"] if flow.lost else [])]
     body: dict[str, Value] = {
         "state": "closed",
         "bytes": {"request": 0, "response": 0},
         "messages": 0,
-        "completeness": {"verdict": "partial", "reasons": [PROBES_MISSED]},
+        "completeness": {"verdict": "partial", "reasons": reasons},
     }
     return Record(Kind.CLOSE, flow.id, time_ns, None, body)
 

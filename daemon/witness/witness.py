@@ -10,11 +10,12 @@ What is written gets a key, so that a recorder which was killed, and reads the l
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 from uuid import UUID
 
-from capd.daemon.witness import matching, verdicts
+from capd.daemon.masking.levels import Level
+from capd.daemon.witness import continuity, matching, verdicts
 from capd.daemon.witness.entries import (
     ALLOW,
     BODY_WANTED,
@@ -26,7 +27,11 @@ from capd.daemon.witness.entries import (
     Opened,
     TurnedAway,
     parse,
+    sequence_of,
 )
+from capd.daemon.witness.files import writer_of
+from capd.daemon.witness.opened import cookie_of, ends_of, incomparable_of, is_outward, uuid_of
+from capd.daemon.witness.pairs import Pairs
 from capd.daemon.witness.state import Away, Books, Flow, Pending, Seen
 from capd.recording.record import Direction, Kind, Record, Value
 
@@ -40,10 +45,6 @@ FLOWS_MAX: Final = 65_536
 AWAY_MAX: Final = 4_096
 PENDING_MAX: Final = 256
 """Decisions of one connection that wait for their messages; clients that pipeline stop far below."""
-COOKIES: Final = 1 << 62
-"""From here on the probes' numbers of sockets are no cookies (probes/bpf/sockets.bpf.c)."""
-MID_STREAM: Final = "it began before capture"
-UUID_BYTES: Final = 16
 Ends = tuple[tuple[str, int], tuple[str, int]]
 """Client and destination."""
 
@@ -51,7 +52,15 @@ Ends = tuple[tuple[str, int], tuple[str, int]]
 class Witness:
     """What both say. Not thread-safe."""
 
-    def __init__(self, host: UUID, books: Books, *, enforced: bool, recorded: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        host: UUID,
+        books: Books,
+        *,
+        enforced: bool,
+        recorded: Iterable[str] = (),
+        level: Callable[[UUID], Level | None] = lambda _: None,
+    ) -> None:
         """Begin with what is remembered.
 
         Args:
@@ -59,10 +68,13 @@ class Witness:
             books: empty, or as `books` was before.
             enforced: whether runs are forced through the enforcer, so that a disagreement is an alarm.
             recorded: keys of what was written after those books were remembered.
+            level: says how much of an open session is recorded.
         """
         self.books = books
+        self._level = level
         self._host, self._enforced = host, enforced
         books.recorded.update(recorded)
+        self._pairs = Pairs(books)
         self._keys: list[str] = []
         self._ready: list[Record] = []
         self._by_cookie = {seen.cookie: id_ for id_, seen in books.seen.items() if seen.cookie is not None}
@@ -80,7 +92,9 @@ class Witness:
         self.changed = True
         counts = self.books.counts
         counts.entries += 1
+        writer = writer_of(key.rpartition(":")[0]) or ""
         try:
+            continuity.count(self.books, writer, sequence_of(body), now_ns)
             entry = parse(body)
         except MalformedEntryError:
             counts.malformed += 1
@@ -88,7 +102,7 @@ class Witness:
             return
         match entry:
             case Opened():
-                self._opened(entry)
+                self._opened(entry, writer)
             case Decided():
                 self._decided(key, entry, now_ns)
             case Closed():
@@ -96,7 +110,12 @@ class Witness:
             case TurnedAway():
                 self._turned_away(key, entry)
 
-    def _opened(self, entry: Opened) -> None:
+    def lose(self, writer: str, words: str, now_ns: int) -> None:
+        """Entries of a writer cannot be read any more: of what it had open then, nobody knows all that was decided."""
+        self.changed = True
+        continuity.lose(self.books, writer, words, now_ns)
+
+    def _opened(self, entry: Opened, writer: str) -> None:
         books = self.books
         flow = Flow(
             id=entry.flow,
@@ -105,6 +124,7 @@ class Witness:
             cookie=entry.cookie,
             client=entry.client,
             destination=entry.destination,
+            writer=writer,
         )
         books.flows[flow.id] = flow
         if len(books.flows) > FLOWS_MAX:
@@ -122,6 +142,7 @@ class Witness:
         if flow is None:
             self.books.counts.orphans += 1
             return
+        self._pairs.decided(flow, entry)
         exchange = flow.requests if entry.about in {"http", "held"} else None
         exchange = exchange if entry.exchange is None else entry.exchange
         flow.requests += entry.about == "http" and entry.outcome != BODY_WANTED
@@ -153,6 +174,15 @@ class Witness:
 
     # -- the probes' side ------------------------------------------------------------------------------------------------------
 
+    def observe(self, records: Sequence[Record]) -> None:
+        """Take the same records before anything in them is hidden: what the agent asked for, and what was answered."""
+        for record in records:
+            seen = self.books.seen.get(record.session)
+            if record.kind is Kind.OPEN and seen is None and is_outward(record.body):
+                self._begin(record)
+            elif seen is not None:
+                self._pairs.observe(seen, record, self._flow(seen.flow))
+
     def watch(self, records: Sequence[Record]) -> list[Record]:
         """Take records as they are to be stored; give them with what follows from them, in their places."""
         out: list[Record] = []
@@ -181,11 +211,13 @@ class Witness:
                 self._request(seen, record, out)
         elif record.kind in (Kind.DATA, Kind.GAP):
             seen.spoke = True
+        elif record.kind is Kind.MARKER and record.body.get("name") == "recording":
+            seen.level = str(record.body.get("level"))
 
     def _open(self, record: Record, out: list[Record]) -> None:
         body = record.body
         seen = self.books.seen.get(record.session)
-        if body.get("transport") != "tcp" or body.get("role") == "server":
+        if not is_outward(body):
             if seen is not None:  # it was not known at first
                 self._forget_seen(seen)
             return
@@ -193,17 +225,16 @@ class Witness:
             seen = self._begin(record)
         seen.last_ns = max(seen.last_ns, record.time_ns)
         self._take_from_index(seen)
-        seen.local, seen.target = _ends(body.get("local")) or seen.local, _ends(body.get("target")) or seen.target
+        seen.local, seen.target = ends_of(body.get("local")) or seen.local, ends_of(body.get("target")) or seen.target
         self._index(seen)
-        seen.run = _uuid(body.get("run")) or seen.run
-        seen.incomparable = _incomparable(body, seen.incomparable)
+        seen.run = uuid_of(body.get("run")) or seen.run
+        seen.incomparable = incomparable_of(body, seen.incomparable)
         if seen.flow is None:
             self._find_flow(seen, out)
 
     def _begin(self, record: Record) -> Seen:
         self.changed = True
-        socket = record.body.get("socket")
-        cookie = socket if isinstance(socket, int) and 0 < socket < COOKIES else None
+        cookie = cookie_of(record.body)
         seen = Seen(
             session=record.session,
             run=None,
@@ -291,6 +322,8 @@ class Witness:
                 self._record_alone(flow, heard_ns)
             elif flow.pending and heard_ns >= flow.pending[0].since_ns + PATIENCE_NS:
                 self._place(flow, self._ready, patient=False)
+            if flow.alone and flow.closed_ns is not None:
+                self._end_alone(flow)
         for seen in list(books.seen.values()):
             self._examine(seen, heard_ns)
         books.away = [away for away in books.away if seen_ns < away.at_ns + matching.AGE_NS]
@@ -302,6 +335,8 @@ class Witness:
             if words is not None:
                 self.books.counts.undecided += 1
                 self._alarm("undecided", seen, words, heard_ns)
+        if flow is not None:
+            self._examine_requests(seen, flow, heard_ns)
         if seen.closed_ns is None:
             return
         if flow is None:
@@ -312,7 +347,19 @@ class Witness:
             self._forget_seen(seen)
             self._forget_flow(flow)
 
+    def _examine_requests(self, seen: Seen, flow: Flow, heard_ns: int) -> None:
+        if flow.lost and not any(words.startswith(verdicts.UNKNOWN) for words in seen.alarms):
+            self.books.counts.unknown += 1
+            self._alarm("unknown", seen, f"{verdicts.UNKNOWN}: {flow.lost}", heard_ns)
+        self._wrong_requests(seen, self._pairs.examine(seen, flow, heard_ns=heard_ns), heard_ns)
+
+    def _wrong_requests(self, seen: Seen, words: str | None, now_ns: int) -> None:
+        if words is not None and self._enforced:
+            self.books.counts.requests += 1
+            self._alarm("requests", seen, words, now_ns)
+
     def _compare(self, seen: Seen, flow: Flow, now_ns: int) -> None:
+        self._wrong_requests(seen, self._pairs.over(seen, flow), now_ns)
         why = matching.incomparable(seen, flow)
         words = matching.differing(seen, flow)
         if why is not None:
@@ -366,6 +413,7 @@ class Witness:
     def _link(self, flow: Flow, seen: Seen, out: list[Record]) -> None:
         self.changed = True
         flow.session, seen.flow = seen.session, flow.id
+        self._pairs.pair(seen, flow)
         self._flow_by_cookie.pop(flow.cookie, None)
         self._place(flow, out)
 
@@ -383,6 +431,7 @@ class Witness:
             return
         session, time_ns = (seen.session, seen.last_ns) if seen is not None else (flow.id, flow.opened_ns)
         told = None if seen is None or not patient else seen.requests
+        level = self._level_of(session, seen)
         surplus = len(flow.pending) - PENDING_MAX
         waiting: list[Pending] = []
         for place, pending in enumerate(flow.pending):
@@ -390,9 +439,14 @@ class Witness:
                 waiting.append(pending)
                 continue
             self.books.counts.verdicts += 1
-            self._give(pending.key, [verdicts.verdict(session, flow, pending, time_ns)], out)
+            self._give(pending.key, [verdicts.verdict(session, flow, pending, time_ns, level)], out)
         self.changed = self.changed or len(waiting) != len(flow.pending)
         flow.pending = waiting
+
+    def _level_of(self, session: UUID, seen: Seen | None) -> str:
+        """Give how much of a session is recorded, so that a verdict tells no more."""
+        known = self._level(session)
+        return known.word if known is not None else seen.level if seen is not None else ""
 
     def _give(self, key: str, records: list[Record], out: list[Record]) -> None:
         if key in self.books.recorded:
@@ -428,6 +482,7 @@ class Witness:
 
     def _forget_seen(self, seen: Seen) -> None:
         self.changed = True
+        self._pairs.forget(seen, None)
         self.books.seen.pop(seen.session, None)
         if seen.cookie is not None and self._by_cookie.get(seen.cookie) == seen.session:
             del self._by_cookie[seen.cookie]
@@ -435,26 +490,7 @@ class Witness:
 
     def _forget_flow(self, flow: Flow) -> None:
         self.changed = True
+        self._pairs.forget(None, flow)
         self.books.flows.pop(flow.id, None)
         if self._flow_by_cookie.get(flow.cookie) == flow.id:
             del self._flow_by_cookie[flow.cookie]
-
-
-def _incomparable(body: Mapping[str, Value], before: str | None) -> str | None:
-    """Say why bytes cannot be compared, as far as the OPEN record tells."""
-    if body.get("role") != "client":
-        return matching.NOT_OPENED
-    if body.get("mid_stream"):
-        return MID_STREAM
-    return None if before == matching.NOT_OPENED else before
-
-
-def _ends(value: Value) -> tuple[str, int] | None:
-    if not isinstance(value, dict):
-        return None
-    host, port = value.get("host"), value.get("port")
-    return (host, port) if isinstance(host, str) and isinstance(port, int) else None
-
-
-def _uuid(value: Value) -> UUID | None:
-    return UUID(bytes=value) if isinstance(value, bytes) and len(value) == UUID_BYTES else None

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from capd.enforcer.policy.policy import Policy, read_policy
+from capd.enforcer.policy.policy_stamp import of_a_policy
 from capd.enforcer.policy.problem import Place, PolicyError, Problem
 from capd.recording.durable import read_regular
 
@@ -19,7 +20,6 @@ FILE_BYTES_MAX: Final = 4 << 20
 """A thousand rules have about 200 KB."""
 FILES_MAX: Final = 256
 OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
-SUFFIXES: Final = frozenset({".yaml", ".yml"})
 
 
 def load_policy(directory: Path, *, owners: frozenset[int] | None = None, own: bytes = b"") -> Policy:
@@ -81,7 +81,7 @@ def _listed(directory: Path) -> list[Path]:
         entries = sorted(directory.iterdir())
     except OSError as error:
         raise PolicyError([Problem(here, f"cannot be read: {error.strerror or error}")]) from error
-    files = [path for path in entries if path.suffix in SUFFIXES and not path.name.startswith(".")]
+    files = [path for path in entries if of_a_policy(path)]
     if not files:
         raise PolicyError([Problem(here, "there is no policy: no file *.yaml")])
     if len(files) > FILES_MAX:

@@ -10,7 +10,7 @@ trying a policy never promises what enforcing it would not hold.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from capd.enforcer.policy.action import CONNECT, UNREADABLE_HOST, Action, Principal, Run, Target, Tls
@@ -18,9 +18,12 @@ from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
 from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.port_range import PORT_MAX
-from capd.enforcer.policy.protocol import HTTP, POSTGRESQL, of_recorded
+from capd.enforcer.policy.protocol import HTTP, POSTGRESQL, WEBSOCKET, of_recorded
 from capd.enforcer.policy.protocol import TLS as TLS_PROTOCOL
-from capd.enforcer.policy.sql_statement import sql_action
+from capd.enforcer.policy.sql_statement import read_sql, sql_action
+from capd.enforcer.sql.effect import ANYTHING, Effects
+from capd.enforcer.sql.lexeme import Dialect
+from capd.enforcer.sql.session import new_session
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import SessionRow
 
@@ -28,8 +31,20 @@ APPLICATION: Final = (None, "", "application")
 PROTOCOLS: Final = ("http1", "http2", "postgresql")
 STATEMENTS: Final = ("Query", "Parse", "FunctionCall")
 """Tuples, because anything may stand in a record, also what no set can be asked for."""
+PACKED_BYTES: Final = 1 << 20
+"""Longer than any head of HTTP/2 that a decoder takes."""
 MASKED_PLACES_MAX: Final = 4_096
 """Masked places of a direction that no message has reached yet; where there are more, all is taken for masked."""
+HTTP2: Final = "http2"
+UPGRADED: Final = WEBSOCKET
+"""What a connection is to a policy once a request has changed its protocol (enforcer/proxy/judge.py)."""
+MISSING: Final = {
+    "gap": "places where bytes of agents were not captured",
+    "skipped": "places where no message was found in what agents said",
+    "resumed": "places where a decoder began anew",
+    "decoder": "places where a decoder failed",
+}
+"""What may hold messages that nobody can judge, by what a record calls it."""
 MASKED: Final = "the recording hides a part of it"
 LEFT_OUT: Final = "the recording has nothing of what it says"
 
@@ -51,6 +66,14 @@ class Recorded:
     summary: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Missing:
+    """A place in a session at which messages may be that cannot be judged; `reason` says why, in the plural."""
+
+    reason: str
+    time_ns: int
+
+
 def unjudged(row: SessionRow) -> str | None:
     """Say why a session is none that a policy judges; None: it is one."""
     if row.transport not in {"tcp", None}:
@@ -62,8 +85,8 @@ def unjudged(row: SessionRow) -> str | None:
     return None
 
 
-def recorded_actions(row: SessionRow, records: Iterator[Record]) -> Iterator[Recorded]:
-    """Give the actions of a session that a policy judges (`unjudged`)."""
+def recorded_actions(row: SessionRow, records: Iterator[Record]) -> Iterator[Recorded | Missing]:
+    """Give the actions of a session that a policy judges (`unjudged`), and where some may be missing."""
     reading = _Reading(row)
     if reading.protocol not in {HTTP, POSTGRESQL}:
         action = Action(
@@ -72,12 +95,23 @@ def recorded_actions(row: SessionRow, records: Iterator[Record]) -> Iterator[Rec
         yield Recorded(action=action, ordinal=None, time_ns=row.started_ns, summary=f"connect {reading.host}:{row.target.port}")
         return
     for record in records:
-        if record.direction is not Direction.REQUEST:
-            reading.take_marker(record)
+        if (reason := _missing(record)) is not None:
+            reading.lose()
+            yield Missing(reason=reason, time_ns=record.time_ns)
+        elif record.direction is not Direction.REQUEST:
+            reading.take_answer(record)
         elif record.kind is Kind.MASKED:
             reading.take_masked(record.body)
         elif record.kind is Kind.MESSAGE:
             yield from reading.message(record)
+
+
+def _missing(record: Record) -> str | None:
+    """Say whether something that the agent said may be missing here."""
+    if record.direction is Direction.RESPONSE or record.body.get("layer", "application") not in APPLICATION:
+        return None
+    name = "gap" if record.kind is Kind.GAP else record.body.get("name") if record.kind is Kind.MARKER else None
+    return MISSING.get(name) if isinstance(name, str) else None
 
 
 class _Reading:
@@ -99,6 +133,7 @@ class _Reading:
         self._encrypted = row.tie is not None
         self._masked: list[tuple[int, int]] = []
         self._all_masked = False
+        self._sql = new_session(Dialect.POSTGRESQL)
 
     def target(self) -> Target:
         """Give the target, as far as it is known now."""
@@ -107,10 +142,20 @@ class _Reading:
         tls = Tls.PASSTHROUGH if self.protocol == TLS_PROTOCOL else opened
         return Target(host=self.host, port=port, address=address(host), tls=tls)
 
-    def take_marker(self, record: Record) -> None:
-        """Note that what follows was said inside of TLS."""
+    def lose(self) -> None:
+        """Note that something is missing: what it made of a session of SQL is not known."""
+        self._sql = self._sql.lost()
+
+    def take_answer(self, record: Record) -> None:
+        """Note that what follows was said inside of TLS, and what the server says of the session."""
         if record.kind is Kind.MARKER and record.body.get("name") == "tls":
             self._encrypted = True
+        elif record.kind is Kind.GAP:
+            self.lose()
+        elif record.kind is Kind.MESSAGE and record.body.get("type") == "ParameterStatus":
+            fields = record.body.get("fields")
+            if isinstance(fields, Mapping):
+                self._sql = self._sql.reported(_text(fields.get("name")), _text(fields.get("value")))
 
     def take_masked(self, body: Mapping[str, Value]) -> None:
         """Note what is hidden."""
@@ -136,12 +181,18 @@ class _Reading:
         else:
             return
         ordinal = body.get("ordinal")
-        yield Recorded(
+        found = Recorded(
             action=action,
             ordinal=ordinal if isinstance(ordinal, int) else None,
             time_ns=record.time_ns,
             summary=_text(body.get("summary")) or _text(kind),
         )
+        yield found
+        if kind == "request" and _upgrades(body):
+            target = action.target
+            whole = Action(principal=self.principal, run=self.run, target=target, protocol=UPGRADED, operation=CONNECT)
+            summary = f"WebSocket with {target.host}:{target.port}, after {found.summary}"
+            yield replace(found, action=replace(whole, problems=action.problems), summary=summary)
 
     def _request(self, body: Mapping[str, Value]) -> Action:
         fields = body.get("fields")
@@ -153,11 +204,16 @@ class _Reading:
         # HTTP/2: what breaks RFC 9113 section 8, and CONNECT that is an upgrade (RFC 8441).
         problems += [f"the request is malformed: {_text(told.get('malformed'))}"] if told.get("malformed") else []
         problems += [f"the request asks for {_text(told.get('protocol'))}"] if told.get("protocol") else []
-        # What is hidden behind the question mark leaves method and path as they were.
-        judged = len(f"{method} {target.partition('?')[0]}")
-        if self._hidden(body, judged):
+        path, _, query = target.partition("?")
+        if body.get("protocol") == HTTP2:
+            # Its head is packed, and hidden as a whole where anything in it is; its fields have stars in the place of that.
+            hidden = self._hidden(body, PACKED_BYTES, forget=True)
+            path_hidden, query_hidden = hidden and "*" in path, hidden and "*" in query
+        else:  # what is hidden behind the question mark leaves method and path as they were
+            path_hidden = self._hidden(body, len(f"{method} {path}"))
+            query_hidden = self._hidden(body, len(f"{method} {target}"), forget=True)
+        if path_hidden:
             problems.append(MASKED)
-        query_hidden = self._hidden(body, len(f"{method} {target}"), forget=True)
         headers = [(_text(pair[0]), _text(pair[1])) for pair in _pairs(told.get("headers"))]
         head = RequestHead(method=method, target=target, headers=headers, connection=self.target(), problems=tuple(problems))
         return http_action(head, principal=self.principal, run=self.run, query_known=not query_hidden)
@@ -172,12 +228,14 @@ class _Reading:
         length = end - start if isinstance(start, int) and isinstance(end, int) else 0
         if self._hidden(body, length, forget=True):
             problems.append(MASKED)
+        text = sql if isinstance(sql, str) else ""
+        read = read_sql(text, self._sql)
+        # Whether it succeeded, and when a prepared one was run, stands elsewhere: what it may have changed is not known then.
+        unread = (Effects(command="", changes=(ANYTHING,)),) if read is None or problems else ()
+        for done in unread or (() if read is None else read.statements):
+            self._sql = self._sql.after(done, succeeded=None)
         return sql_action(
-            sql if isinstance(sql, str) else "",
-            principal=self.principal,
-            run=self.run,
-            target=self.target(),
-            problems=tuple(problems),
+            text, principal=self.principal, run=self.run, target=self.target(), problems=tuple(problems), read=read
         )
 
     def _hidden(self, body: Mapping[str, Value], length: int, *, forget: bool = False) -> bool:
@@ -189,6 +247,14 @@ class _Reading:
         if forget:
             self._masked = [place for place in self._masked if place[1] > end]
         return hidden
+
+
+def _upgrades(body: Mapping[str, Value]) -> bool:
+    """Say whether a request asks for WebSocket (RFC 6455 section 4.1)."""
+    fields = body.get("fields")
+    headers = _pairs(fields.get("headers")) if isinstance(fields, Mapping) else []
+    asked = [_text(pair[1]).strip().lower() for pair in headers if _text(pair[0]).lower() == "upgrade"]
+    return WEBSOCKET in asked
 
 
 def _host(text: str) -> str:

@@ -20,7 +20,7 @@ from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.decision import Decision, Outcome
 from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.policy import Policy
-from capd.enforcer.policy.protocol import HTTP, TCP, TLS, WEBSOCKET
+from capd.enforcer.policy.protocol import HTTP, NAME_BOUND, TCP, TLS, WEBSOCKET
 from capd.enforcer.proxy.held import hold_of, too_long
 from capd.enforcer.proxy.question import Body, Kind, Question, Request, Verdict
 
@@ -113,13 +113,21 @@ def _action(agent: Agent, question: Question, *, proven: bool) -> Action:
     head = _head(question, question.request)
     action = http_action(head, principal=agent.principal, run=agent.run)
     assert action.protocol == HTTP
+    action = replace(action, facts={**action.facts, NAME_BOUND: proven})
     return action if proven else _unproven(action, question)
 
 
 def _connection(agent: Agent, question: Question, protocol: str, *, proven: bool) -> Action:
     tls = Tls.PASSTHROUGH if protocol == TLS else Tls.INSPECTED if question.inspected else Tls.NONE
     target = _target(question, tls)
-    action = Action(principal=agent.principal, run=agent.run, target=target, protocol=protocol, operation=CONNECT)
+    action = Action(
+        principal=agent.principal,
+        run=agent.run,
+        target=target,
+        protocol=protocol,
+        operation=CONNECT,
+        facts={NAME_BOUND: proven},
+    )
     return action if proven else _unproven(action, question)
 
 

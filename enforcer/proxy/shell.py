@@ -162,6 +162,7 @@ class Shell:
         """Queue an entry of the log, to be written at the end of this turn; False: there is no room."""
         if self.world.log.full:
             self.counters.unlogged += 1
+            self.world.log.leave_out()
             return False
         self.world.log.append(entry)
         if not self._flushing:

@@ -60,6 +60,9 @@ class Log(Protocol):
     def append(self, entry: Mapping[str, object]) -> None:
         """Queue an entry."""
 
+    def leave_out(self) -> None:
+        """Count an entry that has no room."""
+
     def flush(self) -> None:
         """Write what is queued. Raises OSError."""
 

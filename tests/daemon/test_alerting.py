@@ -17,7 +17,8 @@ from capd.daemon import alert_files, journald
 from capd.daemon.alert_kinds import KINDS, Alert
 from capd.daemon.alert_log import AlertLog, fields, message
 from capd.daemon.alerting import Active, Alerts, Change, Patience, follow
-from capd.daemon.health import Health, Reason, Verdict
+from capd.daemon.health import Health, Verdict
+from capd.daemon.reason import Reason
 
 LATE = Alert.SHIPPER_LATE
 LOST = Alert.BYTES_LOST

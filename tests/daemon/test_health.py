@@ -25,8 +25,9 @@ from capd.daemon.health import (
     ShipperFacts,
     StorageFacts,
     Verdict,
-    WitnessFacts,
 )
+from capd.daemon.health_witness import WitnessFacts
+from capd.daemon.reason import LOSS_NS_RECENT
 from capd.daemon.status import _reported, gather
 
 DAEMON = DaemonFacts(
@@ -98,7 +99,7 @@ CASES = [
     (replace(GOOD, daemon=None, unreachable="nobody answers"), Verdict.DOWN, "nobody answers"),
     (with_daemon(stopped="journal full: 8 MiB"), Verdict.DEGRADED, "not draining: journal full"),
     (with_daemon(lost_bytes=7, lost_ns=10**15 - 10**9), Verdict.DEGRADED, "7 bytes of agents' streams lost, the last 1 s ago"),
-    (with_daemon(lost_bytes=7, lost_ns=10**15 - health.LOSS_NS_RECENT), Verdict.HEALTHY, ""),
+    (with_daemon(lost_bytes=7, lost_ns=10**15 - LOSS_NS_RECENT), Verdict.HEALTHY, ""),
     (with_daemon(lost_records={"map_full": 3}, lost_ns=10**15), Verdict.DEGRADED, "map_full 3"),
     (with_daemon(attach_failures=2), Verdict.DEGRADED, "2 TLS libraries cannot be watched"),
     (with_daemon(unselected=1), Verdict.DEGRADED, "1 cgroups that a selector names are not recorded"),
@@ -111,8 +112,16 @@ CASES = [
     (with_enforcer(), Verdict.HEALTHY, ""),
     (with_witness(undecided=2, alarmed_ns=10**15 - 1), Verdict.DEGRADED, "of runs: 2 without a decision"),
     (with_witness(unseen=1, differing=3, alarmed_ns=10**15 - 1), Verdict.DEGRADED, "1 that no probe saw, 3 whose bytes differ"),
-    (with_witness(unseen=1, alarmed_ns=10**15 - health.LOSS_NS_RECENT), Verdict.HEALTHY, ""),
+    (with_witness(unseen=1, alarmed_ns=10**15 - LOSS_NS_RECENT), Verdict.HEALTHY, ""),
     (with_witness(damages=1, damaged_ns=10**15 - 1), Verdict.DEGRADED, "1 parts of the decision log could not be read"),
+    (
+        with_witness(requests=2, unknown=1, alarmed_ns=10**15),
+        Verdict.DEGRADED,
+        "2 whose requests differ, 1 whose",
+    ),
+    (with_witness(missing=4, missing_files=1, damaged_ns=10**15), Verdict.DEGRADED, "4 entries of it are missing, 1 files"),
+    (replace(GOOD, policy_problem="x.yaml:1: no\nmore"), Verdict.DEGRADED, "the policy on disk is not in force: x.yaml:1: no"),
+    (replace(GOOD, policy_problem="no", policy_known=False), Verdict.DEGRADED, "no words of agents are recorded until it is"),
     (with_enforcer(running=False), Verdict.DEGRADED, "the enforcer does not run"),
     (with_enforcer(seconds=11.0), Verdict.DEGRADED, "the enforcer has not reported"),
     (with_enforcer(approvals_problem="it is full"), Verdict.DEGRADED, "nobody can be asked to approve anything: it is full"),
@@ -152,7 +161,7 @@ CASES = [
     (with_enforcement(escaped=2), Verdict.DEGRADED, "2 processes of runs left their cgroup"),
     (with_enforcement(owned=False), Verdict.DEGRADED, "other programs of root can remove the rules"),
     (with_enforcement(repaired="it is gone", repaired_ns=10**15 - 1), Verdict.DEGRADED, "others changed what forces"),
-    (with_enforcement(repaired="it is gone", repaired_ns=10**15 - health.LOSS_NS_RECENT), Verdict.HEALTHY, ""),
+    (with_enforcement(repaired="it is gone", repaired_ns=10**15 - LOSS_NS_RECENT), Verdict.HEALTHY, ""),
 ]
 
 

@@ -37,6 +37,8 @@ from tests.assembly.world import HOST, MS, REQUEST, RUN, Daemon, closed, execute
 from tests.daemon.conftest import ENVIRONMENT, capd, wait_until
 
 DEATHS = 8
+FULL_BYTES = 2_000
+"""More than the status takes, which has to be written meanwhile, and less than what there is to record."""
 
 
 @pytest.fixture
@@ -352,7 +354,7 @@ def test_a_full_disk_stops_nothing_for_ever(tmp_path: Path) -> None:
 
     def work() -> None:
         roles.append(Recorder(settings, host=HOST, user="test"))
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (FULL_BYTES, limits[1]))
         roles[0].run()
 
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -361,7 +363,7 @@ def test_a_full_disk_stops_nothing_for_ever(tmp_path: Path) -> None:
         thread.start()
         wait_until(lambda: "disk full" == status(settings).get("state"), "the role says that the disk is full")
         assert thread.is_alive()
-        assert all(path.stat().st_size <= 1_000 for path in settings.segments_dir.iterdir())
+        assert all(path.stat().st_size <= FULL_BYTES for path in settings.segments_dir.iterdir())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     wait_until(lambda: "running" == status(settings).get("state"), "the role goes on")

@@ -57,7 +57,7 @@ def seal(made: Recorder) -> None:
     made._flush()
     path = made._writer.seal({})
     if path is not None:
-        made._index_segment(path)
+        made._index.segment(path)
 
 
 def killed(settings: Configuration) -> None:

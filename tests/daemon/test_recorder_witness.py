@@ -56,12 +56,12 @@ def flow(number: int) -> str:
     return str(UUID(int=5_000 + number))
 
 
-def let_in(log: DecisionLog, number: int) -> None:
-    """Write that a connection was let in, and what was decided about its requests."""
+def let_in(log: DecisionLog, number: int, decided: int = REQUESTS) -> None:
+    """Write that a connection was let in, and what was decided about so many of its requests."""
     at_ns = time.time_ns() + LATER_NS
     owner = Owner(uid=1000, cookie=1_000 + number, cgroup=5)
     log.append(entry.opened_entry(flow(number), AGENT, owner, client=("192.0.2.1", 40_000), to=TO, at_ns=at_ns))
-    for asked in range(REQUESTS):
+    for asked in range(decided):
         request = Request(method="POST", host="api.example.org", path="/a")
         question = Question(number=asked + 1, kind=About.REQUEST, destination=TO, protocol="http1", request=request)
         allowed = asked != 1
@@ -72,16 +72,18 @@ def let_in(log: DecisionLog, number: int) -> None:
     log.flush()
 
 
-def converse(daemon: Daemon, journal: Journal, log: DecisionLog, number: int, *, log_first: bool) -> None:
+def converse(
+    daemon: Daemon, journal: Journal, log: DecisionLog, number: int, *, log_first: bool, decided: int = REQUESTS
+) -> None:
     """Let both witnesses tell of a connection, from begin to end."""
     socket, time_ns = 1_000 + number, (80 + 10 * number) * MS
     events, ends = http_events(time_ns, socket)
     if log_first:
-        let_in(log, number)
+        let_in(log, number, decided)
     journal.put(daemon.cycle(time_ns + MS, control=[opened(time_ns, socket)], data=events[:9]))
     journal.put(daemon.cycle(time_ns + 2 * MS, data=events[9:]))
     if not log_first:
-        let_in(log, number)
+        let_in(log, number, decided)
     journal.put(daemon.cycle(time_ns + 3 * MS, control=[closed(time_ns + 3 * MS, socket, *ends)]))
     passed = {Side.UPSTREAM: 0, Side.CLIENT: ends[1]}
     log.append(entry.closed_entry(flow(number), passed, entry.Heard(count=ends[0], ended=True), time.time_ns()))
@@ -111,7 +113,7 @@ def test_kill_9_at_any_moment_loses_and_repeats_no_verdict(settings: Configurati
     wait_until(lambda: witness(settings).get("flows") == 0, "all were compared", 30)
     end(settings, process)
     found = witness(settings)
-    names = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
+    names = ("undecided", "unseen", "differing", "requests", "unknown", "missing", "malformed", "orphans", "incomparable")
     assert dict.fromkeys(names, 0) == {name: found[name] for name in names}
     verdicts = [record for records in recorded(settings).values() for record in records if record.kind is Kind.VERDICT]
     expected = sorted((flow(number), str(asked + 1)) for number in range(CONNECTIONS) for asked in range(REQUESTS))
@@ -156,3 +158,57 @@ def test_damage_of_the_log_is_told(settings: Configuration, start: Start, log: D
     assert not path.exists()
     after.close()
     end(settings, process)
+
+
+def reasons(settings: Configuration) -> list[list[str]]:
+    """Give why sessions are not complete, as the index has it, of those that are not."""
+    with Index.open(settings.index_file) as index:
+        return [list(row.reasons) for row in index.sessions(limit=None) if row.reasons]
+
+
+def test_missing_decisions_are_told_in_the_recording(settings: Configuration, start: Start, log: DecisionLog) -> None:
+    """Entries that had no room make the sessions that were open partial, in the index and in the recording, over a restart."""
+    daemon, journal = Daemon(), Journal(settings)
+    journal.put([*daemon.started(), *daemon.run_started()])
+    converse(daemon, journal, log, 0, log_first=True)
+    events, ends = http_events(200 * MS, 1_001)
+    journal.put(daemon.cycle(201 * MS, control=[opened(200 * MS, 1_001)], data=events))
+    let_in(log, 1)
+    log.leave_out()
+    log.leave_out()
+    log.append({"kind": "of a later enforcer"})
+    log.flush()
+    process = start()
+    wait_until(lambda: witness(settings).get("missing") == 2, "the gap is counted")
+    process.kill()
+    process.wait()
+    process = start()
+    journal.put(daemon.cycle(300 * MS, control=[closed(300 * MS, 1_001, *ends)]))
+    passed = {Side.UPSTREAM: 0, Side.CLIENT: ends[1]}
+    log.append(entry.closed_entry(flow(1), passed, entry.Heard(count=ends[0], ended=True), time.time_ns()))
+    log.flush()
+    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared", 30)
+    end(settings, process)
+    assert [["verdicts not known: 2 entries of the decision log missing"]] == reasons(settings)
+    findings = [
+        record.body["finding"]
+        for records in recorded(settings).values()
+        for record in records
+        if record.kind is Kind.MARKER and record.body.get("name") == "witness"
+    ]
+    assert ["verdicts not known: 2 entries of the decision log missing"] == findings
+    assert (2, 1, 0) == tuple(witness(settings)[name] for name in ("missing", "unknown", "requests"))
+    proven(settings)
+
+
+def test_requests_are_held_against_decisions(settings: Configuration, start: Start, log: DecisionLog) -> None:
+    """A connection with one decision less than it has answered requests is an alarm, though both moved the same bytes."""
+    daemon, journal = Daemon(), Journal(settings)
+    journal.put([*daemon.started(), *daemon.run_started()])
+    journal.put(daemon.cycle(100 * MS, data=[]))
+    process = start()
+    converse(daemon, journal, log, 0, log_first=True, decided=REQUESTS - 1)
+    wait_until(lambda: witness(settings).get("requests") == 1, "the alarm is counted", 30)
+    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared", 30)
+    end(settings, process)
+    assert [["undecided request: number 2 was answered, and the enforcer has no decision about it"]] == reasons(settings)

@@ -36,6 +36,9 @@ rules:
     inject: {credential: key, form: bearer}
   - {id: hide, match: {protocols: [http], hosts: [api.test], paths: [/back]}, then: mask, mask: {keys: [pin]}}
   - {id: no-secrets, match: {protocols: [http], hosts: [api.test], paths: [/secret]}, then: deny}
+scopes:
+  - {id: silent, match: {labels: {silent: "yes"}}, recording: "off"}
+  - {id: sizes, match: {hosts: api.test, runs: sizes}, recording: metadata}
 """
 SETTINGS = """\
 policy_dir = "{directory}/policy"
@@ -58,6 +61,8 @@ run = "put-in"
 SECRET = "a-key/that+no=agent-has"
 HIDDEN = "7391-hidden-8462"
 ALARM_SECONDS = 30.0
+DISAGREEMENTS = ("undecided", "unseen", "differing", "requests", "unknown", "incomparable", "unpaired")
+ZERO = (*DISAGREEMENTS, "missing", "malformed", "orphans")
 Json = dict[str, Any]
 
 
@@ -81,13 +86,14 @@ class Place:
         assert done.returncode in {0, 1}, done.stderr
         return done.stdout
 
-    def agent(self, name: str, *paths: str, port: int = 443) -> list[str]:
-        """Let an agent ask for paths of one host, over one connection; give the statuses."""
+    def agent(self, name: str, *paths: str, port: int = 443, label: str = "silent=no") -> list[str]:
+        """Let an agent, of a run with a label, ask for paths of one host, over one connection; give the statuses."""
         urls = [f"https://api.test:{port}{path}" for path in paths]
         how = ("--http1.1",) if port == 443 else ("-Z", "--http2")
         answers = [word for _path in paths for word in ("-o", "/dev/null")]
         found = ("--resolve", f"api.test:{port}:127.0.0.1", "-w", "%{http_code}\n", *how)
-        return self.verb("run", "--name", name, "--", "curl", "-sS", "--max-time", "20", *found, *answers, *urls).split()
+        words = ("curl", "-sS", "--max-time", "20", *found, *answers, *urls)
+        return self.verb("run", "--name", name, "--label", label, "--", *words).split()
 
     def sessions(self, name: str) -> list[Json]:
         """Give the TCP sessions of a run by its name."""
@@ -182,8 +188,7 @@ def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> N
     assert "DENIED GET to api.test" in place.verb("show", session["session"])
     wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
     found = place.witness()
-    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
-    assert (dict.fromkeys(zero, 0), 3) == ({name: found[name] for name in zero}, found["verdicts"])
+    assert (dict.fromkeys(ZERO, 0), 3) == ({name: found[name] for name in ZERO}, found["verdicts"])
     assert "complete" == place.sessions("two")[0]["completeness"]["verdict"]
     assert "witness-alarm" not in place.verb("status", "--json")
 
@@ -203,8 +208,7 @@ def test_decisions_about_streams_are_beside_their_streams(place: Place) -> None:
     assert f"DENIED GET to api.test (stream {denied}): rule no-secrets" in place.verb("replay", session["session"])
     wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
     found = place.witness()
-    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
-    assert dict.fromkeys(zero, 0) == {name: found[name] for name in zero}
+    assert dict.fromkeys(ZERO, 0) == {name: found[name] for name in ZERO}
     assert "complete" == place.sessions("streams")[0]["completeness"]["verdict"]
 
 
@@ -215,6 +219,8 @@ $ask -X POST --data-binary @/proc/self/exe https://api.test/secret
 $ask https://api.test/large
 $ask http://127.0.0.1:9/ 2>/dev/null || echo refused
 curl -sS -m 2 telnet://127.0.0.1:2525 </dev/null 2>/dev/null | wc -c
+bad='GET /open HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\nGET /a%%2fb HTTP/1.1\\r\\nHost: 127.0.0.1\\r\\n\\r\\n'
+printf "$bad$bad" | curl -sS -m 3 telnet://127.0.0.1:80 | grep -c ^HTTP
 timeout -s KILL 0.3 $ask https://api.test/open --limit-rate 1; true
 """
 
@@ -226,10 +232,35 @@ def test_nothing_that_the_enforcer_knows_of_is_an_alarm(place: Place) -> None:
     assert said.startswith("403,403,403,"), said
     wait_until(lambda: place.witness()["entries"] > before["entries"], "the log is read", 20)
     wait_until(lambda: not place.witness()["flows"] and not place.witness()["connections"], "all were compared", 40)
-    zero = ("undecided", "unseen", "differing", "malformed", "orphans", "incomparable")
-    assert dict.fromkeys(zero, 0) == {name: place.witness()[name] for name in zero}
+    assert dict.fromkeys(ZERO, 0) == {name: place.witness()[name] for name in ZERO}
     reasons = [reason for one in place.sessions("kinds") for reason in one["completeness"]["reasons"]]
     assert [] == [reason for reason in reasons if "differ" in reason or "undecided" in reason]
+
+
+SCOPES = {"silent": ("silent=yes", 0), "sizes": ("silent=no", 2)}
+
+
+@pytest.mark.parametrize("name", SCOPES)
+def test_what_the_policy_leaves_out_is_not_stored(place: Place, name: str) -> None:
+    """A run whose label, or whose target's name, a scope gives less to: nothing of what was said, but what was decided."""
+    label, told = SCOPES[name]
+    assert ["200", "403"] == place.agent(name, "/open", "/secret", label=label)
+    wait_until(lambda: [one for one in place.sessions(name) if one["state"] == "closed"], "it is closed", 20)
+    (session,) = place.sessions(name)
+    records = place.records(session["session"])
+    messages = [one["body"] for one in records if one["kind"] == "message" and one["body"]["type"] == "request"]
+    assert [("GET", {"method", "version", "framing", "length"})] * told == [
+        (one["summary"], set(one["fields"])) for one in messages
+    ]
+    assert [] == [one for one in records if one["kind"] == "data" and any(one["body"]["payload"].values())]
+    assert told or not [one for one in records if one["kind"] in {"data", "message"}]
+    verdicts = [one["body"] for one in records if one["kind"] == "verdict" and one["body"]["about"] == "http"]
+    assert ["allow", "deny"] == [one["outcome"] for one in verdicts]
+    assert ([bool(told)] * 2, 0) == (["method" in one for one in verdicts], sum("target_sha256" in one for one in verdicts))
+    assert any("recording level" in one for one in session["completeness"]["policy"])
+    assert "complete" == session["completeness"]["verdict"]
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    assert 0 == place.witness()["requests"]
 
 
 PUT_IN = """\

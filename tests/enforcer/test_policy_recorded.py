@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capd.enforcer.policy.recorded_action import recorded_actions, unjudged
+from capd.enforcer.policy.recorded_action import Missing, Recorded, recorded_actions, unjudged
 from capd.recording.identity import uuid7_from
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import Endpoint, SessionRow
@@ -50,7 +50,7 @@ def test_no_record_raises(records: list[tuple[Kind, Direction | None, dict[str, 
     )
     made = [Record(kind, SESSION, 1, direction, body) for kind, direction, body in records]
     for found in recorded_actions(row, iter(made)):
-        assert found.action.protocol in {"http", "postgresql"}
+        assert isinstance(found, Missing) or found.action.protocol in {"http", "postgresql", "websocket"}
 
 
 PASSED_OVER = [
@@ -69,6 +69,11 @@ PASSED_OVER = [
 def test_sessions_that_no_policy_judges_are_named(row: SessionRow, reason: str | None) -> None:
     """A session that would not be judged if a policy were enforced says why."""
     assert reason == unjudged(row)
+
+
+def judged(records: list[Record], row: SessionRow = ROW) -> list[Recorded]:
+    """Give the actions of a session."""
+    return [found for found in recorded_actions(row, iter(records)) if isinstance(found, Recorded)]
 
 
 def message(spoken: str, kind: str, /, **fields: Any) -> Record:  # noqa: ANN401 - as records hold it
@@ -93,24 +98,123 @@ MESSAGES = [
 @pytest.mark.parametrize(("record", "complete"), MESSAGES)
 def test_what_was_not_recorded_is_not_complete(record: Record, complete: bool) -> None:
     """A request without its head, that is malformed, or that becomes something else, is not complete."""
-    (found,) = recorded_actions(ROW, iter([TLS, record]))
+    (found,) = judged([TLS, record])
     assert complete is found.action.complete
 
 
 def test_what_went_over_to_websocket_is_judged_by_its_request() -> None:
     """A session whose protocol is another now began with a request, and that is what a policy sees."""
     asked = message("http1", "request", method="GET", target="/a", headers=[["Host", "a.example"]])
-    found = list(recorded_actions(replace(ROW, protocol="websocket"), iter([asked, message("websocket", "text", part=0)])))
+    found = judged([asked, message("websocket", "text", part=0)], replace(ROW, protocol="websocket"))
     assert ["http"] == [one.action.protocol for one in found]
 
 
 @pytest.mark.parametrize(
-    ("sql", "complete"), [("BEGIN", True), ("commit ;", True), ("SELECT 1", False), ("BEGIN; DROP TABLE x", False), ("", False)]
+    ("sql", "complete"),
+    [
+        ("BEGIN", True),
+        ("SELECT 1", True),
+        ("BEGIN; DROP TABLE x", True),
+        ("DO ''", False),
+        ("SELECT f(1)", False),
+        ("", False),
+    ],
 )
 def test_statements_are_complete_when_it_is_certain(sql: str, complete: bool) -> None:
-    """Only statements that steer a transaction, alone, are complete; what others do is not known."""
+    """A statement is complete if capd knows what it does."""
     row = SessionRow(
         session=SESSION, protocol="postgresql", transport="tcp", target=Endpoint(host="192.0.2.7", port=5432, name="shop")
     )
-    (found,) = recorded_actions(row, iter([message("postgresql", "Query", sql=sql)]))
+    (found,) = judged([message("postgresql", "Query", sql=sql)], row)
     assert (complete, "192.0.2.7") == (found.action.complete, found.action.target.host)
+
+
+def test_a_websocket_is_judged_as_what_the_enforcer_asks_for() -> None:
+    """A handshake is a request, and then a WebSocket to the same target: both must be allowed."""
+    fields = [["Host", "a.example"], ["Upgrade", "WebSocket"], ["Connection", "Upgrade"]]
+    found = judged([TLS, message("http1", "request", method="GET", target="/ws", headers=fields)])
+    assert [("http", "GET", "a.example"), ("websocket", "connect", "a.example")] == [
+        (one.action.protocol, one.action.operation, one.action.target.host) for one in found
+    ]
+    assert [0, 0] == [one.ordinal for one in found]
+    assert [True, True] == [one.action.complete for one in found]
+
+
+def masked(start: int, length: int) -> Record:
+    """Give the record of a place that is hidden."""
+    return Record(Kind.MASKED, SESSION, 1, Direction.REQUEST, {"layer": "application", "places": [[start, length]]})
+
+
+@pytest.mark.parametrize(
+    ("target", "complete", "query"),
+    [
+        ("/pkg.Service/Method", True, ""),
+        ("/a/very/long/path/that/is/longer/than/a/frame", True, ""),
+        ("/a?x=1", True, "x=1"),
+        ("/a?token=****", True, None),
+        ("/a/****/b", False, ""),
+        ("/**", False, ""),
+    ],
+)
+def test_a_packed_head_is_judged_by_its_fields(target: str, complete: bool, query: str | None) -> None:
+    """Of HTTP/2, where a head is hidden as a whole, what its fields still say is judged: also the method of a gRPC call."""
+    headers = [[":method", "POST"], [":path", target], [":authority", "a.example"], ["authorization", "******"]]
+    asked = message("http2", "request", method="POST", target=target, headers=headers)
+    (found,) = judged([TLS, masked(9, 91), asked], replace(ROW, protocol="http2"))
+    assert (complete, query, "a.example") == (found.action.complete, found.action.query, found.action.target.host)
+
+
+def test_where_messages_may_be_missing_is_told() -> None:
+    """Bytes that were lost or passed over in what the agent said are told, each with its reason; those of answers are not."""
+    lost: dict[str, Value] = {"layer": "application", "length": 5}
+    records = [
+        Record(Kind.GAP, SESSION, 1, Direction.REQUEST, lost),
+        Record(Kind.GAP, SESSION, 1, Direction.REQUEST, {**lost, "layer": "wire"}),
+        Record(Kind.GAP, SESSION, 1, Direction.RESPONSE, lost),
+        Record(Kind.MARKER, SESSION, 2, Direction.REQUEST, {"name": "skipped", "start": 0, "end": 5}),
+        Record(Kind.MARKER, SESSION, 3, None, {"name": "resumed"}),
+    ]
+    found = [one for one in recorded_actions(ROW, iter(records)) if isinstance(one, Missing)]
+    assert [1, 2, 3] == [one.time_ns for one in found]
+    assert 3 == len({one.reason for one in found})
+
+
+SQL_ROW = SessionRow(
+    session=SESSION, protocol="postgresql", transport="tcp", target=Endpoint(host="192.0.2.7", port=5432, name="shop")
+)
+
+
+def reported(name: str, value: str) -> Record:
+    """Give the record of what a server reported."""
+    said = message("postgresql", "ParameterStatus", name=name, value=value)
+    return replace(said, direction=Direction.RESPONSE)
+
+
+FOLLOWED: list[tuple[list[Record], bool, str]] = [
+    ([], True, "?.a"),
+    ([message("postgresql", "Query", sql="SET search_path TO s")], True, "?.a"),
+    ([message("postgresql", "Query", sql="DO ''")], True, "?.a"),
+    ([reported("client_encoding", "SJIS")], False, ""),
+    ([reported("client_encoding", "SJIS"), reported("client_encoding", "UTF8")], True, "?.a"),
+    ([reported("standard_conforming_strings", "off")], False, ""),
+    ([message("postgresql", "Query", sql="SET standard_conforming_strings TO off")], False, ""),
+]
+
+
+@pytest.mark.parametrize(("before", "complete", "name"), FOLLOWED, ids=range(len(FOLLOWED)))
+def test_the_session_of_statements_is_followed(before: list[Record], name: str, *, complete: bool) -> None:
+    """What the agent set, and the server reported, decides how the next statement is read."""
+    last = message("postgresql", "Query", sql="SELECT '\\' FROM a")
+    *_, found = recorded_actions(SQL_ROW, iter([*before, last]))
+    assert isinstance(found, Recorded)
+    assert complete is found.action.complete
+    assert [name] * bool(name) == [one.name for one in found.action.resources or ()]
+
+
+@pytest.mark.parametrize("direction", [Direction.REQUEST, Direction.RESPONSE])
+def test_after_a_gap_nothing_of_a_session_is_known(direction: Direction) -> None:
+    """Where something is missing, the agent may have set how text is read, or the server may have said so."""
+    gap = replace(message("postgresql", "x"), kind=Kind.GAP, direction=direction)
+    *_, found = recorded_actions(SQL_ROW, iter([gap, message("postgresql", "Query", sql="SELECT 1")]))
+    assert isinstance(found, Recorded)
+    assert not found.action.complete

@@ -180,6 +180,24 @@ def test_observing_lets_through_and_says_so() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("rule", "proven", "allowed"),
+    [
+        ("match: {protocols: [http, tcp], facts: {target.name_bound: true}}, then: allow", True, True),
+        ("match: {protocols: [http, tcp], facts: {target.name_bound: true}}, then: allow", False, False),
+        ("match: {protocols: [http, tcp]}, when: target.name_bound, then: allow", True, True),
+        ("match: {protocols: [http, tcp]}, when: target.name_bound, then: allow", False, False),
+        ("match: {protocols: [http, tcp], facts: {target.name_bound: false}}, then: allow", False, True),
+    ],
+)
+@pytest.mark.parametrize("question", [request(inspected=False), connection(Kind.OPAQUE)])
+def test_whether_a_name_is_proven_is_a_fact(rule: str, proven: bool, allowed: bool, question: Question) -> None:
+    """A rule may ask whether the agent's name is proven for the address or only its word, and the resolver is asked for it."""
+    only = policy(f"rules: [{{id: bound, {rule}}}]")
+    assert allowed is judge(only, AGENT, question, proven=proven).allowed
+    assert needs_proof(only, AGENT, question)
+
+
 def test_names_are_proven_by_the_resolver_for_a_while() -> None:
     """A name leads where the resolver says, for some seconds, and what is remembered is bounded."""
     now = 0.0

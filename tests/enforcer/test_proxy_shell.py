@@ -40,12 +40,17 @@ class Log:
 
     full: bool = False
     fails: bool = False
+    left_out: int = 0
     queued: list[Mapping[str, object]] = field(default_factory=list)
     written: list[Mapping[str, object]] = field(default_factory=list)
 
     def append(self, entry: Mapping[str, object]) -> None:
         """Queue."""
         self.queued.append(entry)
+
+    def leave_out(self) -> None:
+        """Count what has no room."""
+        self.left_out += 1
 
     def flush(self) -> None:
         """Write, or fail."""

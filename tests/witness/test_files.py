@@ -118,3 +118,53 @@ def test_hostile_files_stop_nothing(place: Path, monkeypatch: pytest.MonkeyPatch
     assert (100, True, 0) == (read, looks > 5, found.places.counts.damages)
     assert 100 == len(list(read_entries(place / "log" / "w0-00000001.log")))
     assert {"w0-00000001.log"} == set(found.places.files)
+
+
+def test_files_that_are_gone_unread_are_told(place: Path) -> None:
+    """A number that is missing among a writer's files is counted, by the writer; files that were read may go."""
+    for number in range(1, 5):
+        write(place, number).close()
+    (place / "log" / "w0-00000002.log").unlink()
+    (place / "log" / "w0-00000003.log").unlink()
+    found = reader(place)
+    lost = [(len(body) > 0, found.lost()) for _key, body in found.read(5)]
+    assert [(True, []), (True, ["w0"])] == lost
+    assert (2, 5) == (found.places.counts.missing_files, found.places.counts.missing_ns)
+    (place / "log" / "w0-00000001.log").unlink()
+    write(place, 6)
+    again = reader(place, copy.deepcopy(found.places))
+    assert (1, [], 2) == (len(list(again.read(6))), again.lost(), again.places.counts.missing_files)
+
+
+def test_a_log_that_begins_anew_is_told(place: Path) -> None:
+    """Files whose numbers go back, and one that is cut, are losses, and nothing is read twice."""
+    log = write(place, 1, 2, 3)
+    found = reader(place)
+    assert 3 == len(list(found.read(0)))
+    os.truncate(newest(place), 40)
+    assert ([], ["w0"], 1) == (list(found.read(0)), found.lost(), found.places.counts.damages)
+    log.close()
+    write(place, 4).close()
+    assert 1 == len(list(found.read(0)))
+    for path in (place / "log").iterdir():
+        path.unlink()
+    list(found.read(0))
+    write(place, 5)
+    assert (1, ["w0"], 1) == (len(list(found.read(0))), found.lost(), found.places.counts.missing_files)
+
+
+def test_many_files_are_read_by_and_by(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer with many files keeps no other one waiting, and loses none of its own: the next come when those are gone."""
+    monkeypatch.setattr(files, "FILES_MAX", 2)
+    monkeypatch.setattr(files, "DONE_MAX", 1)
+    for number in range(1, 6):
+        write(place, number).close()
+    other = DecisionLog(place / "log", "w1")
+    write(place, 9, log=other)
+    found, read, looks = reader(place), 0, 0
+    while read < 6:
+        read, looks = read + len(list(found.read(0))), looks + 1
+        for name in found.done():
+            (place / "log" / name).unlink()
+        assert looks < 20
+    assert (0, []) == (found.places.counts.missing_files, found.lost())

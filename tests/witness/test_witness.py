@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX
+from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX, Witness
 from capd.enforcer.obligations.obligation import CarriedOut, Obligations
 from capd.enforcer.policy.rule import Form, Injection, Mask
 from capd.enforcer.proxy import entry
@@ -19,7 +19,7 @@ from capd.enforcer.proxy.commands import Report
 from capd.enforcer.proxy.question import Destination, Question
 from capd.enforcer.proxy.question import Kind as Kinds
 from capd.recording.record import Kind, Record, Value, from_fields, pack, unpack_arrays
-from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, later, packed, witness
+from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, later, numbered, packed, seen, witness
 
 ONE = Connection(number=1, requests=2)
 OTHERS = [ONE.opened(run=UUID(int=9).bytes), ONE.closed()]
@@ -36,7 +36,7 @@ def test_verdicts_stand_behind_their_messages() -> None:
     """Decisions that are there when their requests come stand right behind them, with totals that grow."""
     made = witness()
     assert [] == hear(made, ONE.let_in(), ONE.decided(0), ONE.decided(1))
-    out = made.watch(ONE.probes())
+    out = seen(made, ONE.probes())
     assert ["OPEN", "DATA", "MESSAGE", "VERDICT", "MESSAGE", "VERDICT", "CLOSE"] == [record.kind.name for record in out]
     assert [(ONE.session, "allow", 0), (ONE.session, "deny", 1)] == verdicts(out)
     totals = [record.body["so_far"] for record in out if record.kind is Kind.VERDICT]
@@ -46,9 +46,9 @@ def test_verdicts_stand_behind_their_messages() -> None:
 def test_a_decision_that_is_read_late_is_written_at_once() -> None:
     """Decisions that come after their messages, or after the end of the session, are written when they come."""
     made = witness()
-    assert [] == verdicts(made.watch(ONE.probes()[:-1]))
+    assert [] == verdicts(seen(made, ONE.probes()[:-1]))
     assert [(ONE.session, "allow", 0)] == verdicts(hear(made, ONE.let_in(), ONE.decided(0)))
-    made.watch([ONE.closed()])
+    seen(made, [ONE.closed()])
     assert [(ONE.session, "deny", 1)] == verdicts(hear(made, ONE.decided(1), ONE.ended()))
     assert ([], {}) == (findings(later(made)), made.books.flows)
 
@@ -56,7 +56,7 @@ def test_a_decision_that_is_read_late_is_written_at_once() -> None:
 def test_a_body_that_is_wanted_first_is_the_same_exchange() -> None:
     """A decision that wants the body counts neither as a request nor in the totals."""
     made = witness()
-    made.watch(ONE.probes()[:-1])
+    seen(made, ONE.probes()[:-1])
     out = hear(made, ONE.let_in(), ONE.decided(0, body_wanted=True), ONE.decided(0), ONE.decided(1))
     assert [(ONE.session, "body_wanted", 0), (ONE.session, "allow", 0), (ONE.session, "deny", 1)] == verdicts(out)
     assert {"allowed": 0, "denied": 0, "held": 0} == out[0].body["so_far"]
@@ -65,12 +65,12 @@ def test_a_body_that_is_wanted_first_is_the_same_exchange() -> None:
 def test_messages_that_are_not_recorded_cost_no_verdict() -> None:
     """Where level `metadata` keeps requests out, their decisions are written after some patience, and at the end."""
     made = witness()
-    made.watch([ONE.opened()])
+    seen(made, [ONE.opened()])
     assert [] == hear(made, ONE.let_in(), ONE.decided(0))
     assert [] == verdicts(later(made, 1))
     assert [(ONE.session, "allow", 0)] == verdicts(later(made, 3))
     assert [] == hear(made, ONE.decided(1), now_ns=START + 3 * SECOND)
-    assert ["VERDICT", "CLOSE"] == [record.kind.name for record in made.watch([ONE.closed()])]
+    assert ["VERDICT", "CLOSE"] == [record.kind.name for record in seen(made, [ONE.closed()])]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_what_is_an_alarm(probes: list[Record], enforcer: list[bytes], seconds: 
     for log_first in (True, False):
         made = witness()
         out = hear(made, *enforcer) if log_first else []
-        out += made.watch(probes)
+        out += seen(made, probes)
         out += [] if log_first else hear(made, *enforcer)
         out += later(made, seconds)
         assert expected == findings(out)
@@ -119,7 +119,7 @@ def test_without_enforcement_nothing_is_an_alarm() -> None:
     nothing: list[bytes] = []
     for enforcer in (nothing, [ONE.let_in(), ONE.ended(received=1)]):
         made = witness(enforced=False)
-        assert [] == findings([*made.watch(ONE.probes()), *hear(made, *enforcer), *later(made)])
+        assert [] == findings([*seen(made, ONE.probes()), *hear(made, *enforcer), *later(made)])
     assert 0 == made.books.counts.differing
     made = witness(enforced=False)
     out = [*hear(made, *ONE.enforcer()), *later(made)]
@@ -130,7 +130,7 @@ def test_lost_capture_is_no_agreement() -> None:
     """Where nobody counted all bytes of a socket, that is said: it is neither agreement nor an alarm."""
     made = witness()
     hear(made, *ONE.enforcer())
-    out = [*made.watch([ONE.opened(), ONE.data(), ONE.closed(counted=False)]), *later(made)]
+    out = [*seen(made, [ONE.opened(), ONE.data(), ONE.closed(counted=False)]), *later(made)]
     assert (["cannot be compared with what the enforcer says"], []) == (findings(out, alarm=False), findings(out))
     assert 1 == made.books.counts.incomparable
 
@@ -138,9 +138,9 @@ def test_lost_capture_is_no_agreement() -> None:
 def test_an_alarm_changes_the_completeness() -> None:
     """A session with an alarm is not complete, whether it was found before its end or after."""
     made = witness()
-    made.watch([ONE.opened(), ONE.data()])
+    seen(made, [ONE.opened(), ONE.data()])
     assert ["MARKER"] == [record.kind.name for record in later(made, 6)]
-    (close,) = made.watch([ONE.closed()])
+    (close,) = seen(made, [ONE.closed()])
     after = witness()
     after.watch(ONE.probes())
     marker, again = later(after)
@@ -168,10 +168,10 @@ def test_a_port_is_used_again() -> None:
     second = replace(first, number=2, begins_ns=START + 2 * SECOND, cookie=1 << 62 | 6)
     for order in ((first, second), (second, first)):
         made = witness()
-        out = made.watch([first.opened(), first.closed(), second.opened()])
+        out = seen(made, [first.opened(), first.closed(), second.opened()])
         for one in order:
             out += hear(made, one.let_in(), one.decided(0))
-        out += [*made.watch([first.closed(), second.closed()]), *later(made)]
+        out += [*seen(made, [first.closed(), second.closed()]), *later(made)]
         assert {(first.session, first.flow), (second.session, second.flow)} == {
             (one.session, str(one.body["decision"]).partition("/")[0]) for one in out if one.kind is Kind.VERDICT
         }
@@ -183,7 +183,7 @@ def test_turned_away_connections_of_one_port() -> None:
     second = replace(ONE, number=2, begins_ns=START + 2 * SECOND)
     made = witness()
     hear(made, ONE.turned_away())
-    out = made.watch([ONE.opened(), ONE.data(), ONE.closed(), second.opened(), second.data()])
+    out = seen(made, [ONE.opened(), ONE.data(), ONE.closed(), second.opened(), second.data()])
     out += [*hear(made, second.let_in()), *later(made, 60)]
     assert ([], [(ONE.session, "deny", None)]) == (findings(out), verdicts(out))
 
@@ -191,7 +191,7 @@ def test_turned_away_connections_of_one_port() -> None:
 def test_what_waits_is_bounded() -> None:
     """Neither decisions without messages nor connections that were turned away fill the memory."""
     made = witness()
-    made.watch([ONE.opened()])
+    seen(made, [ONE.opened()])
     hear(made, ONE.let_in(), *(ONE.decided(number) for number in range(PENDING_MAX + 50)))
     (flow,) = made.books.flows.values()
     assert PENDING_MAX >= len(flow.pending)
@@ -202,7 +202,7 @@ def test_what_waits_is_bounded() -> None:
 def test_a_held_request_is_told_twice() -> None:
     """That a request waits for a person is a verdict of its own; what became of it is the next one, of the same exchange."""
     made = witness()
-    made.watch(ONE.probes()[:-1])
+    seen(made, ONE.probes()[:-1])
     held = packed(entry.held_entry(ONE.flow, HELD, "approval-1", START))
     out = hear(made, ONE.let_in(), held, ONE.decided(0), ONE.decided(1))
     assert [(ONE.session, "held", 0), (ONE.session, "allow", 0), (ONE.session, "deny", 1)] == verdicts(out)
@@ -217,7 +217,7 @@ OBLIGATIONS = Obligations(
 def test_what_else_was_done_is_told() -> None:
     """A verdict names the rules that hid something and the credentials that were put in; how often stays in the log."""
     made = witness()
-    made.watch(ONE.probes()[:-1])
+    seen(made, ONE.probes()[:-1])
     done = Report(number=1, carried_out=CarriedOut(masked={"hide": 2}, reflected={"key": 1}))
     out = hear(made, ONE.let_in(), ONE.decided(0, obligations=OBLIGATIONS), packed(entry.report_entry(ONE.flow, done, START)))
     assert [{"masks": ["hide"], "credentials": [["put", "key"]]}] == [record.body["obligations"] for record in out]
@@ -227,10 +227,10 @@ def test_what_else_was_done_is_told() -> None:
 def test_verdicts_of_streams_name_their_streams() -> None:
     """Where requests are side by side a verdict names the stream that it is about, in whatever order they were decided."""
     made = witness()
-    made.watch([ONE.opened(), ONE.request(1), ONE.request(3)])
+    seen(made, [ONE.opened(), ONE.request(1), ONE.request(3)])
     out = hear(made, ONE.let_in(), ONE.decided(0, stream=3), ONE.decided(1, stream=1), ONE.decided(2, stream=5))
     assert [(ONE.session, "allow", 3), (ONE.session, "deny", 1)] == verdicts(out)
-    assert [(ONE.session, "allow", 5)] == verdicts(made.watch([ONE.request(5)]))
+    assert [(ONE.session, "allow", 5)] == verdicts(seen(made, [ONE.request(5)]))
 
 
 KINDS = [
@@ -252,7 +252,7 @@ def test_whatever_is_in_the_log_stops_nothing(body: bytes, data: st.DataObject) 
         facts[key] = data.draw(VALUES | st.lists(VALUES, max_size=3) | st.dictionaries(st.text(max_size=8), VALUES, max_size=3))
     made = witness()
     out = hear(made, data.draw(st.binary(max_size=50)), packed(facts), *ONE.enforcer())
-    out += [*made.watch(ONE.probes()), *later(made)]
+    out += [*seen(made, ONE.probes()), *later(made)]
     assert (len(ONE.enforcer()) + 2, True) == (made.books.counts.entries, 2 <= len(verdicts(out)) <= 3)
     for record in out:
         assert pack(record) == pack(from_fields(next(unpack_arrays(pack(record)))))
@@ -266,6 +266,12 @@ def assert_in_order(records: list[Record]) -> None:
         last[record.session] = record.time_ns
 
 
+def again(made: Witness, records: list[Record]) -> None:
+    """Let it take records that are stored already."""
+    made.observe(records)
+    made.watch_again(records)
+
+
 CONNECTIONS = [Connection(number=number, port=40_000 + number % 2, requests=number) for number in range(4)]
 
 
@@ -274,7 +280,8 @@ CONNECTIONS = [Connection(number=number, port=40_000 + number % 2, requests=numb
 def test_any_interleaving_and_any_deaths_record_everything_once(data: st.DataObject) -> None:
     """However log and journal come side by side, and wherever the recorder is killed: each verdict once, and no alarm."""
     probes = [record for one in CONNECTIONS for record in one.probes()]
-    log = [(f"k{number}", body) for number, body in enumerate(body for one in CONNECTIONS for body in one.enforcer())]
+    bodies = [body for one in CONNECTIONS for body in one.enforcer()]
+    log = [(f"w0-00000001.log:{number}", numbered(body, number)) for number, body in enumerate(bodies, 1)]
     books, saved_probes, saved_log, keys = copy.deepcopy(witness().books), 0, 0, set[str]()
     made, read, heard = witness(books=copy.deepcopy(books)), 0, 0
     stored: list[Record] = []
@@ -282,7 +289,7 @@ def test_any_interleaving_and_any_deaths_record_everything_once(data: st.DataObj
         match step:
             case "probes":
                 more = data.draw(st.integers(1, 6))
-                stored += made.watch(probes[read : read + more])
+                stored += seen(made, probes[read : read + more])
                 read = min(read + more, len(probes))
             case "log":
                 for key, body in log[heard : heard + 3]:
@@ -300,11 +307,11 @@ def test_any_interleaving_and_any_deaths_record_everything_once(data: st.DataObj
                 stored += made.ready()
                 keys.update(made.written())
                 made = witness(books=copy.deepcopy(books), recorded=set(keys))
-                made.watch_again(probes[saved_probes:read])
+                again(made, probes[saved_probes:read])
                 heard = saved_log
         stored += made.ready()
         keys.update(made.written())
-    stored += made.watch(probes[read:])
+    stored += seen(made, probes[read:])
     for key, body in log[heard:]:
         made.take(key, body, START)
     stored += [*made.ready(), *later(made)]

@@ -84,10 +84,18 @@ class Connection:
         }
         return Record(RecordKind.OPEN, self.session, self.begins_ns, None, {**body, **more})
 
-    def request(self, exchange: int) -> Record:
+    def request(self, exchange: int, *, protocol: str = "http1", **more: Value) -> Record:
         """Give the MESSAGE record of a request."""
-        body: dict[str, Value] = {"protocol": "http1", "type": "request", "exchange": exchange, "ordinal": exchange}
-        return Record(RecordKind.MESSAGE, self.session, self.begins_ns + exchange, Direction.REQUEST, body)
+        fields: dict[str, Value] = {"method": "GET", "target": f"/{exchange}", "host": "API.test:80", **more}
+        body: dict[str, Value] = {"protocol": protocol, "type": "request", "exchange": exchange, "ordinal": exchange}
+        return Record(
+            RecordKind.MESSAGE, self.session, self.begins_ns + exchange, Direction.REQUEST, {**body, "fields": fields}
+        )
+
+    def answer(self, exchange: int | None, *, interim: bool = False) -> Record:
+        """Give the MESSAGE record of an answer."""
+        body: dict[str, Value] = {"protocol": "http1", "type": "response", "exchange": exchange, "fields": {"interim": interim}}
+        return Record(RecordKind.MESSAGE, self.session, self.begins_ns + SECOND, Direction.RESPONSE, body)
 
     def data(self) -> Record:
         """Give a DATA record."""
@@ -153,12 +161,24 @@ class Connection:
         return [self.let_in(), *(self.decided(number) for number in range(self.requests)), self.ended()]
 
 
+UNNUMBERED = b"\xa8sequence\x00"
 DESTINATION = Destination(address="192.0.2.1", port=443)
 
 
-def packed(facts: Mapping[str, object]) -> bytes:
-    """Give an entry as the log has it."""
-    return bytes(msgpack.packb({"sequence": 1, **facts}))
+def packed(facts: Mapping[str, object], sequence: int = 0) -> bytes:
+    """Give an entry as the log has it; without a number `hear` gives it the next one."""
+    return bytes(msgpack.packb({"sequence": sequence, **facts}))
+
+
+def numbered(body: bytes, sequence: int) -> bytes:
+    """Give an entry its number, if it lacks one."""
+    return body.replace(UNNUMBERED, UNNUMBERED[:-1] + msgpack.packb(sequence), 1)
+
+
+def seen(made: Witness, records: list[Record]) -> list[Record]:
+    """Let it take records as the recorder does: before masking, then as they are stored; give what is stored."""
+    made.observe(records)
+    return made.watch(records)
 
 
 def witness(*, enforced: bool = True, books: Books | None = None, recorded: set[str] | None = None) -> Witness:
@@ -169,7 +189,8 @@ def witness(*, enforced: bool = True, books: Books | None = None, recorded: set[
 def hear(made: Witness, *entries: bytes, now_ns: int = START) -> list[Record]:
     """Let it take entries; give what follows."""
     for number, body in enumerate(entries):
-        made.take(f"{body.hex()}:{number}", body, now_ns)
+        entry_body = numbered(body, made.books.sequences.get("w0", 0) + 1)
+        made.take(f"w0-00000001.log:{made.books.counts.entries}.{number}", entry_body, now_ns)
     return made.ready()
 
 

@@ -1,0 +1,128 @@
+"""Requests and decisions of all connections that wait for each other.
+
+What lives here: what is taken into the books, within which limits, and what came of it. What must not: the rules (requests.py),
+records, alarms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from capd.daemon.witness import matching, requests
+from capd.daemon.witness.entries import ALLOW, BODY_WANTED, Decided
+from capd.daemon.witness.state import Books, Flow, Ruled, Seen
+from capd.recording.record import Direction, Kind, Record
+
+WAITING_MAX: Final = 131_072
+"""Of all connections together, half a kilobyte each: connections that would be beyond it are not compared."""
+RELAYS: Final = frozenset({"tls", "tcp"})
+"""What an allowed decision is about after which nothing is asked about each request."""
+MISSING_MARKERS: Final = frozenset({"skipped", "resumed", "decoder"})
+"""Markers after which a decoder may have passed over a request."""
+WRONG: Final = "\0"
+"""What `Seen.unpaired` begins with when a pair was wrong and that was not told yet."""
+
+
+class Pairs:
+    """What waits of requests and decisions. Not thread-safe."""
+
+    def __init__(self, books: Books) -> None:
+        self._books = books
+        self._waiting = sum(len(seen.asked) for seen in books.seen.values())
+        self._waiting += sum(len(flow.ruled) for flow in books.flows.values())
+
+    def observe(self, seen: Seen, record: Record, flow: Flow | None) -> None:
+        """Take a record of a connection as the probes told it, before anything of it is hidden."""
+        body = record.body
+        if record.kind is Kind.MESSAGE:
+            if record.direction is Direction.REQUEST:
+                asked = requests.read_request(body)
+                if asked is not None and not seen.unpaired:
+                    seen.asked.append(asked)
+                    self._waiting += 1
+                    self._bound(seen, flow)
+                    self.pair(seen, flow)
+            elif (number := requests.answers(body)) is not None:
+                for asked in seen.asked:
+                    if asked.exchange == number and asked.answered_ns is None:
+                        asked.answered_ns = record.time_ns
+        elif record.direction is not Direction.RESPONSE and _misses(record):
+            self.give_up(seen, requests.INCOMPLETE)
+
+    def decided(self, flow: Flow, entry: Decided) -> None:
+        """Take a decision."""
+        facts = entry.facts
+        flow.refusals += entry.about == "refused"
+        flow.relayed = flow.relayed or (entry.about in RELAYS and entry.outcome == ALLOW)
+        method, host, digest = facts.get("method"), facts.get("host"), facts.get("target_sha256")
+        if entry.about != "http" or entry.outcome == BODY_WANTED:
+            return
+        if isinstance(method, str) and isinstance(host, str) and isinstance(digest, bytes):
+            seen = None if flow.session is None else self._books.seen.get(flow.session)
+            if seen is None or not seen.unpaired:
+                flow.ruled.append(Ruled(exchange=entry.exchange, method=method, host=host, target_sha256=digest))
+                self._waiting += 1
+                self._bound(seen, flow)
+                self.pair(seen, flow)
+
+    def pair(self, seen: Seen | None, flow: Flow | None) -> None:
+        """Take what belongs together out of both."""
+        if seen is None or flow is None or seen.unpaired or not (seen.asked and flow.ruled):
+            return
+        before = len(seen.asked) + len(flow.ruled)
+        wrong = requests.pair(seen, flow)
+        self._waiting -= before - len(seen.asked) - len(flow.ruled)
+        if wrong is not None:
+            self.give_up(seen, WRONG + wrong)
+
+    def give_up(self, seen: Seen, why: str) -> None:
+        """Compare requests of a connection no more."""
+        self._waiting -= len(seen.asked)
+        seen.asked, seen.unpaired = [], seen.unpaired or why
+
+    def examine(self, seen: Seen, flow: Flow, *, heard_ns: int) -> str | None:
+        """Say what is wrong with requests of a connection, once; `heard_ns`: up to when what the enforcer wrote was read."""
+        if flow.lost:
+            self.give_up(seen, flow.lost)
+        if seen.unpaired.startswith(WRONG):
+            seen.unpaired = seen.unpaired.removeprefix(WRONG)
+            return seen.unpaired
+        words = None if seen.unpaired else requests.undecided(seen, flow, heard_ns=heard_ns)
+        if words is not None:
+            self.give_up(seen, words)
+        return words
+
+    def over(self, seen: Seen, flow: Flow) -> str | None:
+        """Say the same of a connection that both say is over; count it where nobody can say."""
+        completeness = (seen.close or {}).get("completeness")
+        counted = matching.moved(seen) is not None
+        whole = counted and isinstance(completeness, Mapping) and completeness.get("verdict") == "complete"
+        if flow.ruled and whole and not seen.unpaired and not flow.lost:
+            return requests.unseen(flow)
+        gave_up = seen.unpaired in {requests.INCOMPLETE, requests.TOO_MANY}
+        self._books.counts.unpaired += bool(flow.ruled) or (gave_up and flow.requests > 0)
+        return None
+
+    def forget(self, seen: Seen | None, flow: Flow | None) -> None:
+        """Nothing more is heard of a connection."""
+        self._waiting -= (0 if seen is None else len(seen.asked)) + (0 if flow is None else len(flow.ruled))
+
+    def _bound(self, seen: Seen | None, flow: Flow | None) -> None:
+        full = self._waiting > WAITING_MAX
+        if seen is not None and (full or len(seen.asked) > requests.WAITING_MAX):
+            self.give_up(seen, requests.TOO_MANY)
+        if flow is not None and (full or len(flow.ruled) > requests.WAITING_MAX):
+            self._waiting -= len(flow.ruled)
+            flow.ruled = []
+            if seen is not None:
+                self.give_up(seen, requests.TOO_MANY)
+            else:
+                flow.lost = flow.lost or requests.TOO_MANY
+
+
+def _misses(record: Record) -> bool:
+    """Say whether something that the agent said may be missing here."""
+    if record.kind is Kind.GAP:
+        return record.body.get("layer", "application") == "application"
+    return record.kind is Kind.MARKER and record.body.get("name") in MISSING_MARKERS
