@@ -171,8 +171,16 @@ def _tls(match: Match) -> Check:
 
 
 def _methods(match: Match) -> Check:
+    """Case counts (RFC 9110 9.1), not for every server: of `delete` nobody knows. Rules have capitals (match_reading.py)."""
     wanted = frozenset(match.methods)
-    return lambda action: action.operation in wanted
+
+    def check(action: Action) -> Tri:
+        method = action.operation
+        if method in wanted:
+            return True
+        return None if method.upper() in wanted else False
+
+    return check
 
 
 def _commands(match: Match) -> Check:

@@ -207,6 +207,8 @@ STATES: list[tuple[str, Action, bool | None]] = [
     ("tls: inspected", replace(KNOWN, target=replace(KNOWN.target, tls=Tls.UNKNOWN)), None),
     ("methods: [GET, HEAD]", KNOWN, True),
     ("methods: POST", KNOWN, False),
+    ("methods: DELETE", replace(KNOWN, operation="delete"), None),
+    ("methods: POST", replace(KNOWN, operation="get"), False),
     ("methods: POST", replace(KNOWN, problems=("cut",)), None),
     ("paths: /v1/**", KNOWN, True),
     ("paths: /v1/*", KNOWN, True),
