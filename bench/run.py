@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import calls, enforcer, evidence, policy, recorder, secrecy, throughput
+from bench import calls, enforcer, evidence, policy, recorder, secrecy, sql, throughput
 from bench.instance import built, started
 
 TIERS = ("modern", "classic")
@@ -140,6 +140,11 @@ def judged(_setting: Setting) -> Figures:
     return policy.measure()
 
 
+def understood(_setting: Setting) -> Figures:
+    """Print what understanding a statement takes."""
+    return sql.main()
+
+
 def enforced(_setting: Setting) -> Figures:
     """Print what the enforcer costs beside a bare relay, and mitmproxy."""
     print("\nenforcer, HTTP/1.1 keep-alive, answers of 1 KiB (budget: 0.3 ms added at the median, 10 x mitmproxy)")
@@ -158,6 +163,7 @@ PARTS: dict[str, Callable[[Setting], Figures]] = {
     "evidence": kept,
     "secrecy": proof,
     "policy": judged,
+    "sql": understood,
     "enforcer": enforced,
 }
 

@@ -108,9 +108,7 @@ def check(directory: str | None, config: str | None, as_json: bool) -> int:
 @click.option(
     "--connect", metavar="HOST:PORT", help="A connection that capd cannot decode; with --tls one that it does not open."
 )
-@click.option(
-    "--sql", metavar="TEXT", help="A statement; --target says where. What it does is not known yet: it is incomplete."
-)
+@click.option("--sql", metavar="TEXT", help="A statement; --target says where. Schemas that it does not name are not known.")
 @click.option("--target", metavar="HOST[:PORT]", help="Where a statement goes.")
 @click.option(
     "--action", metavar="FILE", help="An action as JSON, as this command prints it with --json; `-` is standard input."

@@ -95,8 +95,18 @@ def _action_lines(action: Action, *, assumed: bool) -> Iterator[Line]:
     where = "not known" if target.address is None else str(target.address)
     note = " (assumed; --address says another)" if assumed else ""
     yield (Span(f"  address {where}{note}, TLS {target.tls}", Style.FAINT),)
+    for words in _done(action):
+        yield (Span(f"  {cut(visible(words), SUMMARY_COLUMNS)}"),)
     for problem in action.problems:
-        yield (Span(f"  not complete: {problem}", Style.DOUBTFUL),)
+        yield (Span(f"  not complete: {visible(problem)}", Style.DOUBTFUL),)
+
+
+def _done(action: Action) -> Iterator[str]:
+    """Say what an action does, and to what: the names that rules ask for."""
+    if action.effects:
+        yield f"effects {', '.join(sorted(action.effects))}"
+    for access in sorted({one.access for one in action.resources or ()}):
+        yield f"{access} {', '.join(one.name for one in action.resources or () if one.access == access)}"
 
 
 def _obligations(decision: Decision) -> Iterator[str]:

@@ -23,6 +23,10 @@ _STRICT: Final = {"extra": "forbid"}
 
 UNREADABLE_HOST: Final = "?"
 """Stands for a host that has no normal form. It could be any: no rule that names hosts certainly matches it, or does not."""
+UNKNOWN_SCHEMA: Final = "?."
+"""Before the name of a relation whose schema is not known: it could be any."""
+COMMANDS: Final = "; "
+"""Between the commands of a message that has several."""
 PRINCIPAL_KINDS: Final = ("user", "unit", "oidc", "saml")
 CONNECT: Final = "connect"
 """The operation of a connection whose messages capd does not judge one by one."""
@@ -108,7 +112,7 @@ class Action:
         run: which.
         target: which.
         protocol: as protocol.py calls it.
-        operation: HTTP method, SQL command tag, or CONNECT.
+        operation: HTTP method, CONNECT, or first words of SQL statements, each once, with COMMANDS between.
         path: of HTTP, normalised (http_path.py); None where there is none, or it is not known.
         readings: of HTTP: the paths that servers take it for, where they differ in a known way; `path` is None then.
         oddities: what they differ about (http_path.ODDITIES); each is among the problems too.

@@ -103,7 +103,9 @@ def _odd(kept: str, split: str) -> ReadPath:
     """Give the readings of a path with an oddity: encoded slashes kept or not, empty segments kept or not."""
     if split.startswith("//"):
         raise PathError("the path begins with two slashes, which some take for the begin of a host")
-    readings = dict.fromkeys(one for text in (kept, split) for one in (text, _EMPTY.sub("/", text)))
+    merged = _EMPTY.sub("/", kept)
+    first_merged = merged.replace(ENCODED_SLASH, "/")  # a proxy removes empty segments, the server behind it decodes
+    readings = dict.fromkeys((kept, merged, first_merged, split, _EMPTY.sub("/", split)))
     if any(without_dots(one) != one for one in readings):
         raise PathError("the path has dot segments beside an encoded slash or an empty segment")
     found = {ENCODED_SLASHES: kept != split, EMPTY_SEGMENTS: "//" in split}

@@ -92,7 +92,11 @@ MATCH_KEYS: Final[dict[str, Key]] = {
     "paths": Key(read=some(parsed(_path)), form="`/v1/*`, `/repos/**`", words="HTTP path, normalised"),
     "path_regex": Key(read=parsed(_regex), form="pattern", words="HTTP path, normalised"),
     "query_regex": Key(read=parsed(_regex), form="pattern", words="HTTP query, raw, without `?`"),
-    "commands": Key(read=some(parsed(_command)), form="`SELECT`, `COPY`, …", words="first word of a statement"),
+    "commands": Key(
+        read=some(parsed(_command)),
+        form="`SELECT`, `COPY`, …",
+        words="first word of a statement; what it does, only its effects say: `WITH` may delete",
+    ),
     "effects": Key(
         read=some(known(EFFECTS, "effect")), form=", ".join(f"`{name}`" for name in EFFECTS), words="what a statement does"
     ),

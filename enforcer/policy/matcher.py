@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Tri
+from capd.enforcer.policy.action import COMMANDS, UNKNOWN_SCHEMA, UNREADABLE_HOST, Action, Tri
 from capd.enforcer.policy.condition import Bindings, Condition
-from capd.enforcer.policy.glob import any_of
+from capd.enforcer.policy.glob import Glob, any_of
 from capd.enforcer.policy.host_pattern import ANY, any_host
 from capd.enforcer.policy.linear_regex import compile_regex
 from capd.enforcer.policy.match import Match
@@ -171,13 +171,21 @@ def _tls(match: Match) -> Check:
 
 
 def _methods(match: Match) -> Check:
+    """Case counts (RFC 9110 9.1), not for every server: of `delete` nobody knows. Rules have capitals (match_reading.py)."""
     wanted = frozenset(match.methods)
-    return lambda action: action.operation in wanted
+
+    def check(action: Action) -> Tri:
+        method = action.operation
+        if method in wanted:
+            return True
+        return None if method.upper() in wanted else False
+
+    return check
 
 
 def _commands(match: Match) -> Check:
     wanted = frozenset(match.commands)
-    return lambda action: action.operation in wanted
+    return lambda action: _all_agree([command in wanted for command in action.operation.split(COMMANDS)])
 
 
 def _paths(match: Match) -> Check:
@@ -219,13 +227,31 @@ def _effects(match: Match) -> Check:
 
 def _resources(match: Match) -> Check:
     matches = any_of(match.resources)
+    anywhere = any_of([Glob(glob.text.removeprefix("*.")) for glob in match.resources if _anywhere(glob)])
+    tables = any_of([Glob(glob.text.rpartition(".")[2]) for glob in match.resources if glob.text.count(".") == 1])
+    undivided = any("." not in glob.text for glob in match.resources)
+
+    def of_unknown_schema(name: str) -> Tri:
+        # `*.orders` is any schema's; of others it depends on the schema, if at least the table is meant.
+        return True if anywhere(name) else (None if undivided or tables(name) else False)
 
     def check(action: Action) -> Tri:
         if action.resources is None:
             return None
-        return _all_agree([matches(one.name) for one in action.resources]) if action.resources else False
+        answers = [
+            of_unknown_schema(one.name.removeprefix(UNKNOWN_SCHEMA))
+            if one.name.startswith(UNKNOWN_SCHEMA)
+            else matches(one.name)
+            for one in action.resources
+        ]
+        return _all_agree(answers) if answers else False
 
     return check
+
+
+def _anywhere(glob: Glob) -> bool:
+    """Say whether a pattern is for relations of whichever schema."""
+    return glob.text in {"*", "**"} or (glob.text.startswith("*.") and "." not in glob.text[2:])
 
 
 def _facts(match: Match) -> Check:

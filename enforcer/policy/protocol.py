@@ -75,6 +75,9 @@ EFFECTS: Final[Mapping[str, str]] = {
     "session": "changes the session: SET, transactions, cursors",
     "code": "runs code: DO, CALL, functions with side effects",
     "file": "reads or writes files or programs of the server",
+    "lock": "keeps others from rows or relations: LOCK, SELECT FOR UPDATE, advisory locks",
+    "maintain": "rewrites or reorganises what is there: VACUUM, ANALYZE, CLUSTER, REINDEX, REFRESH",
+    "notify": "speaks to other sessions: NOTIFY, pg_notify()",
 }
 """What a statement can do, and what that means."""
 
@@ -84,7 +87,7 @@ FACTS: Final[Mapping[str, str]] = {
     NAME_BOUND: "the name is proven for the address, by the target's certificate or the host's resolver; "
     "false: the agent says so",
     "http.body_truncated": "there is more of the body than was judged",
-    "sql.has_where": "the statement restricts the rows that it changes",
+    "sql.has_where": "every UPDATE and DELETE has a WHERE that asks for a column; true where there is none, false of TRUNCATE",
 }
 """Facts that are true, false or not known, and what they mean. A condition sees them as variables of the same name."""
 

@@ -20,7 +20,10 @@ from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.port_range import PORT_MAX
 from capd.enforcer.policy.protocol import HTTP, POSTGRESQL, WEBSOCKET, of_recorded
 from capd.enforcer.policy.protocol import TLS as TLS_PROTOCOL
-from capd.enforcer.policy.sql_statement import sql_action
+from capd.enforcer.policy.sql_statement import read_sql, sql_action
+from capd.enforcer.sql.effect import ANYTHING, Effects
+from capd.enforcer.sql.lexeme import Dialect
+from capd.enforcer.sql.session import new_session
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import SessionRow
 
@@ -93,9 +96,10 @@ def recorded_actions(row: SessionRow, records: Iterator[Record]) -> Iterator[Rec
         return
     for record in records:
         if (reason := _missing(record)) is not None:
+            reading.lose()
             yield Missing(reason=reason, time_ns=record.time_ns)
         elif record.direction is not Direction.REQUEST:
-            reading.take_marker(record)
+            reading.take_answer(record)
         elif record.kind is Kind.MASKED:
             reading.take_masked(record.body)
         elif record.kind is Kind.MESSAGE:
@@ -129,6 +133,7 @@ class _Reading:
         self._encrypted = row.tie is not None
         self._masked: list[tuple[int, int]] = []
         self._all_masked = False
+        self._sql = new_session(Dialect.POSTGRESQL)
 
     def target(self) -> Target:
         """Give the target, as far as it is known now."""
@@ -137,10 +142,20 @@ class _Reading:
         tls = Tls.PASSTHROUGH if self.protocol == TLS_PROTOCOL else opened
         return Target(host=self.host, port=port, address=address(host), tls=tls)
 
-    def take_marker(self, record: Record) -> None:
-        """Note that what follows was said inside of TLS."""
+    def lose(self) -> None:
+        """Note that something is missing: what it made of a session of SQL is not known."""
+        self._sql = self._sql.lost()
+
+    def take_answer(self, record: Record) -> None:
+        """Note that what follows was said inside of TLS, and what the server says of the session."""
         if record.kind is Kind.MARKER and record.body.get("name") == "tls":
             self._encrypted = True
+        elif record.kind is Kind.GAP:
+            self.lose()
+        elif record.kind is Kind.MESSAGE and record.body.get("type") == "ParameterStatus":
+            fields = record.body.get("fields")
+            if isinstance(fields, Mapping):
+                self._sql = self._sql.reported(_text(fields.get("name")), _text(fields.get("value")))
 
     def take_masked(self, body: Mapping[str, Value]) -> None:
         """Note what is hidden."""
@@ -213,12 +228,14 @@ class _Reading:
         length = end - start if isinstance(start, int) and isinstance(end, int) else 0
         if self._hidden(body, length, forget=True):
             problems.append(MASKED)
+        text = sql if isinstance(sql, str) else ""
+        read = read_sql(text, self._sql)
+        # Whether it succeeded, and when a prepared one was run, stands elsewhere: what it may have changed is not known then.
+        unread = (Effects(command="", changes=(ANYTHING,)),) if read is None or problems else ()
+        for done in unread or (() if read is None else read.statements):
+            self._sql = self._sql.after(done, succeeded=None)
         return sql_action(
-            sql if isinstance(sql, str) else "",
-            principal=self.principal,
-            run=self.run,
-            target=self.target(),
-            problems=tuple(problems),
+            text, principal=self.principal, run=self.run, target=self.target(), problems=tuple(problems), read=read
         )
 
     def _hidden(self, body: Mapping[str, Value], length: int, *, forget: bool = False) -> bool:

@@ -1,32 +1,55 @@
-"""A statement of SQL as an action.
+"""A statement of SQL, or several in one message, as an action.
 
-What lives here: the command tag, and the few statements whose effects are certain without a parser. What must not: a parser.
+What lives here: from what is known of a message (enforcer/sql) to the facts that rules ask for. What must not: reading SQL.
 
-capd does not know yet what a statement does: all but statements that steer the transaction, alone and without anything else,
-are incomplete. So a rule that denies an effect stops every statement that could have it, and none is allowed but by a rule
-that accepts what is incomplete. It is better to be told so than to be told a guess.
+What capd is not sure of makes the action incomplete. So a rule that denies an effect stops every statement that could have it,
+and none is allowed but by a rule that accepts what is incomplete.
 """
 
 from __future__ import annotations
 
-import re
+from dataclasses import replace
 from typing import Final
 
-from capd.enforcer.policy.action import Action, Principal, Run, Target
+from capd.enforcer.policy.action import Action, Principal, Resource, Run, Target
 from capd.enforcer.policy.linear_regex import is_unicode
 from capd.enforcer.policy.protocol import POSTGRESQL
+from capd.enforcer.sql.lexeme import Dialect
+from capd.enforcer.sql.message import Message, Reader
+from capd.enforcer.sql.session import Session, new_session
 
 TEXT_CHARACTERS_MAX: Final = 65_536
 """Of what was said, so much is judged; there is hardly a statement of more that a person wrote."""
-NO_PARSER: Final = "capd does not know yet what a statement does"
-_CERTAIN: Final = re.compile(
-    r"\s*(?:(BEGIN|COMMIT|ROLLBACK|ABORT|END|START)(?:\s+(?:TRANSACTION|WORK))?)\s*;?\s*", re.IGNORECASE | re.ASCII
-)
-_WORD: Final = re.compile(r"\s*([A-Za-z]{2,32})(?![A-Za-z0-9_$])", re.ASCII)
-UNKNOWN_COMMAND: Final = "unknown"
+NO_TEXT: Final = "the statement is no text"
+_READER: Final = Reader()
+"""Remembers what statements do, which is the same for everybody."""
 
 
-def sql_action(text: str, *, principal: Principal | None, run: Run, target: Target, problems: tuple[str, ...] = ()) -> Action:
+def read_sql(text: str, session: Session) -> Message | None:
+    """Give what a text does in a session; None if it is no text.
+
+    Args:
+        text: as it was sent, decoded.
+        session: in which it is said.
+    """
+    if not is_unicode(text):
+        return None
+    reading = session.reading
+    if reading.encoding is not None:
+        # It is decoded already: what its bytes were does not count any more.
+        session = replace(session, reading=replace(reading, encoding="utf-8"))
+    return _READER.read(text.encode(), session)
+
+
+def sql_action(
+    text: str,
+    *,
+    principal: Principal | None,
+    run: Run,
+    target: Target,
+    problems: tuple[str, ...] = (),
+    read: Message | None = None,
+) -> Action:
     """Give the action of a statement, or of several in one message.
 
     Args:
@@ -35,24 +58,24 @@ def sql_action(text: str, *, principal: Principal | None, run: Run, target: Targ
         run: which.
         target: where it goes.
         problems: why the text is not all that was sent.
+        read: what it does, where its session is known; None: it is read as in a new session, whose search path is not known.
     """
     found = list(problems)
     if len(text) > TEXT_CHARACTERS_MAX:
         found.append(f"the statement is longer than {TEXT_CHARACTERS_MAX} characters")
-    if not is_unicode(text) or "\0" in text:
-        found.append("the statement is no text")
-    certain = _CERTAIN.fullmatch(text) if not found else None
-    if certain is None:
-        found.append(NO_PARSER)
-    word = _WORD.match(text[:TEXT_CHARACTERS_MAX])
+    read = read or read_sql(text, new_session(Dialect.POSTGRESQL))
+    if read is None:
+        read = Message(command="unknown", shape="", effects=None, resources=None, problems=(NO_TEXT,))
+    known = read.resources
     return Action(
         principal=principal,
         run=run,
         target=target,
         protocol=POSTGRESQL,
-        operation=word[1].upper() if word else UNKNOWN_COMMAND,
-        effects=None if certain is None else frozenset({"session"}),
-        resources=None if certain is None else (),
+        operation=read.command,
+        effects=read.effects,
+        resources=None if known is None else tuple(Resource(name=name, access=access) for name, access in known),
         text=text[:TEXT_CHARACTERS_MAX] if is_unicode(text) else None,
-        problems=tuple(found),
+        facts={} if read.has_where is None else {"sql.has_where": read.has_where},
+        problems=tuple(dict.fromkeys((*found, *read.problems))),
     )

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from enum import Enum
 from typing import Final
 
-from capd.enforcer.policy.action import Action
+from capd.enforcer.policy.action import COMMANDS, Action
 from capd.enforcer.policy.linear_regex import is_unicode
 from capd.enforcer.policy.protocol import FACTS, HTTP, POSTGRESQL, PROTOCOLS
 
@@ -51,6 +51,10 @@ def _fact(name: str) -> Read:
     return lambda action: action.facts.get(name)
 
 
+def _command(action: Action) -> str | None:
+    return None if COMMANDS in action.operation else action.operation
+
+
 VARIABLES: Final[Mapping[str, tuple[Kind, str, Read]]] = {
     "principal.name": (Kind.STRING, "whom the run acts for", lambda a: a.principal and a.principal.name),
     "principal.kind": (Kind.STRING, "user, unit, oidc or saml", lambda a: a.principal and a.principal.kind),
@@ -72,7 +76,11 @@ VARIABLES: Final[Mapping[str, tuple[Kind, str, Read]]] = {
     "http.method": (Kind.STRING, "method", _http(lambda a: a.operation)),
     "http.path": (Kind.STRING, "path, normalised", _http(lambda a: a.path)),
     "http.query": (Kind.STRING, "query, raw", _http(lambda a: a.query)),
-    "sql.command": (Kind.STRING, "first word of the statement, in upper case", _sql(lambda a: a.operation)),
+    "sql.command": (
+        Kind.STRING,
+        "first word of the statement, in upper case; not known of several",
+        _sql(_command),
+    ),
     "sql.effects": (Kind.STRINGS, "what it does", _sql(lambda a: _items(a.effects))),
     "sql.resources": (
         Kind.STRINGS,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from capd.enforcer.approvals.hold import Answer, Outcome
@@ -21,6 +21,7 @@ from capd.enforcer.proxy.question import Question, Verdict
 from capd.enforcer.proxy.world import World
 
 LEFT: Final = "the client left while a person was asked"
+CHANGED: Final = "the policy changed while this was decided, and does not allow it any more"
 HELD_MAX: Final = 16
 """Of one session, that persons are asked about at once: as many as the desk takes of a whole run."""
 JUDGED_MAX: Final = 8
@@ -74,15 +75,21 @@ class Questions:
     _obliged: dict[int, Obligations] = field(default_factory=dict)
     """What is done to what stands: a policy that wants something else done does not allow it as it goes on."""
     _queued: dict[int, Question] = field(default_factory=dict)
+    _open: dict[int, int] = field(default_factory=dict)
+    """What was asked, and neither answered nor withdrawn; with the count of policies at the time that it was judged."""
+    _policies: int = 0
+    """How often the policy has changed."""
 
     def ask(self, question: Question) -> None:
         """Have a question judged, now or when there is room."""
+        self._open[question.number] = self._policies
         if len(self._waiting) - len(self.held) < JUDGED_MAX:
             self._ask(question)
         else:
             self._queued[question.number] = question
 
     def _ask(self, question: Question) -> None:
+        self._judged_now(question)
         verdict = self.world.judge(self.session.agent, question)
         if isinstance(verdict, Verdict) and verdict.held is None and not _lacks(verdict):
             self.session.found(question, verdict)
@@ -102,6 +109,7 @@ class Questions:
 
     def withdraw(self, number: int) -> None:
         """Nobody waits for an answer any more."""
+        self._open.pop(number, None)
         self._queued.pop(number, None)
         task = self._waiting.pop(number, None)
         if self.held.pop(number, None) is not None:
@@ -109,7 +117,18 @@ class Questions:
         if task is not None:
             task.cancel()
 
-    def allowed(self, question: Question, verdict: Verdict) -> None:
+    def answered(self, question: Question, verdict: Verdict) -> bool:
+        """Take that a decision is written down; say whether somebody still waits for it."""
+        judged = self._open.pop(question.number, None)
+        if judged is None:
+            return False
+        if verdict.allowed:
+            self._stands(question, verdict)
+            if judged != self._policies:
+                self.tasks.create_task(self._reconsider(question), name=f"judge {self.session.id} again")
+        return True
+
+    def _stands(self, question: Question, verdict: Verdict) -> None:
         """Remember what goes on: of a protocol with one exchange at a time the latest, else each until it is over."""
         if question.exchange is None:
             self.standing.clear()
@@ -125,6 +144,7 @@ class Questions:
     def close(self) -> None:
         """Wait for nothing any more."""
         self._queued.clear()
+        self._open.clear()
         current = asyncio.current_task()
         for task in list(self._waiting.values()):
             if task is not current:
@@ -138,7 +158,8 @@ class Questions:
         return bool(self.held)
 
     def reconsider(self) -> None:
-        """The policy has changed: ask again about what stands."""
+        """The policy has changed: ask again about what stands; what is just being answered is asked about once it stands."""
+        self._policies += 1
         for question in list(self.standing.values()):
             self.tasks.create_task(self._reconsider(question), name=f"judge {self.session.id} again")
 
@@ -152,6 +173,7 @@ class Questions:
 
     async def _wait(self, question: Question, verdict: Verdict | Awaitable[Verdict]) -> None:
         found = verdict if isinstance(verdict, Verdict) else await self._found(question, verdict)
+        self._judged_now(question)
         if found.held is not None and len(self.held) >= HELD_MAX:
             found = verdict_of(found, Answer(outcome=Outcome.TOO_MANY, reason=f"{HELD_MAX} of this connection wait"))
         if found.held is not None:
@@ -166,10 +188,28 @@ class Questions:
 
             found = await self._found(question, self.world.hold(self.session.agent, question, found, waits))
             self.held.pop(question.number, None)
+            self._judged_now(question)
         if _lacks(found):
-            found = await self._found(question, self.world.equip(self.session.agent, question, found))
+            found = await self._equipped(question, found)
         assert found.held is None
         self.session.found(question, found)
+
+    def _judged_now(self, question: Question) -> None:
+        """Remember that the policy in force has judged it."""
+        if question.number in self._open:
+            self._open[question.number] = self._policies
+
+    async def _equipped(self, question: Question, verdict: Verdict) -> Verdict:
+        """Fetch what obligations need; a policy that came meanwhile has to want the same."""
+        found = await self._found(question, self.world.equip(self.session.agent, question, verdict))
+        if not found.allowed or self._open.get(question.number) == self._policies:
+            return found
+        judged = self.world.judge(self.session.agent, question)
+        again = judged if isinstance(judged, Verdict) else await self._found(question, judged)
+        self._judged_now(question)
+        if again.allowed and again.obligations == verdict.obligations:
+            return found
+        return replace(found, allowed=False, reason="policy_changed", message=CHANGED, obligations=NOTHING, provision=None)
 
     async def _found(self, question: Question, verdict: Awaitable[Verdict]) -> Verdict:
         """Wait for a verdict; one that cannot be found is a denial."""

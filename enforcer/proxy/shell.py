@@ -276,10 +276,9 @@ class Session:
         self.shell.decided(self, question, verdict)
 
     def answered(self, question: Question, verdict: Verdict) -> None:
-        """Tell the core of a decision that is written down."""
-        if verdict.allowed:
-            self.questions.allowed(question, verdict)
-        self.feed(Decided(verdict))
+        """Tell the core of a decision that is written down, unless it was withdrawn meanwhile."""
+        if self.questions.answered(question, verdict):
+            self.feed(Decided(verdict))
 
     def left(self) -> None:
         """The client ended its side while a person was asked: nobody is there to be told, or to let anything go for."""

@@ -114,7 +114,7 @@ EXPLAINED = [
     (
         ["--sql", "DROP TABLE x", "--target", "db"],
         1,
-        ["held for approval", "database: held for 300 s, until 1 approver said yes"],
+        ["held for approval", "database: held for 300 s, until 1 approver said yes", "effects drop", "write ?.x"],
     ),
     (["--connect", "lab.example.org:23"], 0, ["allowed  rule terminal allows it", "rules for other protocols or hosts"]),
     (["--connect", "lab.example.org:23", "--all"], 0, ["chat  does not match: protocols, hosts"]),
@@ -163,13 +163,17 @@ def replay(recording: Recording, rules: Path, *arguments: object) -> tuple[int, 
 
 
 def test_replay_says_what_would_have_been_stopped(recorded: Recording, rules: Path) -> None:
-    """Each request and statement of the recording is judged; statements are held, because what they do is not known."""
+    """Each request and statement of the recording is judged; a statement is denied, allowed or held by what it does."""
     status, told = replay(recorded, rules)
-    assert (1, 2, 3, 1) == (status, told["allowed"], told["held"], told["denied"])
-    assert (2, 1, 3) == (told["sessions"], told["partial_sessions"], told["incomplete"])
+    assert (1, 2, 1, 3) == (status, told["allowed"], told["held"], told["denied"])
+    assert (2, 1, 0) == (told["sessions"], told["partial_sessions"], told["incomplete"])
     stopped = [(one["operation"], one["outcome"], one["rules"]) for one in told["messages"]]
-    held = [(word, "approve", ["database"]) for word in ("SELECT", "INSERT", "DROP")]
-    assert [*held, ("DELETE", "deny", [])] == stopped
+    assert [
+        ("SELECT", "deny", []),
+        ("INSERT", "deny", []),
+        ("DROP", "approve", ["database"]),
+        ("DELETE", "deny", []),
+    ] == stopped
     denied = told["messages"][-1]
     assert ("DELETE /v1/customers/42 HTTP/1.1", str(over_http().id)) == (denied["summary"], denied["session"])
 
@@ -181,7 +185,7 @@ def test_replay_for_people_groups_what_is_alike(recorded: Recording, rules: Path
         r"1 x denied +http api.example.org:443  DELETE /v1/customers/42 HTTP/1.1\n +no rule allows this\n +capd replay ",
         done.stdout,
     )
-    assert "1 denied, 3 held for approval, 2 allowed  in 2 sessions" in done.stdout
+    assert "3 denied, 1 held for approval, 2 allowed  in 2 sessions" in done.stdout
     assert "1 session not recorded completely: what is missing was not judged" in done.stdout
     assert [] == re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout)
 
@@ -189,7 +193,7 @@ def test_replay_for_people_groups_what_is_alike(recorded: Recording, rules: Path
 def test_replay_keeps_within_what_is_asked(recorded: Recording, rules: Path) -> None:
     """Time, principal, protocol and number bound what is judged and printed, and what is left out is counted."""
     assert (0, 0) == ((found := replay(recorded, rules, "--principal", "bob"))[0], found[1]["sessions"])
-    assert 3 == replay(recorded, rules, "--protocol", "postgresql")[1]["held"]
+    assert 1 == replay(recorded, rules, "--protocol", "postgresql")[1]["held"]
     assert 0 == replay(recorded, rules, "--since", "2026-11-21T07:25:00Z")[1]["denied"]
     limited = replay(recorded, rules, "--limit", "1", "--all")[1]
     assert (1, 5) == (len(limited["messages"]), limited["messages_left_out"])

@@ -13,9 +13,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
+from capd.recording.catalogue.schema import DECIDER, TABLES
 from tests.e2e.certificates import Certificates
 from tests.e2e.http2 import http2_server
 from tests.e2e.instance import CLIENTS, Instance
@@ -82,6 +84,13 @@ def talk(directory: Path, ca: Path, port: int, port2: int, port3: int) -> list[s
     return ["/bin/sh", "-c", "\n".join(lines)]
 
 
+def catalogued(bucket: Path) -> int:
+    """Give how many segments the catalogue has in all of its tables: the file of `segments` is the first to be there."""
+    parts = bucket.rglob(f"catalogue/{DECIDER}/**/*.parquet")
+    whole = [part for part in parts if len(list(bucket.glob(f"catalogue/*/{'/'.join(part.parts[-3:])}"))) == len(TABLES)]
+    return sum(pq.read_metadata(part).num_rows for part in whole)
+
+
 def recorded(
     directory: Path, trusted: Certificates, mirrors: Sequence[Server], database: Database, level: str
 ) -> dict[str, set[str]]:
@@ -105,7 +114,7 @@ def recorded(
         instance.wait_sealed()
         sealed = len(list((instance.state / "segments").glob("*.seg")))
         wait_until(lambda: sealed <= len(list(bucket.rglob("*.seg"))), SHIPPED_SECONDS, "everything is shipped")
-        wait_until(lambda: any(bucket.rglob("catalogue/messages/**/*.parquet")), SHIPPED_SECONDS, "there is a catalogue")
+        wait_until(lambda: sealed <= catalogued(bucket), SHIPPED_SECONDS, "everything is in the catalogue")
     finally:
         assert 0 == instance.stop()
     return traces(everything(instance, bucket), (*SECRETS, *WORDS))

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
+
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from capd.enforcer.policy.decision import Outcome
-from capd.enforcer.policy.http_path import read_path
+from capd.enforcer.policy.http_path import read_path, without_dots
 from capd.enforcer.policy.problem import PolicyError
-from capd.enforcer.proxy.http1.target import read_target
+from capd.enforcer.proxy.http1.target import TargetError, read_target
 from tests.enforcer.policies import action, policy
 
 ALLOW = (
@@ -93,3 +97,68 @@ SENT = {"/@acme%2fshop": "/@acme%2Fshop", "/a//b": "/a//b", "/%61%2F%7e": "/a%2F
 def test_odd_paths_are_sent_as_they_came(raw: str, sent: str) -> None:
     """What is sent has the same readings: an encoded slash stays encoded, an empty segment stays."""
     assert sent == read_target("GET", raw).path
+
+
+def _merged(path: str) -> str:
+    return re.sub("//+", "/", path)
+
+
+def _split(path: str) -> str:
+    return unquote_to_bytes(path.encode("latin-1")).decode("utf-8", "surrogateescape")
+
+
+def _kept(path: str) -> str:
+    return "%2F".join(_split(part) for part in re.split("%2[Ff]", path))
+
+
+SERVERS: tuple[tuple[Callable[[str], str], ...], ...] = (
+    (_split, without_dots),
+    (_split, _merged, without_dots),
+    (_split, without_dots, _merged),
+    (_kept, without_dots),
+    (_kept, _merged, without_dots),
+    (_kept, without_dots, _merged),
+    (without_dots, _split),
+    (without_dots, _split, without_dots),
+    (without_dots, _kept),
+    (_merged, without_dots, _split),
+    (_merged, without_dots, _kept),
+    (_merged, _split, _merged),
+)
+"""What servers, and proxies before them, do to a path, in their order."""
+PIECES = [
+    "/",
+    "//",
+    "%2F",
+    "%2f",
+    ".",
+    "..",
+    "%2e",
+    "a",
+    "%61",
+    "%25",
+    "~",
+    "%20",
+    "+",
+    "%2B",
+    "%3F",
+    "%c3%a9",
+    "\xc3\xa9",
+    "'",
+]
+
+
+@given(st.lists(st.sampled_from(PIECES), min_size=1, max_size=7).map("".join))
+@example("a//%2f")
+def test_every_server_reads_what_was_judged(raw: str) -> None:
+    """Whatever a server does first, what it makes of the path that is sent is among the readings that were judged."""
+    try:
+        sent = read_target("GET", f"/{raw}").path
+    except TargetError:
+        return
+    readings = read_path(sent).readings
+    for steps in SERVERS:
+        path = sent
+        for step in steps:
+            path = step(path)
+        assert path in readings

@@ -110,10 +110,18 @@ def test_what_went_over_to_websocket_is_judged_by_its_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("sql", "complete"), [("BEGIN", True), ("commit ;", True), ("SELECT 1", False), ("BEGIN; DROP TABLE x", False), ("", False)]
+    ("sql", "complete"),
+    [
+        ("BEGIN", True),
+        ("SELECT 1", True),
+        ("BEGIN; DROP TABLE x", True),
+        ("DO ''", False),
+        ("SELECT f(1)", False),
+        ("", False),
+    ],
 )
 def test_statements_are_complete_when_it_is_certain(sql: str, complete: bool) -> None:
-    """Only statements that steer a transaction, alone, are complete; what others do is not known."""
+    """A statement is complete if capd knows what it does."""
     row = SessionRow(
         session=SESSION, protocol="postgresql", transport="tcp", target=Endpoint(host="192.0.2.7", port=5432, name="shop")
     )
@@ -169,3 +177,44 @@ def test_where_messages_may_be_missing_is_told() -> None:
     found = [one for one in recorded_actions(ROW, iter(records)) if isinstance(one, Missing)]
     assert [1, 2, 3] == [one.time_ns for one in found]
     assert 3 == len({one.reason for one in found})
+
+
+SQL_ROW = SessionRow(
+    session=SESSION, protocol="postgresql", transport="tcp", target=Endpoint(host="192.0.2.7", port=5432, name="shop")
+)
+
+
+def reported(name: str, value: str) -> Record:
+    """Give the record of what a server reported."""
+    said = message("postgresql", "ParameterStatus", name=name, value=value)
+    return replace(said, direction=Direction.RESPONSE)
+
+
+FOLLOWED: list[tuple[list[Record], bool, str]] = [
+    ([], True, "?.a"),
+    ([message("postgresql", "Query", sql="SET search_path TO s")], True, "?.a"),
+    ([message("postgresql", "Query", sql="DO ''")], True, "?.a"),
+    ([reported("client_encoding", "SJIS")], False, ""),
+    ([reported("client_encoding", "SJIS"), reported("client_encoding", "UTF8")], True, "?.a"),
+    ([reported("standard_conforming_strings", "off")], False, ""),
+    ([message("postgresql", "Query", sql="SET standard_conforming_strings TO off")], False, ""),
+]
+
+
+@pytest.mark.parametrize(("before", "complete", "name"), FOLLOWED, ids=range(len(FOLLOWED)))
+def test_the_session_of_statements_is_followed(before: list[Record], name: str, *, complete: bool) -> None:
+    """What the agent set, and the server reported, decides how the next statement is read."""
+    last = message("postgresql", "Query", sql="SELECT '\\' FROM a")
+    *_, found = recorded_actions(SQL_ROW, iter([*before, last]))
+    assert isinstance(found, Recorded)
+    assert complete is found.action.complete
+    assert [name] * bool(name) == [one.name for one in found.action.resources or ()]
+
+
+@pytest.mark.parametrize("direction", [Direction.REQUEST, Direction.RESPONSE])
+def test_after_a_gap_nothing_of_a_session_is_known(direction: Direction) -> None:
+    """Where something is missing, the agent may have set how text is read, or the server may have said so."""
+    gap = replace(message("postgresql", "x"), kind=Kind.GAP, direction=direction)
+    *_, found = recorded_actions(SQL_ROW, iter([gap, message("postgresql", "Query", sql="SELECT 1")]))
+    assert isinstance(found, Recorded)
+    assert not found.action.complete

@@ -248,3 +248,44 @@ def test_what_is_over_is_forgotten() -> None:
             assert {} == session._core._gate._standing
 
     run(story)
+
+
+def test_what_was_given_up_at_once_is_forgotten() -> None:
+    """A stream that is given up before its decision was told leaves nothing behind."""
+
+    async def story() -> None:
+        async with talk(Persons()) as (made, client):
+            for _ in range(5):
+                number = client.h2.get_next_available_stream_id()
+                client.h2.send_headers(number, head(path="/slow", host=f"127.0.0.1:{client.port}"), end_stream=True)
+                client.h2.reset_stream(number, 8)
+                await client.say()
+            assert "204" == await client.answer(await client.ask("/quick"))
+            (session,) = made.shell.sessions
+            assert ({}, {}) == (session.questions.standing, session.questions._open)
+
+    run(story)
+
+
+def test_a_policy_that_changes_before_a_decision_is_told() -> None:
+    """What the former policy allowed, and is told only when the next one is in force, is asked about again."""
+
+    async def story() -> None:
+        denied: set[str] = set()
+
+        def change() -> None:
+            denied.add("/slow/1")
+            (session,) = made.shell.sessions
+            assert {} == session.questions.standing
+            made.shell.reconsider()
+
+        def judging(_agent: Agent, question: Question) -> Verdict:
+            assert question.request is not None
+            if not denied:
+                asyncio.get_running_loop().call_soon(change)
+            return replace(allow(question), allowed=question.request.path not in denied)
+
+        async with talk(Persons(), judging) as (made, client):
+            assert "403" == await client.answer(await client.ask("/slow/1"))
+
+    run(story)

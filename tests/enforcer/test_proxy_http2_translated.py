@@ -10,6 +10,7 @@ import pytest
 from capd.enforcer.proxy.connection import Connection
 from capd.enforcer.proxy.events import Side, Timer
 from capd.enforcer.proxy.http2 import Http2Layer
+from capd.enforcer.proxy.http2.limits import TARGET_CONNECTION_BYTES
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Destination
 from tests.enforcer.rehearsal import Rehearsal, allow
@@ -194,6 +195,47 @@ def test_an_upload_is_written_as_it_comes() -> None:
     told.client.send_data(number, b"cd", end_stream=True)
     told.go()
     assert told.run.upstream.endswith(b"abcd")
+
+
+def test_a_body_that_turns_out_to_be_empty_has_an_end() -> None:
+    """A body that was announced and is empty is written with its end, so that what is asked next is no part of it."""
+    run = Rehearsal(judge=None, core=core, chosen="http/1.1")
+    told = old(run)
+    first, second = told.asks(secure("POST", "/up"), b""), told.asks(secure("1F", "/next"))
+    told.decide(first)
+    told.decide(second)
+    told.says(OK)
+    asked = b"POST /up HTTP/1.1\r\nhost: api.test\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n"
+    assert asked + b"1F /next HTTP/1.1\r\nhost: api.test\r\n\r\n" == run.upstream
+
+
+def test_a_head_that_becomes_too_long_is_answered() -> None:
+    """A head that is longer in HTTP/1.1 than one may be is not sent, and told; what comes next has a target again."""
+    told = old()
+    number = told.asks(secure("GET", "/x?" + " a" * 18_000 + "b"))
+    seen = told.at_client(number)
+    assert ("502", "target_failed", b"") == (seen[":status"], facts(seen)["error"], told.run.upstream)
+    after = told.asks(secure("GET", "/next"))
+    told.says(OK)
+    assert (b"ok", 2) == (bytes(told.at_client(after).body), len(told.run.dials))
+
+
+def test_answers_of_one_target_after_the_other_are_bounded_together() -> None:
+    """A client that takes nothing keeps no more of answers waiting because each came over a connection of its own."""
+    told = old()
+    told.taking = set()
+    body = bytes(500_000)
+    answer = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    while told.run.reading[Side.UPSTREAM]:
+        told.asks(secure())
+        told.says(answer)
+    assert len(told.run.dials) <= TARGET_CONNECTION_BYTES // len(body) + 1
+    told.taking = {Side.CLIENT}
+    for number, seen in told.seen[Side.CLIENT].items():
+        told.client.acknowledge_received_data(len(seen.body), number)
+    told.go()
+    assert told.run.reading[Side.UPSTREAM]
+    assert {len(body)} == {len(seen.body) for seen in told.seen[Side.CLIENT].values()}
 
 
 def test_a_download_waits_for_its_client() -> None:

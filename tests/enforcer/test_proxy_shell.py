@@ -382,6 +382,29 @@ def test_a_policy_that_wants_something_masked_ends_a_request_under_way() -> None
     run(story)
 
 
+@pytest.mark.parametrize(("after", "status"), [(MASKED, b"200"), (NOTHING, b"403"), (None, b"403")])
+def test_a_policy_that_comes_while_obligations_are_fetched(after: Obligations | None, status: bytes) -> None:
+    """What is fetched under one policy is put in only if the next one, which came meanwhile, allows the same."""
+    in_force: Obligations | None = MASKED
+
+    async def story() -> None:
+        async def slow(agent: Agent, question: Question, verdict: Verdict) -> Verdict:
+            nonlocal in_force
+            in_force = after
+            made.shell.reconsider()
+            return await ready(agent, question, verdict)
+
+        def judge(_agent: Agent, question: Question) -> Verdict:
+            verdict = replace(allow(question), obligations=in_force or NOTHING)
+            return replace(verdict, allowed=in_force is not None)
+
+        async with scene(judge=judge, equip=slow) as made:
+            assert status in (await made.ask()).split(b"\r\n")[0]
+            assert (status == b"200") is bool(made.target)
+
+    run(story)
+
+
 def test_a_slow_reader_holds_up_its_target() -> None:
     """What an agent does not read is not read from its target either, beyond what buffers hold."""
 

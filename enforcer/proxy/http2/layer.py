@@ -322,10 +322,9 @@ class Http2Layer(Layer):
         """Forward what can be, and see whether everything is over."""
         if self._pump.target is not None and self._pump.target.spent:
             self._pump.part()
-        target = self._pump.target
-        while self._waiting and target is not None and target.accepts():
+        while self._waiting and self._pump.target is not None and self._pump.target.accepts():
             self._forward(self._waiting.pop(0))
-        if self._waiting and target is None and not self._dialling:
+        if self._waiting and self._pump.target is None and not self._dialling:
             self._dialling, self._early = True, b""
             self._do(Dial(self._waiting[0].number))
         for stream in self._pump.move(self._streams.values()):
@@ -335,17 +334,20 @@ class Http2Layer(Layer):
             self._linger()
 
     def _forward(self, stream: Stream) -> None:
-        target, incoming = self._pump.target, stream.incoming
-        assert target is not None
+        incoming = stream.incoming
         assert incoming is not None
         assert stream.verdict is not None
         assert stream.verdict.allowed
-        if stream.grpc and isinstance(target, Http1Target):
+        if stream.grpc and isinstance(self._pump.target, Http1Target):
             facts = {"error": "target_failed", "message": "the target speaks HTTP/1.1 only, which cannot carry gRPC"}
             self._answer(stream, BAD_GATEWAY, facts, "")
             return
         stream.stage = Stage.OPEN
-        self._pump.open(stream, incoming)
+        try:
+            self._pump.open(stream, incoming)
+        except FieldsError as error:
+            self._pump.part()
+            self._answer(stream, BAD_GATEWAY, {"error": "target_failed", "message": str(error)}, "")
 
     def _dialled(self, event: Dialled) -> None:
         self._dialling = False
@@ -391,7 +393,7 @@ class Http2Layer(Layer):
                 case Answered():
                     self._pump.head(stream, told.head, ends=told.ends)
                 case Content():
-                    stream.answer.put(stream.rewriting.body(told.data), told.credit)
+                    self._pump.content(stream, told)
                 case Complete():
                     self._pump.complete(stream, told.trailers)
                 case GivenUp():

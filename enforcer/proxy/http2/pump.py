@@ -15,6 +15,7 @@ from capd.enforcer.proxy.commands import Command, Send
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.http1.request import Incoming
 from capd.enforcer.proxy.http2.answer import Head, grpc_refusal, refusal
+from capd.enforcer.proxy.http2.limits import TARGET_CONNECTION_BYTES
 from capd.enforcer.proxy.http2.peer import Peer
 from capd.enforcer.proxy.http2.request import Fields
 from capd.enforcer.proxy.http2.stream import Stage, Stream
@@ -35,10 +36,14 @@ class Pump:
         self._decision = 0
         """Latest that anything was forwarded under: what belongs to no stream goes with it."""
         self._parts: list[tuple[int, bytes]] = []
+        self._answers_bytes = 0
+        """Of answers that wait for the client, also of targets that are gone: windows are of one target each."""
 
     @property
     def takes(self) -> bool:
         """Whether bytes of the target can be taken."""
+        if self._answers_bytes >= TARGET_CONNECTION_BYTES:
+            return False
         return not isinstance(self.target, Http1Target) or self.target.takes
 
     def flush(self) -> list[Command]:
@@ -86,6 +91,7 @@ class Pump:
     def drop(self, stream: Stream, code: int | None) -> None:
         """Forget what is on its way; the target is told with a code, unless it knows."""
         self._client.took(stream.id, stream.body.clear())
+        self._answers_bytes -= stream.answer.count
         credit = stream.answer.clear()
         if self.target is None or stream.stage is not Stage.OPEN:
             return
@@ -136,10 +142,18 @@ class Pump:
             stream.complete = stream.finished = True
         self._client.head(stream.id, _written(head.status, fields), ends=ends)
 
+    def content(self, stream: Stream, told: Content) -> None:
+        """Take a part of an answer. Raises CannotCarryOutError."""
+        self._put(stream, stream.rewriting.body(told.data), told.credit)
+
+    def _put(self, stream: Stream, data: bytes, credit: int) -> None:
+        stream.answer.put(data, credit)
+        self._answers_bytes += len(data)
+
     def complete(self, stream: Stream, trailers: Fields) -> None:
         """The answer is known to its end."""
         if not stream.complete:
-            stream.answer.put(stream.rewriting.end(), 0)
+            self._put(stream, stream.rewriting.end(), 0)
             stream.complete, stream.answer_trailers = True, stream.rewriting.interim(trailers)
 
     def answer(self, stream: Stream, status: int, facts: Mapping[str, str], rule: str) -> None:
@@ -154,7 +168,7 @@ class Pump:
         stream.finished = stream.incoming is not None and stream.incoming.request.method == "HEAD"
         self._client.head(stream.id, fields, ends=stream.finished)
         if not stream.finished:
-            stream.answer.put(body, 0)
+            self._put(stream, body, 0)
 
     def _deliver(self, stream: Stream) -> bool:
         """Send one frame of an answer's body, or its end; False: nothing can be sent now."""
@@ -165,6 +179,7 @@ class Pump:
             if room <= 0:
                 return False
             data, credit = stream.answer.take(room)
+            self._answers_bytes -= len(data)
             ends = stream.complete and not stream.answer and not stream.answer_trailers
             if data or ends:
                 self._client.body(stream.id, data, ends=ends)

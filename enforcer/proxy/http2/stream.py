@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from typing import Final
 
 from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.http1.request import Incoming
@@ -32,13 +33,26 @@ class Stage(Enum):
     """By capd itself; nothing of it goes to the target any more."""
 
 
+JOINED_BYTES: Final = 4_096
+"""Parts smaller than that are kept as one: each costs as much as some tens of bytes, and a peer may send them one by one."""
+
+
+class _Part:
+    """Of a body."""
+
+    __slots__ = ("credit", "data")
+
+    def __init__(self, data: bytes, credit: int) -> None:
+        self.data, self.credit = bytearray(data), credit
+
+
 class Queue:
     """Parts of a body that wait, each with what its sender may send more once it went on."""
 
     __slots__ = ("_parts", "count")
 
     def __init__(self) -> None:
-        self._parts: deque[tuple[bytes, int]] = deque()
+        self._parts: deque[_Part] = deque()
         self.count = 0
 
     def __bool__(self) -> bool:
@@ -46,33 +60,43 @@ class Queue:
 
     def put(self, data: bytes, credit: int) -> None:
         """Add a part; of nothing, with no credit, nothing."""
-        if data or credit:
-            self._parts.append((data, credit))
-            self.count += len(data)
+        if not (data or credit):
+            return
+        self.count += len(data)
+        if self._parts and len(self._parts[-1].data) + len(data) <= JOINED_BYTES:
+            self._parts[-1].data += data
+            self._parts[-1].credit += credit
+        else:
+            self._parts.append(_Part(data, credit))
 
     def take(self, most: int) -> tuple[bytes, int]:
         """Give the next bytes, and the credit of a part that is over with them."""
-        data, credit = self._parts.popleft()
-        if len(data) > most:
-            self._parts.appendleft((data[most:], credit))
-            data, credit = data[:most], 0
-        self.count -= len(data)
-        return data, credit
+        part = self._parts[0]
+        if len(part.data) > most:
+            data = bytes(part.data[:most])
+            del part.data[:most]
+            self.count -= most
+            return data, 0
+        self._parts.popleft()
+        self.count -= len(part.data)
+        return bytes(part.data), part.credit
 
     @property
     def content(self) -> bytes:
         """Give all that waits."""
-        return b"".join(data for data, _ in self._parts)
+        return b"".join(part.data for part in self._parts)
 
     def forgive(self) -> int:
         """Give all credit at once: what waits is kept anyway."""
-        credit = sum(credit for _, credit in self._parts)
-        self._parts = deque((data, 0) for data, _ in self._parts if data)
+        credit = sum(part.credit for part in self._parts)
+        for part in self._parts:
+            part.credit = 0
+        self._parts = deque(part for part in self._parts if part.data)
         return credit
 
     def clear(self) -> int:
         """Forget all that waits, and give its credit."""
-        credit = sum(credit for _, credit in self._parts)
+        credit = sum(part.credit for part in self._parts)
         self._parts.clear()
         self.count = 0
         return credit

@@ -83,7 +83,7 @@ class Target(ABC):
 
     @abstractmethod
     def open(self, stream: int, incoming: Incoming, *, trailers: bool, expects: bool, ends: bool) -> None:
-        """Forward a head; `ends`: there is no body."""
+        """Forward a head; `ends`: there is no body. Raises FieldsError: it has no form there, and nothing was sent."""
 
     @abstractmethod
     def room(self, stream: int) -> int:

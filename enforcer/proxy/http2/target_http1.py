@@ -53,12 +53,16 @@ class Http1Target(Target):
         return not self._stream and self._keeps and not self._lost
 
     def open(self, stream: int, incoming: Incoming, *, trailers: bool, expects: bool, ends: bool) -> None:  # noqa: ARG002 - HTTP/1.1 asks for no trailers
-        """Forward a head."""
+        """Forward a head; of a body that was announced and turned out to be empty, its end too."""
         self._stream, self._incoming = stream, incoming
-        self._sent = self._answered = self._complete = False
-        self._say(request_head(incoming, self._around, upgrade=False, expects=expects))
-        if ends:
-            self._sent = True
+        self._sent, self._answered, self._complete = ends, False, False
+        head = request_head(incoming, self._around, upgrade=False, expects=expects)
+        if ends and incoming.chunked:
+            head += header.last_chunk(())
+        if self._say(head):
+            return
+        self._lost, self._stream, self._out = True, 0, bytearray()
+        raise FieldsError("the request is longer than one of HTTP/1.1 may be")
 
     def room(self, stream: int) -> int:
         """Say how many bytes of a body can be forwarded now."""
@@ -88,8 +92,8 @@ class Http1Target(Target):
             self.give_up(stream, 0)
 
     def took(self, stream: int, credit: int) -> None:  # noqa: ARG002 - there is one
-        """A part of an answer went on."""
-        self._waiting -= credit
+        """A part of an answer went on; it may be one of the target before this."""
+        self._waiting = max(0, self._waiting - credit)
 
     def take(self) -> bytes:
         """Give the bytes for the target."""
@@ -111,10 +115,14 @@ class Http1Target(Target):
             return [Lost(reason="the target answers what it was not asked")]
         return self._decode(Direction.RESPONSE, data)
 
-    def _say(self, data: bytes) -> None:
+    def _say(self, data: bytes) -> bool:
+        """Send something that our own decoder can read; False: it cannot, and nothing is sent any more."""
+        if self._lost:
+            return False
         if data:
             self._out += data
             self._decode(Direction.REQUEST, data)
+        return not self._lost
 
     def _decode(self, direction: Direction, data: bytes) -> list[Told]:
         told: list[Told] = []
