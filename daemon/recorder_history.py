@@ -11,7 +11,7 @@ from uuid import UUID
 
 from capd.daemon.masking.stage import Stage
 from capd.recording.errors import EncryptedError, StateDirectoryError
-from capd.recording.record import Record
+from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import sealed_path
@@ -26,8 +26,10 @@ def history(session: UUID, segments: Path, numbers: Iterable[int], keys: Keys, s
         numbers: of those that hold records of it, in order.
         keys: who opens encrypted ones. Where the key of one is gone, or its copy, it was written too long ago: the decoder
             finds its place again.
-        stage: what the records went through.
+        stage: what the records went through. What waited in it at the snapshot may be stored since; a gap that is given twice
+            would be counted twice, and what comes behind it be left out.
     """
+    gaps: set[object] = set()
     for number in numbers:
         path = sealed_path(segments, number)
         try:
@@ -36,6 +38,8 @@ def history(session: UUID, segments: Path, numbers: Iterable[int], keys: Keys, s
                     restored = stage.restored(record)
                     if restored is None:
                         return
+                    if restored.kind is Kind.GAP:
+                        gaps.add(_place(restored))
                     yield restored
         except EncryptedError:
             return
@@ -43,4 +47,8 @@ def history(session: UUID, segments: Path, numbers: Iterable[int], keys: Keys, s
             if path.exists():
                 raise
             return
-    yield from stage.held(session)
+    yield from (record for record in stage.held(session) if record.kind is not Kind.GAP or _place(record) not in gaps)
+
+
+def _place(gap: Record) -> object:
+    return gap.time_ns, gap.direction, gap.body.get("position"), gap.body.get("layer")
