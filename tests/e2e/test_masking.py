@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
@@ -82,6 +83,11 @@ def talk(directory: Path, ca: Path, port: int, port2: int, port3: int) -> list[s
     return ["/bin/sh", "-c", "\n".join(lines)]
 
 
+def catalogued(bucket: Path) -> int:
+    """Give how many segments the catalogue has."""
+    return sum(pq.read_metadata(part).num_rows for part in bucket.rglob("catalogue/segments/**/*.parquet"))
+
+
 def recorded(
     directory: Path, trusted: Certificates, mirrors: Sequence[Server], database: Database, level: str
 ) -> dict[str, set[str]]:
@@ -105,7 +111,7 @@ def recorded(
         instance.wait_sealed()
         sealed = len(list((instance.state / "segments").glob("*.seg")))
         wait_until(lambda: sealed <= len(list(bucket.rglob("*.seg"))), SHIPPED_SECONDS, "everything is shipped")
-        wait_until(lambda: any(bucket.rglob("catalogue/messages/**/*.parquet")), SHIPPED_SECONDS, "there is a catalogue")
+        wait_until(lambda: sealed <= catalogued(bucket), SHIPPED_SECONDS, "everything is in the catalogue")
     finally:
         assert 0 == instance.stop()
     return traces(everything(instance, bucket), (*SECRETS, *WORDS))
