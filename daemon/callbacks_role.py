@@ -193,7 +193,7 @@ class Callbacks:
         try:
             fields, body = self._message(receiver, delivery, found)
         except Exception as error:  # noqa: BLE001 - the boundary: a defect of ours costs one message, and is counted
-            self._failed(delivery, webhook_client.Outcome(error=f"a defect of capd: {error!r}", final=True))
+            self._failed(delivery, webhook_client.Outcome(error=defect(error), final=True))
             return
         outcome = await webhook_client.post(receiver.url, receiver.tls, fields, body, seconds=receiver.seconds)
         if outcome.error:
@@ -303,6 +303,11 @@ class Callbacks:
 
 class _StoppedError(Exception):
     """Ends all tasks."""
+
+
+def defect(error: Exception) -> str:
+    """Say what went wrong in making a message, for all to read: the error's own words may have the links that are in it."""
+    return f"a defect of capd: {type(error).__name__}"
 
 
 def _packed(message: Mapping[str, Any]) -> bytes:

@@ -15,6 +15,7 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import socket
 import struct
 from collections.abc import Iterable, Sequence
@@ -26,6 +27,7 @@ from capd.daemon.errors import RoleIsRootError, SandboxError
 
 PR_SET_PDEATHSIG: Final = 1
 PR_GET_PDEATHSIG: Final = 2
+PR_SET_DUMPABLE: Final = 4
 PR_SET_KEEPCAPS: Final = 8
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -232,9 +234,27 @@ def confine(uid: int, gid: int, *, families: Sequence[int] = LOCAL_ONLY, who: st
         raise SandboxError(f"cannot become user {uid}, group {gid}: {error.strerror}") from error
     _drop_capabilities(libc)
     _prctl(libc, PR_SET_PDEATHSIG, parent_death_signal.value)
+    # Behind the change of the user, with which fs.suid_dumpable decides anew.
+    leave_no_dump()
     _prctl(libc, PR_SET_NO_NEW_PRIVS, 1)
     _install(libc, assemble(machine, families))
     _check(uid, gid, who)
+
+
+def leave_no_dump() -> None:
+    """Keep what is in memory there: no core dump is made of this process, and nobody of its user can look into it.
+
+    The limit is for what it starts, for which the other is forgotten; a `core_pattern` that is a program, as of
+    systemd-coredump, is given dumps whatever the limit (core(5)).
+
+    Raises:
+        SandboxError: it cannot be done.
+    """
+    try:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (OSError, ValueError) as error:
+        raise SandboxError(f"cannot switch off core dumps: {error}") from error
+    _prctl(ctypes.CDLL(None, use_errno=True), PR_SET_DUMPABLE, 0)
 
 
 def parent_death_signal(number: int) -> None:

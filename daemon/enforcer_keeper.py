@@ -10,13 +10,13 @@ pipe: the kernel's parent-death signal is not sent from a user to root.
 from __future__ import annotations
 
 import os
-import resource
 import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from capd.daemon.confinement import leave_no_dump
 from capd.daemon.credentials import credentials_of
 from capd.daemon.errors import KeeperError
 from capd.daemon.locations import KEEPER_SOCKET
@@ -56,11 +56,12 @@ def start_keeper(configuration: Configuration, uid: int, gid: int, say: Callable
 
     Raises:
         KeeperError: its socket cannot be made.
+        SandboxError: core dumps cannot be switched off.
     """
     if not configuration.credentials:
         return None
     # Values are in the memory of this process and of its children from here on.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_no_dump()
     path = configuration.enforcer_runtime_dir / KEEPER_SOCKET
     try:
         listener = bind(path, uid)

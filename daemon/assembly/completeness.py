@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from capd.daemon.assembly.state import DIRECTION_WORDS, DIRECTIONS, Loss, SessionState
+from capd.daemon.assembly.wire import OUTSIDE
 from capd.recording.record import Value
 
 HANDSHAKE_BYTES_MAX: Final = 16 * 1024
@@ -43,6 +44,8 @@ def judge(state: SessionState, *, closed: bool) -> Completeness:
         reasons.append("started before capture")
     reasons += [_words(reason, loss) for reason, loss in state.losses.items()]
     reasons += state.reasons
+    if state.ciphertext.outside and state.tls_streams and OUTSIDE not in reasons:
+        reasons.append(OUTSIDE)
     if state.uring and state.transport in ("unix", "udp"):
         reasons.append(URING)
     hidden = _hidden(state)

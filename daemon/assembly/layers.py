@@ -127,6 +127,14 @@ class Layers:
         for framing in self.state.ciphertext.framing:
             framing.skip()
 
+    def _turn_back(self, direction: int) -> None:
+        """TLS begins once more in a direction that said nothing in clear: the other, that did, is over with it."""
+        ciphertext = self.state.ciphertext
+        for other, clear in enumerate(ciphertext.clear):
+            if clear and other != direction:
+                ciphertext.clear[other] = False
+                ciphertext.framing[other].skip()
+
     def _all(self, layer: str, *last: Chunk) -> list[Piece]:
         """Give what is undecided, and a last chunk, in a layer."""
         chunks = [*self.undecided, *last]
@@ -144,7 +152,10 @@ class Layers:
             framing.skip()
             return [Piece(chunk, WIRE)]
         told = self._told_whole(direction)
+        framing.begins = False
         records = framing.take(chunk.payload)
+        if framing.begins and self._opens(direction):
+            self._turn_back(direction)
         if records == len(chunk.payload):
             return [Piece(chunk, WIRE)]
         sure = records >= 0 and (framing.followed or (told and records == 0 and self._is_over(chunk)))
@@ -153,6 +164,7 @@ class Layers:
             before, behind = _split(chunk, records)
             return [*([Piece(before, WIRE)] if records else []), *self.of(behind)]
         if not state.tls_streams:
+            state.ciphertext.outside = True
             return [Piece(chunk, WIRE)]
         if OUTSIDE not in state.reasons:
             state.reasons.append(OUTSIDE)

@@ -6,6 +6,7 @@ a chunk belongs to, and when a session ends; the assembler knows.
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Callable, Iterator
 from typing import Final
 from uuid import UUID
@@ -22,7 +23,7 @@ from capd.daemon.assembly.socket_bytes import socket_bytes, unseen
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, SessionState
 from capd.daemon.assembly.streams import DAMAGED, UNKNOWN, Channel, Chunk, Hole, reason_of
 from capd.daemon.assembly.suspense import Suspense
-from capd.daemon.assembly.wire import UNFINISHED
+from capd.daemon.assembly.wire import UNFINISHED, UNTOLD
 from capd.decoders.message import Gap, Message
 from capd.probes.layouts import Absence, SocketCloseEvent
 from capd.recording.record import SIDES, Kind, Record, Value
@@ -127,7 +128,8 @@ class Session:
         state.library, state.tie = library, max(tie, state.tie)
         if stream in state.tls_streams:
             return
-        state.tls_streams.append(stream)
+        # Ids grow with time: one that is told late, having said nothing, is not the one that speaks now.
+        insort(state.tls_streams, stream)
         body: dict[str, Value] = {"name": "tls", "library": library_name(library), "tie": tie_name(tie)}
         self._mark(body, wall_ns, batch)
 
@@ -399,6 +401,10 @@ class Session:
         for direction, size in state.ciphertext.untold() if state.tls_streams else ():
             detail = f"{size} bytes of ciphertext, and no TLS call that tells what was in them"
             self.gap(direction, None, UNFINISHED, wall_ns, batch, detail=detail)
+        unexplained = state.ciphertext.unexplained(state.plaintext, len(state.tls_streams)) if state.tls_streams else ()
+        for direction, size in unexplained:
+            detail = f"{size} bytes of TLS records that no TLS call moved, nor told of"
+            self.gap(direction, None, UNTOLD, wall_ns, batch, detail=detail)
         self._flush_decoding(wall_ns, batch)
         self.writer.finish(wall_ns, batch)
         if state.protocol is None and state.encrypted:

@@ -25,7 +25,7 @@ from capd.daemon.assembly.waiting import Waiting
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
 
-VERSION: Final = 6
+VERSION: Final = 7
 
 SavedChunk = tuple[
     int, int, int, int, int, bool, int, int, int, int, int, int, int, int, int, tuple[int, int, bytes] | None, bytes

@@ -6,6 +6,7 @@ records of ours, verdicts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,11 +14,19 @@ from capd.daemon.assembly import tls
 
 CONTENT_TYPES: Final = range(20, 25)
 """change_cipher_spec to heartbeat (RFC 6520)."""
+HANDSHAKE: Final = 22
+"""Of a record; once TLS is set up, only a renegotiation of TLS 1.2 has it."""
 UNFINISHED_BYTES_MAX: Final = (16 * 1024, 34 * 1024)
 """Ciphertext of calls that moved no plaintext, sent and received: a handshake takes less. A call that was cut off before
 its first whole record, which has more, told its peer nothing; one record may be received that nobody asked for."""
 UNFINISHED: Final = "unfinished call"
 """Of a GAP: a TLS call moved records, but no end of it was seen that tells what was in them."""
+UNTOLD: Final = "TLS outside TLS calls"
+"""Of a GAP: the socket carried more TLS records beside TLS calls than handshakes take, and nothing tells what was in them."""
+CARRIED_BYTES_MAX: Final = 16 * 1024
+"""Of each TLS stream in each direction: a handshake and its end take less (completeness.HANDSHAKE_BYTES_MAX)."""
+OVERHEAD_BYTES_MAX: Final = 100
+"""Of one record around what was said: 5 of header, and with CBC and SHA-384 16, 48 and 16 (RFC 5246 6.2.3.2); AEADs need 30."""
 OUTSIDE: Final = "bytes outside TLS records"
 """They are kept as wire bytes, and are not in what was said."""
 ATTACH_NS: Final = 50_000_000
@@ -32,11 +41,16 @@ class Framing:
         left: bytes until the next record begins.
         head: the part of a record header that has come.
         followed: whether whole records were followed to where it stands, so that it is known for sure.
+        records, carried: how many records were met, and their bytes.
+        begins: a record of a handshake was met that is not encrypted, or looks so.
     """
 
     left: int = 0
     head: bytes = b""
     followed: bool = False
+    records: int = 0
+    carried: int = 0
+    begins: bool = False
 
     @property
     def between(self) -> bool:
@@ -66,7 +80,10 @@ class Framing:
                 self.left, self.head = 0, b""
                 return begun
             if len(self.head) == tls.RECORD_HEADER_BYTES:
+                self.begins = self.begins or self.head[0] == HANDSHAKE
                 self.left, self.head = int.from_bytes(self.head[3:], "big"), b""
+                self.records += 1
+                self.carried += tls.RECORD_HEADER_BYTES + self.left
         return at
 
     def skip(self) -> None:
@@ -97,6 +114,8 @@ class Ciphertext:
             takes no byte behind the record that it gives out.
         ended_ns: boot clock when each TLS stream ended: freed, or its process ended or runs another program.
         clear: whether each direction speaks in clear again.
+        nested: ciphertext that TLS calls moved themselves, in each direction.
+        outside: bytes outside TLS records came before a TLS stream was known of.
     """
 
     framing: list[Framing] = field(default_factory=lambda: [Framing(), Framing()])
@@ -105,6 +124,8 @@ class Ciphertext:
     stepwise: list[bool] = field(default_factory=lambda: [False, False])
     ended_ns: dict[int, int] = field(default_factory=dict)
     clear: list[bool] = field(default_factory=lambda: [False, False])
+    nested: list[int] = field(default_factory=lambda: [0, 0])
+    outside: bool = False
 
     def begun(self, time_ns: int) -> None:
         """Note when TLS began."""
@@ -115,6 +136,7 @@ class Ciphertext:
         if not self.unfinished[direction]:
             self.stepwise[direction] = size == tls.RECORD_HEADER_BYTES
         self.unfinished[direction] += size
+        self.nested[direction] += size
         self.framing[direction].skip()
         self.clear[direction] = False
 
@@ -126,6 +148,26 @@ class Ciphertext:
         """Give the directions in which calls moved ciphertext and told nothing, and how much."""
         limits = zip(self.unfinished, UNFINISHED_BYTES_MAX, strict=True)
         return [(direction, size) for direction, (size, limit) in enumerate(limits) if size > limit]
+
+    def unexplained(self, plaintext: Sequence[int], streams: int) -> list[tuple[int, int]]:
+        """Give the directions in which more TLS records moved beside TLS calls than is known of, and how much.
+
+        What a library reads from memory, and writes there, its program moves itself, so that it is carried: as much is
+        explained by plaintext that no call of a TLS library moved.
+
+        Args:
+            plaintext: what TLS calls told, in each direction.
+            streams: how many TLS streams there were.
+        """
+        found = []
+        for direction, framing in enumerate(self.framing):
+            told = max(0, plaintext[direction] - self.nested[direction])
+            # Each record of what was said has a byte of it at least.
+            around = min(framing.records, told) * OVERHEAD_BYTES_MAX
+            known = told + around + max(1, streams) * CARRIED_BYTES_MAX
+            if framing.carried > known:
+                found.append((direction, framing.carried - told))
+        return found
 
     def late(self, attached_ns: list[int], plaintext_ns: int) -> bool:
         """Say whether probes were put on a TLS library between the beginning and the first plaintext (boot clock)."""

@@ -98,7 +98,7 @@ class JsonScanner:
         self._beyond = 0
         self._pending = b""
         self._string: tuple[bool, str | None] | None = None
-        """In a string that is no key: whether it is masked, and by which path."""
+        """In a string that is no key, or behind the first bytes of a long key: whether it is masked, and by which path."""
         self.decided = position
 
     @property
@@ -182,7 +182,11 @@ class JsonScanner:
             if buffer[end : end + 1] != b'"' and end - at < KEY_BYTES_MAX and not final:
                 return None
             level.key = _unescaped(buffer[at:end])
-            return min(end + 1, len(buffer))
+            if buffer[end : end + 1] == b'"':
+                return end + 1
+            # The rest of a long key is passed over as a string is: what stands in it begins nothing.
+            self._string = (False, None)
+            return end
         rule = self._rule()
         self._string = (rule is not None, rule)
         end_of_part = self._go_on(buffer, at, places, final=final)

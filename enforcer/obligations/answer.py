@@ -4,7 +4,8 @@ What lives here: what can be looked into, which fields are masked or left out, t
 length of a body never changes, so whoever writes HTTP/1.1 or HTTP/2 writes it as it came.
 
 What cannot be looked into is refused with the head, as long as nothing of it was sent: a coding that nobody asked for, a part
-of a body, a charset that is not of bytes, and, where places in JSON are hidden, what does not say that it is JSON.
+of a body, a charset that is not of bytes; and, where places in JSON are hidden, what does not say that it is JSON, and charsets
+that have a backslash within characters.
 """
 
 from __future__ import annotations
@@ -35,12 +36,21 @@ _LINES: Final = frozenset(
 )
 _EVENTS: Final = "text/event-stream"
 _BYTEWISE: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
-_ASCII_BELOW: Final = ("iso-8859-", "windows-", "latin", "euc-", "koi8-", "gb", "big5", "shift_jis", "sjis")
-"""Charsets in which the letters and digits of ASCII are the bytes that they are in ASCII."""
-_OF_THE_BODY: Final = frozenset(
-    {"etag", "content-md5", "digest", "content-digest", "repr-digest", "accept-ranges", "signature"}
-)
+_ASCII_ALONE: Final = ("iso-8859-", "windows-125", "latin", "euc-", "koi8-")
+"""Charsets in which all of ASCII are the bytes that they are in ASCII, and no such byte is a part of another character."""
+_ASCII_BELOW: Final = ("windows-", "gb", "big5", "shift_jis", "sjis")
+"""Those in which a backslash, a bracket, or a letter may be the second byte of another character: who looks for where in JSON
+something is would take it for an escape of the quote behind it."""
+_UTF16: Final = frozenset({b"\xfe\xff", b"\xff\xfe"})
+"""How a text begins that says by itself that it is UTF-16, or UTF-32 in the order of most machines (Unicode 16.0, 23.8)."""
+_UTF16_BYTES: Final = 2
+_OF_THE_BODY: Final = frozenset({"accept-ranges", "signature", "signature-input"})
 """Fields that are about exactly these bytes; a masked body is another one."""
+_HASHES: Final = frozenset(
+    {"etag", "digest", "hash", "checksum", "md5", "sha1", "sha256", "sha512", "crc32", "crc32c", "crc64", "crc64ecma"}
+)
+"""Words in names of fields that have a hash of the body: `Content-Digest` (RFC 9530), `x-goog-hash`, `x-amz-checksum-sha256`.
+Who has the hash of all of an answer finds a short value in it by trying."""
 
 
 class Answer:
@@ -60,6 +70,7 @@ class Answer:
         self._masked: Counter[str] = Counter()
         self._filter = ReflectionFilter(reflection)
         self._body: MaskedBody | None = None
+        self._start = b""
 
     @property
     def carried_out(self) -> CarriedOut:
@@ -78,15 +89,18 @@ class Answer:
             CannotCarryOutError: it cannot be looked into, and nothing of it may go on.
         """
         if has_body and self._strict:
-            _check(status, fields)
+            _check(status, fields, paths=self._paths)
         if has_body and self._rules:
             self._body = MaskedBody(self._rules, self._shape(_media_type(fields)), self._masked)
-        left_out = frozenset() if self._body is None else _OF_THE_BODY
-        return self.interim([(name, value) for name, value in fields if name.lower() not in left_out])
+        return self.interim(fields)
 
     def interim(self, fields: Fields) -> list[tuple[str, str]]:
-        """Give the fields of an interim answer, or trailers, masked."""
-        return [(name, self._field(name, value)) for name, value in fields]
+        """Give the fields of an interim answer, or trailers, masked.
+
+        What is a hash of the body is left out, also where no body follows: an answer to HEAD, 304, a trailer has it too.
+        """
+        kept = [pair for pair in fields if not (self._rules and _is_of_the_body(pair[0].lower()))]
+        return [(self.text(name), self._field(name, value)) for name, value in kept]
 
     def text(self, text: str) -> str:
         """Give a reason phrase or the like without secrets."""
@@ -98,6 +112,10 @@ class Answer:
         Raises:
             CannotCarryOutError: it cannot be looked into after all; what was given so far must not be taken for all.
         """
+        if self._strict and len(self._start) < _UTF16_BYTES:
+            self._start = (self._start + content)[:_UTF16_BYTES]
+            if self._start in _UTF16:
+                raise CannotCarryOutError("the answer begins as a text in UTF-16 does")
         return self._through(content, final=False)
 
     def end(self) -> bytes:
@@ -128,8 +146,9 @@ class Answer:
         return Shape.TEXT
 
 
-def _check(status: int, fields: Fields) -> None:
-    """Check that a body can be looked into."""
+def _check(status: int, fields: Fields, *, paths: bool) -> None:
+    """Check that a body can be looked into; `paths`: also for where in JSON something is."""
+    readable = _ASCII_ALONE if paths else _ASCII_ALONE + _ASCII_BELOW
     codings = {word.strip().lower() for name in _CODINGS for value in _values(fields, name) for word in value.split(",")}
     if codings - {"", "identity"}:
         raise CannotCarryOutError("the target compressed its answer, which it was asked not to")
@@ -141,8 +160,12 @@ def _check(status: int, fields: Fields) -> None:
     for parameter in kinds[0].lower().split(";")[1:] if kinds else ():
         name, _, value = parameter.strip().partition("=")
         word = value.strip(" \t\"'")
-        if name.strip() == "charset" and word not in _BYTEWISE and not word.startswith(_ASCII_BELOW):
+        if name.strip() == "charset" and word not in _BYTEWISE and not word.startswith(readable):
             raise CannotCarryOutError("the charset of the answer is none that can be looked into")
+
+
+def _is_of_the_body(name: str) -> bool:
+    return name in _OF_THE_BODY or not _HASHES.isdisjoint(name.split("-"))
 
 
 def _media_type(fields: Fields) -> str:

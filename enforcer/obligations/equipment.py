@@ -16,7 +16,7 @@ from typing import Final
 from capd.enforcer.credentials.credential import Credential
 from capd.enforcer.credentials.errors import CredentialError, UnknownCredentialError
 from capd.enforcer.credentials.secret import Secret, usable
-from capd.enforcer.obligations.asking import asked
+from capd.enforcer.obligations.asking import asked, without_guesses
 from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.obligations.placing import field_of, with_field, with_parameter
 from capd.enforcer.obligations.provision import Provision
@@ -70,7 +70,8 @@ class Equipment:
         assert request is not None
         injections = [one for _, one in verdict.obligations.injections]
         strict = bool(verdict.obligations.masks) or any(one.form is not Form.AWS_SIGV4 for one in injections)
-        made = Provision(fields=tuple(asked(request.fields)) if strict else request.fields, query=request.query, strict=strict)
+        fields = without_guesses(request.method, request.fields) if verdict.obligations.masks else request.fields
+        made = Provision(fields=tuple(asked(fields) if strict else fields), query=request.query, strict=strict)
         # A signature is over what the others put in.
         for injection in sorted(set(injections), key=lambda one: (one.form is Form.AWS_SIGV4, one.credential)):
             credential = self._credentials.get(injection.credential)

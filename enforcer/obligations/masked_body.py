@@ -35,6 +35,8 @@ _LINE: Final = re.compile(rb"([^\r\n]*)(\r\n|\n|\r|\Z)")
 _PART: Final = re.compile(rb"[^\n]*\n|[^\n]+")
 _DATA: Final = re.compile(rb"(?:\xef\xbb\xbf)?data(?:: ?|\Z)")
 """A field of an event (HTML, "Server-sent events": interpreting an event stream)."""
+_BEGINS_JSON: Final = re.compile(rb"[\s\xef\xbb\xbf]*(?:\{|\[\s*[\[{\"])")
+"""What goes on in the next event, for a client that puts them together; other data of events is often no JSON at all."""
 
 
 class Shape(Enum):
@@ -160,18 +162,25 @@ class MaskedBody:
         self._event += data
         shown = bytearray()
         while (end := _END_OF_EVENT.search(self._event, max(0, self._looked - 3))) is not None:
-            shown += self._masked(bytes(self._event[: end.end()]))
+            shown += self._masked(bytes(self._event[: end.end()]), whole=True)
             del self._event[: end.end()]
             self._looked = 0
         self._looked = len(self._event)
         if self._looked > EVENT_BYTES_MAX:
             raise CannotCarryOutError(f"an event of the answer has more than {EVENT_BYTES_MAX} bytes")
         if final and self._event:
-            shown += self._masked(bytes(self._event))
+            shown += self._masked(bytes(self._event), whole=False)
             self._event.clear()
         return bytes(shown)
 
-    def _masked(self, event: bytes) -> bytes:
+    def _one_text(self, data: bytes, *, whole: bool) -> bytes:
+        judged = _Judged(self._rules, self._counts, is_json=True)
+        shown = judged.feed(data, final=False)
+        if whole and judged.inside and _BEGINS_JSON.match(data):
+            raise CannotCarryOutError("the data of an event of the answer is no whole text of JSON")
+        return shown + judged.feed(b"", final=True)
+
+    def _masked(self, event: bytes, *, whole: bool) -> bytes:
         """Give an event with its data masked as one text, whatever the lines it is on, and all other lines as text."""
         texts: list[tuple[int, bytes]] = []
         places: list[tuple[int, bytes]] = []
@@ -183,7 +192,7 @@ class MaskedBody:
             else:
                 places.append((at + field.end(), line[field.end() :]))
         joined_data = b"\n".join(line for _, line in places)
-        masked = _Judged(self._rules, self._counts, is_json=True).feed(joined_data, final=True) if places else b""
+        masked = self._one_text(joined_data, whole=whole) if places else b""
         shown, at = bytearray(event), 0
         for start, line in places:
             shown[start : start + len(line)] = masked[at : at + len(line)]

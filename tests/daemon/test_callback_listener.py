@@ -6,6 +6,7 @@ What lives here: one loop with both ends of HTTP, and curl. What must not: repli
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import ssl
@@ -21,6 +22,7 @@ import pytest
 from capd.daemon import callback_listener, webhook_client
 from capd.daemon.callback_listener import BODY_BYTES_MAX, CONNECTIONS_MAX, Listener
 from capd.daemon.callback_peers import Peers
+from capd.daemon.callbacks_role import defect
 from capd.daemon.cgroups import RunCgroup, find_root
 from capd.daemon.runs import Registry, Run, user_principal
 from capd.enforcer.callbacks.site import Asked, Reply
@@ -365,3 +367,12 @@ def test_nobody_answers() -> None:
         assert ("ConnectionRefusedError" in outcome.error, False) == (True, outcome.final)
 
     asyncio.run(story())
+
+
+def test_a_defect_tells_nothing_of_its_message() -> None:
+    """What everybody may read of a message that could not be made has neither its links nor what it is about."""
+    message = {"links": {"approve": "https://approve.test/link/abc"}, "body": "\ud800"}
+    with pytest.raises(UnicodeEncodeError) as caught:
+        json.dumps(message, ensure_ascii=False).encode()
+    assert "link/abc" in repr(caught.value)
+    assert "a defect of capd: UnicodeEncodeError" == defect(caught.value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,32 @@ import pytest
 
 from capd.daemon import confinement
 from capd.daemon.errors import RoleIsRootError
+from tests.requirements import require, require_root
 
 UID = 61184
+DIES = """
+import os, resource, signal, sys
+from capd.daemon.confinement import leave_no_dump
+hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+resource.setrlimit = lambda *_: None  # as for a program in core_pattern, which no limit holds
+{step}
+os.kill(os.getpid(), signal.SIGSEGV)
+"""
+LOOKS = """
+import os, sys
+from capd.daemon.confinement import confine
+confine(61184, 61184)
+child = os.fork()
+if child == 0:
+    sys.stdin.read()
+    os._exit(0)
+try:
+    os.readlink(f"/proc/{child}/cwd")
+    print("looked")
+except PermissionError:
+    print("refused")
+"""
 REPOSITORY = Path(__file__).parents[2]
 
 TRIES = """
@@ -177,3 +202,24 @@ def _run(program: list[confinement.Instruction], architecture: int, number: int,
             confinement.JUMP_ANY_BIT: bool(accumulator & operand),
         }[code]
         position += if_true if holds else if_false
+
+
+@pytest.mark.parametrize(("step", "dumped"), [("", True), ("leave_no_dump()", False)], ids=["as it is", "without dumps"])
+def test_what_is_in_memory_stays_there(step: str, dumped: bool, tmp_path: Path) -> None:
+    """A process that wants no dump leaves none, whatever its limit."""
+    require(resource.getrlimit(resource.RLIMIT_CORE)[1] != 0, "needs core dumps")
+    program = DIES.format(step=step)
+    started = subprocess.Popen([sys.executable, "-P", "-c", program], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    _, status = os.waitpid(started.pid, 0)
+    started.returncode = status
+    assert os.WTERMSIG(status)
+    assert dumped is os.WCOREDUMP(status)
+
+
+def test_a_confined_process_is_closed_to_others_of_its_user() -> None:
+    """One that was confined cannot be looked into by another of its user, also where systemd made it that user."""
+    require_root()
+    command = [sys.executable, "-P", "-c", LOOKS]
+    who = {"user": UID, "group": UID, "extra_groups": ()}
+    done = subprocess.run(command, input=b"", capture_output=True, check=True, **who)  # type: ignore[call-overload] # as named
+    assert b"refused\n" == done.stdout

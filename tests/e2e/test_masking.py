@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
+from capd.recording.catalogue.schema import DECIDER, TABLES
 from tests.e2e.certificates import Certificates
 from tests.e2e.http2 import http2_server
 from tests.e2e.instance import CLIENTS, Instance
@@ -84,8 +85,10 @@ def talk(directory: Path, ca: Path, port: int, port2: int, port3: int) -> list[s
 
 
 def catalogued(bucket: Path) -> int:
-    """Give how many segments the catalogue has."""
-    return sum(pq.read_metadata(part).num_rows for part in bucket.rglob("catalogue/segments/**/*.parquet"))
+    """Give how many segments the catalogue has in all of its tables: the file of `segments` is the first to be there."""
+    parts = bucket.rglob(f"catalogue/{DECIDER}/**/*.parquet")
+    whole = [part for part in parts if len(list(bucket.glob(f"catalogue/*/{'/'.join(part.parts[-3:])}"))) == len(TABLES)]
+    return sum(pq.read_metadata(part).num_rows for part in whole)
 
 
 def recorded(

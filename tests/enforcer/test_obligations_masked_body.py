@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capd.enforcer.masking.json_path import KEY_BYTES_MAX
 from capd.enforcer.obligations.answer import rules_of
 from capd.enforcer.obligations.masked_body import EVENT_BYTES_MAX, MaskedBody, Shape
 from capd.enforcer.obligations.obligation import CannotCarryOutError
@@ -54,6 +55,12 @@ BODIES = [
     (Shape.EVENTS, b'data: {"ssn":\rdata: "1"}\r\r', b'data: {"ssn":\rdata: "*"}\r\r', 1),
     (Shape.EVENTS, b'event: x\nid: 1\ndata\ndata: {"ssn":"1"}', b'event: x\nid: 1\ndata\ndata: {"ssn":"*"}', 1),
     (Shape.EVENTS, f": {IBAN}\n\n".encode(), b": " + b"*" * 27 + b"\n\n", 1),
+    (
+        Shape.EVENTS,
+        b'data: "open\n\ndata: [1/2] {\n\ndata: {"ssn":"1"}\n\n',
+        b'data: "open\n\ndata: [1/2] {\n\ndata: {"ssn":"*"}\n\n',
+        1,
+    ),
     (Shape.TEXT, f"pin=1234 {IBAN}".encode(), b"pin=**** " + b"*" * 27, 2),
 ]
 
@@ -63,6 +70,23 @@ BODIES = [
 def test_what_comes_out(shape: Shape, data: bytes, shown: bytes, count: int, size: int) -> None:
     """Each place is hidden, once, in bytes of the same length, however the body is cut."""
     assert (shown, count) == through(shape, pieces(data, size))
+
+
+LONG_KEYS = [
+    b"k" * KEY_BYTES_MAX,
+    b"k" * (KEY_BYTES_MAX - 1) + b"\\\\",
+    b"k" * (KEY_BYTES_MAX - 1) + b'\\" : \\"',
+    b"k" * (2 * KEY_BYTES_MAX) + b"{[",
+]
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, KEY_BYTES_MAX + 2])
+@pytest.mark.parametrize("key", LONG_KEYS, ids=["whole", "escape", "quote", "brackets"])
+def test_a_long_key_hides_nothing(key: bytes, size: int) -> None:
+    """A key that is longer than any that a rule names turns no string behind it into something else, however it is cut."""
+    data = b'{"%b": "x", "ssn": "123", "a": {"deep": 7}}' % key
+    shown = data.replace(b"123", b"***").replace(b"7", b"0")
+    assert (shown, 2) == through(Shape.JSON, pieces(data, size))
 
 
 VALUES = st.recursive(
@@ -140,11 +164,13 @@ REFUSED = [
     (Shape.JSON, '{"ssn": "1"}'.encode("utf-16")),
     (Shape.LINES, b'{"ssn":\n"1"}\n'),
     (Shape.EVENTS, b"data: " + b"x" * (EVENT_BYTES_MAX + 1)),
+    (Shape.EVENTS, b'data: {"ssn":\n\ndata: "1"}\n\n'),
+    (Shape.EVENTS, b'data: [\r\ndata: {"ssn": "1\r\n\r\ndata: 2"}]\n\n'),
 ]
 
 
-@pytest.mark.parametrize(("shape", "data"), REFUSED, ids=["utf-16", "split line", "long event"])
+@pytest.mark.parametrize(("shape", "data"), REFUSED, ids=["utf-16", "split line", "long event", "split event", "split string"])
 def test_what_cannot_be_judged_is_refused(shape: Shape, data: bytes) -> None:
-    """Text in another encoding, a line that is no text, an event without an end: nothing of them goes on."""
+    """Text in another encoding, lines and events that are no texts, an event without an end: nothing of them goes on."""
     with pytest.raises(CannotCarryOutError):
         through(shape, pieces(data, 1000))

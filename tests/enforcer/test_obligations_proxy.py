@@ -82,6 +82,7 @@ def test_everything_of_an_answer_is_looked_at(step: int) -> None:
     head = (
         f"HTTP/1.1 200 {SECRET}\r\ncontent-type: application/json\r\nx-ssn: 123\r\nx-key: {SECRET}\r\netag: x\r\ndigest: y\r\n"
     )
+    head += f"x-{SECRET}: y\r\n"
     run.answers(head.encode() + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n" % (len(body), body), step=step)
     run.answers(f"0\r\nx-last: {SECRET}\r\n\r\n".encode(), step=step)
     said = run.client
@@ -89,9 +90,9 @@ def test_everything_of_an_answer_is_looked_at(step: int) -> None:
     assert b"123" not in said
     assert b"etag" not in said
     assert b"digest" not in said
-    assert 5 == said.count(b"*" * len(SECRET))
+    assert 6 == said.count(b"*" * len(SECRET))
     assert said.endswith(b"0\r\nx-last: " + b"*" * len(SECRET) + b"\r\n\r\n")
-    assert [CarriedOut(masked={"hide": 2}, reflected={"key": 5})] == [one.carried_out for one in run.reports]
+    assert [CarriedOut(masked={"hide": 2}, reflected={"key": 6})] == [one.carried_out for one in run.reports]
 
 
 def test_a_length_stays_true() -> None:
@@ -139,6 +140,9 @@ REFUSED = {
     "another type": ("content-type: text/plain",),
     "two types": ("content-type: application/json", "content-type: text/html"),
     "another charset": ("content-type: application/json; charset=utf-16le",),
+    "a charset with a backslash in characters": ("content-type: application/json; charset=Shift_JIS",),
+    "the same by another name": ("content-type: application/json; charset=windows-31j",),
+    "brackets in characters": ('content-type: application/json; charset="gb18030"',),
 }
 
 
@@ -154,10 +158,57 @@ def test_what_cannot_be_looked_into_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_an_answer_without_a_body_needs_no_look(name: str) -> None:
-    """Where nothing follows the head there is nothing that could hide something; what is stored keeps its tag."""
-    run = Rehearsal(judge=obliged()).says(HELLO + b"\r\n").answers(answer(*REFUSED[name], "etag: x"))
+    """Where nothing follows the head there is nothing that could hide something."""
+    run = Rehearsal(judge=obliged()).says(HELLO + b"\r\n").answers(answer(*REFUSED[name]))
     assert run.client.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+HASHES = [
+    *(
+        "ETag",
+        "Content-MD5",
+        "Digest",
+        "Content-Digest",
+        "Repr-Digest",
+        "x-amz-checksum-sha256",
+        "x-goog-hash",
+        "X-Checksum-Sha1",
+    ),
+    *("x-ms-content-crc64", "x-ms-blob-content-md5", "Docker-Content-Digest", "x-oss-hash-crc64ecma", "X-Content-Hash"),
+]
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_no_hash_of_what_is_masked_is_told(name: str) -> None:
+    """A field with a hash of the whole answer is in no head, with a body or without, and in no trailer."""
+    field = f"{name}: 0123456789"
+    begun = Rehearsal(judge=obliged()).says(b"HEAD / HTTP/1.1\r\nHost: 192.0.2.1\r\n\r\n").answers(answer(field))
+    begun.says(HELLO + b"\r\n").answers(f"HTTP/1.1 304 Not Modified\r\n{field}\r\n\r\n".encode())
+    begun.says(HELLO + b"\r\n").answers(f"HTTP/1.1 103 Early\r\n{field}\r\n\r\n".encode())
+    body = b"content-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n"
+    begun.answers(b"HTTP/1.1 200 OK\r\n" + field.encode() + b"\r\n" + body + field.encode() + b"\r\n\r\n")
+    assert b"0123456789" not in begun.client
+    assert 4 == begun.client.count(b"HTTP/1.1 ")
+
+
+def test_a_tag_stays_where_nothing_is_masked() -> None:
+    """A credential alone makes no other body of an answer."""
+    run = Rehearsal(judge=obliged(())).says(HELLO + b"\r\n").answers(answer("etag: x"))
     assert b"etag: x" in run.client
+
+
+@pytest.mark.parametrize(("method", "kept"), [("GET", 0), ("HEAD", 0), ("PUT", 2)])
+def test_guesses_are_not_asked(method: str, kept: int) -> None:
+    """Whether the tag of a guess is right is not asked of a target whose answer is masked; writers keep what guards them."""
+    asked = question(method=method, fields=(("If-None-Match", '"a"'), ("if-match", '"b"')))
+    verdict = Verdict(number=1, allowed=True, obligations=Obligations(masks=MASKS))
+    made = asyncio.run(Equipment({}, _nothing, lambda: NOW).equip(None, asked, verdict)).provision
+    assert made is not None
+    assert kept == sum(name.lower().startswith("if-") for name, _ in made.fields)
+
+
+async def _nothing(name: str) -> Secret:
+    raise CredentialError(name)
 
 
 def test_what_turns_out_unreadable_is_cut() -> None:
@@ -169,6 +220,18 @@ def test_what_turns_out_unreadable_is_cut() -> None:
     assert b"123" not in run.client
     assert 1 == len(run.refused)
     assert 1 == len(run.reports)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("coding", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("masks", [(("hide", Mask(formats=True)),), ()], ids=["masked", "credential"])
+def test_utf16_that_nobody_announced_is_cut(masks: tuple[tuple[str, Mask], ...], coding: str, step: int) -> None:
+    """A text that begins as UTF-16 or UTF-32 does is not sent on: nothing would be found in it."""
+    run = Rehearsal(judge=obliged(masks)).says(HELLO + b"\r\n")
+    run.answers(answer("content-type: text/plain", body=SECRET.encode(coding)), step=step)
+    assert run.closed is not None
+    assert run.closed.abort
+    assert run.client.rpartition(b"\r\n\r\n")[2] in {b"", b"\xff"}
 
 
 def test_a_target_that_leaves_early_is_told_as_before() -> None:
