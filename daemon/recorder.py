@@ -31,6 +31,7 @@ from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_history import history
 from capd.daemon.recorder_index import RecorderIndex
 from capd.daemon.recorder_memory import (
+    BEGUN,
     BEGUN_ANEW,
     DAMAGED,
     LET_GO,
@@ -177,9 +178,13 @@ class Recorder:
         )
         start = remembered.position if remembered else position
         after = remembered.block if remembered else None
-        self._reader = JournalReader(configuration.journal_dir, start, JournalKeys(configuration.journal_key_file), after=after)
-        self._cycles = Cycles(self._reader)
+        self._read_from(start, after)
         return remembered
+
+    def _read_from(self, start: Position | None, after: int | None = None) -> None:
+        keys = JournalKeys(self._configuration.journal_key_file)
+        self._reader = JournalReader(self._configuration.journal_dir, start, keys, after=after)
+        self._cycles = Cycles(self._reader)
 
     def _begin_anew(self, recorded: Position) -> Position:
         """Go on behind what is recorded without knowing how it came there: to go the way again would tell it otherwise."""
@@ -195,6 +200,10 @@ class Recorder:
         if steps.begun_anew is not None:
             self._reader.close()
             self._begin_at(None, *steps.begun_anew)
+            return True
+        if steps.begun is not None and self._reader.position in (None, Position(0, 0)):
+            self._reader.close()
+            self._read_from(steps.begun)
             return True
         return known or not self._reader.freed or not (self._memory.released or recorded > Position(0, 0))
 
@@ -268,6 +277,7 @@ class Recorder:
         self._seal_asked = True
 
     def _take(self, cycle: Cycle) -> None:
+        self._say_beginning(cycle.position if isinstance(cycle, JournalDamage) else cycle[0].position)
         if isinstance(cycle, JournalDamage):
             self.counts["damages"] += 1
             self._errors.append(f"journal damaged at file {cycle.position.file}, byte {cycle.position.offset}: {cycle.reason}")
@@ -284,6 +294,14 @@ class Recorder:
             self._position = cycle[-1].next
             if self._boot != self._assembler.table.origin.boot:
                 self._say_boot()
+
+    def _say_beginning(self, at: Position) -> None:
+        """Say where the way begins if not in the journal's first file, or that would be missed.
+
+        A daemon that dies, or finds no room, before it makes its first file leaves the number behind.
+        """
+        if self._position == Position(0, 0) and at.file > 0:
+            self._store([self._step(BEGUN, at=list(at.to_fields()))])
 
     def _say_boot(self) -> None:
         self._boot = self._assembler.table.origin.boot

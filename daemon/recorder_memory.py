@@ -43,6 +43,8 @@ ENCRYPTED: Final = b"CAPS"
 PLAIN: Final = b"CAPP"
 """How one starts that is not; its CRC-32 follows."""
 _KEY_ID: Final = struct.Struct("<I")
+BEGUN: Final = "begun"
+"""Name of the marker that says: the first that the recorder ever found in the journal was at `at`, not in the first file."""
 BEGUN_ANEW: Final = "begun_anew"
 """Name of the marker that says: the recorder did not know any more how it had come to `at`, and went on from there as if it had
 known nothing but the `boot`."""
@@ -68,6 +70,7 @@ class Steps:
         let_go: those of them at which masking had let go of what it held.
         damages: from where to where the journal could not be read then. What cannot be read now and is not among them was lost
             after it was recorded.
+        begun: where the first was that was ever found in the journal; None: in the first file.
         begun_anew: the last position at which the recorder went on without knowing anything, and the boot that it took what
             follows to be of: the way begins there.
         hidden: whether some are in segments whose keys are gone.
@@ -78,6 +81,7 @@ class Steps:
     settled: frozenset[Position]
     let_go: frozenset[Position]
     damages: frozenset[tuple[Position, Position]]
+    begun: Position | None = None
     begun_anew: tuple[Position, UUID] | None = None
     hidden: bool = False
     witnessed: frozenset[str] = frozenset()
@@ -193,7 +197,8 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
     cuts: set[Position] = set()
     damages: set[tuple[Position, Position]] = set()
     marked: dict[str, set[Position]] = {SETTLED: set(), LET_GO: set()}
-    begun: set[tuple[Position, UUID]] = set()
+    begun: set[Position] = set()
+    begun_anew: set[tuple[Position, UUID]] = set()
     witnessed: set[str] = set()
     hidden = False
     with on_disk("read", segments):
@@ -208,7 +213,8 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
                     if host in index.sessions:
                         markers = list(_markers(reader.frame(number).records(host)))
                         cuts.update(at for (at,) in _positions(markers, PARTED, "at"))
-                        begun.update(_begun(markers))
+                        begun.update(at for (at,) in _positions(markers, BEGUN, "at"))
+                        begun_anew.update(_begun_anew(markers))
                         damages.update((at, end) for at, end in _positions(markers, DAMAGED, "at", "next"))
                         for name in marked.keys() & {body.get("name") for body in markers}:
                             marked[name].add(index.preamble.position)
@@ -224,7 +230,8 @@ def steps_since(segments: Path, sequence: int, host: UUID, keys: Keys) -> Steps:
         settled=frozenset(marked[SETTLED]),
         let_go=frozenset(marked[LET_GO]),
         damages=frozenset(damages),
-        begun_anew=max(begun, default=None),
+        begun=min(begun, default=None),
+        begun_anew=max(begun_anew, default=None),
         hidden=hidden,
         witnessed=frozenset(witnessed),
     )
@@ -238,7 +245,7 @@ def _texts(value: Value) -> list[str]:
     return [text for text in value if isinstance(text, str)] if isinstance(value, list | tuple) else []
 
 
-def _begun(markers: Iterable[Mapping[str, Value]]) -> Iterator[tuple[Position, UUID]]:
+def _begun_anew(markers: Iterable[Mapping[str, Value]]) -> Iterator[tuple[Position, UUID]]:
     for body in markers:
         boot = body.get("boot")
         for (at,) in _positions([body], BEGUN_ANEW, "at"):

@@ -62,10 +62,10 @@ def go_again(
         _end_waiting(start, assembler, after, steps)
     cycles.cut = frozenset(steps.cuts | {recorded})
     cuts = sorted(cycles.cut)
-    first = at = start or Position(0, 0)
+    at = start or Position(0, 0)
     while at < recorded:
         cycle = cycles.next() or cycles.rest()
-        if not cycle or _differs(cycle, steps, begins=start is None and at == first):
+        if not cycle or _differs(cycle, steps, begins=at in (Position(0, 0), steps.begun)):
             return None
         before, at = at, _step(cycle, assembler, after)
         if bisect_left(cuts, at) > bisect_right(cuts, before):
@@ -117,7 +117,7 @@ def _differs(cycle: Cycle, steps: Steps, *, begins: bool) -> bool:
     """Tell whether it was not this that was met then; `begins`: it is the first of the journal."""
     if isinstance(cycle, JournalDamage):
         return (cycle.position, cycle.next) not in steps.damages
-    return begins and cycle[0].sequence != 0
+    return begins and cycle[0].position != (steps.begun or Position(0, 0))
 
 
 def _step(cycle: Cycle, assembler: Assembler, after: After) -> Position:

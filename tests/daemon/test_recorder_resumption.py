@@ -21,6 +21,7 @@ from capd.recording.age import Identities, NoKeys
 from capd.recording.index import Index
 from capd.recording.journal import Block, JournalWriter
 from capd.recording.journal.block import file_path
+from capd.recording.journal.numbering import reserve
 from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
@@ -137,13 +138,43 @@ def test_who_began_anew_is_followed(settings: Configuration, lose: Callable[[Pat
     assert 2 == len(abandoned)
 
 
-def test_a_journal_without_its_beginning_is_not_the_way(settings: Configuration) -> None:
-    """Where the power took the journal's oldest file, what is left of it is not taken for what was recorded."""
+@pytest.mark.parametrize("waited", [False, True])
+def test_a_first_file_that_never_was_is_not_missed(settings: Configuration, *, waited: bool) -> None:
+    """Where a daemon died before it made its first file, a recorder is followed that died before it remembered any of it."""
     daemon = Daemon()
+    reserve(settings.journal_dir, 0, group=None)
+    made = Recorder(settings, host=HOST, user="test")
+    if waited:
+        made._remember()
+    first = put(settings, daemon.started(), *talk(daemon, 10 * MS, 1))
+    assert first > 0
+    seal(made)
+    killed(settings)
+    events, ends = http_events(10 * MS, 1)
+    put(settings, daemon.cycle(30 * MS, data=events), daemon.cycle(50 * MS, control=[closed(50 * MS, 1, *ends)]))
+    ended(settings)
+    judge(settings)
+    records = recorded(settings)
+    assert [[first, 0]] == [marker.body["at"] for marker in named(records, "begun")]
+    assert [] == named(records, "begun_anew")
+    assert 1 == len({record.session for record in records if record.kind is Kind.OPEN})
+    assert ["closed"] == [record.body["state"] for record in records if record.kind is Kind.CLOSE]
+
+
+@pytest.mark.parametrize("skipped", [False, True])
+@pytest.mark.parametrize("lose", [empty, Path.unlink])
+def test_what_the_recording_began_with_has_to_be_there(
+    settings: Configuration, lose: Callable[[Path], None], *, skipped: bool
+) -> None:
+    """Where the power took the file with which the recording began, the first or not, the next start is not taken for it."""
+    daemon = Daemon()
+    if skipped:
+        reserve(settings.journal_dir, 0, group=None)
     first = put(settings, daemon.started(), *talk(daemon, 10 * MS, 1))
     put(settings, *talk(daemon, 30 * MS, 2))
     killed(settings)
-    file_path(settings.journal_dir, first).unlink()
+    assert skipped == len(named(recorded(settings), "begun"))
+    lose(file_path(settings.journal_dir, first))
     put(settings, *talk(daemon, 50 * MS, 3))
     ended(settings)
     judge(settings)

@@ -37,7 +37,7 @@ from tests.soak.crashes.host import Host, copy_journal
 from tests.soak.crashes.seam import Fault
 
 Sessions = Mapping[UUID, Sequence[Record]]
-STEPS: Final = frozenset({"settled", "let_go", "parted", "journal_damaged", "begun_anew"})
+STEPS: Final = frozenset({"settled", "let_go", "parted", "journal_damaged", "begun", "begun_anew"})
 """Markers that tell of the recorder's own steps."""
 
 
