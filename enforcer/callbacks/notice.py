@@ -64,6 +64,8 @@ def _name(key: str) -> str:
 def _value(key: str, value: Any, rules: Rules) -> Any:  # noqa: ANN401 - whatever JSON has
     if key.endswith("_ns"):
         return None if value is None else rfc3339(value)
+    if key == "labels":  # their names are an agent's words, and mean nothing
+        return {visible(masked(name, rules)): visible(masked(text, rules)) for name, text in value.items()}
     if key == "fields":
         return [[visible(name), _field(name, text, rules)] for name, text in value]
     return value if key in OURS else _plain(value, rules)

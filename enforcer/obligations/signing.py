@@ -242,8 +242,21 @@ def _canonical_fields(fields: Fields, signed: frozenset[str]) -> dict[str, str]:
 
 
 def _canonical_path(path: str, service: str) -> str:
-    """Give a path as it is signed: as it is sent, encoded once more; of S3 what the server decoded, encoded once."""
-    return quote(unquote_to_bytes(path) if service in _ENCODED_ONCE else path, safe=f"/{_UNRESERVED}")
+    """Give a path as it is signed: as it is sent but for dots and empty segments, encoded once more; of S3 what was decoded.
+
+    Source: "Create a canonical request" (AWS, Signature Version 4): all services but S3 normalise by RFC 3986.
+    """
+    return quote(unquote_to_bytes(path) if service in _ENCODED_ONCE else _normal(path), safe=f"/{_UNRESERVED}")
+
+
+def _normal(path: str) -> str:
+    kept: list[str] = []
+    for segment in path.split("/"):
+        if segment == "..":
+            del kept[-1:]
+        elif segment not in {"", "."}:
+            kept.append(segment)
+    return "/" + "/".join(kept) + ("/" if kept and path.endswith("/") else "")
 
 
 def _canonical_query(query: str | None) -> str:

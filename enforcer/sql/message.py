@@ -78,7 +78,7 @@ class Reader:
     """Reads messages, and remembers what it read."""
 
     def __init__(self) -> None:
-        self._messages: dict[tuple[bytes, object, Names], Message] = {}
+        self._messages: dict[tuple[bytes, object, Names, frozenset[str]], Message] = {}
         self._shapes: dict[tuple[Dialect, str], Effects] = {}
 
     def read(self, message: bytes, session: Session) -> Message:
@@ -88,7 +88,7 @@ class Reader:
             message: SQL as it was sent: in PostgreSQL without the zero byte at its end.
             session: in which it is said.
         """
-        key = (message, session.reading, session.names)
+        key = (message, session.reading, session.names, session.functions)
         found = self._messages.get(key)
         if found is not None:
             return found
@@ -158,6 +158,8 @@ def _together(done: list[Effects], shapes: list[str], session: Session) -> Messa
             resources |= {(name, relation.access) for name in session.resolved(relation)}
             problems += [f"the name {relation.name!r} has a dot in it"] if _dotted(relation.schema, relation.name) else []
         problems += one.problems
+        hidden = session.functions.intersection(one.functions)
+        problems += [f"there is a function {min(hidden)}() that is not the server's own"] if hidden else []
         session = session.after(one, succeeded=True)
         if session.doubt is not None:
             problems.append(session.doubt)

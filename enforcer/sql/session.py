@@ -50,6 +50,7 @@ class Session:
         in_transaction: whether a transaction is open, as far as statements say.
         before: what `names` goes back to when the transaction is rolled back.
         lasting: what it is once the transaction ends well.
+        functions: names of functions that are not the server's own, as far as it was asked: one may hide the server's.
     """
 
     reading: Reading
@@ -57,6 +58,11 @@ class Session:
     in_transaction: Tri = False
     before: Names = Names(temporary=None)
     lasting: Names = Names(temporary=None)
+    functions: frozenset[str] = frozenset()
+
+    def told_functions(self, names: Iterable[str]) -> Session:
+        """Note the names of functions outside of pg_catalog: PostgreSQL prefers one whose arguments fit better."""
+        return replace(self, functions=frozenset(names))
 
     def told_schemas(self, schemas: tuple[str, ...], temporary: Iterable[str] = ()) -> Session:
         """Note what the server itself said about names.
@@ -71,7 +77,14 @@ class Session:
         """Give the session after something that nobody saw."""
         nothing = Names(temporary=None)
         reading = _unknown_reading(self.reading.dialect)
-        return Session(reading=reading, names=nothing, in_transaction=None, before=nothing, lasting=nothing)
+        return Session(
+            reading=reading,
+            names=nothing,
+            in_transaction=None,
+            before=nothing,
+            lasting=nothing,
+            functions=self.functions,
+        )
 
     def reported(self, name: str, value: str) -> Session:
         """Note what the server said of a parameter: PostgreSQL reports it (ParameterStatus), MySQL is asked.

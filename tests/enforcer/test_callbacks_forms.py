@@ -372,6 +372,13 @@ class Tags(HTMLParser):
         self.text += data
 
 
+def test_labels_mean_nothing(base: dict[str, Any]) -> None:
+    """A label whose name ends like that of a time is an agent's word like any other."""
+    told = notice({**base, "labels": {"born_ns": "5", "token": "Bearer abcdefghijklmnopqrstuvwxyz012345"}}, RULES)
+    assert "5" == told["labels"]["born_ns"]
+    assert "abcdefghijklmnop" not in str(told["labels"])
+
+
 @settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.sampled_from(["<script>alert(1)</script>", "</pre><form>", '"><img src=x onerror=y>', "&lt;b&gt;"]), TEXT)
 def test_no_page_has_an_agents_markup(base: dict[str, Any], hostile: str, text: str) -> None:

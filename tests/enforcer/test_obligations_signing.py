@@ -92,8 +92,9 @@ def test_the_published_examples_of_s3(query: str) -> None:
 
 
 WORDS = st.text("abcXYZ019-_.~", min_size=1, max_size=6)
+DOTS = st.sampled_from(["", ".", ".."])
 ENCODED = st.lists(WORDS | st.sampled_from(["%20", "%C3%A9", "%2B", "%3A"]), min_size=1, max_size=3).map("".join)
-PATHS = st.lists(ENCODED, max_size=4).map(lambda parts: "/" + "/".join(parts))
+PATHS = st.lists(ENCODED | DOTS, max_size=6).map(lambda parts: "/" + "/".join(parts))
 QUERIES = st.none() | st.lists(st.tuples(ENCODED, ENCODED), min_size=1, max_size=4).map(
     lambda pairs: "&".join(f"{key}={value}" for key, value in pairs)
 )

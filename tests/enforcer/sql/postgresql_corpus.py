@@ -28,6 +28,7 @@ CREATE FUNCTION writes(int) RETURNS int LANGUAGE sql AS 'INSERT INTO logged VALU
 CREATE FUNCTION writes_rows() RETURNS SETOF record LANGUAGE sql AS 'INSERT INTO logged VALUES (''g'') RETURNING 1';
 CREATE FUNCTION conflict(int) RETURNS boolean LANGUAGE sql AS 'INSERT INTO logged VALUES (''c''); SELECT true';
 CREATE FUNCTION materialized(int) RETURNS boolean LANGUAGE sql AS 'INSERT INTO logged VALUES (''m''); SELECT true';
+CREATE FUNCTION length(a) RETURNS int LANGUAGE sql AS 'INSERT INTO logged VALUES (''n''); SELECT 1';
 CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO logged VALUES (''t''); RETURN NULL; END';
 CREATE TABLE watched (x int);
 CREATE TRIGGER w AFTER INSERT ON watched FOR EACH ROW EXECUTE FUNCTION log_it();
@@ -46,6 +47,7 @@ SELECT writes(1);
 SELECT x FROM a WHERE writes(x) > 0 LIMIT 1;
 SELECT * FROM writes(1);
 SELECT * FROM a, writes_rows() AS (x int);
+SELECT length(a) FROM a;
 SELECT DISTINCT ON (x) writes(x) FROM a;
 SELECT 1 OPERATOR(pg_catalog.+) writes(2);
 SELECT NOT materialized(1);
@@ -233,7 +235,7 @@ class Maker:
             "'1'::int",
             "2.5",
             "'a''b'",
-            "length('x')",
+            "upper('x')",
         )
         return self._one(*words)
 

@@ -29,6 +29,7 @@ from capd.enforcer.sql.statement import split
 
 USER_OID_MIN = 16384
 """Of relations, those below are the server's own."""
+FUNCTIONS = "SELECT proname::text FROM pg_proc WHERE pronamespace <> 'pg_catalog'::regnamespace"
 TELLING = {"satisfies_hash_partition", "currval"}
 WRITES = {
     "RowExclusiveLock",
@@ -116,6 +117,7 @@ class Truth:
     def _learn(self) -> None:
         path, plain, encoding, temporary = self._told()
         session = new_session(Dialect.POSTGRESQL).told_schemas(path, temporary)
+        session = session.told_functions(str(name) for (name,) in self.ask(FUNCTIONS))
         self.session = session.reported("standard_conforming_strings", plain).reported("client_encoding", encoding)
 
     def _told(self) -> tuple[tuple[str, ...], str, str, frozenset[str]]:

@@ -133,3 +133,11 @@ def test_remembered_names_are_bounded() -> None:
     """Beyond so many temporary relations any name may be one."""
     session = after(KNOWN, *(f"create temp table t{number} (i int)" for number in range(TEMPORARY_MAX + 1)))
     assert ("?.x",) == names(session, "table x")
+
+
+def test_a_function_that_hides_the_servers_is_not_known() -> None:
+    """Where the server has another function by the name of one of its own, a call by that name is not complete."""
+    session = KNOWN.told_functions(["lower"])
+    assert READER.read(b"select lower('x')", KNOWN).complete
+    assert not READER.read(b"select lower('x')", session).complete
+    assert READER.read(b"select upper('x')", session).complete
