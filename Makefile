@@ -12,6 +12,8 @@ PY := $(RUN)/python -P
 PIP := $(PY) -m pip --disable-pip-version-check --no-input --quiet --quiet
 # Most tests wait most of the time. tests/side_by_side.py says which must run in one process.
 SIDE_BY_SIDE := -n 4 --dist loadscope
+# No test takes a minute. One that hangs ends its process, which is named, rather than the build server's patience.
+IMPATIENT := -o faulthandler_timeout=240 -o faulthandler_exit_on_timeout=true
 # Tests start capd thousands of times. Where PYTHONDONTWRITEBYTECODE is set, each start would compile all of it anew.
 BYTECODE := -u PYTHONDONTWRITEBYTECODE PYTHONPYCACHEPREFIX="$(CURDIR)/.cache/bytecode"
 # Tests that load probes need root; everything of theirs goes to temporary directories.
@@ -26,7 +28,7 @@ demo: env ## record an agent against a real HTTPS server and a real PostgreSQL, 
 	@$(SUDO) ./demo/run
 
 test: check env-test ## check, then every test; those that need root or a kernel feature say so when they skip
-	@$(SUDO) env $(BYTECODE) $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(SIDE_BY_SIDE) $(PYTEST)
+	@$(SUDO) env $(BYTECODE) $(if $(CI),CI=$(CI)) PATH="$(CURDIR)/$(RUN):$$PATH" packaging/passable $(PY) -m pytest $(SIDE_BY_SIDE) $(IMPATIENT) $(PYTEST)
 
 check: env-dev ## ruff, mypy --strict, import-linter
 	@$(RUN)/ruff check --quiet .

@@ -241,21 +241,20 @@ peer.recv(1)
         (False, ENFORCER, "comes through the enforcer"),
     ],
 )
-def test_whose_a_connection_is(tmp_path: Path, unix: bool, inside: bool, uid: int, words: str) -> None:
+def test_whose_a_connection_is(instance_dir: Path, unix: bool, inside: bool, uid: int, words: str) -> None:
     """Processes of runs, the enforcer, and users as whom agents run are turned away; a reverse proxy is not."""
     require_root()
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents:
-        if parent.name.startswith("pytest-"):
-            parent.chmod(0o755)
     cgroup = find_root() / f"capd-peers-{os.getpid()}"
     cgroup.mkdir()
-    (tmp_path / "runs").mkdir()
+    (instance_dir / "runs").mkdir()
     where = RunCgroup(path=f"/{cgroup.name}", id=cgroup.stat().st_ino, unit=None)
-    Registry(tmp_path / "runs").add(Run(id=uuid4(), name="peers", principal=user_principal(AGENT), cgroup=where, started_ns=1))
-    listening, _ = serving(tmp_path, unix=unix)
+    Registry(instance_dir / "runs").add(
+        Run(id=uuid4(), name="peers", principal=user_principal(AGENT), cgroup=where, started_ns=1)
+    )
+    listening, _ = serving(instance_dir, unix=unix)
+    listening.settimeout(SECONDS)
     if unix:
-        (tmp_path / "socket").chmod(0o666)
+        (instance_dir / "socket").chmod(0o666)
 
     def enter() -> None:
         if inside:
@@ -263,12 +262,12 @@ def test_whose_a_connection_is(tmp_path: Path, unix: bool, inside: bool, uid: in
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
 
-    to = str(tmp_path / "socket") if unix else str(listening.getsockname()[1])
+    to = str(instance_dir / "socket") if unix else str(listening.getsockname()[1])
     try:
         with subprocess.Popen(["/usr/bin/python3", "-c", ASK, to], preexec_fn=enter, cwd="/") as client:  # noqa: PLW1509 - as in yard.py
             accepted, _address = listening.accept()
             assert b"x" == accepted.recv(1)
-            with closing(Peers(tmp_path / "runs", find_root(), ENFORCER)) as peers:
+            with closing(Peers(instance_dir / "runs", find_root(), ENFORCER)) as peers:
                 refusal = peers.refusal(accepted)
             accepted.close()
             client.wait(SECONDS)
@@ -282,6 +281,7 @@ def test_who_is_not_known_is_turned_away(tmp_path: Path) -> None:
     """A connection of whose socket the kernel does not tell is turned away."""
     (tmp_path / "runs").mkdir()
     listening, _ = serving(tmp_path)
+    listening.settimeout(SECONDS)
     client = socket.create_connection(listening.getsockname())
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
     accepted, _address = listening.accept()
