@@ -118,6 +118,7 @@ def test_mounts_brought_by_capd(directory: Path, echo: Server) -> None:
 
 def test_corrupt_segment(capd: Instance, echo: Server, directory: Path) -> None:
     """One flipped byte of a sealed segment is found by `verify`, by file, and stops a replay instead of misleading it."""
+    capd.wait_sealed()  # what was said before is not in the same segment, where a byte of it may be the one
     capd.run("corrupt", PYTHON, "-I", CLIENTS / "descriptors.py", "dup", str(echo.port), "to be altered")
     (session,) = capd.assert_recorded("corrupt", echo.ledger.take(1))
     capd.wait_sealed()

@@ -186,6 +186,7 @@ def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> N
     screen = place.verb("replay", session["session"])
     assert "DENIED GET to api.test (request 2): rule no-secrets, denied_by_policy, policy" in screen
     assert "DENIED GET to api.test" in place.verb("show", session["session"])
+    wait_until(lambda: place.witness()["verdicts"], "the recorder says what it has read", 20)
     wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
     found = place.witness()
     assert (dict.fromkeys(ZERO, 0), 3) == ({name: found[name] for name in ZERO}, found["verdicts"])
