@@ -109,3 +109,23 @@ def ordered(relations: Iterable[Relation]) -> tuple[Relation, ...]:
     written = {(one.schema, one.name) for one in found if one.access == WRITE}
     kept = (one for one in found if one.access == WRITE or (one.schema, one.name) not in written)
     return tuple(sorted(kept, key=lambda one: (one.schema or "", one.name)))
+
+
+def explained(inner: Effects, command: str, *, runs: bool) -> Effects:
+    """Give the effects of explaining a statement.
+
+    Args:
+        inner: what the statement does.
+        command: the word that explains.
+        runs: whether it is run for that (ANALYZE); else its relations are only looked at.
+    """
+    if runs:
+        return replace(inner, command=command, effects=inner.effects | {"select"}, literal=True)
+    return Effects(
+        command=command,
+        effects=frozenset({"select"}),
+        relations=tuple(replace(one, access=READ) for one in inner.relations),
+        functions=inner.functions,
+        problems=inner.problems,
+        literal=True,
+    )

@@ -24,6 +24,7 @@ from capd.enforcer.sql.effect import (
     Change,
     Effects,
     Relation,
+    explained,
     ordered,
 )
 from capd.enforcer.sql.lexeme import Kind, Lexeme
@@ -196,17 +197,7 @@ def _explain(cursor: Cursor, command: str) -> Effects:
     if not cursor.left:
         raise NotUnderstoodError(UNKNOWN)
     inner = mysql_effects(cursor.rest())
-    if analyzes:
-        return replace(inner, command=command, effects=inner.effects | {"select"}, literal=True)
-    kept = tuple(replace(one, access=READ) for one in inner.relations)
-    return Effects(
-        command=command,
-        effects=frozenset({"select"}),
-        relations=kept,
-        functions=inner.functions,
-        problems=inner.problems,
-        literal=True,
-    )
+    return explained(inner, command, runs=analyzes)
 
 
 def _truncate(cursor: Cursor, command: str) -> Effects:

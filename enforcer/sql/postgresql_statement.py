@@ -26,6 +26,7 @@ from capd.enforcer.sql.effect import (
     WRITE,
     Change,
     Effects,
+    explained,
 )
 from capd.enforcer.sql.lexeme import Kind
 from capd.enforcer.sql.query import query_effects
@@ -294,17 +295,7 @@ def _explain(cursor: Cursor, command: str) -> Effects:
         analyzes = bool(cursor.take_any("analyze", "analyse"))
         cursor.take("verbose")
     inner = _inner(cursor)
-    if analyzes:
-        return replace(inner, command=command, effects=inner.effects | {"select"}, literal=True)
-    shown = tuple(replace(one, access=READ) for one in inner.relations)
-    return Effects(
-        command=command,
-        effects=frozenset({"select"}),
-        relations=shown,
-        functions=inner.functions,
-        problems=inner.problems,
-        literal=True,
-    )
+    return explained(inner, command, runs=analyzes)
 
 
 def _copy(cursor: Cursor, command: str) -> Effects:
