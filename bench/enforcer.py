@@ -102,7 +102,7 @@ def ask(middle: Middle, named: int, connections: int, *, tls: bool, seconds: flo
     url = f"{'https' if tls else 'http'}://{NAME}:{middle.port}/v1/things/17?page=3"
     long = seconds * 3 if tls and connections > MANY else seconds
     words = ["wrk", "-t1", f"-c{connections or NEW}", f"-d{long:.0f}s", "--timeout", "10s", "-s", str(script)]
-    before = processor_seconds(middle.pid)
+    before = processor_seconds(middle.pids)
     command = [*words, *(word for line in said for word in ("-H", line)), url]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     line = next(line for line in done.stdout.splitlines() if line.startswith("FOUND"))
@@ -113,7 +113,7 @@ def ask(middle: Middle, named: int, connections: int, *, tls: bool, seconds: flo
         requests=requests / micros * 1e6,
         median_ms=median / 1e3,
         p99_ms=high / 1e3,
-        cpu_us=(processor_seconds(middle.pid) - before) / requests * 1e6,
+        cpu_us=(processor_seconds(middle.pids) - before) / requests * 1e6,
         errors=errors,
     )
 

@@ -31,7 +31,8 @@ from capd.recording.catalogue.fleet import Fleet
 from capd.recording.catalogue.layout import Part, day_of
 from capd.recording.catalogue.schema import pack
 from capd.recording.catalogue.writing import CatalogueWriter
-from capd.recording.evidence.hosts import Trust, verify_shelf
+from capd.recording.evidence.host_report import Trust
+from capd.recording.evidence.hosts import verify_shelf
 from capd.recording.evidence.shelf import DirectoryShelf
 from capd.recording.identity import uuid7_from
 from capd.recording.index import Index

@@ -2,8 +2,9 @@
 
 What lives here: the target and each of these, a process of its own. What must not: clients, figures.
 
-The enforcer has its real policy of ten rules, its decision log on disk, its certificates; it is told where connections go
-instead of asking the kernel. mitmproxy is a reverse proxy for the same target; both speak HTTP/1.1 only.
+The enforcer has its real worker: a policy of ten rules, its decision log on disk, its certificates; it is told whose
+connections they are and where they go instead of asking the kernel, and the resolver has told the name. mitmproxy is a reverse
+proxy for the same target; both speak HTTP/1.1 only.
 """
 
 from __future__ import annotations
@@ -16,50 +17,62 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
 import uvloop
 
-from capd.enforcer.decision_log import DecisionLog
+from capd.daemon.enforcer_worker import Parts, Worker
+from capd.enforcer.limits.shared import SharedTotals
 from capd.enforcer.policy.action import Principal, Run
-from capd.enforcer.policy.host_name import normal_host
 from capd.enforcer.policy.policy import read_policy
-from capd.enforcer.proxy.connection import open_connection
+from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.proxy.flow import Owner
-from capd.enforcer.proxy.judge import Agent, judge
+from capd.enforcer.proxy.interim import Interim
+from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.load import Load
+from capd.enforcer.proxy.postgresql.known_functions import Stamps
 from capd.enforcer.proxy.shell import work
 from capd.enforcer.proxy.world import World
+from capd.enforcer.resolver.binding import Binding
+from capd.enforcer.resolver.telling import Teller, channel
 from capd.enforcer.tls.authority import Authority, make_authority
-from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
+from capd.enforcer.tls.contexts import Leaves, Upstreams
 
 NAME: Final = "localhost"
+TARGET: Final = "127.0.0.1"
+RUN: Final = "r"
 ANSWER_BYTES: Final = 1024
 PIECE_BYTES: Final = 1 << 18
 READY_SECONDS: Final = 20.0
 RULES: Final = 10
+WORKERS: Final = len(os.sched_getaffinity(0))
+"""One for each core, as the enforcer has them where it is installed."""
 DIRECT, RELAY, ENFORCER, MITMPROXY = "direct", "relay", "enforcer", "mitmproxy"
 MITMDUMP: Final = Path(sys.prefix) / "mitmproxy" / "bin" / "mitmdump"
 """Where packaging/mitmproxy puts it; in an environment of its own, since its pins are others."""
 
 Serve = Callable[[socket.socket], Awaitable[None]]
+WorkerServes = Callable[[list[socket.socket], "Place"], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Middle:
-    """A process to ask.
+    """Who is asked.
 
     Attributes:
         port: where.
-        pid: whose processor time counts.
+        pids: of the processes whose processor time counts.
     """
 
     port: int
-    pid: int
+    pids: tuple[int, ...]
 
 
 class Target(asyncio.Protocol):
@@ -187,38 +200,114 @@ async def serve_relay(listener: socket.socket, port: int) -> None:
     await server.serve_forever()
 
 
-async def serve_enforcer(listener: socket.socket, port: int, folder: Path, ours: Authority) -> None:
-    """Be an enforcer of one process."""
-    rules = [f"  - {{id: other-{number}, match: {{hosts: [other{number}.test]}}, then: allow}}" for number in range(RULES - 1)]
-    rules.append(f"  - {{id: api, match: {{protocols: [http], hosts: [{NAME}], methods: [GET]}}, then: allow}}")
-    policy = read_policy({"bench.yaml": ("rules:\n" + "\n".join(rules)).encode()})
-    agent = Agent(run=Run(name="bench", id="r"), principal=Principal(name="bench"))
-    contexts = TlsContexts(leaves=Leaves(ours, lambda: datetime.now(UTC)), upstreams=Upstreams(ca_file=folder / "ca.pem"))
-    world = World(
-        judge=lambda who, question: judge(policy, who, question, proven=True),
-        log=DecisionLog(folder, f"w{port}"),
-        owner=lambda *_: Owner(uid=1, cookie=2, cgroup=3),
-        agent=lambda _: agent,
-        connection=lambda destination, session: open_connection(destination, session, contexts, normal_host),
-        session=lambda: "s",
-        destination=lambda _: ("127.0.0.1", port),
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which one a worker is.
+
+    Attributes:
+        number: from 0.
+        load: what all of them have.
+    """
+
+    number: int
+    load: Load
+
+
+def alone() -> Place:
+    """Give the place of the only worker."""
+    return Place(number=0, load=Load(1))
+
+
+def worker_world(folder: Path, port: int, ours: Authority, rules: Sequence[str] = (), place: Place | None = None) -> World:
+    """Give the world of a real worker, but for whose connections they are and where they go: to a port of loopback.
+
+    Args:
+        folder: for its log; `ca.pem` there is trusted.
+        port: of the target; its name is one that the resolver told the run.
+        ours: what signs for the agent's side.
+        rules: of the policy; none: nine, and one that allows GET.
+        place: among workers; None: it is alone.
+    """
+    place = place or alone()
+    api = f"  - {{id: api, match: {{protocols: [http], hosts: [{NAME}], methods: [GET]}}, then: allow}}"
+    others = [f"  - {{id: other-{number}, match: {{hosts: [other{number}.test]}}, then: allow}}" for number in range(RULES - 1)]
+    rules = rules or [*others, api]
+    policies = PolicySet(lambda: read_policy({"bench.yaml": ("rules:\n" + "\n".join(rules)).encode()}))
+    policies.reload()
+    tells, hears = channel()
+    nowhere = folder / "nowhere"
+    worker = Worker(
+        Parts(
+            number=place.number,
+            listeners=[],
+            load=place.load,
+            names=hears,
+            authority=ours,
+            upstreams=Upstreams(ca_file=folder / "ca.pem"),
+            policies=policies,
+            decisions=folder,
+            done=nowhere,
+            runs=nowhere,
+            hierarchy=nowhere,
+            status=nowhere,
+            stamp=lambda: None,
+            loaded=None,
+            holds=nowhere,
+            namespaces=nowhere,
+            observe=False,
+            credentials={},
+            keeper=nowhere,
+            cancelled=channel()[1],
+            cancels=(),
+            cancel_secret=bytes(32),
+            mask_key=bytes(32),
+            stamps=Stamps(),
+            said_key=bytes(32),
+            totals=SharedTotals(),
+            interim=Interim.NEVER,
+        )
     )
-    await work(world, [listener], asyncio.Event(), lambda _: None)
+    Teller([tells]).tell(Binding(run=RUN, name=NAME, addresses=(ip_address(TARGET),), seconds=3600))
+    agent = Agent(run=Run(name="bench", id=RUN), principal=Principal(name="bench"))
+    owner = Owner(uid=1, cookie=2, cgroup=3)
+    return replace(worker.world(), owner=lambda *_: owner, agent=lambda _: agent, destination=lambda _: (TARGET, port))
+
+
+async def serve_enforcer(listeners: list[socket.socket], world: World) -> None:
+    """Be a worker of an enforcer."""
+    await work(world, listeners, asyncio.Event(), lambda _: None)
 
 
 @contextmanager
 def process(serve: Serve) -> Iterator[Middle]:
     """Run a server in a process of its own."""
-    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener:
-        port: int = listener.getsockname()[1]
-        child = multiprocessing.get_context("fork").Process(target=lambda: uvloop.run(serve(listener)))  # type: ignore[arg-type]
-        child.start()
-        try:
-            assert child.pid is not None
-            yield Middle(port=port, pid=child.pid)
-        finally:
-            child.kill()
-            child.join()
+    with socket.create_server(("127.0.0.1", 0), backlog=1024) as listener, _child(lambda: serve(listener)) as pid:
+        yield Middle(port=listener.getsockname()[1], pids=(pid,))
+
+
+@contextmanager
+def workers(serve: WorkerServes) -> Iterator[Middle]:
+    """Run the enforcer's workers, which accept from the listeners of all at one port."""
+    with ExitStack() as stack:
+        port, listeners, load = 0, [], Load(WORKERS)
+        for _ in range(WORKERS):
+            listeners.append(stack.enter_context(socket.create_server(("127.0.0.1", port), backlog=1024, reuse_port=True)))
+            port = listeners[0].getsockname()[1]
+        places = [Place(number=number, load=load) for number in range(WORKERS)]
+        pids = [stack.enter_context(_child(partial(serve, listeners, place))) for place in places]
+        yield Middle(port=port, pids=tuple(pids))
+
+
+@contextmanager
+def _child(serve: Callable[[], Awaitable[None]]) -> Iterator[int]:
+    child = multiprocessing.get_context("fork").Process(target=lambda: uvloop.run(serve()))  # type: ignore[arg-type]
+    child.start()
+    try:
+        assert child.pid is not None
+        yield child.pid
+    finally:
+        child.kill()
+        child.join()
 
 
 @contextmanager
@@ -239,7 +328,7 @@ def mitmproxy(port: int, folder: Path, scheme: str) -> Iterator[Middle]:
     with subprocess.Popen([MITMDUMP, "-q", "--mode", f"reverse:{scheme}://{NAME}:{port}", *words]) as child:
         try:
             _wait(own, child)
-            yield Middle(port=own, pid=child.pid)
+            yield Middle(port=own, pids=(child.pid,))
         finally:
             child.kill()
 
@@ -275,14 +364,16 @@ def middles(folder: Path, *, tls: bool, beside: bool) -> Iterator[dict[str, Midd
         found = {
             DIRECT: target,
             RELAY: stack.enter_context(process(lambda listener: serve_relay(listener, target.port))),
-            ENFORCER: stack.enter_context(process(lambda listener: serve_enforcer(listener, target.port, folder, ours))),
+            ENFORCER: stack.enter_context(
+                workers(lambda some, place: serve_enforcer(some, worker_world(folder, target.port, ours, place=place)))
+            ),
         }
         if beside:
             found[MITMPROXY] = stack.enter_context(mitmproxy(target.port, folder, "https" if tls else "http"))
         yield found
 
 
-def processor_seconds(pid: int) -> float:
-    """Give the processor time that a process has taken."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+def processor_seconds(pids: Sequence[int]) -> float:
+    """Give the processor time that some processes have taken."""
+    stats = (Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split() for pid in pids)
+    return sum(int(fields[11]) + int(fields[12]) for fields in stats) / os.sysconf("SC_CLK_TCK")

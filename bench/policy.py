@@ -60,11 +60,12 @@ def microseconds(call: Callable[[], object]) -> float:
     found = []
     for _ in range(ROUNDS):
         before = time.process_time()
-        times = 0
-        while (spent := time.process_time() - before) < ROUND_SECONDS:
+        times, spent = 0, 0.0
+        while spent < ROUND_SECONDS:
             for _ in range(20):
                 call()
             times += 20
+            spent = time.process_time() - before
         found.append(spent / times)
     return min(found) * 1e6
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from bench import calls, enforcer, evidence, policy, recorder, secrecy, sql, throughput
+from bench import calls, databases, enforcer, evidence, installed, policy, recorder, redis, rows, secrecy, sql, throughput
 from bench.instance import built, started
 
 TIERS = ("modern", "classic")
@@ -111,6 +111,16 @@ def memory(_setting: Setting) -> Figures:
     return {"resident": dict(resident), "proportional": proportional, "cpu_share": share}
 
 
+def installed_roles(setting: Setting) -> Figures:
+    """Print what the installed service takes, on a machine that boots."""
+    asked = f"an agent asks over HTTPS on one connection, answers of {installed.ANSWER_BYTES} B"
+    print(f"\nas installed, {setting.seconds:g} s each; under load {asked}")
+    found = installed.run(setting.seconds)
+    for line in installed.table(found):
+        print(f"  {line}", flush=True)
+    return {what: asdict(part) for what, part in found.items()}
+
+
 def recording(_setting: Setting) -> Figures:
     """Print how fast the recorder works off a journal."""
     found: Figures = {}
@@ -145,6 +155,25 @@ def understood(_setting: Setting) -> Figures:
     return sql.main()
 
 
+def masked(_setting: Setting) -> Figures:
+    """Print what masking rows takes."""
+    return rows.main()
+
+
+def connected(_setting: Setting) -> Figures:
+    """Print what the enforcer costs a client of PostgreSQL, beside pgbouncer."""
+    print("\nPostgreSQL through the enforcer (budget: 0.25 ms added at the median, half of pgbouncer's statements)")
+    found = databases.run(databases.SECONDS, databases.ROUNDS, lambda line: print(f"  {line}", flush=True))
+    return {what: {name: asdict(one) for name, one in by.items()} for what, by in found.items()}
+
+
+def cached(_setting: Setting) -> Figures:
+    """Print what the enforcer costs a client of Redis."""
+    print("\nRedis through the enforcer (budget: 0.25 ms added at the median)")
+    found = redis.run(redis.REQUESTS, redis.ROUNDS, lambda line: print(f"  {line}", flush=True))
+    return {what: {name: asdict(one) for name, one in by.items()} for what, by in found.items()}
+
+
 def enforced(_setting: Setting) -> Figures:
     """Print what the enforcer costs beside a bare relay, and mitmproxy."""
     print("\nenforcer, HTTP/1.1 keep-alive, answers of 1 KiB (budget: 0.3 ms added at the median, 10 x mitmproxy)")
@@ -160,11 +189,15 @@ PARTS: dict[str, Callable[[Setting], Figures]] = {
     "sockets": sockets,
     "recorder": recording,
     "memory": memory,
+    "installed": installed_roles,
     "evidence": kept,
     "secrecy": proof,
     "policy": judged,
     "sql": understood,
+    "rows": masked,
     "enforcer": enforced,
+    "databases": connected,
+    "redis": cached,
 }
 
 

@@ -22,7 +22,8 @@ from uuid import UUID
 
 from pyrage import x25519
 
-from capd.recording.evidence.hosts import Trust, verify_shelf
+from capd.recording.evidence.host_report import Trust
+from capd.recording.evidence.hosts import verify_shelf
 from capd.recording.evidence.shelf import DirectoryShelf
 from capd.recording.journal import JournalKey, JournalWriter, Position, Source
 from capd.recording.keys import HostKey

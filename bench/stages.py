@@ -1,124 +1,162 @@
-"""Where the recorder's time goes: the same journals as recorder.py, stage by stage, the best of several rounds.
+"""What measurements of the stages of a worker share: the least of many short rounds, and a worker without sockets.
 
-A round is short and the best of many is told, so that a machine which is busy elsewhere gives nearly the same figures.
-
-Run: PYTHONPATH=src:. python -P bench/stages.py [http|postgresql] [rounds]
+What lives here: timing, and the pieces of a worker that are the same for every protocol. What must not: what is said
+(request_stages.py, statement_stages.py), whole targets (middles.py).
 """
 
 from __future__ import annotations
 
-import gc
-import shutil
-import sys
-import tempfile
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final, TypeVar
-from uuid import UUID
+from typing import Final, cast
 
-from bench.recorder import PG_READY, PG_START, conversations, http, postgresql, write_journal
+import uvloop
+from bench.middles import RUN, TARGET
 
-from capd.daemon.assembly.assembler import Assembler
-from capd.daemon.assembly.sessions import Origin
-from capd.daemon.recorder_cycles import Cycles
-from capd.daemon.recorder_role import COLLECT_AFTER
-from capd.decoders.message import NEED_DATA, Direction
-from capd.decoders.registry import decoder_for
-from capd.recording.index import Index
-from capd.recording.journal import Block, JournalReader
-from capd.recording.projection import Projection
-from capd.recording.record import Kind
-from capd.recording.segment.writer import SegmentWriter
-from tests.assembly.world import HOST
+from capd.enforcer.policy.action import Principal, Run
+from capd.enforcer.proxy.connection import Connection
+from capd.enforcer.proxy.decision_form import filled_decision
+from capd.enforcer.proxy.end import End
+from capd.enforcer.proxy.entry import decision_entry
+from capd.enforcer.proxy.events import Side
+from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.question import Destination, Question, Verdict
+from capd.enforcer.proxy.session import Session
+from capd.enforcer.proxy.shell import Shell
+from capd.enforcer.proxy.world import World
 
-EXCHANGES: Final = 4_000
-ROUNDS: Final = 10
-GREETINGS: Final = {"http": None, "postgresql": (PG_START, PG_READY)}
-PROTOCOLS: Final = {"http": (http, 80, "http1"), "postgresql": (postgresql, 5432, "postgresql")}
-Result = TypeVar("Result")
+SESSIONS: Final = 16
+"""Connections side by side: what is written at the end of a turn of the event loop is then of several."""
+AGENT: Final = Agent(run=Run(name="bench", id=RUN), principal=Principal(name="bench"))
+FLOW: Final = "01234567-89ab-7def-8123-456789abcdef"
 
 
-class Stages:
-    """CPU seconds of this thread by stage."""
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What is said once on each of several connections.
+
+    Attributes:
+        asks: by the agent, one for each.
+        decided: how many questions are answered then.
+        answers: by the target, one for each.
+    """
+
+    asks: Sequence[bytes]
+    decided: int
+    answers: Sequence[bytes]
+
+
+Prepared = tuple[Sequence[Connection], Sequence[Turn]]
+"""Connections that are in use, and what is said on them in a round."""
+
+
+def verdict(world: World, question: Question) -> Verdict:
+    """Judge at once."""
+    found = world.judge(AGENT, question)
+    assert isinstance(found, Verdict), "the name is known"
+    return found
+
+
+def least(rounds: int, begin: Callable[[], Callable[[], object]]) -> float:
+    """Give µs of processor time of the least round: `begin` prepares one and gives what is timed."""
+    found = []
+    for _ in range(rounds):
+        ready = begin()
+        began = time.thread_time()
+        ready()
+        found.append(time.thread_time() - began)
+    return min(found) * 1e6
+
+
+def logging(world: World, question: Question, entries: int) -> Callable[[], object]:
+    """The log alone, as the shell writes it: a turn has the entries of several connections."""
+    found, log = verdict(world, question), world.log
+
+    def exchange() -> None:
+        for place in range(entries):
+            at_ns = time.time_ns()
+            filled = filled_decision(FLOW, question, found, at_ns)
+            if filled is None:
+                log.append(decision_entry(FLOW, question, found, at_ns))
+            else:
+                log.append_filled(*filled)
+            if place % SESSIONS == 0:
+                log.flush()
+
+    return exchange
+
+
+def conversing(world: World, port: int, rounds: int, prepare: Callable[[], Prepared]) -> float:
+    """A whole worker but for sockets: sessions, questions, judge and log, in its event loop; µs of the least round."""
+    return cast("float", uvloop.run(_conversing(world, port, rounds, prepare)))
+
+
+async def _conversing(world: World, port: int, rounds: int, prepare: Callable[[], Prepared]) -> float:
+    found = []
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(rounds):
+            connections, turns = prepare()
+            known = iter(connections)
+            shell = Shell(replace(world, connection=lambda *_, known=known: next(known)), tasks)
+            ends = [_ends(shell, port) for _ in connections]
+            began, wanted = time.thread_time(), 0
+            for turn in turns:
+                for (client, _), data in zip(ends, turn.asks, strict=True):
+                    client.session.received(client.side, data)
+                wanted += turn.decided
+                # A busy machine may leave a turn half done; each is one of the event loop, which is what is measured.
+                while shell.counters.allowed < wanted:  # noqa: ASYNC110 - as said
+                    await asyncio.sleep(0)
+                for (_, target), data in zip(ends, turn.answers, strict=True):
+                    target.session.received(target.side, data)
+            found.append(time.thread_time() - began)
+            assert shell.counters.allowed == wanted
+            shell.close()
+            await asyncio.sleep(0)
+    return min(found) * 1e6
+
+
+def _ends(shell: Shell, port: int) -> tuple[End, End]:
+    session = Session(shell, AGENT, Destination(address=TARGET, port=port))
+    shell.room.enter(session)
+    ends = End(session, Side.CLIENT), End(session, Side.UPSTREAM)
+    for end in reversed(ends):
+        session.connected(end, _Taker())
+    return ends
+
+
+class _Taker(asyncio.Transport):
+    """A transport whose peer takes everything."""
 
     def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+        super().__init__()
+        self.taken = 0
 
-    def timed(self, stage: str, work: Callable[..., Result], *arguments: object) -> Result:
-        """Do something and count its time."""
-        began = time.thread_time()
-        result = work(*arguments)
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.thread_time() - began
-        return result
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Take."""
+        self.taken += len(data)
 
+    def get_write_buffer_size(self) -> int:
+        """Nothing waits."""
+        return 0
 
-def decode(name: str) -> None:
-    """Only decode what the journal's sessions say, as one session."""
-    exchange, _, protocol = PROTOCOLS[name]
-    decoder = decoder_for(protocol)
-    assert decoder is not None, "a case is of a protocol that is decoded"
-    greeting = GREETINGS[name]
-    pairs = [greeting] if greeting else []
-    pairs += [exchange(number) for number in range(EXCHANGES)]
-    for pair in pairs:
-        for direction in Direction:
-            decoder.receive(direction, pair[direction])
-            while decoder.next_event() is not NEED_DATA:
-                pass
+    def is_closing(self) -> bool:
+        """Say that it is open."""
+        return False
 
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """Nothing waits."""
 
-def cycles(journal: Path) -> Iterator[list[Block]]:
-    """Give a journal's cycles."""
-    found = Cycles(JournalReader(journal, None))
-    while cycle := found.next():
-        assert isinstance(cycle, list), "nobody damaged the journal"
-        yield cycle
-    yield found.rest()
+    def pause_reading(self) -> None:
+        """Everything is said already."""
+
+    def resume_reading(self) -> None:
+        """As above."""
 
 
-def one_round(name: str, journal: Path, directory: Path) -> tuple[dict[str, float], int]:
-    """Work a journal off. Gives seconds by stage and the number of messages."""
-    stages, messages = Stages(), 0
-    stages.timed("decoding", decode, name)
-    assembler = Assembler(origin=Origin(host=HOST, boot=UUID(int=1)), history=lambda _: iter(()), user_name=lambda _: None)
-    writer = SegmentWriter(directory / "segments", host=HOST, clock=time.time_ns)
-    with Index.open(directory / "index.db") as index:
-        projection = Projection(load_session=index.find_session, load_run=index.find_run)
-        for cycle in cycles(journal):
-            batches = assembler.process(cycle)
-            while batch := stages.timed("assembly, with decoding", next, batches, None):
-                stages.timed("packing", writer.append, batch.records)
-                stages.timed("rows", projection.receive, batch.records)
-                messages += sum(record.kind is Kind.MESSAGE for record in batch.records)
-            stages.timed("compression, files", writer.flush, cycle[-1].next)
-            changes = stages.timed("rows", projection.changes)
-            stages.timed("index", index.apply, changes)
-            stages.timed("index", index.commit)
-    writer.close()
-    return stages.seconds, messages
-
-
-def measure(name: str, rounds: int) -> None:
-    """Print microseconds of one core for each message."""
-    exchange, port, _ = PROTOCOLS[name]
-    root = Path(tempfile.mkdtemp(prefix="capd-bench-"))
-    events = conversations(exchange, port, GREETINGS[name], exchanges=EXCHANGES)
-    write_journal(root / "journal", events)
-    gc.freeze()
-    gc.set_threshold(*COLLECT_AFTER)
-    best: dict[str, float] = {}
-    messages = 0
-    for number in range(rounds):
-        seconds, messages = one_round(name, root / "journal", root / str(number))
-        best = {stage: min(value, best.get(stage, value)) for stage, value in seconds.items()}
-    shutil.rmtree(root)
-    decoding = best.pop("decoding")
-    print(f"{name}: {sum(best.values()) / messages * 1e6:.1f} µs a message; decoding alone {decoding / messages * 1e6:.1f}")
-    for stage, value in best.items():
-        print(f"  {stage:24} {value / messages * 1e6:6.1f}")
-
-
-if __name__ == "__main__":
-    for case in sys.argv[1:2] or PROTOCOLS:
-        measure(case, int(sys.argv[2]) if len(sys.argv) > 2 else ROUNDS)
+def cpu_seconds(pid: int) -> float:
+    """Give the processor time of a process with one thread that counts, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]) / 1e9

@@ -14,6 +14,7 @@ from capd.cli import moments
 from capd.cli.line import EMPTY, Line, Span, Style
 from capd.cli.safe_text import from_bytes, visible_lines
 from capd.cli.summary import size
+from capd.enforcer.policy.protocol import OF_DATABASES
 
 LABEL_COLUMNS: Final = 10
 BODY_LINES_MAX: Final = 12
@@ -30,7 +31,7 @@ STATES: Final = {
 }
 SCOPES: Final = {
     "once": "once",
-    "shape": "for the same but for numbers",
+    "shape": "for the same but for numbers, or a statement's literals",
     "run": "for all that these rules hold in this run",
 }
 NS_PER_SECOND: Final = 1_000_000_000
@@ -66,10 +67,14 @@ def detail_lines(one: Facts, now_ns: int, *, whole: bool) -> Iterator[Line]:
         Span(_left(one), Style.FAINT),
     )
     yield (Span("  "), Span(f"{one['operation']} {one['url']}", Style.STRONG))
+    yield from _said(one, whole=whole)
     if one["upgrade"]:
         yield _label("becomes", f"{one['upgrade']}: what follows is not judged")
     yield from _what(one, whole=whole)
     yield _label("effects", ", ".join(one["effects"]) if one["effects"] else "not known")
+    if one["protocol"] in OF_DATABASES:
+        yield _label("touches", "not known" if one["resources"] is None else ", ".join(one["resources"]) or "nothing named")
+        yield from (_label(name.replace("_", " "), str(value)) for name, value in one["known"].items())
     yield from (_label("unread", problem, Style.BAD) for problem in one["problems"])
     yield _label("why", f"{one['why']} ({', '.join(one['rules'])})")
     # What was asked before an upgrade of capd has neither.
@@ -131,8 +136,22 @@ def _how(one: Facts) -> str:
     return f" ({', '.join(ways)})" if ways else ""
 
 
+def _said(one: Facts, *, whole: bool) -> Iterator[Line]:
+    """Give the text of a statement; what was held before an upgrade of capd is none."""
+    if one.get("statement") is None:
+        return
+    lines = visible_lines(one["statement"])
+    shown = lines if whole else lines[:BODY_LINES_MAX]
+    for number, line in enumerate(shown):
+        yield _label("" if number else "statement", line)
+    if len(lines) > len(shown):
+        yield _label("", f"cut: {len(lines)} lines in all; `capd approvals {one['id']}` shows them", Style.BAD)
+
+
 def _what(one: Facts, *, whole: bool) -> Iterator[Line]:
-    """Give header fields and body."""
+    """Give header fields and body; of a statement all that it is made of, where all is asked for."""
+    if one.get("statement") is not None and not whole:
+        return
     for name, value in one["fields"]:
         if whole or name.lower() in FIELD_NAMES_ALWAYS:
             yield _label("", f"{name}: {value}", Style.FAINT)
@@ -196,4 +215,4 @@ def _missing(one: Facts) -> Iterator[str]:
 
 
 def _label(name: str, text: str, style: Style = Style.PLAIN) -> Line:
-    return (Span(f"  {name:<{LABEL_COLUMNS}}", Style.FAINT), Span(text, style))
+    return (Span(f"  {name:<{LABEL_COLUMNS - 1}} ", Style.FAINT), Span(text, style))

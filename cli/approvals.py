@@ -13,7 +13,7 @@ import click
 from capd.cli.approval_json import public
 from capd.cli.approval_lines import change_line, detail_lines, list_lines
 from capd.cli.approval_socket import ask
-from capd.cli.options import CorrectedUsageError, Verb
+from capd.cli.options import CorrectedUsageError, Verb, config_option
 from capd.cli.options import as_json as json_option
 from capd.cli.screen import Screen, reader_may_leave, standard_output
 from capd.cli.summary import to_json
@@ -40,7 +40,7 @@ UNREACHABLE_LOOKS_MAX: Final = 120
 @click.argument("identity", metavar="[ID]", required=False)
 @click.option("--follow", is_flag=True, help="Go on, and show what is asked and what becomes of it.")
 @click.option("--all", "everything", is_flag=True, help="Also what is over.")
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 @json_option
 def command(identity: str | None, follow: bool, everything: bool, config: str | None, as_json: bool) -> int:
     """Show what agents want to do that a rule wants a person to approve.

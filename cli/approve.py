@@ -13,7 +13,7 @@ import click
 from capd.cli.approval_json import public
 from capd.cli.approval_lines import decided_lines
 from capd.cli.approval_socket import ask
-from capd.cli.options import Verb
+from capd.cli.options import Verb, config_option
 from capd.cli.options import as_json as json_option
 from capd.cli.screen import standard_output
 from capd.cli.summary import to_json
@@ -33,10 +33,10 @@ SCOPES: Final = ("once", "shape", "run")
     "scope",
     type=click.Choice(SCOPES),
     default="once",
-    help="What it is good for, as far as the rule lets it: `once` this action once; `shape` the same but for numbers; "
-    "`run` all that the same rules hold in this run. Default: once.",
+    help="What it is good for, as far as the rule lets it: `once` this action once; `shape` the same but for numbers, "
+    "or a statement's literals; `run` all that the same rules hold in this run. Default: once.",
 )
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 @json_option
 def command(identity: str, scope: str, config: str | None, as_json: bool) -> None:
     """Approve what waits: exactly what was shown, and nothing else.

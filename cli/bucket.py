@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from capd.daemon import locations
+from capd.daemon.configuration_files import read_values
 from capd.daemon.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -34,12 +34,11 @@ def bucket_at(url: str, config: str | None) -> Bucket:
     from capd.recording.bucket.location import Options, parse  # noqa: PLC0415 - as above
 
     wanted = parse(url)
-    path = locations.configuration_file(config)
-    read = {} if path is None else locations.read_toml(path)
+    read = read_values(config)
     configured = parse(str(read["bucket_url"])) if "bucket_url" in read else None
-    if path is None or configured is None or (configured.kind, configured.name) != (wanted.kind, wanted.name):
+    if configured is None or (configured.kind, configured.name) != (wanted.kind, wanted.name):
         return Bucket.open(url)
-    found = _section(path, read.get("bucket", {}))
+    found = _section(read.get("bucket", {}))
     ca_file = found.get("ca_file")
     return Bucket.open(
         url,
@@ -52,12 +51,12 @@ def bucket_at(url: str, config: str | None) -> Bucket:
     )
 
 
-def _section(path: Path, section: object) -> Mapping[str, object]:
+def _section(section: object) -> Mapping[str, object]:
     if not isinstance(section, Mapping):
-        raise ConfigurationError(f"{path}: [bucket] must be a table")
+        raise ConfigurationError("[bucket] must be a table")
     wrong = [key for key, kind in TYPES.items() if key in section and not isinstance(section[key], kind)]
     if wrong:
-        raise ConfigurationError(f"{path}: [bucket] {wrong[0]} must be of another type")
+        raise ConfigurationError(f"[bucket] {wrong[0]} must be of another type")
     return section
 
 

@@ -11,9 +11,9 @@ from typing import Final
 
 import click
 
-from capd.cli.place import FleetExtraMissingError
+from capd.cli.options import config_option
 from capd.daemon import catalogue_status, cataloguer, recorder_user, settled, state_directory
-from capd.daemon.errors import NoBucketError
+from capd.daemon.errors import FleetExtraMissingError, NoBucketError
 
 EXAMPLES: Final = """\b
 Examples:
@@ -23,7 +23,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 def command(config: str | None) -> None:
     """Bring the bucket's catalogue up to date (an errand that ends).
 

@@ -10,6 +10,7 @@ from typing import Final
 
 import click
 
+from capd.cli.options import config_option
 from capd.daemon import settled
 from capd.daemon.errors import NotRootError
 
@@ -21,7 +22,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 def command(config: str | None) -> None:
     """Capture from the kernel (the role that is root).
 
@@ -29,7 +30,19 @@ def command(config: str | None) -> None:
     """
     if os.geteuid() != 0:
         raise NotRootError("the daemon loads programs into the kernel, which only root may")
-    settings = settled.load(config)
-    from capd.daemon import capture_role  # noqa: PLC0415 - its imports take longer than refusing to start
+    try:
+        settings = settled.load(config)
+        from capd.daemon import capture_role  # noqa: PLC0415 - its imports take longer than refusing to start
 
-    capture_role.run(settings, lambda line: click.echo(line, err=True))
+        capture_role.run(settings, say, given=config)
+    except Exception as error:
+        from capd.daemon import enforcement_guard, start_pause  # noqa: PLC0415 - only a daemon that fails pays for it
+
+        enforcement_guard.close_after(error, config, say)
+        start_pause.pause(error, os.environ)
+        raise
+
+
+def say(line: str) -> None:
+    """Tell the operator one line."""
+    click.echo(line, err=True)

@@ -55,6 +55,9 @@ def _subject(told: Facts) -> str:
         if exchange is not None and facts.text(told, "protocol") == "http2":
             return f"{method} to {host} (stream {exchange})"
         return f"{method} to {host}" + ("" if exchange is None else f" (request {exchange + 1})")
+    if operation := facts.text(told, "operation"):
+        user, database = facts.text(told, "user"), facts.text(told, "database")
+        return operation + (f" as {user}" if user else "") + (f" in {database}" if database else "")
     about = facts.text(told, "about")
     name = facts.text(told, "server_name")
     return f"{about or 'connection'}{f' to {name}' if name else ''}"

@@ -12,7 +12,7 @@ import click
 from capd.cli.approval_json import public
 from capd.cli.approval_lines import decided_lines
 from capd.cli.approval_socket import ask
-from capd.cli.options import Verb
+from capd.cli.options import Verb, config_option
 from capd.cli.options import as_json as json_option
 from capd.cli.screen import standard_output
 from capd.cli.summary import to_json
@@ -26,7 +26,7 @@ from capd.cli.summary import to_json
 )
 @click.argument("identity", metavar="ID")
 @click.option("--reason", required=True, metavar="TEXT", help="Why; the agent is told, so write what it may do instead.")
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 @json_option
 def command(identity: str, reason: str, config: str | None, as_json: bool) -> None:
     """Deny what waits; what was approved and not used up is not good any more.

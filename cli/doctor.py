@@ -11,9 +11,9 @@ from typing import Final
 import click
 
 from capd.cli.line import Line, Span, Style
-from capd.cli.screen import reader_may_leave, standard_output
-from capd.cli.summary import to_json
-from capd.daemon import configuration, doctor
+from capd.cli.options import config_option
+from capd.cli.screen import answer
+from capd.daemon import configuration_salvage, doctor
 from capd.daemon.finding import Finding, Mark
 
 EXAMPLES: Final = """\b
@@ -24,7 +24,7 @@ Examples:
   capd doctor --json | jq '.[] | select(.mark == "bad")'
 """
 SIGNS: Final = {Mark.GOOD: ("ok", Style.GOOD), Mark.NOTE: ("--", Style.DOUBTFUL), Mark.BAD: ("!!", Style.BAD)}
-SUBJECT_COLUMNS: Final = 13
+SUBJECT_COLUMNS: Final = 14
 
 
 def _subject(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | str | None:
@@ -36,7 +36,7 @@ def _subject(_context: click.Context, _parameter: click.Parameter, value: str | 
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are documented in docs/operations.md.")
 @click.argument("subject", metavar="[PID|tls]", callback=_subject, required=False)
 def command(config: str | None, as_json: bool, subject: int | str | None) -> int:
@@ -51,12 +51,10 @@ def command(config: str | None, as_json: bool, subject: int | str | None) -> int
     else:
         from capd.daemon import doctor_tls  # noqa: PLC0415 - certificates take time to import
 
-        findings = doctor_tls.check_tls(configuration.load(config))
-    with reader_may_leave():
-        if as_json:
-            standard_output().write_json(to_json([finding.to_json() for finding in findings], indent=2))
-        else:
-            standard_output().write(lines(findings))
+        understood = configuration_salvage.understand(config)
+        wrong = [] if understood.problem is None else list(doctor.problems(understood.problem))
+        findings = [*wrong, *doctor_tls.check_tls(understood.settings)]
+    answer([finding.to_json() for finding in findings], lines(findings), as_json=as_json)
     return int(any(finding.mark is Mark.BAD for finding in findings))
 
 

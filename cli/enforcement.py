@@ -1,6 +1,7 @@
-"""`capd enforcement`: take away what forces agents' traffic.
+"""`capd enforcement`: take away what forces agents' traffic, and close it off before the daemon is there.
 
-What lives here: the verb. What must not: what there is to take away (daemon/enforcement_standing.py).
+What lives here: the verbs. What must not: what there is to take away (daemon/enforcement_standing.py), what closes off
+(daemon/enforcement_guard.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import Final
 
 import click
 
+from capd.cli.options import config_option
 from capd.cli.screen import standard_output
 from capd.cli.summary import to_json
 
@@ -17,6 +19,7 @@ EXAMPLES: Final = """\b
 Examples:
   sudo capd enforcement off
   sudo capd enforcement off --config ./capd.toml --json
+  sudo capd enforcement guard
 """
 
 
@@ -24,12 +27,13 @@ Examples:
 def command() -> None:
     """Take away what forces agents' traffic through the enforcer.
 
-    The rules stand when capd is stopped, killed or upgraded: what they force is refused then. Only this removes them.
+    The rules stand when capd is stopped, killed or upgraded: what they force is refused then. Only `off` removes them. `guard`
+    puts them there when a host boots, before there is a network (capd-guard.service).
     """
 
 
 @command.command()
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: `removed`, a list of what stood.")
 def off(config: str | None, as_json: bool) -> None:
     """Remove the nftables table and the programs of a capd that is stopped, or whose `enforcement.mode` is `off`."""
@@ -53,3 +57,35 @@ def off(config: str | None, as_json: bool) -> None:
         standard_output().write_json(to_json({"removed": removed}, indent=2))
     else:
         click.echo(f"removed {' and '.join(removed)}" if removed else "nothing stood that forces traffic")
+
+
+@command.command()
+@config_option
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: `mode`, `closed`, a list of what stands.")
+def guard(config: str | None, as_json: bool) -> None:
+    """Close agents off until the daemon and the enforcer are there, where enforcement is configured.
+
+    Puts both layers in place by the configuration alone, without probes. A configuration that is wrong closes off what can be
+    understood of it, and is an error.
+    """
+    from capd.daemon import enforcement_guard, settled  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.daemon.errors import ConfigurationError, NotRootError  # noqa: PLC0415 - as above
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    if os.geteuid() != 0:
+        raise NotRootError("the rules and programs that force traffic belong to root")
+    mode, closed = enforcement_guard.mode(config), []
+    if mode == "enforce":
+        try:
+            closed = enforcement_guard.close(settled.load(config), say)
+        except ConfigurationError as error:
+            enforcement_guard.close_after(error, config, say)
+            raise
+    if as_json:
+        standard_output().write_json(to_json({"mode": mode, "closed": closed}, indent=2))
+    elif closed:
+        click.echo(f"agents are closed off by {' and '.join(closed)}, until the daemon and the enforcer are there")
+    else:
+        click.echo(f"enforcement is {mode}: nothing is refused, so there is nothing to close off")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,13 @@ from capd.cli.options import CorrectedUsageError, Verb
 from capd.cli.payload import BRIEF, FULL, Limits
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.safe_text import visible
+from capd.cli.seams import Seams, say_unsound
 from capd.recording.errors import CapdError, ExitStatus, UnknownSessionError
 
 if TYPE_CHECKING:
     from capd.recording.reading import Readable
+    from capd.recording.record import Record
+    from capd.recording.rows import SessionRow
 
 STANDARD_OUTPUT: Final = "-"
 FILE_MODE: Final = 0o600
@@ -64,31 +67,42 @@ class ExportTargetError(CapdError):
 @click.option("-o", "--output", metavar="DIR|FILE", help="Where to; - is standard output.  [default: named after ID, here]")
 @click.option("--full", is_flag=True, help="Cut nothing: all rows, and bodies up to 8 MiB.")
 @reads_recording
-def command(*, wanted: str, form: str, output: str | None, full: bool, place: Place) -> None:
+def command(*, wanted: str, form: str, output: str | None, full: bool, place: Place) -> int:
     """Give a session or a run to others.
 
     ID is that of a session or a run, or its beginning, or the name of a run; of a run all sessions that fit are written.
     Credentials that `replay` does not show, and what was masked, are not in what is written.
+
+    Exit status: 1 when not all that was recorded is here any more; what is here is written.
     """
     if form in BINARY and output == STANDARD_OUTPUT and sys.stdout.isatty():
         raise CorrectedUsageError("packets do not belong on a terminal", f"capd export {wanted} --format {form} -o FILE")
     limits = FULL if full else BRIEF
     with open_recording(place) as archive:
-        runs, sessions = found(archive, wanted)
+        followed: dict[UUID, Seams] = {}
+        runs, sessions = found(archive, wanted, followed)
         if form == "bundle":
-            _bundle(archive, place, Wanted(title=wanted, runs=runs, sessions=sessions), output, limits)
-            return
+            missing = _bundle(archive, place, Wanted(title=wanted, runs=runs, sessions=sessions), output, limits)
+            return _status(followed, missing=missing)
         parts = pieces(form, sessions, limits, title=f"capd: {wanted}")
         name = Path(output or f"{name_for(runs, sessions)}{SUFFIXES[form]}")
         if output == STANDARD_OUTPUT:
             for part in parts:
                 sys.stdout.buffer.write(part)
             sys.stdout.buffer.flush()
-            return
+            return _status(followed)
         with created(name) as file:
             for part in parts:
                 file.write(part)
     click.echo(f"written: {visible(str(name))}")
+    return _status(followed)
+
+
+def _status(followed: Mapping[UUID, Seams], *, missing: bool = False) -> int:
+    """Say which sessions are not what was recorded, and give the exit status."""
+    for session, seams in followed.items():
+        say_unsound(seams, f"session {session}: ")
+    return ExitStatus.NEGATIVE if missing or not all(seams.sound for seams in followed.values()) else ExitStatus.OK
 
 
 def name_for(runs: Sequence[UUID], sessions: Sequence[Spoken]) -> str:
@@ -96,7 +110,8 @@ def name_for(runs: Sequence[UUID], sessions: Sequence[Spoken]) -> str:
     return f"capd-{runs[0] if runs else sessions[0].row.session}"
 
 
-def _bundle(archive: Readable, place: Place, wanted: Wanted, output: str | None, limits: Limits) -> None:
+def _bundle(archive: Readable, place: Place, wanted: Wanted, output: str | None, limits: Limits) -> bool:
+    """Write a bundle; gives whether segments of it are missing."""
     if output == STANDARD_OUTPUT:
         raise CorrectedUsageError("a bundle is a directory", f"capd export {wanted.title} -o DIR")
     target = Path(output or name_for(wanted.runs, wanted.sessions))
@@ -104,10 +119,16 @@ def _bundle(archive: Readable, place: Place, wanted: Wanted, output: str | None,
         done = bundle(directory, archive, place.keys(), wanted, limits)
     for line in told(done, str(target)):
         click.echo(visible(line), err=not line.startswith("written"))
+    return bool(done.missing)
 
 
-def found(archive: Readable, wanted: str) -> tuple[list[UUID], list[Spoken]]:
+def found(archive: Readable, wanted: str, followed: dict[UUID, Seams]) -> tuple[list[UUID], list[Spoken]]:
     """Give the run, if it is one, and the session, or those of the run, the earliest first.
+
+    Args:
+        archive: where they are.
+        wanted: id or name.
+        followed: is filled with what followed the records of each that was read.
 
     Raises:
         UnknownSessionError: there is neither.
@@ -124,7 +145,14 @@ def found(archive: Readable, wanted: str) -> tuple[list[UUID], list[Spoken]]:
             raise UnknownSessionError(wanted, "session or run") from None
         runs = [run.run]
         rows = archive.index.sessions(SessionFilter(run=run.run), limit=None)[::-1]
-    return runs, [Spoken(row=row, records=partial(archive.records, row.session)) for row in rows]
+    return runs, [Spoken(row=row, records=partial(_records, archive, row, followed)) for row in rows]
+
+
+def _records(archive: Readable, row: SessionRow, followed: dict[UUID, Seams]) -> Iterator[Record]:
+    seams, before = Seams(row), followed.get(row.session)
+    if before is None or before.sound:  # a form may read only the beginning
+        followed[row.session] = seams
+    return seams.follow(archive.records(row.session))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import click
 
 from capd.cli.bucket import bucket_at
 from capd.cli.moments import to_second
-from capd.cli.options import Moment, as_json, moment
+from capd.cli.options import Moment, as_json, config_option, moment
 from capd.cli.screen import standard_output
 from capd.cli.summary import json_array
 from capd.cli.table import Column, lay_out
@@ -31,7 +31,6 @@ Examples:
   capd hold list
   capd hold remove 7b0c1f9e-1f0e-4c1b-9c58-0d5a8e0f9d11 --reason "case closed"
 """
-_config = click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
 _bucket = click.option("--bucket", metavar="URL", help="The bucket (else `bucket_url` of the configuration).")
 
 
@@ -44,7 +43,7 @@ def command() -> None:
 
 
 @command.command()
-@_config
+@config_option
 @_bucket
 @click.option("--reason", required=True, help="Why; it stays in the bucket.")
 @click.option("--host", "hosts", multiple=True, type=click.UUID, help="Recordings of this host; several: of any of them.")
@@ -81,7 +80,7 @@ def add(  # noqa: PLR0917 - click hands over the options
 
 
 @command.command(name="list")
-@_config
+@config_option
 @_bucket
 @as_json
 def list_(config: str | None, bucket: str | None, as_json: bool) -> None:
@@ -106,7 +105,7 @@ def list_(config: str | None, bucket: str | None, as_json: bool) -> None:
 
 
 @command.command()
-@_config
+@config_option
 @_bucket
 @click.argument("hold", type=click.UUID)
 @click.option("--reason", required=True, help="Why; it stays in the bucket.")

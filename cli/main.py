@@ -6,6 +6,7 @@ asked for: `capd run` stands between an agent and its start, `capd --help` betwe
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib import import_module
@@ -32,9 +33,11 @@ VERBS: Final = {
     "deny": "Deny what waits, or end what was approved for longer.",
     "policy": "Check, explain, test and try a policy.",
     "verify": "Check that the record is whole.",
+    "config": "Check the configuration, show what is in effect and where it is from, have it read anew.",
     "keys": "List the keys that sign what this host records.",
     "hold": "Keep recordings from being deleted, whatever the retention policy says.",
     "enforcement": "Take away what forces agents' traffic through the enforcer.",
+    "setup": "Make what capd needs before its first start: directories, keys, the host's id.",
     "daemon": "Capture from the kernel (the role that is root).",
     "recorder": "Turn what was captured into the record (the role without rights).",
     "catalogue": "Bring the bucket's catalogue up to date (an errand that ends).",
@@ -45,8 +48,13 @@ VERBS: Final = {
 """Verb and what stands beside it in `capd --help`; a test holds it against each verb's own help. Module: capd.cli.<verb>."""
 FAILED: Final = 1
 """As the interpreter exits after an exception that nobody caught."""
+NO_ROOM: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+"""Errors of writing, without the name of a file: of standard output."""
 INTERRUPTED: Final = 130
 """As a shell counts a SIGINT."""
+ENDING_BADLY: Final = frozenset({"pyarrow", "duckdb"})
+"""Libraries whose own threads, still there when the interpreter is taken down, now and then abort what has done all its work
+(apache/arrow issue 34314: "terminate called without an active exception")."""
 
 
 class Verbs(click.Group):
@@ -63,6 +71,19 @@ class Verbs(click.Group):
         command = import_module(f"capd.cli.{cmd_name}").command
         assert isinstance(command, click.Command)
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the verb; where there is none of the name, name one that is like it."""
+        word = args[0] if args else ""
+        if word in VERBS or word.startswith("-"):
+            return super().resolve_command(ctx, args)
+        from difflib import get_close_matches  # noqa: PLC0415 - only errors need it
+
+        from capd.cli.options import CorrectedUsageError  # noqa: PLC0415 - as above
+        from capd.cli.safe_text import visible  # noqa: PLC0415 - as above
+
+        like = get_close_matches(word, VERBS, n=1)
+        raise CorrectedUsageError(f"No such command '{visible(word)}'.", f"capd {like[0] if like else '--help'}", ctx)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the table without importing a single verb."""
@@ -85,8 +106,9 @@ def main() -> NoReturn:
     """Be the command line; the only place that decides on an exit status for an error."""
     try:
         result = capd.main(prog_name="capd", standalone_mode=False)
+        _end(result if isinstance(result, int) else 0)
     except click.ClickException as error:
-        error.show()
+        _corrected(error).show()
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(INTERRUPTED)
@@ -94,16 +116,53 @@ def main() -> NoReturn:
         # The interpreter flushes standard output once more at exit; that must have somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in NO_ROOM or error.filename is not None or getattr(error, "exit_status", None) is not None:
+            _fail(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _tell(f"cannot write the output: {error.strerror}", "make room where it goes, or let it go elsewhere")
+        sys.exit(FAILED)
     except Exception as error:  # noqa: BLE001 - the boundary: whatever it is, its text must not reach the terminal as it is
-        status = getattr(error, "exit_status", None)
-        if status is None:
-            from traceback import format_exception  # noqa: PLC0415 - only defects need it
+        _fail(error)
 
-            _tell("".join(format_exception(error)), "this is a defect of capd: please report it with the lines above")
-            sys.exit(FAILED)
-        _tell(str(error), str(getattr(error, "hint", "")))
-        sys.exit(int(status))
-    sys.exit(result if isinstance(result, int) else 0)
+
+def _end(status: int) -> NoReturn:
+    """End the process; what was written is out before.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    if ENDING_BADLY & sys.modules.keys():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def _fail(error: Exception) -> NoReturn:
+    """Tell an error, or a defect, and end."""
+    status = getattr(error, "exit_status", None)
+    if status is None:
+        from traceback import format_exception  # noqa: PLC0415 - only defects need it
+
+        _tell("".join(format_exception(error)), "this is a defect of capd: please report it with the lines above")
+        sys.exit(FAILED)
+    _tell(str(error), str(getattr(error, "hint", "")))
+    try:
+        _end(int(status))
+    except OSError:  # what was to be said first has nowhere to go
+        os._exit(int(status))
+
+
+def _corrected(error: click.ClickException) -> click.ClickException:
+    """Give a usage error with a command that would be right: the first example of what was used."""
+    if not isinstance(error, click.UsageError) or hasattr(error, "hint") or error.ctx is None:
+        return error
+    from capd.cli.options import CorrectedUsageError  # noqa: PLC0415 - only errors need it
+
+    examples = [line.strip() for line in (error.ctx.command.epilog or "").splitlines() if line.strip().startswith("capd ")]
+    corrected = examples[0] if examples else f"{error.ctx.command_path} --help"
+    return CorrectedUsageError(error.format_message(), corrected, error.ctx)
 
 
 def _tell(message: str, hint: str) -> None:

@@ -14,8 +14,8 @@ import click
 
 from capd.cli.line import EMPTY, Line, Span, Style
 from capd.cli.options import as_json as json_option
-from capd.cli.screen import reader_may_leave, standard_output
-from capd.cli.summary import to_json
+from capd.cli.options import config_option
+from capd.cli.screen import answer
 from capd.daemon import configuration
 from capd.daemon.masking import policy
 from capd.daemon.masking.trial import trial
@@ -30,7 +30,6 @@ Examples:
   printf 'password=hunter2\\n' | capd mask test -
 """
 INPUT_BYTES_MAX: Final = 1 << 30
-_config = click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
 
 
 @click.group(name="mask", epilog=EXAMPLES)
@@ -40,11 +39,15 @@ def command() -> None:
 
 @command.command(epilog=EXAMPLES)
 @click.argument("file", type=click.File("rb"))
-@click.option("--protocol", type=click.Choice(["http1", "http2", "postgresql", "unknown"]), help="What it is; else found out.")
+@click.option(
+    "--protocol",
+    type=click.Choice(["http1", "http2", "mysql", "postgresql", "redis", "unknown"]),
+    help="What it is; else found out.",
+)
 @click.option(
     "--direction", type=click.Choice(["request", "response"]), default="request", show_default=True, help="Who says it."
 )
-@_config
+@config_option
 @json_option
 def test(file: BinaryIO, protocol: str | None, direction: str, config: str | None, as_json: bool) -> int:
     """Show what would be masked in FILE, which is one direction of a conversation; `-` is standard input.
@@ -55,18 +58,12 @@ def test(file: BinaryIO, protocol: str | None, direction: str, config: str | Non
     data = file.read(INPUT_BYTES_MAX)
     known, found = trial(data, rules=rules, direction=Direction[direction.upper()], protocol=protocol)
     places = joined(found)
-    with reader_may_leave():
-        screen = standard_output()
-        if as_json:
-            told = [
-                {"position": place.start, "length": place.end - place.start, "kind": place.kind, "rule": place.rule}
-                for place in places
-            ]
-            masked = sum(place.end - place.start for place in places)
-            found_json = {"protocol": known, "direction": direction, "bytes": len(data), "masked_bytes": masked}
-            screen.write_json(to_json({**found_json, "places": told}, indent=2))
-        else:
-            screen.write(_report(known, len(data), places))
+    told = [
+        {"position": place.start, "length": place.end - place.start, "kind": place.kind, "rule": place.rule} for place in places
+    ]
+    masked = sum(place.end - place.start for place in places)
+    counted = {"protocol": known, "direction": direction, "bytes": len(data), "masked_bytes": masked}
+    answer({**counted, "places": told}, _report(known, len(data), places), as_json=as_json)
     return int(not places)
 
 
@@ -83,19 +80,17 @@ def _report(protocol: str, size: int, places: list[Place]) -> Iterator[Line]:
 
 
 @command.command(epilog=EXAMPLES)
-@_config
+@config_option
 @json_option
 def rules(config: str | None, as_json: bool) -> int:
     """List every rule that holds, and the recording level."""
     settings = configuration.load(config)
     listing = policy.rules(settings.masking).listing()
-    with reader_may_leave():
-        screen = standard_output()
-        if as_json:
-            screen.write_json(to_json([{"kind": kind, "name": name} for kind, name in listing], indent=2))
-            return 0
-        screen.write([(Span("recording level ", Style.FAINT), Span(settings.recording.level, Style.STRONG))])
-        scopes = [section.model_dump(exclude_none=True) for section in settings.recording.scope]
-        screen.write((Span("scope           ", Style.FAINT), Span(str(scope))) for scope in scopes)
-        screen.write((Span(f"{kind:<11} ", Style.FAINT), Span(name)) for kind, name in listing)
+    scopes = [section.model_dump(exclude_none=True) for section in settings.recording.scope]
+    lines = (
+        (Span("recording level ", Style.FAINT), Span(settings.recording.level, Style.STRONG)),
+        *((Span("scope           ", Style.FAINT), Span(str(scope))) for scope in scopes),
+        *((Span(f"{kind:<11} ", Style.FAINT), Span(name)) for kind, name in listing),
+    )
+    answer([{"kind": kind, "name": name} for kind, name in listing], lines, as_json=as_json)
     return 0

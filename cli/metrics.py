@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from capd.cli.options import config_option
 from capd.cli.screen import reader_may_leave
 from capd.daemon import metrics, metrics_role, recorder_user, settled, state_directory, status
 
@@ -25,7 +26,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 @click.option("--once", is_flag=True, help="Print the metrics of this moment in Prometheus' text format, and end.")
 def command(config: str | None, once: bool) -> None:
     """Watch capd's health: log alerts, serve metrics (a role).

@@ -1,4 +1,4 @@
-"""What the reading verbs share on the command line: options, usage errors with a corrected command.
+"""What verbs share on the command line: options, usage errors with a corrected command.
 
 What lives here: click plumbing. What must not: what a verb does.
 """
@@ -73,6 +73,7 @@ class Moment(click.ParamType[str]):
         return str(value)
 
 
+config_option = click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are documented in docs/json.md.")
 
 

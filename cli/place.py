@@ -18,8 +18,8 @@ import click
 from capd.cli.bucket import bucket_at
 from capd.cli.options import CorrectedUsageError
 from capd.daemon import locations
-from capd.daemon.errors import ConfigurationError
-from capd.recording.errors import CapdError, ExitStatus, on_disk
+from capd.daemon.errors import FleetExtraMissingError
+from capd.recording.errors import on_disk
 
 if TYPE_CHECKING:
     from capd.recording.archive import Archive
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
     from capd.recording.segment.cipher import Keys
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-
-class FleetExtraMissingError(CapdError):
-    """Reading a bucket needs libraries that are not installed."""
-
-    exit_status = ExitStatus.USAGE
-    hint = "install capd with its `fleet` extra: pip install 'capd[fleet]'"
-
-    def __init__(self, module: str) -> None:
-        super().__init__(f"reading from a bucket needs {module}, which is not installed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,13 +102,7 @@ def state_directory(place: Place) -> Path:
     """
     if place.state_dir is not None:
         return Path(place.state_dir)
-    path = locations.configuration_file(place.config)
-    if path is None:
-        return locations.STATE_DIRECTORY
-    named = locations.read_toml(path).get("state_dir", str(locations.STATE_DIRECTORY))
-    if not isinstance(named, str) or not named.startswith("/"):
-        raise ConfigurationError(f"{path}: state_dir must be an absolute path")
-    return Path(named)
+    return locations.state_directory(place.config)
 
 
 @contextmanager
@@ -141,7 +125,11 @@ def open_recording(place: Place, *, searched: bool = False) -> Iterator[Readable
     except ModuleNotFoundError as error:
         raise FleetExtraMissingError(error.name or "a module") from error
     with FleetArchive(bucket_at(place.bucket, place.config), place.keys()) as fleet:
-        yield fleet
+        try:
+            yield fleet
+        finally:
+            for key in fleet.index.unreadable:
+                click.echo(f"capd: {key} is damaged, or no file of a catalogue: what it told is not in the answer", err=True)
 
 
 @contextmanager
@@ -155,13 +143,14 @@ def open_archive(place: Place, *, searched: bool = False) -> Iterator[Archive]:
     """
     if place.bucket is not None:
         raise CorrectedUsageError("this reads a directory, not a bucket", f"capd sessions --bucket {place.bucket}")
-    from capd.recording.archive import Archive  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.recording.archive import MANIFEST, Archive  # noqa: PLC0415 - `--help` must not pay for it
 
     with ExitStack() as held:
         keys = place.keys()
         archive = held.enter_context(Archive(state_directory(place), keys))
         with on_disk("read", archive.segments):
-            bare = not archive.index_path.exists()
+            # A bundle has none of its own: one that lies in it is of whoever handed it on, and nobody signed it.
+            bare = not archive.index_path.exists() or (archive.directory / MANIFEST).exists()
             recorded = bare and any(archive.segments.iterdir())
         withheld = not bare and searched and place.identity is not None and archive.index.withholds
         if withheld:

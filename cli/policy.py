@@ -17,11 +17,11 @@ import click
 from capd.cli.options import CorrectedUsageError, Moment, Verb, moment
 from capd.cli.options import as_json as json_option
 from capd.cli.place import Place, open_recording, reads_recording
-from capd.cli.screen import reader_may_leave, standard_output
-from capd.cli.summary import to_json
+from capd.cli.screen import answer
 from capd.recording.errors import ExitStatus
 
 if TYPE_CHECKING:
+    from capd.enforcer.credentials.credential import Credential
     from capd.enforcer.policy.action import Action, Address
     from capd.enforcer.policy.policy import Policy
     from capd.enforcer.policy.written_action import Circumstances
@@ -34,6 +34,7 @@ Examples:
   capd policy replay --since 1d
 """
 ACTION_BYTES_MAX: Final = 1 << 20
+DATABASES: Final = ("postgresql", "mysql", "redis")
 TLS_WORDS: Final = ("none", "inspected", "passthrough", "unknown")
 _config = click.option(
     "--config", metavar="FILE", help="Configuration that names `policy_dir` (else CAPD_CONFIG, /etc/capd/capd.toml)."
@@ -83,15 +84,12 @@ def check(directory: str | None, config: str | None, as_json: bool) -> int:
             "passthrough": 0,
             "examples": 0,
             "unknown_credentials": [],
+            "unbound_credentials": [],
         }
-        standard_output().write_json(to_json({**refused, "problems": [one.to_json() for one in error.problems]}, indent=2))
+        answer({**refused, "problems": [one.to_json() for one in error.problems]}, (), as_json=True)
         return ExitStatus.USAGE
-    with reader_may_leave():
-        screen = standard_output()
-        if as_json:
-            screen.write_json(to_json({**policy_report.checked(policy, configured), "problems": []}, indent=2))
-        else:
-            screen.write(policy_report.check_lines(policy, place, configured))
+    told = {**policy_report.checked(policy, configured), "problems": []}
+    answer(told, policy_report.check_lines(policy, place, configured), as_json=as_json)
     return ExitStatus.OK
 
 
@@ -101,6 +99,7 @@ def check(directory: str | None, config: str | None, as_json: bool) -> int:
     examples=(
         "capd policy explain --http 'POST https://api.example.com/v1/orders' --principal ann --label team=data",
         "capd policy explain --connect db.internal:5432",
+        "capd policy explain --sql 'DELETE FROM orders' --protocol mysql --target db.internal --database shop",
         "capd policy explain --action action.json --json",
     ),
 )
@@ -108,7 +107,11 @@ def check(directory: str | None, config: str | None, as_json: bool) -> int:
 @click.option(
     "--connect", metavar="HOST:PORT", help="A connection that capd cannot decode; with --tls one that it does not open."
 )
-@click.option("--sql", metavar="TEXT", help="A statement; --target says where. Schemas that it does not name are not known.")
+@click.option("--sql", metavar="TEXT", help="A statement, or a command of Redis; --target says where. No schema is assumed.")
+@click.option("--open", metavar="HOST[:PORT]", help="The opening of a database's session.")
+@click.option("--protocol", type=click.Choice(DATABASES), default="postgresql", help="Of --sql and --open.", show_default=True)
+@click.option("--database", metavar="NAME", help="Of the session of a database; else that is not known.")
+@click.option("--user", metavar="NAME", help="Of the database, as whom it is opened; else that is not known.")
 @click.option("--target", metavar="HOST[:PORT]", help="Where a statement goes.")
 @click.option(
     "--action", metavar="FILE", help="An action as JSON, as this command prints it with --json; `-` is standard input."
@@ -134,15 +137,10 @@ def explain(*, directory: str | None, config: str | None, everything: bool, as_j
 
     action, assumed = _action(given)
     policy = _policy(directory, config)
-    decision, rules = policy.decide(action), explained(policy, action)
-    with reader_may_leave():
-        screen = standard_output()
-        if as_json:
-            printed = {"action": action_json.to_json(action), "decision": decision.to_json()}
-            screen.write_json(to_json({**printed, "rules": [one.to_json() for one in rules]}, indent=2))
-        else:
-            lines = policy_report.explain_lines(action, decision, rules, everything=everything, assumed=assumed)
-            screen.write(lines)
+    decision, rules = policy.judge(action), explained(policy, action)
+    told = {"action": action_json.to_json(action), "decision": decision.to_json(), "rules": [one.to_json() for one in rules]}
+    lines = policy_report.explain_lines(action, decision, rules, everything=everything, assumed=assumed)
+    answer(told, lines, as_json=as_json)
     return ExitStatus.OK if decision.outcome is Outcome.ALLOW else ExitStatus.NEGATIVE
 
 
@@ -164,15 +162,11 @@ def test(directory: str | None, config: str | None, as_json: bool) -> int:
     from capd.enforcer.policy.example import tried  # noqa: PLC0415 - as above
 
     policy = _policy(directory, config)
-    found = [tried(example, policy.decide) for example in policy.examples]
+    found = [tried(example, policy.judge) for example in policy.examples]
     failed = sum(not one.passed for one in found)
-    with reader_may_leave():
-        screen = standard_output()
-        if as_json:
-            counted = {"policy": policy.version, "passed": len(found) - failed, "failed": failed}
-            screen.write_json(to_json({**counted, "examples": [one.to_json() for one in found]}, indent=2))
-        else:
-            screen.write(policy_report.test_lines(found))
+    counted = {"policy": policy.version, "passed": len(found) - failed, "failed": failed}
+    told = {**counted, "examples": [one.to_json() for one in found]}
+    answer(told, policy_report.test_lines(found), as_json=as_json)
     return ExitStatus.NEGATIVE if failed or not found else ExitStatus.OK
 
 
@@ -212,7 +206,7 @@ def replay(  # noqa: PLR0917 - click hands over the options
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - as above
 
     policy = _policy(directory, place.config)
-    with reader_may_leave(), open_recording(place) as archive:
+    with open_recording(place) as archive:
         chosen = SessionFilter(
             run=None if run is None else archive.index.run(run).run,
             protocol=protocol,
@@ -223,11 +217,7 @@ def replay(  # noqa: PLR0917 - click hands over the options
         span = policy_replay.Span(from_ns=moment(since), until_ns=moment(until))
         trial = policy_replay.Trial(policy=policy, span=span, keep=limit, everything=everything)
         found = policy_replay.replayed(trial, archive, chosen)
-        screen = standard_output()
-        if as_json:
-            screen.write_json(to_json(found.to_json(policy.version), indent=2))
-        else:
-            screen.write(policy_report.replay_lines(found))
+        answer(found.to_json(policy.version), policy_report.replay_lines(found), as_json=as_json)
     stopped = Counter(found.outcomes)
     return ExitStatus.NEGATIVE if stopped["deny"] or stopped["approve"] else ExitStatus.OK
 
@@ -243,10 +233,11 @@ def _policy_place(directory: str | None, config: str | None) -> tuple[Path, byte
     return found.policy_dir, own_rules(found.approvals.base_url, found.approvals.listen)
 
 
-def _credentials(config: str | None) -> frozenset[str]:
+def _credentials(config: str | None) -> dict[str, Credential]:
     from capd.daemon import configuration  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.daemon.credentials import credentials_of  # noqa: PLC0415 - as above
 
-    return frozenset(configuration.load(config).credentials)
+    return credentials_of(configuration.load(config).credentials)
 
 
 def _policy(directory: str | None, config: str | None) -> Policy:
@@ -260,10 +251,11 @@ def _action(given: dict[str, Any]) -> tuple[Action, bool]:
     """Give the action that the options describe, and whether its address is assumed."""
     from capd.enforcer.policy.written_action import is_assumed, written_action  # noqa: PLC0415 - `--help` must not pay for it
 
-    told = [name for name in ("http", "connect", "sql", "action") if given[name] is not None]
+    told = [name for name in ("http", "connect", "sql", "open", "action") if given[name] is not None]
     if len(told) != 1:
         raise CorrectedUsageError(
-            "say one of --http, --connect, --sql and --action", "capd policy explain --http 'GET https://api.example.com/'"
+            "say one of --http, --connect, --sql, --open and --action",
+            "capd policy explain --http 'GET https://api.example.com/'",
         )
     if given["action"] is not None:
         return _action_file(given["action"]), False
@@ -275,7 +267,8 @@ def _action(given: dict[str, Any]) -> tuple[Action, bool]:
     text = {
         "http": given["http"],
         "connect": f"connect {given['connect']}",
-        "sql": f"sql {given['target']} {given['sql']}",
+        "sql": f"{given['protocol']} {given['target']} {given['sql']}",
+        "open": f"open {given['protocol']} {given['open']}",
     }[told[0]]
     try:
         action = written_action(text, known)
@@ -309,6 +302,8 @@ def _circumstances(given: dict[str, Any]) -> Circumstances:
         run=Run(name=given["run"], labels=labels),
         address=_address(given["address"]),
         tls=None if given["tls"] is None else Tls(given["tls"]),
+        database=given["database"],
+        user=given["user"],
     )
 
 

@@ -139,7 +139,7 @@ def _judge_session(trial: Trial, archive: Readable, row: SessionRow, found: Repl
         if isinstance(recorded, Missing):
             found.missing[recorded.reason] += 1
             continue
-        judged = Judged(row=row, recorded=recorded, judgement=trial.policy.decide(recorded.action).judged)
+        judged = Judged(row=row, recorded=recorded, judgement=trial.policy.judge(recorded.action).judged)
         if _unread(trial.policy, judged):
             return False
         _count(found, judged, trial)

@@ -5,7 +5,7 @@ What lives here: lines. What must not: deciding, JSON.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,12 +13,15 @@ from capd.cli.line import EMPTY, Line, Span, Style
 from capd.cli.policy_replay import Judged, Replayed
 from capd.cli.safe_text import cut, visible
 from capd.cli.summary import short_ids
+from capd.enforcer.credentials.credential import Credential
+from capd.enforcer.credentials.errors import CredentialError
 from capd.enforcer.policy.action import Action
 from capd.enforcer.policy.decision import Decision, Outcome
 from capd.enforcer.policy.example import Tried
 from capd.enforcer.policy.explanation import Explained
 from capd.enforcer.policy.policy import Policy
-from capd.enforcer.policy.rule import Effect
+from capd.enforcer.policy.protocol import HTTP
+from capd.enforcer.policy.rule import Effect, Rule
 
 STYLES: Final = {Outcome.ALLOW: Style.GOOD, Outcome.APPROVE: Style.DOUBTFUL, Outcome.DENY: Style.BAD}
 WORDS: Final = {Outcome.ALLOW: "allowed", Outcome.APPROVE: "held for approval", Outcome.DENY: "denied"}
@@ -33,7 +36,31 @@ def unknown_credentials(policy: Policy, configured: Collection[str] | None) -> l
     return [] if configured is None else [pair for pair in wanted if pair[1] not in configured]
 
 
-def checked(policy: Policy, configured: Collection[str] | None) -> dict[str, object]:
+def unbound_credentials(policy: Policy, configured: Mapping[str, Credential] | None) -> list[tuple[str, str]]:
+    """Give rules with credentials that are not for where the rules put them, and why."""
+    found: list[tuple[str, str]] = []
+    for rule in policy.rules:
+        credential = None if rule.injection is None else (configured or {}).get(rule.injection.credential)
+        if credential is not None and (problem := _unbound(rule, credential)):
+            found.append((rule.id, problem))
+    return found
+
+
+def _unbound(rule: Rule, credential: Credential) -> str:
+    """Say why a credential is not for what a rule matches; whose runs it is for, and their databases, shows when it is used."""
+    try:
+        for host in rule.match.hosts:
+            for ports in rule.match.ports:
+                for port in (ports.first, ports.last):
+                    credential.check_target(host.text, port)
+        if HTTP in rule.match.of_protocols:
+            credential.check_request()
+    except CredentialError as error:
+        return str(error)
+    return ""
+
+
+def checked(policy: Policy, configured: Mapping[str, Credential] | None) -> dict[str, object]:
     """Give what `check` says of a policy that can be used."""
     unknown = unknown_credentials(policy, configured)
     return {
@@ -43,10 +70,13 @@ def checked(policy: Policy, configured: Collection[str] | None) -> dict[str, obj
         "passthrough": len(policy.passthrough),
         "examples": len(policy.examples),
         "unknown_credentials": [{"rule": rule, "credential": name} for rule, name in unknown],
+        "unbound_credentials": [
+            {"rule": rule, "problem": problem} for rule, problem in unbound_credentials(policy, configured)
+        ],
     }
 
 
-def check_lines(policy: Policy, place: Path, configured: Collection[str] | None) -> Iterator[Line]:
+def check_lines(policy: Policy, place: Path, configured: Mapping[str, Credential] | None) -> Iterator[Line]:
     """Say what a policy that can be used consists of, and which rules cannot do what they say as things are."""
     yield (Span("the policy can be used", Style.GOOD), Span(f"  {place}"))
     yield (Span("version ", Style.FAINT), Span(policy.version))
@@ -60,6 +90,8 @@ def check_lines(policy: Policy, place: Path, configured: Collection[str] | None)
     yield (Span(", ".join(parts)), Span(f"  and {_counted(shipped, 'rule')} that come with capd", Style.FAINT))
     for rule, name in unknown_credentials(policy, configured):
         yield (Span(f"{rule}: no credential {name} is configured, so what it matches is denied", Style.DOUBTFUL),)
+    for rule, problem in unbound_credentials(policy, configured):
+        yield (Span(f"{rule}: {problem}, so what it matches there is denied", Style.DOUBTFUL),)
     if policy.examples:
         yield (Span("`capd policy test` tries the examples", Style.FAINT),)
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from capd.cli.options import config_option
 from capd.daemon import recorder_role, recorder_user, settled, state_directory
 from capd.enforcer.masking import identifiers
 
@@ -32,7 +33,7 @@ NEEDED_FOR_RECIPIENTS: Final = ("pyrage",)
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 def command(config: str | None) -> None:
     """Turn what was captured into the record (the role without rights).
 

@@ -86,7 +86,8 @@ def command(
     the verdict on the whole above and below it. Nothing recorded reaches the terminal as an escape sequence, except with
     `--format raw`, which for that reason does not write to a terminal.
 
-    Exit status: 1 when nothing matches, or when raw bytes have a hole.
+    Exit status: 1 when nothing matches, when not all that was recorded is here any more (NOT WHOLE HERE), when what finds the
+    session tells a better verdict than its records, and when raw bytes have a hole.
     """
     refuse_contradictions(session, form=form, chosen={"--at": at, "--grep": grep, "--speed": speed}, follow=follow, until=until)
     if form in FORMS and (direction is not None or follow):

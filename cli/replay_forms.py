@@ -22,6 +22,7 @@ from capd.cli.raw_stream import Hole, RawStream
 from capd.cli.record_json import as_json, words_of
 from capd.cli.safe_text import visible
 from capd.cli.screen import Screen, standard_output
+from capd.cli.seams import GONE, Seams, say_unsound
 from capd.cli.summary import session_head, to_json, verdict_lines
 from capd.cli.transcript import Block, Transcript
 from capd.recording.errors import CapdError, EncryptedError, ExitStatus
@@ -61,6 +62,11 @@ class Request:
     full: bool = False
     force: bool = False
 
+    @property
+    def reads_all(self) -> bool:
+        """Whether the session is read from its first record to its last."""
+        return self.from_ns is None and self.until_ns is None
+
 
 class Pace:
     """Waits between two moments of the recording as long as they were apart."""
@@ -90,9 +96,11 @@ def write_text(archive: Readable, row: SessionRow, request: Request) -> int:
         screen.write([line(f"… what was said before #{request.choice.at} is not shown", Style.FAINT)])
     screen.flush()
     playback = Playback(request.choice, FULL if request.full else BRIEF)
-    _play(_records_of(archive, row, request), row, request, screen=screen, playback=playback)
-    screen.write([EMPTY, *verdict_lines(archive.index.session(row.session).to_json())])
-    return _found(row, request.choice, playback)
+    seams = Seams(row)
+    _play(_records_of(archive, row, request, seams), row, request, screen=screen, playback=playback)
+    newest = _held(archive, row, request, seams)
+    screen.write([EMPTY, *seams.verdict_lines(), *verdict_lines(seams.corrected(newest).to_json())])
+    return _found(row, request.choice, playback) or _soundness(seams)
 
 
 def _play(records: Records, row: SessionRow, request: Request, *, screen: Screen, playback: Playback) -> None:
@@ -140,6 +148,20 @@ def _found(row: SessionRow, choice: Choice, playback: Playback) -> int:
     return ExitStatus.OK
 
 
+def _held(archive: Readable, row: SessionRow, request: Request, seams: Seams) -> SessionRow:
+    """Give what finds the session by now: its end, or a finding after that, may have come while it was read."""
+    if request.reads_all and not seams.ended:
+        return row  # what ended since is not called complete: the end of it was not shown
+    newest = archive.index.session(row.session)
+    if seams.better:
+        seams.hold(newest)
+    return newest
+
+
+def _soundness(seams: Seams) -> int:
+    return ExitStatus.OK if seams.sound else ExitStatus.NEGATIVE
+
+
 def write_json(archive: Readable, row: SessionRow, request: Request) -> int:
     """Write one JSON object a record; gives the exit status."""
     screen = standard_output()
@@ -147,8 +169,9 @@ def write_json(archive: Readable, row: SessionRow, request: Request) -> int:
     choice = request.choice
     begun = choice.at is None
     shown = 0
+    seams = Seams(row)
     try:
-        for record in _records_of(archive, row, request)(screen.flush):
+        for record in _records_of(archive, row, request, seams)(screen.flush):
             begun = begun or (record.kind is Kind.MESSAGE and (facts.number(record.body, "ordinal") or 0) >= (choice.at or 0))
             if record.kind is not Kind.GAP and not (begun and _chosen(record, choice)):
                 continue
@@ -158,7 +181,11 @@ def write_json(archive: Readable, row: SessionRow, request: Request) -> int:
     except KeyboardInterrupt:
         if not request.follow:
             raise
-    return ExitStatus.NEGATIVE if not shown and (choice.pattern is not None or choice.at is not None) else ExitStatus.OK
+    _held(archive, row, request, seams)
+    say_unsound(seams)
+    if not shown and (choice.pattern is not None or choice.at is not None):
+        return ExitStatus.NEGATIVE
+    return _soundness(seams)
 
 
 def _chosen(record: Record, choice: Choice) -> bool:
@@ -178,10 +205,12 @@ def write_raw(archive: Readable, row: SessionRow, request: Request) -> int:
             f"capd replay {row.session} --format raw --direction {direction.name.lower()} > {direction.name.lower()}.bin",
         )
     output = sys.stdout.buffer
-    stream = RawStream(direction, from_start=request.from_ns is None)
+    stream, seams = RawStream(direction, from_start=request.from_ns is None), Seams(row)
     holes = 0
     try:
-        for record in _records_of(archive, row, request)(output.flush):
+        for record in _records_of(archive, row, request, seams)(output.flush):
+            if record.body.get("reason") == GONE:
+                continue  # the stream finds where it jumps, and names both ends
             for part in stream.feed(record):
                 if isinstance(part, Hole):
                     holes += 1
@@ -199,7 +228,9 @@ def write_raw(archive: Readable, row: SessionRow, request: Request) -> int:
         reasons = "; ".join(row.reasons) or "what was said could not be read"
         click.echo(visible(f"capd: not whole: {reasons}"), err=True)
         holes += 1
-    return ExitStatus.NEGATIVE if holes else ExitStatus.OK
+    _held(archive, row, request, seams)
+    say_unsound(seams)
+    return ExitStatus.NEGATIVE if holes else _soundness(seams)
 
 
 def write_form(form: str) -> Writer:
@@ -209,14 +240,19 @@ def write_form(form: str) -> Writer:
         from capd.cli.forms.spoken import Spoken  # noqa: PLC0415 - who reads a transcript must not pay for it
         from capd.cli.forms.writing import pieces  # noqa: PLC0415 - as above
 
+        seams = Seams(row)
+
         def records() -> Iterator[Record]:
-            return archive.records(row.session, from_ns=request.from_ns, until_ns=request.until_ns)
+            found = archive.records(row.session, from_ns=request.from_ns, until_ns=request.until_ns)
+            return found if request.from_ns is not None else seams.follow(found, to_end=request.until_ns is None)
 
         spoken = Spoken(row=row, records=records)
         for piece in pieces(form, [spoken], FULL if request.full else BRIEF):
             sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
-        return ExitStatus.OK
+        _held(archive, row, request, seams)
+        say_unsound(seams)
+        return _soundness(seams)
 
     return write
 
@@ -233,7 +269,7 @@ def _only_direction(row: SessionRow, request: Request) -> Direction:
     )
 
 
-def _records_of(archive: Readable, row: SessionRow, request: Request) -> Records:
+def _records_of(archive: Readable, row: SessionRow, request: Request, seams: Seams) -> Records:
     """Give what reads the session's records, calling a function whenever nothing more is there for now."""
 
     def read(idle: Callable[[], None]) -> Iterator[Record]:
@@ -242,8 +278,12 @@ def _records_of(archive: Readable, row: SessionRow, request: Request) -> Records
             time.sleep(POLL_SECONDS)
             return True
 
-        return archive.records(
+        records = archive.records(
             row.session, follow=request.follow, poll=wait, from_ns=request.from_ns, until_ns=request.until_ns
         )
+        # What is before the time that is asked for is not read.
+        if request.from_ns is not None:
+            return records
+        return seams.follow(records, to_end=request.until_ns is None)
 
     return read

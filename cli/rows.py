@@ -18,7 +18,22 @@ from capd.cli.safe_text import cut, visible, width
 from capd.cli.table import GUTTER, Column, in_columns, widths_of
 from capd.recording.record import Value
 
-NUMBER_TYPES: Final = ("int", "numeric", "float", "double", "real", "decimal", "oid", "serial", "money", "bigint", "smallint")
+NUMBER_TYPES: Final = (
+    "int",
+    "numeric",
+    "float",
+    "double",
+    "real",
+    "decimal",
+    "oid",
+    "serial",
+    "money",
+    "bigint",
+    "smallint",
+    "tinyint",
+    "mediumint",
+    "year",
+)
 NULL: Final = Span("NULL", Style.FAINT)
 # A wider table wraps on most screens and then nobody finds the column of a value.
 TABLE_COLUMNS_MAX: Final = 160

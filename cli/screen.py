@@ -15,6 +15,7 @@ from io import TextIOWrapper
 from typing import TextIO
 
 from capd.cli.line import Line, render
+from capd.cli.summary import to_json
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,3 +66,18 @@ def reader_may_leave() -> Iterator[None]:
     except BrokenPipeError:
         # The interpreter flushes standard output once more at exit; that must have somewhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def answer(found: object, lines: Iterable[Line], *, as_json: bool) -> None:
+    """Write on standard output what a verb has found.
+
+    Args:
+        found: as `--json` has it (docs/json.md).
+        lines: for people.
+        as_json: which of both.
+    """
+    with reader_may_leave():
+        if as_json:
+            standard_output().write_json(to_json(found, indent=2))
+        else:
+            standard_output().write(lines)

@@ -11,6 +11,7 @@ from typing import Final
 
 import click
 
+from capd.cli.options import config_option
 from capd.daemon import recorder_user, settled, shipper, state_directory
 from capd.daemon.errors import NoBucketError
 
@@ -22,7 +23,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 def command(config: str | None) -> None:
     """Ship sealed segments to the bucket (the role that talks to it).
 

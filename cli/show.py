@@ -18,10 +18,11 @@ from capd.cli.options import Verb, as_json
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.run_summary import described
 from capd.cli.screen import reader_may_leave, standard_output
+from capd.cli.seams import Seams
 from capd.cli.session_story import Story
 from capd.cli.summary import LABEL_COLUMNS, principal, session_head, short_ids, to_json, verdict_lines
 from capd.cli.table import lay_out
-from capd.recording.errors import UnknownSessionError
+from capd.recording.errors import ExitStatus, UnknownSessionError
 from capd.recording.record import Kind, Record, Value
 
 if TYPE_CHECKING:
@@ -33,38 +34,47 @@ if TYPE_CHECKING:
 @click.argument("what", metavar="ID")
 @as_json
 @reads_recording
-def command(*, what: str, as_json: bool, place: Place) -> None:
+def command(*, what: str, as_json: bool, place: Place) -> int:
     """Show a session or a run in short.
 
     ID is that of a session or a run, or its beginning, or the name of a run. Of a run it shows the tree of its processes and
     its sessions; of a session whom it was with, how TLS became readable, its gaps, and whether its record is whole and if
     not, why.
+
+    Exit status: 1 when not all that was recorded of the session is here any more.
     """
+    status = 0
     with reader_may_leave(), open_recording(place) as archive:
         try:
-            _show_session(archive, archive.index.session(what), as_json=as_json)
+            status = _show_session(archive, archive.index.session(what), as_json=as_json)
         except UnknownSessionError:
             try:
                 run = archive.index.run(what)
             except UnknownSessionError as error:
                 raise UnknownSessionError(what, "session or run", expired=error.expired) from None
             _show_run(archive, run, as_json=as_json)
+    return status
 
 
-def _show_session(archive: Readable, row: SessionRow, *, as_json: bool) -> None:
-    story = Story()
-    for record in archive.records(row.session):
+def _show_session(archive: Readable, row: SessionRow, *, as_json: bool) -> int:
+    story, seams = Story(), Seams(row)
+    for record in seams.follow(archive.records(row.session)):
         story.feed(record)
+    if seams.better:  # something may have been found after its end, while this was read
+        row = archive.index.session(row.session)
+        seams.hold(row)
+    status = ExitStatus.OK if seams.sound else ExitStatus.NEGATIVE
     screen = standard_output()
-    session = row.to_json()
+    session = seams.corrected(row).to_json()
     if as_json:
-        screen.write_json(to_json({**session, **story.as_json()}, indent=2))
-        return
+        screen.write_json(to_json({**session, **story.as_json(), "whole_here": seams.sound}, indent=2))
+        return status
     screen.write(session_head(session))
     screen.write(labels_lines(session))
     screen.write(story.lines())
-    screen.write(verdict_lines(session))
+    screen.write([*seams.verdict_lines(), *verdict_lines(session)])
     screen.write([line(f"next: capd replay {row.session}", Style.FAINT)])
+    return status
 
 
 def _show_run(archive: Readable, row: RunRow, *, as_json: bool) -> None:

@@ -12,10 +12,13 @@ from typing import Final, cast
 import click
 
 from capd.cli.line import Line, Span, Style
+from capd.cli.options import config_option
 from capd.cli.screen import reader_may_leave, standard_output
 from capd.cli.summary import size, to_json
 from capd.cli.table import Column, lay_out
-from capd.daemon import configuration, status
+from capd.daemon import status
+from capd.daemon.configuration_effect import UNITS
+from capd.daemon.errors import FleetExtraMissingError
 
 EXAMPLES: Final = """\b
 Examples:
@@ -24,22 +27,24 @@ Examples:
 """
 STYLES: Final = {"healthy": Style.GOOD, "degraded": Style.DOUBTFUL, "down": Style.BAD}
 LABEL_COLUMNS: Final = 12
-FAILURES_SHOWN_MAX: Final = 20
-RUNS_SHOWN_MAX: Final = 20
-"""As many as a person looks at; --json has all."""
+FAILURES_SHOWN_MAX: Final = 4
+LIBRARIES_SHOWN_MAX: Final = 4
+RUNS_SHOWN_MAX: Final = 8
+"""So that all of it is one screen; --json has the rest."""
+SECONDS_AN_HOUR: Final = 3600
 
 Facts = Mapping[str, object]
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; its fields are documented in docs/operations.md.")
 def command(config: str | None, as_json: bool) -> int:
     """Say how capd is: healthy, degraded or down, and why.
 
     Exit status: 0 healthy, 1 degraded, 2 down.
     """
-    found, judged = status.gather(configuration.load(config))
+    found, judged = status.gather_at(config)
     with reader_may_leave():
         if as_json:
             standard_output().write_json(to_json(found, indent=2))
@@ -60,6 +65,10 @@ def lines(found: Facts, columns: int | None) -> Iterator[Line]:
     if "tier" in found:
         yield from _capture(found)
     yield from _disk(found)
+    if "configuration" in found:
+        yield from _configuration(_map(found, "configuration"))
+    if "clock" in found:
+        yield from _clock(_map(found, "clock"))
     if "canary" in cast("Facts", found.get("enforcement", {})):
         yield from _enforcement(_map(found, "enforcement"))
     if "runs" in found:
@@ -77,8 +86,24 @@ def _roles(found: Facts) -> Iterator[Line]:
         yield _label(name, f"{facts['state']}{pid}{backlog}")
         if name == "shipper" and facts["pid"]:
             yield from _shipper(facts)
+        if name == "recorder":
+            yield from _sessions(facts)
         if name == "enforcer" and facts["pid"]:
+            yield from _approvals(facts.get("approvals"))
             yield from _webhooks(facts.get("callbacks"))
+
+
+def _sessions(facts: Facts) -> Iterator[Line]:
+    """Show what the recorder says. An unprivileged process wrote it: what is of another shape is passed over."""
+    match facts:
+        case {"sessions_open": int(opened), "sessions_total": int(total)}:
+            yield _label("sessions", f"{opened} open, {total} since the recorder started")
+
+
+def _approvals(desk: object) -> Iterator[Line]:
+    match desk:
+        case {"pending": int(pending)}:
+            yield _label("approvals", f"{pending} wait for a person: capd approvals" if pending else "nothing waits")
 
 
 def _webhooks(callbacks: object) -> Iterator[Line]:
@@ -122,7 +147,7 @@ def _shipper(facts: Facts) -> Iterator[Line]:
             yield _label("shipped", f"the last one {max(0.0, time.time() - moment):.0f} s ago")
     match rest.get("catalogue"):
         case {"possible": False}:
-            yield _label("catalogue", "not written: capd's `fleet` extra is not installed")
+            yield _label("catalogue", f"not written: {FleetExtraMissingError.hint}")
         case {"error": str(message)}:
             yield _label("catalogue", f"failing: {message}")
         case {"through": int(through), "waiting": int(left)}:
@@ -130,9 +155,6 @@ def _shipper(facts: Facts) -> Iterator[Line]:
     match rest.get("last_error"):
         case {"message": str(message)}:
             yield _label("", f"failing: {message}")
-    match rest.get("disk"):
-        case {"seconds_until_full": int(seconds)}:
-            yield _label("", f"the disk will be full in {seconds // 3600} h {seconds % 3600 // 60} min at the present rate")
 
 
 def _lock(lock: Facts) -> str:
@@ -159,8 +181,14 @@ def _capture(found: Facts) -> Iterator[Line]:
     backlog, most = cast("int", journal["backlog_bytes"]), cast("int", journal["bytes_max"])
     yield _label("journal", f"{size(backlog)} wait for the recorder, of at most {size(most)}")
     attached = _list(found, "attachments")
-    yield _label("TLS", ", ".join(str(library["path"]) for library in attached) or "no library found on this host yet")
     failures = cast("list[object]", found["attach_failures"])
+    unseen = len(failures) + cast("int", _map(found, "withheld").get("attach_failures", 0) if "withheld" in found else 0)
+    gaps = f"{unseen} cannot be watched: their sessions are opaque" if unseen else "none that cannot be"
+    yield _label("coverage", f"{len(attached)} TLS libraries watched, {gaps}")
+    for library in attached[:LIBRARIES_SHOWN_MAX]:
+        yield _label("", str(library["path"]))
+    if len(attached) > LIBRARIES_SHOWN_MAX:
+        yield _label("", f"and {len(attached) - LIBRARIES_SHOWN_MAX} more: capd status --json")
     for failure in failures[:FAILURES_SHOWN_MAX]:
         yield _label("", f"not watched: {failure}")
     if len(failures) > FAILURES_SHOWN_MAX:
@@ -177,9 +205,37 @@ def _disk(found: Facts) -> Iterator[Line]:
     if "storage" in found:
         storage = _map(found, "storage")
         held = f", {storage['held']} runs held back" if storage["held"] else ""
-        yield _label("storage", f"{storage['state']}: {storage['described']}{held}")
+        full = storage.get("seconds_until_full")
+        forecast = f", full in {_duration(full)} at the present rate" if isinstance(full, int | float) else ""
+        yield _label("storage", f"{storage['state']}: {storage['described']}{held}{forecast}")
         for problem in cast("list[object]", storage["problems"]):
             yield _label("", str(problem))
+
+
+def _duration(seconds: float) -> str:
+    hours = int(seconds) // SECONDS_AN_HOUR
+    return f"{hours // 24} days" if hours >= 48 else f"{hours} h {int(seconds) % SECONDS_AN_HOUR // 60} min"  # noqa: PLR2004 - two days
+
+
+def _clock(facts: Facts) -> Iterator[Line]:
+    match facts:
+        case {"synchronised": True, "error_seconds": int() | float() as error}:
+            yield _label("clock", f"kept right, to {error:.3f} s")
+        case {"synchronised": False}:
+            yield _label("clock", "not kept right: times in the record may be off; `timedatectl set-ntp true`, or chrony")
+        case _:
+            yield _label("clock", "the kernel does not say whether it is kept right")
+
+
+def _configuration(facts: Facts) -> Iterator[Line]:
+    files = [str(path) for path in cast("list[object]", facts["files"])]
+    step = "is wrong, see above" if facts.get("on_disk") else "`systemctl reload capd`"
+    changed = f"; changed on disk since: {step}" if facts["changed_on_disk"] else ""
+    named = files[0] if len(files) == 1 else f"{len(files)} files: capd config show" if files else "no file, defaults"
+    yield _label("config", f"{named}{changed}")
+    for one in _list(facts, "pending"):
+        units = " ".join(UNITS[str(role)] for role in cast("list[object]", one["roles"]) if str(role) in UNITS)
+        yield _label("", f"{one['key']} waits for `systemctl restart {units}`")
 
 
 def _enforcement(facts: Facts) -> Iterator[Line]:

@@ -99,7 +99,7 @@ def verdict_lines(session: Facts) -> list[Line]:
     reasons = [text_of(reason) for reason in sequence(about, "reasons")]
     policy: list[Line] = [(Span(f"  - by policy: {text_of(words)}", Style.DOUBTFUL),) for words in sequence(about, "policy")]
     if word == "complete":
-        meaning = "COMPLETE  nothing was lost" if policy else "COMPLETE  every byte that was exchanged is here"
+        meaning = "COMPLETE  nothing was lost" if policy else "COMPLETE  every byte that was exchanged was recorded"
         return [(Span(meaning, style),), *policy]
     if word == "partial" and reasons == [STILL_OPEN]:
         return [(Span("STILL OPEN  nothing is missing so far", Style.DOUBTFUL),), *policy]

@@ -1,7 +1,7 @@
 """A session as a transcript: records in, blocks of lines out.
 
 What lives here: what a person is told about each kind of record, and in which order. Pure: no clock, no files, no terminal.
-What must not: layout of a protocol's messages (http_lines, postgresql_lines).
+What must not: layout of a protocol's messages (http_lines, mysql_lines, postgresql_lines, redis_lines).
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from capd.recording.record import Direction, Kind, Record, Value
 
 if TYPE_CHECKING:
     from capd.cli.http_lines import BodyKey, HttpLines
+    from capd.cli.mysql_lines import MysqlLines
     from capd.cli.postgresql_lines import PostgresqlLines
+    from capd.cli.redis_lines import RedisLines
 
 # Requests without an answer that are remembered, to say how long it took; pipelining clients stop far below.
 ASKED_MAX: Final = 1024
-DECODED: Final = frozenset({"http1", "http2", "postgresql", "websocket"})
+DECODED: Final = frozenset({"http1", "http2", "mysql", "postgresql", "redis", "websocket"})
 # Undecoded bytes that follow each other are shown as one payload up to this many, so that a byte-wise writer stays readable.
 RAW_TOGETHER_BYTES_MAX: Final = 16 * 1024
 MASKED_PLACES_SHOWN_MAX: Final = 8
@@ -94,6 +96,18 @@ class Transcript:
 
         return PostgresqlLines(self._limits)
 
+    @cached_property
+    def _redis(self) -> RedisLines:
+        from capd.cli.redis_lines import RedisLines  # noqa: PLC0415 - as above
+
+        return RedisLines(self._limits)
+
+    @cached_property
+    def _mysql(self) -> MysqlLines:
+        from capd.cli.mysql_lines import MysqlLines  # noqa: PLC0415 - as above
+
+        return MysqlLines(self._limits)
+
     def feed(self, record: Record) -> list[Block]:
         """Take the next record; give the blocks that are now ready to show."""
         tell = self._told.get(record.kind)
@@ -138,16 +152,21 @@ class Transcript:
         content = self._content(direction, told)
         protocol, kind = facts.text(told, "protocol"), facts.text(told, "type")
         key = (direction, facts.number(told, "exchange"))
+        held: list[Block] = []
         if protocol == "postgresql":
-            lines, held = self._postgresql.message(told, content), []
+            lines = self._postgresql.message(told, content)
+        elif protocol == "redis":
+            lines = self._redis.message(told)
+        elif protocol == "mysql":
+            lines = self._mysql.message(told, content)
         elif protocol.startswith("http"):
             held = self._pending_body(key) if kind in {"request", "response"} else []
             lines = self._http.message(direction, told, content)
             self._http_spoken = True
         elif protocol == "websocket":
-            lines, held = self._said(told, content), []
+            lines = self._said(told, content)
         else:
-            lines, held = [_generic(told)], []
+            lines = [_generic(told)]
         if kind == "body":
             self._last[key] = record
         elif kind == "end":

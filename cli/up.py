@@ -12,6 +12,7 @@ from typing import Final
 
 import click
 
+from capd.cli.options import config_option
 from capd.daemon import catalogue_status, recorder_user, settled
 from capd.daemon.errors import NotRootError
 from capd.daemon.supervision import Errand, Supervisor
@@ -24,7 +25,7 @@ Examples:
 
 
 @click.command(epilog=EXAMPLES)
-@click.option("--config", metavar="FILE", help="Configuration (else CAPD_CONFIG, /etc/capd/capd.toml).")
+@config_option
 def command(config: str | None) -> int:
     """Run all of capd in the foreground, as one process tree.
 

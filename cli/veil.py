@@ -1,4 +1,4 @@
-"""What opens doors is named, not spelled: credentials in HTTP headers, passwords of PostgreSQL.
+"""What opens doors is named, not spelled: credentials in HTTP headers, passwords of databases.
 
 What lives here: which places those are, and what stands there instead. What must not: masking of a recording before it is
 stored (capd.enforcer.masking); this is about who looks at it.
@@ -25,11 +25,16 @@ HEADERS_VEILED: Final = frozenset(HEADERS)
 """The same as the recorder masks by default (capd.enforcer.masking): at `full` they are recorded, and still not shown."""
 PASSWORDS: Final = frozenset({"PasswordMessage", "SASLInitialResponse", "SASLResponse", "GSSResponse"})
 """PostgreSQL's messages that carry a password or the proof of one; replay shows nothing of them either."""
+PROOFS: Final = frozenset({"AuthResponse", "AuthSwitchResponse"})
+"""MySQL's; others tell where in them the proof stands."""
+PROOF: Final = "proof"
 HTTP2: Final = "http2"
+REDIS: Final = "redis"
 SECTIONS: Final = frozenset({"request", "response", "headers", "end", "PUSH_PROMISE"})
 """HTTP/2's messages that are header blocks."""
 FRAME_HEAD_BYTES: Final = 9
 _END: Final = 1 << 62
+PACKET_HEAD_BYTES: Final = 4
 PASSWORD_HEAD_BYTES: Final = 5
 """Type byte and length before what such a message carries."""
 _NAMES: Final = tuple(name.encode() + b":" for name in HEADERS_VEILED)
@@ -99,7 +104,7 @@ def veiled_records(records: Iterator[Record]) -> Iterator[Record]:
 
 
 def credential_spans(records: Iterator[Record]) -> dict[Direction, list[tuple[int, int]]]:
-    """Give where passwords of PostgreSQL, and blocks of HTTP/2 with a credential in them, stand: start and end, in order.
+    """Give where passwords of databases, and blocks of HTTP/2 with a credential in them, stand: start and end, in order.
 
     So do bytes of HTTP/2 that no decoder understood.
     """
@@ -113,10 +118,17 @@ def credential_spans(records: Iterator[Record]) -> dict[Direction, list[tuple[in
             continue
         start, end = facts.number(body, "start"), facts.number(body, "end")
         if record.kind is Kind.MESSAGE and start is not None and end is not None:
+            proof = [at for at in facts.sequence(facts.mapping(body, "fields"), PROOF) if isinstance(at, int)]
             if facts.text(body, "type") in PASSWORDS:
                 found[direction].append((start + PASSWORD_HEAD_BYTES, end))
+            elif facts.text(body, "type") in PROOFS:
+                found[direction].append((start + PACKET_HEAD_BYTES, end))
+            elif len(proof) == len(("start", "end")):
+                found[direction].append((start + proof[0], start + proof[1]))
             elif facts.text(body, "protocol") == HTTP2 and end > start and _has_credential(body):
                 found[direction].append((start + FRAME_HEAD_BYTES, end))
+            elif facts.text(body, "protocol") == REDIS and _has_password(body):
+                found[direction].append((start, end))
         elif record.kind is Kind.MARKER and opaque and name == "skipped" and start is not None and end is not None:
             found[direction].append((start, end))
         elif record.kind is Kind.MARKER and opaque and name == "decoder":
@@ -131,6 +143,14 @@ def _has_credential(told: Facts) -> bool:
         return False
     section = fields.get("headers", fields.get("trailers"))
     return section is None or any(pair_of(pair)[0].lower() in HEADERS_VEILED for pair in facts.sequence_of(section))
+
+
+def _has_password(told: Facts) -> bool:
+    """Whether a message of Redis is a command with a password, or an answer that may hold one."""
+    fields = facts.mapping(told, "fields")
+    return bool(fields.get("secret")) or any(
+        "hidden" in facts.mapping_of(argument) for argument in facts.sequence(fields, "arguments")
+    )
 
 
 class StreamVeil:

@@ -9,9 +9,9 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import UUID
 
 import click
 
@@ -22,14 +22,13 @@ from capd.cli.options import CorrectedUsageError, Verb, as_json
 from capd.cli.place import Place, open_archive, reads_recording, state_directory
 from capd.cli.screen import Screen, reader_may_leave, standard_output
 from capd.cli.summary import size, to_json
-from capd.cli.verify_report import Report, Told, describe, jumps_of, told_of_host
-from capd.recording.errors import CapdError, ExitStatus, NothingRecordedError, UnknownSessionError
+from capd.cli.verify_report import Report, Told, describe, told_of_host
+from capd.recording.errors import CapdError, ExitStatus, NothingRecordedError, NothingSealedError, on_disk
 
 if TYPE_CHECKING:
-    from capd.recording.archive import Archive
-    from capd.recording.evidence.hosts import Trust
+    from capd.recording.bucket import Bucket
+    from capd.recording.evidence.host_report import Trust
     from capd.recording.evidence.shelf import DirectoryShelf, Shelf
-    from capd.recording.verify import FileReport
 
 SEGMENTS = "segments"
 KEYS = "keys"
@@ -37,9 +36,14 @@ KEYS = "keys"
 
 @click.command(
     cls=Verb,
-    examples=("capd verify", "capd verify /mnt/evidence --key host.pub --json", "capd verify 0197f3a4-b5c6"),
+    examples=(
+        "capd verify",
+        "capd verify /mnt/evidence --key host.pub --json",
+        "capd verify s3://recordings",
+        "capd verify 0197f3a4-b5c6",
+    ),
 )
-@click.argument("what", metavar="[PATH|ID]", required=False)
+@click.argument("what", metavar="[PATH|BUCKET|ID]", required=False)
 @click.option("--records", is_flag=True, help="Read every record as well: do streams and messages go on without a hole? Slow.")
 @click.option(
     "--key",
@@ -70,12 +74,16 @@ def command(
 
     Needs nothing but public keys: hashes of all bytes, signatures, the chain from segment to segment, the host's signed heads,
     and what this command saw of the host before, which it remembers. PATH is a segment, a directory of segments, a bundle that
-    was exported, a copied state directory or a bucket's directory; ID is a session or a run, of which the segments that hold
-    it are checked record by record. Without either, everything is checked.
+    was exported, a copied state directory or a bucket's directory; BUCKET is a URL, as for --bucket; ID is a session or a run,
+    of which the segments that hold it are checked, record by record as well. Without any of them, everything is checked.
 
-    Exit status: 0 whole, 1 altered, unsigned or something missing, 6 unreadable for this version of capd.
+    Exit status: 0 whole, 1 altered, unsigned or something missing, 5 nothing is there, 6 unreadable for this version of capd.
     """
     status = 0
+    if what is not None and "://" in what:
+        if place.bucket not in {None, what}:
+            raise CorrectedUsageError("two buckets are given", f"capd verify --bucket {what}")
+        what, place = None, replace(place, bucket=what)
     with reader_may_leave():
         screen = standard_output()
         report = Report()
@@ -101,22 +109,30 @@ def _checked(
 ) -> Iterator[Told]:
     """Check what was asked for, put it into the report, and give each thing that has something to be told."""
     from capd.cli.verify_bundle import check_bundle  # noqa: PLC0415 - `--help` must not pay for it
+    from capd.cli.verify_one import check_one  # noqa: PLC0415 - as above
     from capd.recording.bundle import read_manifest  # noqa: PLC0415 - as above
     from capd.recording.verify import verify_files  # noqa: PLC0415 - as above
 
-    if what is not None and not (Path(what).exists() or "/" in what or what.endswith(".seg")):
+    if what is not None and not ((what and Path(what).exists()) or "/" in what or what.endswith(".seg")):
         with open_archive(place) as archive:
-            for checked in _of_one(archive, _identity(archive, what), report):
-                yield report.take_content(checked)
+            yield from check_one(archive, what, report, lambda shelf, only: _evidence(shelf, report, keys, pins, only=only))
         return
     if place.bucket is not None:
-        yield from _evidence(_bucket(place.bucket, place.config, what, records=records), report, keys, pins)
+        bucket = _bucket(place.bucket, place.config, what, records=records)
+        yield from _evidence(bucket, report, keys, pins, bucket=str(bucket))
+        if not report.says_anything:
+            raise NothingRecordedError(str(bucket))
         return
     directory = state_directory(place) if what is None else Path(what)
-    manifest = read_manifest(directory)
+    bucket_url = _url_of_bucket(directory, pins)
+    # Neither a host's own recording nor a bucket is an excerpt: a manifest put there would explain away what is missing.
+    whole = (what is None and place.state_dir is None) or bool(bucket_url)
+    manifest = None if whole else read_manifest(directory)
     shelf = _shelf(directory)
     only = None if manifest is None else frozenset(manifest.segments)
-    yield from _evidence(shelf, report, keys, pins, only=frozenset() if shelf.one else only)
+    yield from _evidence(shelf, report, keys, pins, only=frozenset() if shelf.partial else only, bucket=bucket_url)
+    if manifest is None and not report.says_anything:
+        raise NothingSealedError(directory)
     if manifest is not None:
         report.excerpt = check_bundle(directory, manifest, place.keys())
         report.missing += report.excerpt.problems
@@ -128,7 +144,7 @@ def _checked(
                 yield report.take_content(checked)
 
 
-def _bucket(url: str, config: str | None, what: str | None, *, records: bool) -> Shelf:
+def _bucket(url: str, config: str | None, what: str | None, *, records: bool) -> Bucket:
     """Give the bucket, of which all is checked.
 
     Raises:
@@ -143,6 +159,16 @@ def _bucket(url: str, config: str | None, what: str | None, *, records: bool) ->
     return bucket_at(url, config)
 
 
+def _url_of_bucket(directory: Path, pins: Path | None) -> str:
+    """Give the URL of a directory in which a bucket's folders are, or were when it was looked at before; else nothing."""
+    from capd.recording.evidence import pins as memory  # noqa: PLC0415 - see above
+
+    url = directory.absolute().as_uri()
+    known = any(url in pin.buckets for pin in memory.load(pins or _pins_file()).values())
+    with on_disk("read", directory):
+        return url if known or any(directory.glob("host=*/date=*/")) else ""
+
+
 def _shelf(place: Path) -> DirectoryShelf:
     """Find segments, and the keys that belong to them.
 
@@ -151,7 +177,7 @@ def _shelf(place: Path) -> DirectoryShelf:
     """
     from capd.recording.evidence.shelf import DirectoryShelf, is_key, name_of  # noqa: PLC0415 - see above
 
-    directory, only = (place.parent, place.name) if place.is_file() else (place, None)
+    directory, only = (place.parent, frozenset({place.name})) if place.is_file() else (place, None)
     if not directory.is_dir():
         raise NothingRecordedError(place)
     beside = directory.parent / KEYS
@@ -162,23 +188,39 @@ def _shelf(place: Path) -> DirectoryShelf:
 
 
 def _evidence(
-    shelf: Shelf, report: Report, keys: Sequence[Path], pins: Path | None, *, only: frozenset[int] | None = None
+    shelf: Shelf,
+    report: Report,
+    keys: Sequence[Path],
+    pins: Path | None,
+    *,
+    only: frozenset[int] | None = None,
+    bucket: str = "",
 ) -> Iterator[Told]:
-    """Check what is on a shelf; `only`: numbers of the segments that are asked for, where others may be missing."""
+    """Check what is on a shelf.
+
+    Args:
+        shelf: where it is.
+        report: what is found is put into it.
+        keys: whom to trust.
+        pins: where that is remembered; None: in the usual place.
+        only: numbers of the segments that are asked for, where others may be missing; None: all that there are.
+        bucket: URL of the bucket that the shelf is; empty where it is none.
+    """
     from capd.recording.evidence import pins as memory  # noqa: PLC0415 - see above
-    from capd.recording.evidence.hosts import Trust, verify_shelf  # noqa: PLC0415 - see above
+    from capd.recording.evidence.host_report import Trust  # noqa: PLC0415 - see above
+    from capd.recording.evidence.hosts import verify_shelf  # noqa: PLC0415 - see above
     from capd.recording.keys import read_public  # noqa: PLC0415 - see above
 
     path = pins or _pins_file()
     seen = memory.load(path)
     now_ns = time.time_ns()
-    trust = Trust(pins=seen, keys=[read_public(key) for key in keys], now_ns=now_ns)
+    trust = Trust(pins=seen, keys=[read_public(key) for key in keys], now_ns=now_ns, bucket=bucket)
     learned = dict(seen)
     for host in verify_shelf(shelf, trust if only is None else _excerpt(trust, only)):
         report.hosts.append(host)
         yield told_of_host(host)
         yield from (Told(name=Path(one.key).name, findings=one.findings) for one in host.segments)
-        pin = host.next_pin(now_ns)
+        pin = host.next_pin(now_ns, bucket)
         if host.host is not None and pin is not None and only is None:
             learned[host.host] = pin
     if learned != seen:
@@ -190,43 +232,12 @@ def _evidence(
 
 def _excerpt(trust: Trust, only: frozenset[int]) -> Trust:
     """Give what is trusted for some segments of many: the keys, not how far the host had come."""
-    from dataclasses import replace  # noqa: PLC0415 - a rare case
-
-    return replace(trust, only=only, pins={host: replace(pin, sequence=0, head=0) for host, pin in trust.pins.items()})
+    return replace(trust, only=only, pins={host: replace(pin, sequence=0, head=0, first=0) for host, pin in trust.pins.items()})
 
 
 def _pins_file() -> Path:
     state = os.environ.get("XDG_STATE_HOME", "")
     return (Path(state) if state.startswith("/") else Path.home() / ".local" / "state") / "capd" / "pins.json"
-
-
-def _identity(archive: Archive, text: str) -> UUID:
-    try:
-        return archive.index.session(text).session
-    except UnknownSessionError:
-        try:
-            return archive.index.run(text).run
-        except UnknownSessionError:
-            raise UnknownSessionError(text, "session, run or path") from None
-
-
-def _of_one(archive: Archive, identity: UUID, report: Report) -> Iterator[FileReport]:
-    """Check the segments that hold a session or run, each by itself, and that its streams go on from one to the next."""
-    from capd.recording.segment.layout import open_path, sealed_path  # noqa: PLC0415 - see above
-    from capd.recording.verify import verify_files  # noqa: PLC0415 - see above
-
-    for sequence in archive.index.segments_of(identity):
-        path = sealed_path(archive.segments, sequence)
-        if path.exists():
-            yield from verify_files([path], archive.keys)
-        else:
-            report.missing.append(f"{path.name} is missing")
-    newest = open_path(archive.segments, archive.index.last_segment() + 1)
-    if newest.exists():
-        yield from verify_files([newest], archive.keys)
-    if report.exit_status == ExitStatus.OK and (archive.opens or not archive.index.withholds):
-        # Damaged frames cannot be read, and were told already; closed ones cannot either, and their hashes were checked.
-        report.missing += jumps_of(archive.records(identity))
 
 
 def finding_lines(told: Told) -> Iterator[Line]:
@@ -250,12 +261,14 @@ def _conclude(screen: Screen, report: Report) -> None:
     if report.first_ns is not None and report.last_ns is not None:
         period = f", {moments.to_second(report.first_ns)} to {moments.to_second(report.last_ns)} UTC"
     screen.write(line(words) for words in report.host_words(time.time_ns()))
+    screen.write(line(f"note: {words}", Style.DOUBTFUL) for words in report.notes)
     if report.excerpt is not None:
         screen.write(line(f"note: {words}", Style.DOUBTFUL) for words in report.excerpt.notes)
         screen.write([line(report.excerpt.words(), Style.DOUBTFUL)])
     screen.write([line(f"{describe(report)}, {report.records:,} records, {size(report.file_bytes)}{period}")])
     if report.exit_status == ExitStatus.OK:
-        screen.write([line("WHOLE  nothing was altered, nothing is missing", Style.GOOD)])
+        there = "" if report.begins_at_first else " from the first segment here on"
+        screen.write([line(f"WHOLE {there} nothing was altered, nothing is missing", Style.GOOD)])
     elif report.exit_status == ExitStatus.CORRUPT:
         screen.write([line("UNREADABLE  written by a later capd; check it with that one", Style.BAD)])
     elif report.verdict == "unsigned":

@@ -18,7 +18,7 @@ from capd.recording.record import Direction, Kind, Record
 
 if TYPE_CHECKING:
     from capd.cli.verify_bundle import Excerpt
-    from capd.recording.evidence.hosts import HostReport
+    from capd.recording.evidence.host_report import HostReport
     from capd.recording.evidence.seals import Finding as Seen
     from capd.recording.evidence.seals import SegmentSeal
     from capd.recording.verify import FileReport, Finding
@@ -47,12 +47,14 @@ class Report:
         hosts: what was found out from bytes and keys.
         files: what was found out about the content of segments that were read record by record.
         missing: what is not there of a session or run, in words.
+        notes: what is worth knowing of it, and no damage.
         excerpt: of a bundle: what it is of, and how its sessions and files are.
     """
 
     hosts: list[HostReport] = field(default_factory=list)
     files: list[FileReport] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     excerpt: Excerpt | None = None
 
     def take_content(self, checked: FileReport) -> Told:
@@ -103,6 +105,16 @@ class Report:
         return "unreadable" if faults else "whole"
 
     @property
+    def begins_at_first(self) -> bool:
+        """Whether nobody knows of segments before those that are here, in places that nothing leaves but by policy."""
+        return not any(one.fault.value == "missing" and not one.damage for host in self.hosts for one in host.findings)
+
+    @property
+    def says_anything(self) -> bool:
+        """Whether there is anything that a host recorded, or that anybody misses: nothing at all is not whole."""
+        return any(host.segments or host.heads or host.findings for host in self.hosts)
+
+    @property
     def exit_status(self) -> ExitStatus:
         """0 whole, 1 altered, unsigned or missing, 6 when the only trouble is that this capd cannot read it."""
         statuses = {"whole": ExitStatus.OK, "unreadable": ExitStatus.CORRUPT}
@@ -121,6 +133,7 @@ class Report:
             "verdict": self.verdict,
             "damaged": self.damaged,
             "missing": list(self.missing),
+            "notes": list(self.notes),
             "excerpt": None if self.excerpt is None else self.excerpt.as_json(),
             "records": self.records,
             "bytes": self.file_bytes,

@@ -55,12 +55,22 @@ class Alert(StrEnum):
     FORCING_CHANGED = "forcing-changed"
     FORCING_UNOWNED = "forcing-unowned"
     ENFORCER_DOWN = "enforcer-down"
+    TRUST_UNUSABLE = "trust-unusable"
     ENFORCER_UNLOGGED = "enforcer-unlogged"
+    EXPORT_LARGE = "export-large"
     WITNESS_ALARM = "witness-alarm"
+    WITNESS_ABSENT = "witness-absent"
     DECISIONS_DAMAGED = "decisions-damaged"
     APPROVALS_STUCK = "approvals-stuck"
     WEBHOOKS_FAILING = "webhooks-failing"
     POLICY_REFUSED = "policy-refused"
+    CONFIGURATION_REFUSED = "configuration-refused"
+    CERTIFICATE_EXPIRED = "certificate-expired"
+    CERTIFICATE_EXPIRING = "certificate-expiring"
+    VERSIONS_DIFFER = "versions-differ"
+    MASKING_FAILED = "masking-failed"
+    SECRET_SEEN = "secret-seen"  # noqa: S105 - the name of an alert
+    SECRETS_UNSEARCHED = "secrets-unsearched"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,16 +214,34 @@ _KINDS: Final = (
         "the enforcer does not run or has not reported: what agents send is refused",
     ),
     (
+        Alert.TRUST_UNUSABLE,
+        Severity.CRITICAL,
+        "a78dd8e2e2e64659bf9e697ee0bb5225",
+        "the authority of this host, or what the system trusts, cannot be used: the enforcer does not start, recording goes on",
+    ),
+    (
         Alert.ENFORCER_UNLOGGED,
         Severity.CRITICAL,
         "e08137f33a084ec99f95e90587134be1",
         "decisions cannot be written down: what agents send is refused",
     ),
     (
+        Alert.EXPORT_LARGE,
+        Severity.WARNING,
+        "7d1c5b0be1c74d0f8c2c8e3f5a9b6d42",
+        "a run was given more by a database, in the last ten minutes, than a rule's `export_rows` or `export_bytes`",
+    ),
+    (
         Alert.WITNESS_ALARM,
         Severity.CRITICAL,
         "3b82f614c0c3487988bf881090854685",
         "probes and enforcer disagree about connections of runs",
+    ),
+    (
+        Alert.WITNESS_ABSENT,
+        Severity.CRITICAL,
+        "87537ff1c7054f40a4437a234079f86a",
+        "agents are forced through the enforcer, and the recorder compares nothing of it: it goes by an earlier configuration",
     ),
     (
         Alert.DECISIONS_DAMAGED,
@@ -238,6 +266,48 @@ _KINDS: Final = (
         Severity.WARNING,
         "6b8816776b5a4b73a94472d1a7d32946",
         "the policy on disk cannot be used; the one before it is in force, or none",
+    ),
+    (
+        Alert.CONFIGURATION_REFUSED,
+        Severity.WARNING,
+        "73dd3fb43796408f92f38e6b775bafae",
+        "the configuration on disk was refused when it was read anew; the one before it is in force",
+    ),
+    (
+        Alert.CERTIFICATE_EXPIRED,
+        Severity.CRITICAL,
+        "cdc9226be9e44d6f9ef52abf647778bd",
+        "a certificate of the enforcer is over: of its authority, of the listener of links, or one for a target",
+    ),
+    (
+        Alert.CERTIFICATE_EXPIRING,
+        Severity.WARNING,
+        "8926fe832fa04b23924765b0d9eb0190",
+        "such a certificate ends within 30 days",
+    ),
+    (
+        Alert.VERSIONS_DIFFER,
+        Severity.WARNING,
+        "2a5c60e29b1c4d6fbcabf4d3ab4a76c0",
+        "roles run another version of capd than the one that is installed",
+    ),
+    (
+        Alert.MASKING_FAILED,
+        Severity.CRITICAL,
+        "02d9b05a34f44384b9ec7b36ef861efd",
+        "masking failed in the last ten minutes, a defect of capd: what was said in a session is not recorded",
+    ),
+    (
+        Alert.SECRET_SEEN,
+        Severity.CRITICAL,
+        "ce132d3c43774368a7dad58cd31fb8e5",
+        "a credential of capd was in what an agent said or heard in the last ten minutes",
+    ),
+    (
+        Alert.SECRETS_UNSEARCHED,
+        Severity.WARNING,
+        "f460b210a4c44f3f997e859207b7e9bf",
+        "what agents said in the last ten minutes was not all searched for credentials",
     ),
 )
 KINDS: Final = {

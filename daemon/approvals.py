@@ -54,7 +54,10 @@ class Approvals:
 
     def notice(self, agent: Agent, question: Question, verdict: Verdict) -> None:
         """Keep a message for the context of later ones."""
-        short = in_short(question, verdict)
+        self.notice_short(agent, in_short(question, verdict))
+
+    def notice_short(self, agent: Agent, short: tuple[str, str] | None) -> None:
+        """Keep a message that was said in short already; None: there is nothing to keep."""
         if short is not None:
             self._context.notice(agent, *short)
 

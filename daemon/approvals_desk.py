@@ -12,6 +12,7 @@ import os
 import selectors
 import signal
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,7 @@ class DeskParts:
         status: file for its counters.
         say: tells whoever reads the log.
         links: for webhooks and links; None: there are none.
+        beat: gives a sign of life.
     """
 
     directory: Path
@@ -73,6 +75,7 @@ class DeskParts:
     status: Path
     say: Callable[[str], None]
     links: LinkParts | None = None
+    beat: Callable[[], None] = lambda: None
 
 
 def run_desk(parts: DeskParts) -> None:
@@ -119,6 +122,7 @@ class Counter:
         self._parts, self._desk, self._clock, self._links = parts, desk, clock, links
         self._stopping = False
         self._told = ""
+        self._servers: list[ControlServer | HoldServer] = []
 
     def run(self) -> None:
         """Serve until SIGTERM."""
@@ -127,18 +131,20 @@ class Counter:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
         with selectors.DefaultSelector() as selector:
             selector.register(wake, selectors.EVENT_READ, lambda: None)
-            proxies = HoldServer(self._parts.holds, self._desk, selector, self._parts.say)
-            servers = [ControlServer(self._parts.persons, self.verbs(), selector)]
+            self._servers = [ControlServer(self._parts.persons, self.verbs(), selector)]
             if self._links is not None and self._parts.links is not None:
-                servers.append(ControlServer(self._parts.links.socket, self._links.verbs(), selector, mode=0o600))
+                self._servers.append(ControlServer(self._parts.links.socket, self._links.verbs(), selector, mode=0o600))
+            self._servers.append(HoldServer(self._parts.holds, self._desk, selector, self._parts.say))
             while not self._stopping:
+                self._parts.beat()
                 left = self._desk.tick()
                 self._report()
                 for key, _events in selector.select(TICK_SECONDS_MAX if left is None else min(left, TICK_SECONDS_MAX)):
                     key.data()
-            for server in servers:
+                for server in self._servers:
+                    server.attend()
+            for server in self._servers:
                 server.close()
-            proxies.close()
 
     def _stop(self, wake: int) -> None:
         self._stopping = True
@@ -156,6 +162,7 @@ class Counter:
             "pending": sum(request.state is State.PENDING for request in requests),
             "approved": sum(request.state is State.APPROVED for request in requests),
             "problem": self._desk.problem,
+            "not_taken": dict(sum((Tally(server.failed) for server in self._servers), Tally())),
             "damage": "" if self._desk.damage is None else str(self._desk.damage),
         }
         try:
@@ -206,7 +213,8 @@ class Counter:
     def _json(self, request: Request, head_bytes: int | None = None) -> dict[str, Any]:
         _, body = self._desk.named(request.id)
         more = {} if head_bytes is None else {"head_bytes": head_bytes}
-        return to_json(request, self._clock(), clients=self._desk.clients(request), body=body, **more)
+        exact, clients = self._desk.exact(request), self._desk.clients(request)
+        return to_json(request, self._clock(), clients=clients, body=body, exact=exact, **more)
 
 
 def _text(request: Mapping[str, object], name: str) -> str:

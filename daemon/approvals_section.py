@@ -10,10 +10,10 @@ import re
 from typing import Annotated, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from capd.daemon import metrics_address
-from capd.daemon.enforcement_section import AbsolutePath
+from capd.daemon.section import AbsolutePath, Section
 
 WEBHOOKS_MAX: Final = 16
 USERS_MAX: Final = 256
@@ -88,12 +88,8 @@ ListenAddress = Annotated[str, AfterValidator(_listen)]
 Url = Annotated[str, AfterValidator(check_url)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class WebhookSection(_Section):
-    """`[[approvals.webhooks]]`: one receiver."""
+class WebhookSection(Section):
+    """`[[approvals.webhooks]]`: a receiver of what waits for a person."""
 
     name: Annotated[str, AfterValidator(_name)] = Field(description="what status, links and records call it")
     format: Literal["generic", "slack"] = Field(default="generic", description="`generic`: signed JSON; `slack`: Block Kit")
@@ -137,7 +133,7 @@ class WebhookSection(_Section):
         return self.approver is not None or bool(self.slack_users)
 
 
-class ApprovalsSection(_Section):
+class ApprovalsSection(Section):
     """`[approvals]`: approvals beyond this host."""
 
     webhooks: tuple[WebhookSection, ...] = Field(

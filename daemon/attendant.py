@@ -1,8 +1,8 @@
 """The attendant: the daemon's second thread, for everything that may take a while, so that the drain never waits for it.
 
-What lives here: the loop over clients, cgroup changes and the clock; attaching to libraries; the answers to `status` and
-`explain`. What must not: the rings, the journal and what was lost, which belong to the drain thread. All other calls of Capture
-are made here, by one thread.
+What lives here: the loop over clients, cgroup changes and the clock; attaching to libraries; the answers to `status`, `explain`
+and `reload`. What must not: the rings, the journal and what was lost, which belong to the drain thread. All other calls of
+Capture are made here, by one thread.
 """
 
 from __future__ import annotations
@@ -32,12 +32,15 @@ from capd.probes.budget import Claim
 
 if TYPE_CHECKING:  # pragma: no cover
     from capd.daemon.enforcement import Enforcement
+    from capd.daemon.reloading import Reloading
     from capd.daemon.runs import Run
     from capd.probes.attachments import Attachment
     from capd.probes.capture import Capture
 
 TICK_SECONDS: Final = 1.0
 """How often runs whose end nobody told are looked after."""
+SILENT_SECONDS_MAX: Final = 30.0
+"""A round is a few files to look at and an answer of systemd, 5 s at most; a busy machine takes longer."""
 SWEEP_SECONDS: Final = 10.0
 """How often what gone processes left in the kernel's maps is looked for; the maps have room for minutes of it."""
 STATUS_SECONDS: Final = 0.5
@@ -61,6 +64,7 @@ class Attendant:
         holding: Holding,
         storage: StorageKeeper,
         enforcement: Enforcement | None,
+        reloading: Reloading,
         facts: Callable[[], dict[str, object]],
         wake_drain: Callable[[], None],
     ) -> None:
@@ -74,6 +78,7 @@ class Attendant:
             holding: holds runs back while there is no room to record them.
             storage: knows how much room there is.
             enforcement: keeps agents' traffic forced, if that is configured.
+            reloading: takes a changed configuration over.
             facts: gives what else belongs into a status: the drain thread's numbers.
             wake_drain: makes the drain thread look at its notes now.
         """
@@ -84,6 +89,7 @@ class Attendant:
         self._holding = holding
         self._storage = storage
         self._enforcement = enforcement
+        self._reloading = reloading
         self._facts = facts
         self._wake_drain = wake_drain
         self._hints: queue.Queue[FileHint] = queue.Queue(HINTS_MAX)
@@ -93,6 +99,8 @@ class Attendant:
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._selector = selectors.DefaultSelector()
         self._exits = False
+        self._round_at = time.monotonic()
+        self._reload_wanted = False
         self._status_at = 0.0
         self._status_known: dict[str, object] | None = None
         self._server: ControlServer | None = None
@@ -104,6 +112,7 @@ class Attendant:
             "run": Verb(act=self._keeper.start, through_pipe=True),
             "status": Verb(act=self._status),
             "explain": Verb(act=self._explain),
+            "reload": Verb(act=self._reload, root_only=True),
         }
 
     def start(self, server: Callable[[selectors.BaseSelector], ControlServer], ready: Callable[[int], None]) -> None:
@@ -132,9 +141,19 @@ class Attendant:
             self._exits = self._exits or exits
             os.eventfd_write(self._wake_fd, 1)
 
+    def ask_reload(self) -> None:
+        """Have the configuration read anew, unless all is about to end. Called by a signal handler; never blocks."""
+        if not self._stopping.is_set():
+            self._reload_wanted = True
+            os.eventfd_write(self._wake_fd, 1)
+
     def storage_changed(self) -> None:
         """Look at once at whether runs are to be held back. Called by the drain thread; never blocks."""
         os.eventfd_write(self._wake_fd, 1)
+
+    def hangs(self, now: float) -> bool:
+        """Say whether its thread has not gone round for too long. Called by the drain thread; `now`: monotonic time."""
+        return now - self._round_at > SILENT_SECONDS_MAX
 
     def stop(self) -> int:
         """End the thread and hang up on its clients. To be called once, by the thread that called `start`.
@@ -151,13 +170,14 @@ class Attendant:
             self._server.close()
         if self._enforcement is not None:
             self._enforcement.close()
+        self._reloading.close()
         self._selector.close()
         self._keeper.watch.close()
         os.close(self._wake_fd)
         return self._holding.close()
 
     def note_attachments(self) -> None:
-        """Write down the libraries that are watched from the start."""
+        """Write down the libraries that are watched from the start; again, where an earlier daemon may not have come to it."""
         for attachment in self._capture.attachments:
             self._post(_attached(attachment))
 
@@ -168,19 +188,33 @@ class Attendant:
             self._keeper.select_configured()
             self._hold_back()
             self._force()
+            self._prove()
             self._server = server(self._selector)
+            self._look_again()
             ready(resumed)
             self._loop()
         except BaseException as error:  # noqa: BLE001 - without attendant it must not look healthy: the drain thread ends it
             self.error = error
             self._wake_drain()
 
+    def _look_again(self) -> None:
+        """Have the files looked at of which only the daemon before was told, and may not have come to it."""
+        if not self._capture.continued or not processes.in_initial_pid_namespace():
+            return
+        with contextlib.suppress(queue.Full):
+            for pid, device, inode in self._capture.unwatched():
+                self._hints.put_nowait(FileHint(pid=pid, device=device, inode=inode, first=True))
+        os.eventfd_write(self._wake_fd, 1)
+
     def _loop(self) -> None:
         due = time.monotonic() + TICK_SECONDS
         sweep_due = time.monotonic() + SWEEP_SECONDS
         while not self._stopping.is_set():
+            self._round_at = time.monotonic()
             for key, _events in self._selector.select(max(0.0, due - time.monotonic())):
                 key.data()
+            assert self._server is not None
+            self._server.attend()
             if time.monotonic() >= due:
                 due = time.monotonic() + TICK_SECONDS
                 self._keeper.end_empty()
@@ -188,6 +222,7 @@ class Attendant:
                 self._hold_back()
                 self._force()
                 self._coverage.keep(self._keeper.keys())
+                self._reloading.attend()
             if time.monotonic() >= sweep_due:
                 sweep_due = time.monotonic() + SWEEP_SECONDS
                 self._capture.sweep()
@@ -196,6 +231,9 @@ class Attendant:
     def _woken(self) -> None:
         os.eventfd_read(self._wake_fd)
         self._hold_back()
+        if self._reload_wanted:
+            self._reload_wanted = False
+            self._reloading.begin(self._selector)
         if self._exits:
             self._exits = False
             self._keeper.end_empty()
@@ -207,18 +245,26 @@ class Attendant:
 
     def _hold_back(self) -> None:
         """Do to the runs what is configured for as little room as there is, or undo it."""
-        self._holding.apply(self._keeper.cgroups() if self._storage.state >= State.CRITICAL else {})
+        runs = self._keeper.cgroups()
+        loose = self._enforcement is not None and self._enforcement.loose()
+        self._holding.apply(runs if self._storage.state >= State.CRITICAL else {}, stopped=runs if loose else {})
 
     def _cgroups_changed(self) -> None:
         self._keeper.changed()
         if self._enforcement is not None:
             self._enforcement.follow(self._keeper.cgroups())
+            self._hold_back()
 
     def _force(self) -> None:
         """Keep what is selected forced, and have it tried."""
         if self._enforcement is not None:
             self._enforcement.follow(self._keeper.cgroups())
             self._enforcement.attend(time.monotonic(), self._keeper.escaped)
+
+    def _prove(self) -> None:
+        """Wait until the first canary has said whether traffic is forced: that is what readiness is to mean."""
+        if self._enforcement is not None:
+            self._enforcement.prove()
 
     def _look_at(self, hint: FileHint) -> None:
         """Attach to a file if it is a TLS library; whatever goes wrong with one file is noted and concerns only that file."""
@@ -282,6 +328,7 @@ class Attendant:
         totals = self._losses.totals
         return {
             **self._facts(),
+            **self._reloading.facts(),
             "counters": totals.counters,
             "losses": {
                 "counters": counted_as_lost(totals.counters),
@@ -303,6 +350,7 @@ class Attendant:
             },
             "enforcement": {"mode": "off"} if self._enforcement is None else self._enforcement.describe(),
             "runs": self._keeper.describe(),
+            "not_taken": {} if self._server is None else self._server.failed,
             "unselected": [{"cgroup": path, "reason": reason} for path, reason in self._keeper.unselected.items()],
         }
 
@@ -318,6 +366,10 @@ class Attendant:
             # What a run brought along that is over is nobody's but root's business.
             "uid": None if attachment.claim is None else 0 if run is None else run.uid or 0,
         }
+
+    def _reload(self, _peer: Peer, _request: Mapping[str, object]) -> dict[str, object]:
+        """Begin to read the configuration anew: `configuration.reloads` of the status says when that is done."""
+        return {"reload": self._reloading.begin(self._selector)}
 
     def _explain(self, peer: Peer, request: Mapping[str, object]) -> dict[str, object]:
         pid = request.get("pid")
@@ -341,7 +393,7 @@ def _attached(attachment: Attachment) -> notes.Note:
         library=attachment.library,
         functions=attachment.functions,
         late=attachment.late,
-        boottime_ns=_boottime_ns(),
+        boottime_ns=attachment.since_ns,
     )
 
 

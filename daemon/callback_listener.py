@@ -12,14 +12,16 @@ import asyncio
 import socket
 import ssl
 import time
+from asyncio.trsock import TransportSocket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 
 import h11
 
+from capd.enforcer.accepting import words_of
 from capd.enforcer.callbacks import page
 from capd.enforcer.callbacks.pace import Pace
 from capd.enforcer.callbacks.site import Asked, Reply
@@ -63,6 +65,7 @@ class Listener:
 
     async def serve(self) -> None:
         """Serve until cancelled."""
+        asyncio.get_running_loop().set_exception_handler(self._note)
         unix = self._listening.family == socket.AF_UNIX
         server = await (asyncio.start_unix_server if unix else asyncio.start_server)(
             self._connected,
@@ -74,6 +77,14 @@ class Listener:
         )
         async with server:
             await server.serve_forever()
+
+    def _note(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Count that nobody could be taken, which asyncio tries again a second later; tell of anything else as usual."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and isinstance(context.get("socket"), socket.socket | TransportSocket):
+            self.counts[words_of(error)] += 1
+        else:
+            loop.default_exception_handler(context)
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open += 1

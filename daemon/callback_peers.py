@@ -9,16 +9,15 @@ all the same, which then comes from the enforcer itself, and for unix sockets an
 from __future__ import annotations
 
 import socket
-import struct
 from pathlib import Path
 from typing import Final
 
 from capd.daemon.approver_identity import cgroup_of, is_of, live_runs
 from capd.daemon.enforced_runs import EnforcedRuns
+from capd.enforcer.peer_credentials import peer_credentials
 from capd.enforcer.proxy.flow import Owner, SocketOwners
 
 ROOT: Final = 0
-_CREDENTIALS: Final = struct.Struct("=iII")
 
 
 class Peers:
@@ -51,9 +50,9 @@ class Peers:
             return f"it is not known whose it is: {error.strerror or error}"
 
     def _local(self, connection: socket.socket) -> str:
-        pid, uid, _gid = _CREDENTIALS.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        in_run = is_of(cgroup_of(pid), live_runs(self._runs))
-        return self._judge(uid, in_run=in_run)
+        peer = peer_credentials(connection)
+        in_run = is_of(cgroup_of(peer.pid), live_runs(self._runs))
+        return self._judge(peer.uid, in_run=in_run)
 
     def _internet(self, connection: socket.socket) -> str:
         own, peer = connection.getsockname()[:2], connection.getpeername()[:2]

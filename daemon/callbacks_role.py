@@ -41,7 +41,6 @@ from capd.recording.durable import read_regular, replace_content
 LOOK_SECONDS: Final = 0.5
 """Between two questions to the desk: a person does not notice less."""
 STATUS_SECONDS: Final = 1.0
-STOP_SECONDS: Final = 1.0
 TOLD_BYTES_MAX: Final = 16 << 20
 """Sixteen webhooks with all that the desk lists have a few megabytes."""
 ASKING_MAX: Final = 4

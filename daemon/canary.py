@@ -18,6 +18,8 @@ from typing import Final
 
 from capd.enforcer.forcing.plan import CANARY_ADDRESS4, CANARY_ADDRESS6, CANARY_PORT
 
+AGAIN_SECONDS: Final = 2.0
+"""From a canary that found something wrong to the next: whoever starts the enforcer then looks at the status."""
 ANSWER_BYTES_MAX: Final = 4096
 NO_IPV6: Final = {"EADDRNOTAVAIL", "EAFNOSUPPORT", "ENETUNREACH"}
 REFUSED: Final = {"EPERM", "EACCES", "ECONNREFUSED"}
@@ -94,6 +96,25 @@ def judge(said: Mapping[str, str], *, enforced: bool, elsewhere: bool = False) -
             if outcome in REACHED or (outcome not in REFUSED and not elsewhere):
                 opened.append(f"{what} is not refused: {outcome}")
     return Findings(open=tuple(opened), closed=tuple(closed))
+
+
+class Pace:
+    """How soon a canary tries again: at once, nearly, after one that found something wrong, so that what is mended is seen.
+
+    What stays wrong is tried more and more seldom: each canary is an interpreter that starts.
+    """
+
+    def __init__(self, seconds_max: float) -> None:
+        """Take the seconds from one canary to the next where nothing is wrong."""
+        self._again, self._seconds_max = AGAIN_SECONDS, seconds_max
+
+    def after(self, findings: Findings) -> float:
+        """Give the seconds from this canary's answer to the next canary at the latest."""
+        if findings.result == "forced":
+            self._again = AGAIN_SECONDS
+            return self._seconds_max
+        again, self._again = self._again, min(2 * self._again, self._seconds_max)
+        return again
 
 
 class Canary:

@@ -21,7 +21,7 @@ STATUS_BYTES_MAX: Final = 64 << 10
 
 
 def possible() -> bool:
-    """Tell whether what it needs is installed: capd's `fleet` extra."""
+    """Tell whether what it needs is installed: the package capd-fleet, or capd's `fleet` extra."""
     return find_spec(NEEDED[0]) is not None
 
 

@@ -7,6 +7,7 @@ thread and never waits for a client. control_client.py describes the protocol.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -14,7 +15,6 @@ import select
 import selectors
 import socket
 import stat
-import struct
 import threading
 import time
 from collections import Counter, deque
@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Final
 
 from capd.daemon.errors import NotPermittedError, RequestRefusedError
+from capd.enforcer.accepting import Accepting
+from capd.enforcer.peer_credentials import peer_credentials
 from capd.recording.errors import CapdError, on_disk
 
 REQUEST_BYTES_MAX: Final = 128 * 1024
@@ -42,7 +44,6 @@ LEAST_SECONDS: Final = 0.001
 DESCRIPTORS_MAX: Final = 1
 SO_PEERPIDFD: Final = 77
 """asm-generic/socket.h; since Linux 6.5."""
-_CREDENTIALS: Final = struct.Struct("=iII")
 _CHUNK_BYTES: Final = 64 * 1024
 
 
@@ -114,17 +115,26 @@ class ControlServer:
         self._connections: set[_Connection] = set()
         self._refused = 0
         self._asked: deque[_Connection] = deque()
-        self._accepting = self._closed = False
+        self._closed = False
         self._path = path
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         with on_disk("listen at", path):
             path.unlink(missing_ok=True)
-            self._listener.bind(str(path))
+            listener.bind(str(path))
             path.chmod(mode)
-        self._listener.listen(WAITING_MAX)
+        listener.listen(WAITING_MAX)
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         selector.register(self._wake_fd, selectors.EVENT_READ, self._woken)
-        self._let_in()
+        self._accepting = Accepting(listener, selector, self._let_in)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How often nobody could be let in, by why."""
+        return dict(self._accepting.failed)
+
+    def attend(self) -> None:
+        """Let in again after a pause; to be called in every turn of the loop."""
+        self._accepting.attend()
 
     def close(self) -> None:
         """Hang up on everybody and remove the socket. Who cannot be hung up on is left to the end of the process."""
@@ -137,23 +147,12 @@ class ControlServer:
             with contextlib.suppress(OSError):
                 connection.socket.shutdown(socket.SHUT_RDWR)
             connection.answered.set()
-        if self._accepting:
-            self._selector.unregister(self._listener)
-        self._listener.close()
+        self._accepting.close()
         self._path.unlink(missing_ok=True)
-
-    def _let_in(self) -> None:
-        """Listen, or leave new clients in their queue while too many that were refused cannot be hung up on."""
-        wanted = self._refused < REFUSED_MAX
-        if wanted and not self._accepting:
-            self._selector.register(self._listener, selectors.EVENT_READ, self._accept)
-        elif self._accepting and not wanted:
-            self._selector.unregister(self._listener)
-        self._accepting = wanted
 
     def _woken(self) -> None:
         os.eventfd_read(self._wake_fd)
-        self._let_in()
+        self._listen()
         while self._asked:
             connection = self._asked.popleft()
             connection.answer = _packed(self._act(connection))
@@ -164,19 +163,31 @@ class ControlServer:
             if not self._closed:
                 os.eventfd_write(self._wake_fd, 1)
 
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            accepted, _address = self._listener.accept()
-            connection = _Connection(socket=accepted, peer=_peer(accepted))
-            with self._lock:
-                crowded = self._crowded(connection.peer.uid)
-                if crowded:
-                    self._refused += 1
-                else:
-                    self._connections.add(connection)
-            self._let_in()
-            work = self._refuse if crowded else self._serve
+    def _let_in(self, accepted: socket.socket) -> None:
+        connection = _Connection(socket=accepted, peer=_peer(accepted))
+        with self._lock:
+            crowded = self._crowded(connection.peer.uid)
+            if crowded:
+                self._refused += 1
+            else:
+                self._connections.add(connection)
+        self._listen()
+        work = self._refuse if crowded else self._serve
+        try:
             threading.Thread(target=work, args=(connection,), name="capd-client", daemon=True).start()
+        except RuntimeError as error:  # the kernel has no thread for it
+            self._left(connection, crowded=crowded)
+            raise OSError(errno.EAGAIN, str(error)) from error
+
+    def _listen(self) -> None:
+        """Leave new clients in their queue while too many that were refused cannot be hung up on."""
+        self._accepting.want(self._refused < REFUSED_MAX)
+
+    def _left(self, connection: _Connection, *, crowded: bool) -> None:
+        _hang_up(connection)
+        with self._lock:
+            self._connections.discard(connection)
+            self._refused -= crowded
 
     def _crowded(self, uid: int) -> bool:
         users = Counter(connection.peer.uid for connection in self._connections)
@@ -186,9 +197,7 @@ class ControlServer:
     # In the thread of a client
 
     def _refuse(self, connection: _Connection) -> None:
-        _hang_up(connection)
-        with self._lock:
-            self._refused -= 1
+        self._left(connection, crowded=True)
         self._wake()
 
     def _serve(self, connection: _Connection) -> None:
@@ -202,9 +211,7 @@ class ControlServer:
         except OSError:
             pass  # the client is gone; its run, if there is one, ends with its cgroup
         finally:
-            _hang_up(connection)
-            with self._lock:
-                self._connections.discard(connection)
+            self._left(connection, crowded=False)
 
     def _receive(self, connection: _Connection, deadline: float) -> bool:
         """Take the request; False when none came in time."""
@@ -281,9 +288,8 @@ def _packed(answer: dict[str, object]) -> bytes:
 
 
 def _peer(connection: socket.socket) -> Peer:
-    content = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, uid, _gid = _CREDENTIALS.unpack(content)
-    return Peer(pid=pid, uid=uid, pidfd=_pidfd(connection, pid))
+    peer = peer_credentials(connection)
+    return Peer(pid=peer.pid, uid=peer.uid, pidfd=_pidfd(connection, peer.pid))
 
 
 def _pidfd(connection: socket.socket, pid: int) -> int:

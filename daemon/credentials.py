@@ -34,6 +34,9 @@ def credentials_of(sections: Mapping[str, CredentialSection]) -> dict[str, Crede
             ports=tuple(one.ports),
             principals=tuple(Glob(principal) for principal in one.principals),
             user=one.user,
+            databases=tuple(Glob(database) for database in one.databases),
+            weak_methods=frozenset(one.weak_methods),
+            placeholder=one.placeholder,
         )
         for name, one in sections.items()
     }

@@ -9,14 +9,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from capd.daemon.enforcement_section import AbsolutePath, Port
+from capd.daemon.section import AbsolutePath, Port, Section
+from capd.enforcer.credentials.method import WeakMethod
 from capd.enforcer.policy.host_pattern import ANY, HostPattern
 
 TIMEOUT_SECONDS_MAX: Final = 30
 """A client of HTTP waits as long, and longer."""
 TTL_SECONDS_MAX: Final = 86_400
+DATABASE_CHARACTERS_MAX: Final = 128
+"""Names of databases have 64 at most."""
+PLACEHOLDER_CHARACTERS_MAX: Final = 128
+"""It is no secret: any word will do."""
 
 
 def _host(value: str) -> str:
@@ -35,13 +40,12 @@ def _program(value: tuple[str, ...] | None) -> tuple[str, ...] | None:
 Host = Annotated[str, AfterValidator(_host)]
 Words = Annotated[tuple[str, ...] | None, AfterValidator(_program)]
 Name = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9][A-Za-z0-9._/-]{0,127}\z")]
+Database = Annotated[str, StringConstraints(min_length=1, max_length=DATABASE_CHARACTERS_MAX)]
 FileName = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,127}\z")]
 
 
-class CredentialSection(BaseModel):
-    """One credential: one of `file`, `systemd`, `environment_file` and `command` says where its value is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+class CredentialSection(Section):
+    """`[credentials.NAME]`: a credential; one of `file`, `systemd`, `environment_file` and `command` says where it is."""
 
     file: AbsolutePath | None = Field(default=None, description="the value is all of this file, which only root can write")
     systemd: FileName | None = Field(default=None, description="name in LoadCredential= of the enforcer's unit")
@@ -53,7 +57,14 @@ class CredentialSection(BaseModel):
     hosts: tuple[Host, ...] = Field(min_length=1, description="it may be sent to, as in `match` of a rule, but not `*`")
     ports: tuple[Port, ...] = Field(min_length=1, description="of those hosts")
     principals: tuple[str, ...] = Field(default=(), description="whose runs it is for, as in `match`; none: anybody's")
-    user: str | None = Field(default=None, min_length=1, description="that belongs to it: of basic, or an AWS access key's id")
+    user: str | None = Field(
+        default=None, min_length=1, description="that belongs to it: of basic, an AWS access key's id, of a database"
+    )
+    databases: tuple[Database, ...] = Field(default=(), description="that it is for, with `*` and `?`; none: any")
+    weak_methods: tuple[WeakMethod, ...] = Field(default=(), description="of databases, that it may be used with")
+    placeholder: str | None = Field(
+        default=None, min_length=1, max_length=PLACEHOLDER_CHARACTERS_MAX, description="that agents' clients have in its place"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -64,4 +75,6 @@ class CredentialSection(BaseModel):
             raise ValueError("environment_file and variable go together")
         if self.user is not None and not (self.user.isascii() and self.user.isprintable()):
             raise ValueError("user must be ASCII that can be printed")
+        if self.placeholder is not None and not (self.placeholder.isascii() and self.placeholder.isprintable()):
+            raise ValueError("placeholder must be ASCII that can be printed")
         return self

@@ -8,14 +8,19 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-from collections.abc import Callable, Iterator, Mapping
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final, cast
 
 from capd.daemon import (
+    catalogue_status,
     cgroups,
-    configuration,
+    clock,
+    configuration_files,
+    configuration_salvage,
     control_client,
+    locations,
     lock,
     mountinfo,
     mounts,
@@ -25,11 +30,12 @@ from capd.daemon import (
     status,
 )
 from capd.daemon.configuration import MIB, Configuration
-from capd.daemon.errors import ConfigurationError
+from capd.daemon.errors import ConfigurationError, FleetExtraMissingError
 from capd.daemon.finding import Finding, Mark
 from capd.daemon.health import Verdict
 from capd.probes import btf, kernel
 from capd.probes.errors import ProbeError
+from capd.recording.durable import OTHERS_WRITE
 from capd.recording.errors import CapdError
 
 KERNEL_MIN: Final = (5, 8)
@@ -41,17 +47,55 @@ def check_host(config: str | None) -> list[Finding]:
     """Look at everything that capd needs of the host, and at capd itself."""
     findings = [_user(), _kernel_version(), _compiler(), *_kernel(), *_mounts(), _cgroup2()]
     try:
-        settings = configuration.load(config)
-    except ConfigurationError as error:
-        return [*findings, *(_bad("configuration", line, error.hint) for line in str(error).splitlines())]
-    return [*findings, *_state(settings), *_enforcement(settings), *_roles(settings)]
+        understood = configuration_salvage.understand(config)
+    except ConfigurationError as error:  # there is nothing in what was named that could be understood
+        return [*findings, *problems(error)]
+    settings = understood.settings
+    if understood.problem is not None:
+        findings += problems(understood.problem)
+    else:
+        findings += _files(configuration_files.read_layered(config).files)
+    return [*findings, _clock(), *_state(settings), *_catalogue(settings), *_enforcement(settings), *_roles(settings)]
+
+
+def problems(error: ConfigurationError) -> Iterator[Finding]:
+    """Give what is wrong with the configuration."""
+    for problem in error.problems:
+        yield _bad("configuration", str(problem), problem.next_step)
+    if not error.problems:
+        yield from (_bad("configuration", line, error.hint) for line in str(error).splitlines())
+
+
+def _files(files: Sequence[Path]) -> Iterator[Finding]:
+    """Look at who can write the configuration: whoever can decides what is recorded."""
+    mine = {0, os.geteuid()}
+    for path in files:
+        found = path.stat()
+        if found.st_uid not in mine or (found.st_mode & OTHERS_WRITE and stat.S_ISREG(found.st_mode)):
+            step = f"`chown root: {path}` and `chmod go-w {path}`, once you have seen what is in it"
+            yield _bad("configuration", f"{path} can be written by others than root", step)
+        elif os.geteuid() == 0 and not found.st_mode & stat.S_IROTH:
+            step = f"`chmod go+r {path}`: it holds no secrets; under `capd up` it need not be"
+            words = f"{path} can be read by root alone: roles that systemd starts as other users do not start"
+            yield Finding(subject="configuration", mark=Mark.NOTE, found=words, next_step=step)
+    names = ", ".join(map(str, files)) or "there is no file, so the defaults hold"
+    yield Finding(subject="configuration", mark=Mark.GOOD, found=names)
+
+
+def _clock() -> Finding:
+    kept = clock.facts()["synchronised"]
+    if kept is True:
+        return Finding(subject="clock", mark=Mark.GOOD, found="kept right")
+    found = "not kept right: times in the record may be off" if kept is False else "the kernel does not say whether it is kept"
+    step = "`timedatectl set-ntp true`, or install chrony; a bucket refuses requests of a clock that is far off"
+    return Finding(subject="clock", mark=Mark.NOTE, found=found, next_step=step)
 
 
 def check_process(config: str | None, pid: int) -> list[Finding]:
     """Say why a process is recorded or not, and what of it can be read.
 
     Raises:
-        ConfigurationError: the configuration cannot be used.
+        ConfigurationError: the configuration does not say whom to ask.
     """
     process = processes.read(pid)
     if process is None:
@@ -59,7 +103,7 @@ def check_process(config: str | None, pid: int) -> list[Finding]:
     found = f"{process.exe or '(executable not readable)'} {' '.join(process.argv[1:4])}"
     findings = [Finding(subject="process", mark=Mark.GOOD, found=f"{pid}: {found.strip()}")]
     try:
-        answer = control_client.ask(configuration.load(config).control_socket, "explain", pid=pid)
+        answer = control_client.ask(locations.likely_runtime_directory(config) / locations.CONTROL_SOCKET, "explain", pid=pid)
     except CapdError as error:
         return [*findings, _bad("daemon", str(error), error.hint)]
     return [*findings, *_explained(pid, cast("Mapping[str, object]", answer["explanation"]), answer)]
@@ -166,7 +210,19 @@ def _state(settings: Configuration) -> Iterator[Finding]:
         yield _bad("state_dir", f"{directory} is on a read-only file system", "remount it, or set `state_dir` elsewhere")
     else:
         yield _look("state_dir", lambda: _room(settings, existing))
-    yield _look("recorder", lambda: f"user {recorder_user.choose(settings.recorder.user, settings.segments_dir)}")
+    if os.geteuid() == 0:  # who looks without being root would be told that it is himself
+        yield _look("recorder", lambda: f"user {recorder_user.choose(settings.recorder.user, settings.segments_dir)}")
+
+
+def _catalogue(settings: Configuration) -> Iterator[Finding]:
+    """Look whether this host can write the catalogue of its bucket: what it ships is safe without, but not found there."""
+    if settings.bucket_url is None or not settings.catalogue.enabled:
+        return
+    if catalogue_status.possible():
+        yield Finding(subject="catalogue", mark=Mark.GOOD, found="what is shipped can be made searchable")
+    else:
+        found = "what is shipped cannot be made searchable: the libraries for it are not installed"
+        yield Finding(subject="catalogue", mark=Mark.NOTE, found=found, next_step=FleetExtraMissingError.hint)
 
 
 def _enforcement(settings: Configuration) -> list[Finding]:

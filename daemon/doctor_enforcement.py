@@ -174,8 +174,9 @@ def _policy(settings: Configuration) -> Iterator[Finding]:
         policy = load_policy(directory, owners=ROOT)
     except PolicyError as error:
         first = str(error).splitlines()[0]
-        step = "`capd policy check` lists all of it; until then nothing is allowed to runs, and no words of theirs are recorded"
-        yield _bad("policy", first, step if directory.exists() else "write one: docs/policy.md has an example")
+        refused = "`capd policy check` lists all of it; until then no words of runs are recorded, and none are let through"
+        none = f"write one, {directory}/NAME.yaml: docs/policy.md has an example; without one nothing is let through"
+        yield _bad("policy", first, refused if is_there(directory) else none)
         return
     found = f"{directory}: {policy.own_rules} rules, version {policy.version[:12]}"
     blind = list(_blind(settings))

@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from capd.daemon import notes
+from capd.daemon.drain_mark import DrainMark
+from capd.daemon.drained import Drained
 from capd.daemon.losses import LossBook
 from capd.daemon.spool import Spool
 from capd.daemon.units import MIB
@@ -48,6 +50,10 @@ class Ring(Protocol):
     @property
     def count(self) -> int:
         """Records in the span that was drained last."""
+
+    @property
+    def position(self) -> int:
+        """Where the next span begins: bytes since the ring was made."""
 
     def used(self) -> int:
         """Say how many bytes wait in it."""
@@ -114,16 +120,31 @@ class PendingNote:
 class Drain:
     """Moves what is in the rings, and the notes of other threads, into the journal. One thread calls it."""
 
-    def __init__(self, control: Ring, data: Ring, spool: Spool, *, clock: Clock, losses: LossBook) -> None:
+    def __init__(
+        self, control: Ring, data: Ring, spool: Spool, *, clock: Clock, losses: LossBook, mark: DrainMark | None = None
+    ) -> None:
+        """Take what it works with.
+
+        Args:
+            control: the ring of lifecycle events.
+            data: the ring of payload.
+            spool: the journal.
+            clock: of notes and blocks.
+            losses: what is lost and not noted yet.
+            mark: where to say what is on its way, for the next daemon.
+        """
         self._control = control
         self._data = data
         self._spool = spool
         self._clock = clock
         self._losses = losses
+        self._mark = mark
         self._posted: deque[PendingNote] = deque()
         self._early: deque[PendingNote] = deque()
         self._late: deque[PendingNote] = deque()
         self._control_bytes = self._data_bytes = 0
+        self._asked: tuple[int, tuple[int, int]] | None = None
+        """Wall time at which what was in the rings was measured last, and what has to be written of each for it."""
         self.records = 0
         self.bytes = 0
         self.discarding = False
@@ -150,7 +171,7 @@ class Drain:
         before = done.bytes
         self._move(self._data, Source.DATA, done)
         self._data_bytes += done.bytes - before
-        while self._late and self._reached(self._late[0]) and self.note_losses() and self._write(self._late):
+        while self._late and self._reached(self._late[0].after_bytes) and self.note_losses() and self._write(self._late):
             pass
         return done
 
@@ -177,11 +198,40 @@ class Drain:
         note = self._losses.news()
         if note is None:
             return True
-        boottime_ns, realtime_ns = self._clock()
-        if not self._spool.append(Source.NOTE, notes.pack(note), count=1, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
+        if not self._append(Source.NOTE, notes.pack(note), 1):
             return False
         self._losses.noted()
+        self._done()
         return True
+
+    def _append(self, source: Source, payload: bytes | memoryview, count: int, start: int = 0) -> bool:
+        """Write a block, with a mark that stands until `_done`; False: it was not written, and there is no mark."""
+        boottime_ns, realtime_ns = self._clock()
+        if self._mark is not None:
+            self._mark.begin(source, start, start + len(payload), self._spool.position)
+        written = self._spool.append(source, payload, count=count, boottime_ns=boottime_ns, realtime_ns=realtime_ns)
+        if not written:
+            self._done()
+        return written
+
+    def _done(self) -> None:
+        if self._mark is not None:
+            self._mark.done()
+
+    def drained(self) -> Drained | None:
+        """Say up to when all that was in the rings is in the journal; None: no later than was said before.
+
+        To be called again and again: while the rings are not empty what they held at one call is there at a later one.
+        """
+        if self._asked is None:
+            realtime_ns = self._clock()[1]
+            self._asked = realtime_ns, self._after_bytes()
+        realtime_ns, after_bytes = self._asked
+        if self._early or not self._reached(after_bytes) or not self.note_losses():
+            return None
+        self._asked = None
+        position = self._spool.position
+        return Drained(realtime_ns=realtime_ns, file=position.file, offset=position.offset)
 
     def finish(self, seconds_max: float) -> None:
         """Write all that is left, before the end; no longer than `seconds_max`, because agents go on writing."""
@@ -191,18 +241,22 @@ class Drain:
 
     def _after_events(self, pending: PendingNote) -> None:
         """Let a note wait until all that is in the rings now is written."""
-        pending.after_bytes = self._control_bytes + self._control.used(), self._data_bytes + self._data.used()
+        pending.after_bytes = self._after_bytes()
         self._late.append(pending)
 
-    def _reached(self, pending: PendingNote) -> bool:
-        control, data = pending.after_bytes
+    def _after_bytes(self) -> tuple[int, int]:
+        """Give what will have been written of the control and of the data ring when all is that is in them now."""
+        return self._control_bytes + self._control.used(), self._data_bytes + self._data.used()
+
+    def _reached(self, after_bytes: tuple[int, int]) -> bool:
+        control, data = after_bytes
         return control <= self._control_bytes and data <= self._data_bytes
 
     def _write(self, queue: deque[PendingNote]) -> bool:
         pending = queue[0]
-        boottime_ns, realtime_ns = self._clock()
-        if not self._spool.append(Source.NOTE, pending.payload, count=1, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
+        if not self._append(Source.NOTE, pending.payload, 1):
             return False
+        self._done()
         queue.popleft()
         pending.written()
         return True
@@ -214,16 +268,16 @@ class Drain:
                 return
             if source is Source.CONTROL and not self.note_losses():
                 return
-            boottime_ns, realtime_ns = self._clock()
             count, size = ring.count, len(span)
             if self.discarding and source is Source.DATA:
                 self.discarded_bytes += size
-            elif not self._spool.append(source, span, count=count, boottime_ns=boottime_ns, realtime_ns=realtime_ns):
+            elif not self._append(source, span, count, ring.position):
                 return
             if source is Source.CONTROL:
                 _look(span, done)
             span.release()
             ring.release()
+            self._done()
             done.bytes += size
             self.bytes += size
             self.records += count

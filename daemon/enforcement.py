@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast
 
 from capd.daemon import canary as canaries
 from capd.daemon import enforcer_user, kept_descriptors
-from capd.daemon.canary import Canary, Findings
+from capd.daemon.canary import Canary, Findings, Pace
 from capd.daemon.cgroups import CANARY, Hierarchy, slice_path
 from capd.daemon.enforcement_limits import LIMITS
 from capd.daemon.enforcement_names import EnforcementNames
+from capd.daemon.enforcement_standing import standing
 from capd.daemon.errors import ConfigurationError
 from capd.daemon.namespace_keeping import NamespaceKeeper, Wanted
 from capd.enforcer.forcing.plan import CgroupAt, Facts, plan
@@ -35,9 +36,10 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.enforcement_section import EnforcementSection
 
 CHECK_SECONDS: Final = 30.0
-"""From one canary, and one comparison of the kernel with the plan, to the next."""
+"""From one canary, and one comparison of the kernel with the plan, to the next; sooner after a canary that found something."""
 CANARY_SECONDS_MAX: Final = 10.0
 """Its attempts take at most 3 s."""
+CANARY_POLL_SECONDS: Final = 0.02
 ESCAPED_SECONDS: Final = 5.0
 """From one look at where the processes of runs are to the next: one file of /proc for each."""
 ESCAPED_MAX: Final = 20
@@ -59,6 +61,7 @@ class Enforcement:
         say: Callable[[str], None],
         *,
         kept: socket.socket | None = None,
+        untrusted: CapdError | None = None,
     ) -> None:
         """Take what it works with.
 
@@ -69,6 +72,7 @@ class Enforcement:
             names: of this instance's parts.
             say: tells the operator one line.
             kept: the socket by which an earlier daemon owns the table, if the service manager kept it.
+            untrusted: why there is nothing that agents could trust, so that the enforcer does not start, or None.
 
         Raises:
             ConfigurationError: a user does not exist, or is the enforcer's own.
@@ -79,15 +83,14 @@ class Enforcement:
         self._names = names
         self._say = say
         self._user = enforcer_user.choose(section.user)
-        self._users = tuple(sorted({enforcer_user.number_of(user, "enforcement.users") for user in section.users}))
-        for mine in {0, self._user}.intersection(self._users):
-            raise ConfigurationError(f"enforcement.users: user {mine} must not be forced: capd itself needs the network by it")
+        self._users = self._numbers(section.users)
         self._ruleset: Ruleset | None = None
         self._kept = kept
         self._barrier = Barrier(names.pins)
         self._table: Table | None = None
         self._canary: Canary | None = None
         self._canary_due = 0.0
+        self._pace = Pace(CHECK_SECONDS)
         self._check_due = 0.0
         self._escaped_due = 0.0
         self._findings: Findings | None = None
@@ -98,8 +101,25 @@ class Enforcement:
         self.watch: RulesetWatch | None = None
         """Becomes readable when somebody may have changed the table; then `look_again` is to be called."""
         self._escaped: list[str] = []
+        self._untrusted = untrusted
+        if untrusted is not None:
+            say(f"the enforcer cannot start, so agents stay closed off, and are recorded: {untrusted}; {untrusted.hint}")
         self.problem: str | None = "nothing is in place yet"
         """Why forcing is not in place, None when it is. `follow` tries again each time."""
+
+    def select(self, users: Sequence[str], selection: SelectionSection) -> None:
+        """Force other users and selectors from the next `follow` on.
+
+        Raises:
+            ConfigurationError: as at the start; nothing has changed then.
+        """
+        self._users, self._selection = self._numbers(users), selection
+
+    def _numbers(self, users: Sequence[str]) -> tuple[int, ...]:
+        numbers = {enforcer_user.number_of(user, "enforcement.users") for user in users}
+        for mine in {0, self._user}.intersection(numbers):
+            raise ConfigurationError(f"enforcement.users: user {mine} must not be forced: capd itself needs the network by it")
+        return tuple(sorted(numbers))
 
     @property
     def enforced(self) -> bool:
@@ -131,6 +151,28 @@ class Enforcement:
             runs: cgroups of live runs by the kernel's number.
         """
         self._settle(runs)
+
+    def loose(self) -> bool:
+        """Say whether agents are to be forced and neither layer stands, so that nothing keeps them from the network."""
+        return self.enforced and self.problem is not None and self._table is None and not standing(self._names)
+
+    def prove(self) -> None:
+        """Wait for the canary that was begun, if one was."""
+        while self._canary is not None:
+            time.sleep(CANARY_POLL_SECONDS)
+            self._attend_canary(time.monotonic())
+
+    def words(self) -> str:
+        """Say in short how it is."""
+        if self.problem is not None:
+            return f"agents' traffic is not forced: {self.problem}"
+        result = "unknown" if self._findings is None else self._findings.result
+        return {
+            "forced": "agents' traffic is forced, as a canary has tried",
+            "closed": "agents reach nothing until the enforcer listens",
+            "open": "agents' traffic gets around the enforcer",
+            "unknown": "rules are in place; no canary has tried them",
+        }[result]
 
     def attend(self, now: float, escaped: Callable[[], list[str]]) -> None:
         """Compare what stands with what should, and let a canary try, when it is time. Called every second.
@@ -168,10 +210,11 @@ class Enforcement:
 
     def describe(self) -> dict[str, object]:
         """Give the part of the status."""
-        findings = self._findings
+        findings, error = self._findings, self._untrusted
         return {
             "mode": self._section.mode,
             "problem": self.problem,
+            "untrusted": None if error is None else {"problem": str(error), "next_step": error.hint},
             "table": {"name": self._names.table, "owned": self._ruleset is not None and self._ruleset.owned},
             "programs": {"pinned": str(self._names.pins), "cgroups": len(self._barrier.held()) if self.enforced else 0},
             "selected": sorted(self._selected),
@@ -186,6 +229,7 @@ class Enforcement:
                 "unknown": None if findings is None else findings.unknown,
             },
             "namespaces": {} if self._namespaces is None else self._namespaces.describe(),
+            "namespaces_problem": None if self._namespaces is None else self._namespaces.problem,
             "escaped": list(self._escaped),
             "limits": list(LIMITS),
             "refused": self._counted(),
@@ -250,8 +294,14 @@ class Enforcement:
         """Put both layers in place: the one that only refuses first.
 
         Raises:
-            CapdError, OSError: one of them is not; what stood before still does.
+            CapdError, OSError: one of them is not; the other one is, if it can be, and of that one what stood before.
         """
+        try:
+            self._put_programs(cgroups)
+        finally:  # each layer holds alone
+            self._put_table(table)
+
+    def _put_programs(self, cgroups: Mapping[int, Path]) -> None:
         section = self._section
         if self.enforced:
             listener = Listener(proxy_port=section.proxy_port, resolver_port=section.resolver_port)
@@ -259,6 +309,8 @@ class Enforcement:
             self._barrier.hold(cgroups)
         else:
             self._barrier.remove()
+
+    def _put_table(self, table: Table) -> None:
         if self.watch is None:
             self.watch = RulesetWatch()
         if self._ruleset is None:
@@ -302,7 +354,7 @@ class Enforcement:
         try:
             self._canary = Canary(place, self._section.proxy_port)
         except OSError as error:
-            self._conclude(Findings(unknown=f"it could not be started: {error.strerror}"))
+            self._conclude(Findings(unknown=f"it could not be started: {error.strerror}"), now)
             return
         self._canary_due = now + CANARY_SECONDS_MAX
 
@@ -315,10 +367,11 @@ class Enforcement:
         if said is None:
             self._canary.kill()
         self._canary = None
-        self._conclude(canaries.judge(said or {}, enforced=self.enforced))
+        self._conclude(canaries.judge(said or {}, enforced=self.enforced), now)
 
-    def _conclude(self, findings: Findings) -> None:
+    def _conclude(self, findings: Findings, now: float) -> None:
         self._findings, self._found_ns = findings, time.time_ns()
+        self._check_due = min(self._check_due, now + self._pace.after(findings))
 
     def _counted(self) -> dict[str, object]:
         """Give what each layer refused; the canary's own attempts are among it."""

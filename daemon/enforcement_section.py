@@ -5,38 +5,24 @@ What lives here: the pydantic model of the section. What must not: any rule (enf
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
-Port = Annotated[int, Field(ge=1, le=65535)]
-WORKERS_MAX: Final = 64
-
-
-def _absolute(value: Path) -> Path:
-    if not value.is_absolute():
-        raise ValueError("must be an absolute path")
-    return value
+from capd.daemon.pulse import WORKERS_MAX
+from capd.daemon.section import AbsolutePath, Port, Section
 
 
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-
-
-class ClientCertificateSection(BaseModel):
+class ClientCertificateSection(Section):
     """`[[enforcement.client_certificates]]`: what the enforcer shows to a target that asks for a certificate."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     host: str = Field(min_length=1, description="name of the target, exactly")
     certificate: AbsolutePath = Field(description="PEM, with its chain; the enforcer reads it when it starts, as root")
     key: AbsolutePath = Field(description="PEM; the same")
 
 
-class EnforcementSection(BaseModel):
+class EnforcementSection(Section):
     """`[enforcement]`: forcing traffic through the enforcer."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
 
     mode: Literal["off", "observe", "enforce"] = Field(
         default="off",
@@ -66,6 +52,10 @@ class EnforcementSection(BaseModel):
     )
     metadata: Literal["deny", "judge"] = Field(
         default="deny", description="addresses of cloud metadata: refused before any policy, or judged like others"
+    )
+    interim_answers: Literal["never", "known", "all"] = Field(
+        default="known",
+        description="clients of HTTP/1.1 that get `102 Processing` while a person is asked; `known`: those seen to bear it",
     )
 
     @model_validator(mode="after")

@@ -6,12 +6,18 @@ putting anything there (enforcement.py).
 
 from __future__ import annotations
 
+from typing import Final
+
 from capd.daemon.enforcement_names import EnforcementNames
+
+LAYERS: Final = 2
+"""How many there are: the table, the programs."""
 
 
 def standing(names: EnforcementNames) -> list[str]:
     """Name what stands: the table, the programs, both or nothing. What cannot be looked at is not named."""
     from capd.enforcer.forcing.ruleset import ForcingError, Ruleset  # noqa: PLC0415 - only who has netfilter needs it
+    from capd.probes.barrier_pins import stands  # noqa: PLC0415 - as above
 
     found = []
     try:
@@ -23,7 +29,7 @@ def standing(names: EnforcementNames) -> list[str]:
             ruleset.close()
     except ForcingError:
         found = []
-    if names.pins.is_dir():
+    if stands(names.pins):
         found.append(f"the programs in {names.pins}")
     return found
 

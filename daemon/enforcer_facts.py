@@ -16,9 +16,11 @@ class EnforcerFacts:
         running: whether its process lives.
         seconds: age of its status; None if there is none.
         unlogged: decisions that could not be written down since its start.
+        exported_seconds: since a run was last given more than a rule's limit for exports; None: none was.
         policy_problem: why the policy on disk is not in force, or None.
         approvals_problem: why nobody can be asked to approve anything, or None.
         callbacks_problem: why somebody beyond this host is not told what waits, or None.
+        failure: why it did not start, and what to do, in its own words; None: it did, or did not say.
     """
 
     running: bool
@@ -27,3 +29,5 @@ class EnforcerFacts:
     policy_problem: str | None
     approvals_problem: str | None = None
     callbacks_problem: str | None = None
+    exported_seconds: float | None = None
+    failure: tuple[str, str] | None = None

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,8 +20,10 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from capd.daemon.confinement import leave_no_dump
 from capd.daemon.credentials import credentials_of
 from capd.daemon.errors import KeeperError
-from capd.daemon.locations import KEEPER_SOCKET
+from capd.daemon.locations import KEEPER_SOCKET, SEARCH_SOCKET
+from capd.enforcer.credentials.given import Given
 from capd.enforcer.credentials.keeper import Keeper, bind
+from capd.enforcer.credentials.search_server import SearchServer, bind_for_all
 from capd.enforcer.credentials.store import Store
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -63,34 +66,46 @@ def start_keeper(configuration: Configuration, uid: int, gid: int, say: Callable
     # Values are in the memory of this process and of its children from here on.
     leave_no_dump()
     path = configuration.enforcer_runtime_dir / KEEPER_SOCKET
+    searched = configuration.enforcer_runtime_dir / SEARCH_SOCKET
     try:
         listener = bind(path, uid)
+        searching = bind_for_all(searched)
+        recorder = configuration.recorder_runtime_dir.stat().st_uid
     except OSError as error:
-        raise KeeperError(f"{path}: {error.strerror}") from error
+        raise KeeperError(f"{error.filename or path}: {error.strerror}") from error
     gone, alive = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
         os.close(alive)
+        credentials = credentials_of(configuration.credentials)
         store = Store(
-            credentials_of(configuration.credentials),
+            credentials,
             time.monotonic,
             directory=Path(directory) if (directory := os.environ.get(SYSTEMD_DIRECTORY)) else None,
             group=gid,
             owner=os.geteuid(),
         )
-        _be(Keeper(listener, store, uid, say), gone, say)
+        given = Given()
+
+        def refresh() -> None:
+            given.add_files(credentials, store.value)
+
+        server = SearchServer(searching, given, recorder, refresh=refresh, say=say)
+        _be(Keeper(listener, store, uid, say, given=given.add), server, gone, say)
     os.close(gone)
     listener.close()
+    searching.close()
     return KeeperProcess(pid, alive)
 
 
-def _be(keeper: Keeper, gone: int, say: Callable[[str], None]) -> NoReturn:
+def _be(keeper: Keeper, searching: SearchServer, gone: int, say: Callable[[str], None]) -> NoReturn:
     """Answer until the role is gone."""
     status = 1
     try:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             # The role decides when it ends; what it starts must not inherit that it does not.
             signal.signal(number, lambda _number, _frame: None)
+        threading.Thread(target=searching.run, args=(gone,), daemon=True).start()
         keeper.run(gone)
         status = 0
     except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it

@@ -51,22 +51,26 @@ class ResolverParts:
         workers: the way to each worker of the proxy, to tell which name gave which address.
         policies: holds the policy; loaded already.
         stamp: tells whether the policy on disk has changed.
+        loaded: what that told before `policies` was loaded; None: that did not succeed.
         runs: directory of the files of live runs.
         hierarchy: where cgroup2 is mounted.
         status: file for its counters.
         namespaces: socket at which the daemon hands over sockets of other network namespaces.
         observe: every name may be asked for.
+        beat: gives a sign of life.
     """
 
     sockets: Sequence[socket.socket]
     workers: Sequence[socket.socket]
     policies: PolicySet
     stamp: Callable[[], object]
+    loaded: object
     runs: Path
     hierarchy: Path
     status: Path
     namespaces: Path
     observe: bool
+    beat: Callable[[], None] = lambda: None
 
 
 def could_allow(policy: Policy | None) -> Says:
@@ -119,7 +123,7 @@ async def _serve(resolver: Resolver, sockets: Sequence[socket.socket], askers: A
 class _Process:
     def __init__(self, parts: ResolverParts) -> None:
         self._parts = parts
-        self._stamp = parts.stamp()
+        self._stamp = parts.loaded  # a resolver that is started anew has what was loaded at the begin
         self._allows = could_allow(parts.policies.current)
         self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
         self._teller = Teller(parts.workers)
@@ -166,6 +170,7 @@ class _Process:
                 one.close()
 
     def _every(self) -> None:
+        self._parts.beat()
         stamp = self._parts.stamp()
         if stamp != self._stamp:
             self._stamp = stamp

@@ -1,7 +1,7 @@
 """The enforcer: the role that stands between agents and their targets.
 
-What lives here: its process and its workers: listening, confinement, restarts, the status of all together. What must not: a
-worker's work (enforcer_worker.py).
+What lives here: what there is before its processes are, and what each gets: listeners, rights, policy, keys. What must not:
+keeping processes alive (enforcer_processes.py), a worker's work (enforcer_worker.py).
 
 Everything that needs files beyond its own is read before rights are given up, but the policy, which changes. A worker that dies
 is started anew; what it held is reset, and connections that wait on its sockets are taken by the next: closed, never open.
@@ -9,95 +9,68 @@ is started anew; what it held is reset, and connections that wait on its sockets
 
 from __future__ import annotations
 
-import json
-import math
+import hmac
 import os
 import resource
-import select
-import signal
 import socket
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from secrets import token_bytes
+from typing import TYPE_CHECKING, Final
 
-from capd.daemon import cgroups, enforcer_user, trust
+from capd.daemon import cgroups, enforcer_user, said_key, trust
 from capd.daemon.approvals_desk import DeskParts, run_desk
-from capd.daemon.confinement import INTERNET, confine, parent_death_signal
+from capd.daemon.certificate_expiry import expiries
+from capd.daemon.confinement import INTERNET, confine
 from capd.daemon.credentials import credentials_of
 from capd.daemon.enforcement_names import names_of
-from capd.daemon.enforcer_keeper import KeeperProcess, start_keeper
+from capd.daemon.enforcer_keeper import start_keeper
+from capd.daemon.enforcer_listeners import Listeners
+from capd.daemon.enforcer_processes import CALLBACKS, DESK, RESOLVER, Child, Enforcer, worker_status
 from capd.daemon.enforcer_resolver import ResolverParts, run_resolver
 from capd.daemon.enforcer_worker import Parts, run_worker
-from capd.daemon.errors import CgroupError, KeeperError, PortTakenError, SandboxError
+from capd.daemon.errors import CgroupError, SandboxError
 from capd.daemon.landlock import KEEP_FILES, Right, restrict
-from capd.daemon.locations import APPROVALS_SOCKET, CALLBACKS_RUNTIME, HOLDS_SOCKET, KEEPER_SOCKET, NAMESPACES_SOCKET
+from capd.daemon.locations import APPROVALS_SOCKET, HOLDS_SOCKET, KEEPER_SOCKET, NAMESPACES_SOCKET
 from capd.daemon.lock import InstanceLock
-from capd.daemon.notify import notify
 from capd.enforcer.callbacks.own_rules import own_rules
+from capd.enforcer.limits.shared import SharedTotals
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy_set import PolicySet
 from capd.enforcer.policy.policy_stamp import stamp
-from capd.enforcer.proxy.shell import BACKLOG, CONNECTIONS_MAX
+from capd.enforcer.proxy.interim import Interim
+from capd.enforcer.proxy.load import Load
+from capd.enforcer.proxy.postgresql.cancelling import SECRET_BYTES
+from capd.enforcer.proxy.postgresql.known_functions import Stamps
+from capd.enforcer.proxy.room import CONNECTIONS_MAX, DESCRIPTORS_EACH, RESERVED_DESCRIPTORS
 from capd.enforcer.resolver.telling import channel
+from capd.enforcer.tls.authority import Authority
 from capd.enforcer.tls.contexts import ClientCertificate, Upstreams
-from capd.recording.durable import read_regular, replace_content
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.callback_parts import CallbackParts
     from capd.daemon.configuration import Configuration
     from capd.daemon.enforcement_section import EnforcementSection
 
-STATUS_SECONDS: Final = 1.0
 POLICY_OWNERS: Final = frozenset({0})
 """Who may write the policy in force."""
-RESOLVER: Final = -1
-DESK: Final = -2
-CALLBACKS: Final = -3
-"""In the place of a worker's number."""
-STOP_SECONDS_MAX: Final = 5.0
-RESTART_SECONDS: Final = 1.0
-"""Between two starts of one worker: one that cannot live costs little. One that has lived for longer is started at once."""
-STATUS_BYTES_MAX: Final = 1 << 16
-DESCRIPTORS_MAX: Final = 2 * CONNECTIONS_MAX + 1_024
+DESCRIPTORS_MAX: Final = DESCRIPTORS_EACH * CONNECTIONS_MAX + 2 * RESERVED_DESCRIPTORS
 """Of a worker: a connection has two. With fewer, one run's connections could leave none for the others and for the log."""
-LOOPBACK: Final = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
-"""Where a redirect on the output of this host leads (nft(8), `redirect`)."""
-
 Say = Callable[[str], None]
 
 
-@dataclass(kw_only=True)
-class Child:
-    """A worker, the resolver, the desk of approvals or the process of links, as its parent knows it.
-
-    Attributes:
-        number: of its own; RESOLVER, DESK and CALLBACKS of the others.
-        listeners: its sockets, which outlive it.
-        channels: what it has with others of the enforcer; these outlive it too.
-        pid: 0 while there is none.
-        due: monotonic time before which it is not started again.
-    """
-
-    number: int
-    listeners: Sequence[socket.socket]
-    channels: Sequence[socket.socket] = ()
-    pid: int = 0
-    due: float = 0.0
-
-
-def _load(configuration: Configuration, say: Say) -> PolicySet:
-    """Load the policy, and say what came of it; without one everything is denied."""
+def _load(configuration: Configuration, say: Say) -> tuple[PolicySet, object]:
+    """Load the policy, and say what came of it; without one everything is denied. With it goes its stamp, if it is in force."""
+    before = stamp(configuration.policy_dir)
     own = own_rules(configuration.approvals.base_url, configuration.approvals.listen)
     policies = PolicySet(lambda: load_policy(configuration.policy_dir, owners=POLICY_OWNERS, own=own))
     loaded = policies.reload()
     say(f"capd enforcer: {loaded.words()}")
     if loaded.refused is not None:
         say(str(loaded.refused))
-    return policies
+    return policies, before if loaded.refused is None else None
 
 
 def enter_cgroup(configuration: Configuration) -> None:
@@ -125,24 +98,23 @@ def run(configuration: Configuration, say: Say) -> None:
     """
     section = configuration.enforcement
     uid, gid = enforcer_user.identity(section.user)
-    upstreams = _upstreams(section)
+    upstreams, certificates = _upstreams(section), expiries(configuration)
     hierarchy = cgroups.find_root()
     keeper = start_keeper(configuration, uid, gid, say)
     callbacks = _callback_parts(configuration)
-    children = _children(configuration, callbacks)
-    _raise_descriptors()
-    confine(uid, gid, families=INTERNET, who="enforcer")
-    confinement = f"user {uid}, system calls, {_restrict_files(configuration)}"
-    os.umask(0o027)
+    children, listeners = _children(configuration, callbacks)
+    totals, stamps, load = SharedTotals(), Stamps(), Load(len(children))  # before workers are, which share them
+    told = {"confinement": _confine(configuration, uid, gid), "certificates": certificates}
     lock = InstanceLock(configuration.enforcer_dir / "lock").acquire()
-    authority = trust.load(configuration, datetime.now(UTC))
-    policies = _load(configuration, say)
+    authority, (policies, loaded) = trust.load(configuration, datetime.now(UTC)), _load(configuration, say)
     credentials = credentials_of(configuration.credentials)
+    cancel_secret, digests = token_bytes(SECRET_BYTES), said_key.make(configuration.decisions_dir, token_bytes)
 
     def parts(child: Child) -> Parts:
         return Parts(
             number=child.number,
             listeners=child.listeners,
+            load=load,
             names=child.channels[0],
             authority=authority,
             upstreams=upstreams,
@@ -151,40 +123,68 @@ def run(configuration: Configuration, say: Say) -> None:
             done=configuration.decisions_done_file,
             runs=configuration.runs_dir,
             hierarchy=hierarchy,
-            status=_worker_status(configuration.enforcer_runtime_dir, child.number),
+            status=worker_status(configuration.enforcer_runtime_dir, child.number),
             stamp=lambda: stamp(configuration.policy_dir),
+            loaded=loaded,
             holds=configuration.enforcer_runtime_dir / HOLDS_SOCKET,
             namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
             observe=section.mode == "observe",
             credentials=credentials,
             keeper=configuration.enforcer_runtime_dir / KEEPER_SOCKET,
+            cancelled=child.channels[1],
+            cancels=child.tells,
+            cancel_secret=cancel_secret,
+            mask_key=_mask_key(authority),
+            said_key=digests,
+            totals=totals,
+            stamps=stamps,
+            interim=Interim(section.interim_answers),
+            beat=child.beat,
         )
 
     def work(child: Child) -> None:
         if child.number == RESOLVER:
-            run_resolver(_resolver_parts(configuration, child, policies, hierarchy))
+            run_resolver(_resolver_parts(configuration, child, policies, loaded, hierarchy))
         elif child.number == DESK:
-            run_desk(_desk_parts(configuration, hierarchy, callbacks, say))
+            run_desk(replace(_desk_parts(configuration, hierarchy, callbacks, say), beat=child.beat))
         elif child.number == CALLBACKS:
             _run_callbacks(callbacks, hierarchy)
         else:
             run_worker(parts(child))
 
-    Enforcer(configuration, children, work, say, keeper=keeper, confinement=confinement).run()
+    listeners.keep(say)
+    Enforcer(configuration, children, work, say, keeper=keeper, told=told).run()
     lock.release()
 
 
-def _resolver_parts(configuration: Configuration, child: Child, policies: PolicySet, hierarchy: Path) -> ResolverParts:
+def _confine(configuration: Configuration, uid: int, gid: int) -> str:
+    """Give up rights; say which."""
+    _raise_descriptors()
+    confine(uid, gid, families=INTERNET, who="enforcer")
+    os.umask(0o027)
+    return f"user {uid}, system calls, {_restrict_files(configuration)}"
+
+
+def _mask_key(authority: Authority) -> bytes:
+    """Give the key of hashes, this host's as long as its authority is: equal values have equal ones, elsewhere others."""
+    return hmac.digest(authority.key_pem, b"capd: hashes of what is hidden in answers", "sha256")
+
+
+def _resolver_parts(
+    configuration: Configuration, child: Child, policies: PolicySet, loaded: object, hierarchy: Path
+) -> ResolverParts:
     return ResolverParts(
         sockets=child.listeners,
         workers=child.channels,
         policies=policies,
         stamp=lambda: stamp(configuration.policy_dir),
+        loaded=loaded,
         runs=configuration.runs_dir,
         hierarchy=hierarchy,
-        status=_worker_status(configuration.enforcer_runtime_dir, RESOLVER),
+        status=worker_status(configuration.enforcer_runtime_dir, RESOLVER),
         namespaces=configuration.runtime_dir / NAMESPACES_SOCKET,
         observe=configuration.enforcement.mode == "observe",
+        beat=child.beat,
     )
 
 
@@ -204,20 +204,24 @@ def _run_callbacks(parts: CallbackParts | None, hierarchy: Path) -> None:
     run_callbacks(parts, hierarchy)
 
 
-def _children(configuration: Configuration, callbacks: CallbackParts | None) -> list[Child]:
-    section = configuration.enforcement
+def _children(configuration: Configuration, callbacks: CallbackParts | None) -> tuple[list[Child], Listeners]:
+    section, bound = configuration.enforcement, Listeners(os.environ)
     names = [channel() for _ in range(section.workers or len(os.sched_getaffinity(0)))]
-    asked = [*_bind(section.resolver_port, socket.SOCK_DGRAM), *_bind(section.resolver_port, socket.SOCK_STREAM)]
+    cancels = [channel() for _ in names]
+    tells = [tells for tells, _hears in cancels]
+    asked = [*bound.bind(section.resolver_port, socket.SOCK_DGRAM), *bound.bind(section.resolver_port, socket.SOCK_STREAM)]
+    served = [one for _ in names for one in bound.bind(section.proxy_port, socket.SOCK_STREAM)]
     listening = () if callbacks is None or callbacks.listening is None else (callbacks.listening,)
-    return [
+    children = [  # in the order in which agents wait for them
+        *(
+            Child(number=number, listeners=served, channels=[hears, cancels[number][1]], tells=tells)
+            for number, (_tells, hears) in enumerate(names)
+        ),
         Child(number=RESOLVER, listeners=asked, channels=[tells for tells, _hears in names]),
         Child(number=DESK, listeners=()),
         *([] if callbacks is None else [Child(number=CALLBACKS, listeners=listening)]),
-        *(
-            Child(number=number, listeners=_bind(section.proxy_port, socket.SOCK_STREAM), channels=[hears])
-            for number, (_tells, hears) in enumerate(names)
-        ),
     ]
+    return children, bound
 
 
 def _desk_parts(configuration: Configuration, hierarchy: Path, callbacks: CallbackParts | None, say: Say) -> DeskParts:
@@ -229,7 +233,7 @@ def _desk_parts(configuration: Configuration, hierarchy: Path, callbacks: Callba
         approvers=configuration.enforcement.approvers,
         runs=configuration.runs_dir,
         hierarchy=hierarchy,
-        status=_worker_status(runtime, DESK),
+        status=worker_status(runtime, DESK),
         say=say,
         links=None if callbacks is None else callbacks.links,
     )
@@ -238,169 +242,6 @@ def _desk_parts(configuration: Configuration, hierarchy: Path, callbacks: Callba
 def _upstreams(section: EnforcementSection) -> Upstreams:
     shown = {one.host: ClientCertificate(certificate=one.certificate, key=one.key) for one in section.client_certificates}
     return Upstreams(ca_file=section.ca_file, certificates=shown)
-
-
-class Enforcer:
-    """The parent of the workers."""
-
-    def __init__(
-        self,
-        configuration: Configuration,
-        children: Sequence[Child],
-        work: Callable[[Child], None],
-        say: Say,
-        *,
-        keeper: KeeperProcess | None,
-        confinement: str,
-    ) -> None:
-        self._configuration, self._children, self._work, self._say = configuration, children, work, say
-        self._keeper, self._confinement = keeper, confinement
-        self._stopping = False
-        self._restarts = 0
-        self._started = time.time()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-
-    def run(self) -> None:
-        """Keep the workers alive until SIGTERM or SIGINT; SIGHUP has them read the policy anew.
-
-        Raises:
-            KeeperError: the keeper of credentials ended: only who starts the role anew can make another one.
-        """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._stop)
-        signal.signal(signal.SIGCHLD, lambda _number, _frame: os.eventfd_write(self._wake, 1))
-        signal.signal(signal.SIGHUP, self._pass_on)
-        for child in self._children:
-            self._start(child)
-        notify("READY=1\nSTATUS=enforcing")
-        lost = False
-        while not self._stopping and not lost:
-            self._attend()
-            self._write_status("running")
-            select.select([self._wake], [], [], self._pause())
-            with suppress(BlockingIOError):
-                os.eventfd_read(self._wake)
-            lost = self._keeper is not None and self._keeper.ended()
-        self._end()
-        self._write_status("stopped")
-        if lost:
-            raise KeeperError("the keeper of credentials ended")
-
-    def _stop(self, _number: int, _frame: object) -> None:
-        self._stopping = True
-        os.eventfd_write(self._wake, 1)
-
-    def _pause(self) -> float:
-        """Give how long nothing is to be done."""
-        due = min((child.due for child in self._children if not child.pid), default=math.inf)
-        return max(0.0, min(STATUS_SECONDS, due - time.monotonic()))
-
-    def _pass_on(self, number: int, _frame: object) -> None:
-        for child in self._children:
-            if child.pid:
-                os.kill(child.pid, number)
-
-    def _start(self, child: Child) -> None:
-        parent = os.getpid()
-        pid = os.fork()
-        if pid == 0:
-            self._be(child, parent)
-        child.pid, child.due = pid, time.monotonic() + RESTART_SECONDS
-
-    def _be(self, child: Child, parent: int) -> NoReturn:
-        """In the worker."""
-        status = 1
-        try:
-            parent_death_signal(signal.SIGTERM)
-            if self._keeper is not None:
-                self._keeper.left()
-            if os.getppid() == parent:
-                for other in self._children:
-                    if other is not child:
-                        for mine in (*other.listeners, *other.channels):
-                            os.close(mine.fileno())
-                self._work(child)
-                status = 0
-        except BaseException as error:  # noqa: BLE001 - the last line of a process: its parent must hear of it
-            self._say(f"capd enforcer: {_called(child.number)}: {error!r}")
-        finally:
-            os._exit(status)
-
-    def _attend(self) -> None:
-        """Start anew what has ended."""
-        for child in self._children:
-            if child.pid and os.waitpid(child.pid, os.WNOHANG)[0]:
-                self._say(f"capd enforcer: {_called(child.number)} ended, starting it anew; what it held was reset")
-                self._restarts += 1
-                child.pid = 0
-            if not child.pid and time.monotonic() >= child.due:
-                self._start(child)
-
-    def _end(self) -> None:
-        deadline = time.monotonic() + STOP_SECONDS_MAX
-        for child in self._children:
-            if child.pid:
-                os.kill(child.pid, signal.SIGTERM)
-        for child in self._children:
-            while child.pid and not os.waitpid(child.pid, os.WNOHANG)[0]:
-                if time.monotonic() > deadline:
-                    os.kill(child.pid, signal.SIGKILL)
-                time.sleep(0.01)
-            child.pid = 0
-
-    def _write_status(self, state: str) -> None:
-        directory = self._configuration.enforcer_runtime_dir
-        told = {child.number: _read_status(_worker_status(directory, child.number)) for child in self._children}
-        status = {
-            "state": state,
-            "pid": os.getpid(),
-            "time": time.time(),
-            "mode": self._configuration.enforcement.mode,
-            "confinement": self._confinement,
-            "proxy_port": self._configuration.enforcement.proxy_port,
-            "restarts": self._restarts,
-            "resolver": told.pop(RESOLVER, None),
-            "approvals": self._desk_status(told.pop(DESK, None)),
-            "callbacks": self._desk_status(told.pop(CALLBACKS)) if CALLBACKS in told else None,
-            "workers": list(told.values()),
-        }
-        with suppress(OSError):  # the status is late then, and `capd status` says so
-            content = json.dumps(status, indent=1).encode()
-            replace_content(self._configuration.enforcer_status_file, content, mode=0o644, sync=False)
-
-    def _desk_status(self, told: object) -> dict[str, object]:
-        """Give what the desk tells; before it first does, since when nothing was heard of it."""
-        if isinstance(told, dict) and told.get("time", 0) >= self._started:
-            return told
-        return {"time": self._started}
-
-
-def _bind(port: int, kind: socket.SocketKind) -> list[socket.socket]:
-    """Bind on both loopback addresses; every worker has sockets of its own, among which the kernel divides connections.
-
-    Raises:
-        PortTakenError: somebody else listens there.
-    """
-    listeners = []
-    for family, address in LOOPBACK:
-        listener = socket.socket(family, kind)
-        if kind is socket.SOCK_STREAM:
-            # Of datagrams this would let others bind there too, and hear what is meant for us.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6:
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        try:
-            listener.bind((address, port))
-            if kind is socket.SOCK_STREAM:
-                listener.listen(BACKLOG)
-        except OSError as error:
-            listener.close()
-            if family == socket.AF_INET6 and not _has_ipv6():
-                continue  # a redirect there finds nobody, which refuses it
-            raise PortTakenError(address, port, error) from error
-        listeners.append(listener)
-    return listeners
 
 
 def _raise_descriptors() -> None:
@@ -415,10 +256,6 @@ def _raise_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _has_ipv6() -> bool:
-    return Path("/proc/net/if_inet6").exists() and Path("/proc/net/if_inet6").read_text(encoding="ascii") != ""
-
-
 def _restrict_files(configuration: Configuration) -> str:
     """Give up writing but in its own directories; say what was given up."""
     places = dict.fromkeys([configuration.enforcer_dir, configuration.decisions_dir], KEEP_FILES)
@@ -427,19 +264,3 @@ def _restrict_files(configuration: Configuration) -> str:
     except SandboxError as error:
         return f"not files ({error})"
     return "files"
-
-
-def _worker_status(directory: Path, number: int) -> Path:
-    if number == CALLBACKS:
-        return directory / CALLBACKS_RUNTIME / "status.json"
-    return directory / f"{_called(number).replace(' ', '-')}.status.json"
-
-
-def _called(number: int) -> str:
-    return {RESOLVER: "resolver", DESK: "approvals", CALLBACKS: "callbacks"}.get(number, f"worker {number}")
-
-
-def _read_status(path: Path) -> object:
-    with suppress(OSError, ValueError):
-        return json.loads(read_regular(path, STATUS_BYTES_MAX))
-    return None

@@ -6,16 +6,27 @@ What lives here: error classes. What must not: code that decides. docs/exit-stat
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from capd.recording.errors import CapdError, ExitStatus, StateDirectoryError
+
+if TYPE_CHECKING:
+    from capd.daemon.configuration_problems import Problem
 
 
 class ConfigurationError(CapdError):
     """The configuration cannot be used; lists every problem, not the first."""
 
     exit_status: ClassVar[int] = ExitStatus.USAGE
-    hint: ClassVar[str] = "mend the file named above; `capd doctor --config FILE` checks it without starting anything"
+    hint: ClassVar[str] = "mend the file named above; `capd config check` says what each key may be, and starts nothing"
+    problems: tuple[Problem, ...] = ()
+
+    @classmethod
+    def of(cls, problems: tuple[Problem, ...]) -> ConfigurationError:
+        """Make one of problems that have a place."""
+        error = cls("\n".join(map(str, problems)))
+        error.problems = problems
+        return error
 
 
 class RequestRefusedError(CapdError):
@@ -84,6 +95,13 @@ class EnforcingError(CapdError):
     hint: ClassVar[str] = "set `enforcement.mode` to `off` and restart the daemon, or stop it, then repeat this"
 
 
+class NotClosedError(CapdError):
+    """What is to be forced through the enforcer could not be closed off before the daemon is there."""
+
+    exit_status: ClassVar[int] = ExitStatus.HOST
+    hint: ClassVar[str] = "no unit of capd-agents.slice starts meanwhile; `capd doctor` says what this host lacks for forcing"
+
+
 class InheritedSocketError(CapdError):
     """A command that is to be forced through the enforcer would bring along a connection that cannot be."""
 
@@ -148,6 +166,16 @@ class PortTakenError(CapdError):
 
     def __init__(self, address: str, port: int, error: OSError) -> None:
         super().__init__(f"cannot listen on {address} port {port}: {error.strerror}")
+
+
+class FleetExtraMissingError(CapdError):
+    """The libraries that write and ask the catalogue of a bucket are not installed."""
+
+    exit_status: ClassVar[int] = ExitStatus.USAGE
+    hint: ClassVar[str] = "install capd-fleet, or, where pip brought capd: pip install 'capd[fleet]'"
+
+    def __init__(self, module: str) -> None:
+        super().__init__(f"the catalogue of a bucket needs {module}, which is not installed")
 
 
 class EnforcementOffError(CapdError):

@@ -18,14 +18,14 @@ from typing import Final
 from uuid import UUID
 
 from capd.daemon.deletion_copies import DeletionCopies
-from capd.daemon.retention import DAY_NS, Lifetime, Rule, Subject, lifetime
+from capd.daemon.retention import DAY_NS, UNKNOWN, Lifetime, Rule, Subject, lifetime
 from capd.recording.bucket import Bucket, Entry, Outcome
-from capd.recording.bucket.holds import Hold, read
+from capd.recording.bucket.holds import Hold, names, read
 from capd.recording.bucket.layout import SegmentKey, deletion_key, host_folder
 from capd.recording.bucket.removal import locked, remove
 from capd.recording.deletions import RECORD_BYTES_MAX, SEGMENTS_MAX, Deleted, Deletion, MalformedDeletionError
 from capd.recording.index import Index
-from capd.recording.rows import RunRow, SessionRow
+from capd.recording.rows import RunRow, SegmentRow, SessionRow
 from capd.recording.segment.layout import FileHeader, MalformedSegmentError, NewerSegmentError, sealed_path
 from capd.recording.segment.trailer import Signer, parse_trailer, trailer_bytes
 
@@ -55,10 +55,11 @@ class Expired:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Known:
-    members: frozenset[UUID]
     first_ns: int
     last_ns: int
     lifetime: Lifetime
+    members: frozenset[UUID]
+    runs_known: bool
 
 
 class Expiry:
@@ -110,6 +111,7 @@ class Expiry:
         self.expired.records = self._copies.bring(self._index)
 
     def _let_go_of_all(self, now_ns: int) -> None:
+        before = names(self._bucket)
         holds = read(self._bucket)
         active = [hold for hold in holds if hold.released is None]
         self.expired.holds = len(active)
@@ -129,7 +131,8 @@ class Expiry:
                     self._mark(index, found, holds)
                 over = self._over(index, found, active, now_ns)
                 for together in _runs_of(over):
-                    if not self._pause():
+                    # A pass may take hours; what was placed meanwhile counts already, and the next pass goes by it.
+                    if not self._pause() or names(self._bucket) != before:
                         return
                     self._let_go(together, now_ns)
 
@@ -142,7 +145,8 @@ class Expiry:
             known = self._known(index, key.sequence)
             if known is None or known.lifetime.keep_ns is None or known.last_ns + known.lifetime.keep_ns > now_ns:
                 continue
-            if any(hold.covers(self._host, known.members, known.first_ns, known.last_ns) for hold in active):
+            about = known.members, known.first_ns, known.last_ns
+            if any(hold.covers(self._host, *about, runs_known=known.runs_known) for hold in active):
                 self.expired.held += 1
             elif locked(self._bucket, entry.key, now_ns):  # a record must not say what then cannot be done
                 self.expired.locked += 1
@@ -156,16 +160,18 @@ class Expiry:
         row = index.find_segment(self._host, sequence)
         if row is None or not row.last_ns:
             return None
-        subjects: list[Subject] = []
-        for member in row.sessions:
-            if member == self._host:
-                continue
-            session, run = index.find_session(member), index.find_run(member)
-            if session is None and run is None:
-                return None
-            subjects.append(_subject(session or run))
+        found = self._members(index, row)
+        if None in found.values():
+            return None
+        subjects = [_subject(one) for one in found.values()]
         life = lifetime(subjects, self._rules) if subjects else lifetime([_NOBODY], self._rules)
-        return _Known(members=frozenset(row.sessions), first_ns=row.first_ns, last_ns=row.last_ns, lifetime=life)
+        members, runs_known = _named(found)
+        return _Known(first_ns=row.first_ns, last_ns=row.last_ns, lifetime=life, members=members, runs_known=runs_known)
+
+    def _members(self, index: Index, row: SegmentRow) -> dict[UUID, SessionRow | RunRow | None]:
+        """Give the sessions and runs that a segment has records of, each with what is known of it."""
+        members = [member for member in row.sessions if member != self._host]
+        return {member: index.find_session(member) or index.find_run(member) for member in members}
 
     def _locks(self) -> bool:
         return self._bucket.signed is not None and self._bucket.signed.object_lock().enabled
@@ -213,9 +219,10 @@ class Expiry:
         assert signed is not None
         for entry, key in found:
             row = index.find_segment(self._host, key.sequence)
-            members = frozenset(row.sessions) if row else None
+            members, runs_known = _named(self._members(index, row)) if row else (None, False)
             first_ns, last_ns = (row.first_ns, row.last_ns) if row and row.last_ns else (0, 1 << 63)
-            covering = [hold for hold in holds if hold.covers(self._host, members, first_ns, last_ns)]
+            about = members, first_ns, last_ns
+            covering = [hold for hold in holds if hold.covers(self._host, *about, runs_known=runs_known)]
             wanted = any(hold.released is None for hold in covering)
             if covering and self._marks.get(entry.key) is not wanted:
                 if signed.held(entry.key) is not wanted:
@@ -227,8 +234,18 @@ _NOBODY: Final = Subject(principals=(), targets=(), labels={})
 """A segment with nothing but what the host says of itself: a rule for everything fits."""
 
 
+def _named(found: Mapping[UUID, SessionRow | RunRow | None]) -> tuple[frozenset[UUID], bool]:
+    """Give all by which a hold may name a segment: its sessions and their runs; and whether all of those are known."""
+    sessions = [row for row in found.values() if isinstance(row, SessionRow)]
+    runs = {row.run for row in sessions if row.run is not None}
+    return frozenset({*found, *runs}), None not in found.values() and all(row.run is not None for row in sessions)
+
+
 def _subject(row: SessionRow | RunRow | None) -> Subject:
     assert row is not None
+    owner = row.run if isinstance(row, SessionRow) else row.host
+    if owner is None and row.principal is None and not row.labels:
+        return UNKNOWN
     principal: Mapping[str, object] = row.principal or {}
     names = [str(principal[key]) for key in ("name", "uid") if principal.get(key) is not None]
     targets: list[str] = []

@@ -13,11 +13,13 @@ from typing import Final
 
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.enforcer_facts import EnforcerFacts
+from capd.daemon.health_enforcement import EnforcementFacts, enforcement_reasons, enforcer_reasons
+from capd.daemon.health_masking import MaskingFacts, masking_reasons
+from capd.daemon.health_secrets import SecretFacts, secret_reasons
+from capd.daemon.health_upkeep import UpkeepFacts, upkeep_reasons
 from capd.daemon.health_witness import WitnessFacts, witness_reasons
-from capd.daemon.reason import LOSS_NS_RECENT, Reason
+from capd.daemon.reason import LOSS_NS_RECENT, REPORT_SECONDS_STALE, Reason
 
-RECORDER_SECONDS_STALE: Final = 10.0
-"""The recorder writes its status every second; a segment's fsync on a slow disk may hold it up for some."""
 BACKLOG_SHARE: Final = 2
 """The journal filled to more than this part of its maximum: the recorder does not keep up."""
 ACTION_WORDS: Final = {
@@ -28,9 +30,6 @@ ACTION_WORDS: Final = {
 STORAGE_ALERTS: Final = {"low": Alert.STORAGE_LOW, "critical": Alert.STORAGE_CRITICAL, "out": Alert.STORAGE_OUT}
 FAILING_SECONDS_MAX: Final = 30.0
 """A bucket may fail for so long before anybody has to hear of it."""
-CANARY_NS_STALE: Final = 120_000_000_000
-"""Four times the pause between two."""
-UNTIL_FULL_SECONDS_MIN: Final = 3600.0
 NS_PER_SECOND: Final = 1_000_000_000
 MIB: Final = 1 << 20
 
@@ -61,35 +60,6 @@ class StorageFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EnforcementFacts:
-    """What the daemon says of forcing.
-
-    Attributes:
-        mode: `off`, `observe` or `enforce`.
-        problem: why it is not in place, or None.
-        owned: whether root's other programs cannot change the table.
-        open: ways around the enforcer that the canary found.
-        closed: what keeps traffic from the enforcer, as the canary found.
-        unknown: why the last canary says nothing, or None.
-        canary_ns: wall time of its findings, None before the first.
-        escaped: processes of runs that left their run's cgroup.
-        repaired: what had been changed by others when capd last put something back, or None.
-        repaired_ns: wall time of that.
-    """
-
-    mode: str = "off"
-    problem: str | None = None
-    owned: bool = True
-    open: tuple[str, ...] = ()
-    closed: tuple[str, ...] = ()
-    unknown: str | None = None
-    canary_ns: int | None = None
-    escaped: int = 0
-    repaired: str | None = None
-    repaired_ns: int = 0
-
-
-@dataclass(frozen=True, kw_only=True)
 class DaemonFacts:
     """What the daemon says of itself.
 
@@ -104,6 +74,7 @@ class DaemonFacts:
         unselected: cgroups that a selector names and that could not become runs.
         backlog_bytes: of the journal, not in segments yet.
         backlog_bytes_max: where draining stops.
+        configuration_problem: why the configuration on disk was refused when it was read anew, or None.
     """
 
     stopped: str | None
@@ -113,9 +84,10 @@ class DaemonFacts:
     attach_failures: int
     unselected: int
     storage: StorageFacts
-    enforcement: EnforcementFacts = EnforcementFacts()
+    enforcement: EnforcementFacts = field(default_factory=EnforcementFacts)
     backlog_bytes: int
     backlog_bytes_max: int
+    configuration_problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +104,6 @@ class ShipperFacts:
         error, hint: why, and what to do.
         conflicts: how many keys hold something else in the bucket.
         unshippable: how many files are no segments.
-        seconds_until_full: when the disk will be full at the present rate; None: not known, or never.
     """
 
     running: bool
@@ -146,7 +117,6 @@ class ShipperFacts:
     hint: str
     conflicts: int
     unshippable: int
-    seconds_until_full: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,9 +134,13 @@ class Facts:
         shipper: the shipper's; None: no bucket is configured.
         enforcer: the enforcer's; None: none is configured.
         witness: what came of comparing both.
+        secrets: what came of looking for credentials.
+        masking: what masking failed at.
+        upkeep: what needs somebody's hand some day.
         policy_problem: why the recorder does not go by the policy on disk, or None.
         policy_known: whether it goes by any.
         metrics_running: whether the process that serves metrics lives; None: none is wanted.
+        configuration_on_disk: what is wrong with what the daemon has not judged, or ""; None: nobody has looked at it.
     """
 
     daemon: DaemonFacts | None
@@ -179,9 +153,13 @@ class Facts:
     shipper: ShipperFacts | None = None
     enforcer: EnforcerFacts | None = None
     witness: WitnessFacts = field(default_factory=WitnessFacts)
+    secrets: SecretFacts = field(default_factory=SecretFacts)
+    masking: MaskingFacts = field(default_factory=MaskingFacts)
+    upkeep: UpkeepFacts = field(default_factory=UpkeepFacts)
     policy_problem: str | None = None
     policy_known: bool = True
     metrics_running: bool | None = None
+    configuration_on_disk: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,22 +173,37 @@ class Health:
 def judge(facts: Facts) -> Health:
     """Judge: down without a daemon, degraded with anything missing, late or lost, else healthy."""
     if facts.daemon is None:
-        start = "start it: `systemctl start capd` or `sudo capd up`; `capd doctor` checks the host"
-        return Health(
-            verdict=Verdict.DOWN, reasons=(Reason(alert=Alert.DAEMON_DOWN, reason=facts.unreachable, next_step=start),)
-        )
+        return Health(verdict=Verdict.DOWN, reasons=tuple(_down(facts)))
     reasons = (
         *_daemon(facts.daemon, facts.now_ns),
         *_recorder(facts),
         *_storage(facts.daemon.storage, facts.state_dir),
-        *_enforcement(facts.daemon.enforcement, facts.now_ns),
-        *_enforcer(facts.enforcer),
-        *witness_reasons(facts.witness, facts.now_ns),
+        *enforcement_reasons(facts.daemon.enforcement, facts.now_ns),
+        *enforcer_reasons(facts.enforcer),
+        *witness_reasons(facts.witness, facts.daemon.enforcement.mode, facts.now_ns),
+        *secret_reasons(facts.secrets, facts.now_ns),
+        *masking_reasons(facts.masking, facts.now_ns),
+        *upkeep_reasons(facts.upkeep, facts.now_ns),
         *_policy(facts),
+        *_configuration(facts.daemon, facts.configuration_on_disk),
         *_shipper(facts.shipper),
         *_metrics(facts),
     )
     return Health(verdict=Verdict.DEGRADED if reasons else Verdict.HEALTHY, reasons=reasons)
+
+
+def _down(facts: Facts) -> Iterator[Reason]:
+    start = "start it: `systemctl start capd` or `sudo capd up`; `capd doctor` checks the host"
+    wrong = facts.configuration_on_disk
+    if wrong:
+        start = "mend the configuration, which is wrong (below); no role starts before"
+    yield Reason(alert=Alert.DAEMON_DOWN, reason=facts.unreachable, next_step=start)
+    if wrong:
+        yield Reason(
+            alert=Alert.CONFIGURATION_REFUSED,
+            reason=f"the configuration on disk is wrong: {_first(wrong)}",
+            next_step="mend it, until `capd config check` finds nothing; then `systemctl start capd.target`, or `sudo capd up`",
+        )
 
 
 def _daemon(daemon: DaemonFacts, now_ns: int) -> Iterator[Reason]:
@@ -256,7 +249,7 @@ def _recorder(facts: Facts) -> Iterator[Reason]:
             reason="the recorder does not run; what is captured waits in the journal",
             next_step="start it: `systemctl start capd-recorder`; under `capd up` it is restarted by itself",
         )
-    elif facts.recorder_seconds is None or facts.recorder_seconds > RECORDER_SECONDS_STALE:
+    elif facts.recorder_seconds is None or facts.recorder_seconds > REPORT_SECONDS_STALE:
         age = "never" if facts.recorder_seconds is None else f"for {facts.recorder_seconds:.0f} s not"
         yield Reason(
             alert=Alert.RECORDER_SILENT,
@@ -289,89 +282,6 @@ def _storage(storage: StorageFacts, state_dir: str) -> Iterator[Reason]:
         )
 
 
-def _enforcement(facts: EnforcementFacts, now_ns: int) -> Iterator[Reason]:
-    if facts.mode == "off":
-        return
-    if facts.problem is not None:
-        yield Reason(
-            alert=Alert.FORCING_MISSING,
-            reason=f"agents' traffic is not forced through the enforcer: {facts.problem}",
-            next_step="no run is let in while that is so; capd tries again every second; `capd doctor` checks the host",
-        )
-    if facts.open:
-        yield Reason(
-            alert=Alert.FORCING_OPEN,
-            reason=f"agents' traffic gets around the enforcer: {', '.join(facts.open)}",
-            next_step="no run is let in while that is so; see what changed the host's rules: `nft list ruleset`",
-        )
-    if facts.closed:
-        yield Reason(
-            alert=Alert.FORCING_CLOSED,
-            reason=f"agents reach nothing: {', '.join(facts.closed)}",
-            next_step="see whether the enforcer runs and listens at `enforcement.proxy_port`; till then all is refused",
-        )
-    if facts.unknown is not None:
-        yield Reason(
-            alert=Alert.FORCING_UNKNOWN,
-            reason=f"the canary that tries whether traffic is forced says nothing: {facts.unknown}",
-            next_step="the rules stand as they were; the next canary tries within 30 s",
-        )
-    elif facts.canary_ns is not None and now_ns - facts.canary_ns > CANARY_NS_STALE:
-        yield Reason(
-            alert=Alert.FORCING_UNKNOWN,
-            reason="no canary has tried for minutes whether traffic is forced",
-            next_step="the daemon may be stuck: see its log, then restart it; the rules stand meanwhile",
-        )
-    if facts.escaped:
-        yield Reason(
-            alert=Alert.RUN_ESCAPED,
-            reason=f"{facts.escaped} processes of runs left their cgroup: what they connect now is not forced",
-            next_step="`capd status --json` names them under `enforcement.escaped`; name their user in `enforcement.users`",
-        )
-    if facts.repaired is not None and now_ns - facts.repaired_ns < LOSS_NS_RECENT:
-        yield Reason(
-            alert=Alert.FORCING_CHANGED,
-            reason=f"others changed what forces agents' traffic: {facts.repaired}",
-            next_step="capd put it back; whoever does that as root can do it again: see what else manages nftables or bpffs",
-        )
-    if not facts.owned and facts.problem is None:
-        yield Reason(
-            alert=Alert.FORCING_UNOWNED,
-            reason="other programs of root can remove the rules: this kernel has no tables that are owned (Linux 6.9)",
-            next_step="the programs on cgroups stand beside them; capd puts the rules back within 30 s",
-        )
-
-
-def _enforcer(facts: EnforcerFacts | None) -> Iterator[Reason]:
-    if facts is None:
-        return
-    if not facts.running or facts.seconds is None or facts.seconds > RECORDER_SECONDS_STALE:
-        yield Reason(
-            alert=Alert.ENFORCER_DOWN,
-            reason="the enforcer has not reported for some time" if facts.running else "the enforcer does not run",
-            next_step="`systemctl restart capd-enforcer` and see its log; under `capd up` it is restarted by itself",
-        )
-        return
-    if facts.unlogged:
-        yield Reason(
-            alert=Alert.ENFORCER_UNLOGGED,
-            reason=f"{facts.unlogged} decisions could not be written down and were denied",
-            next_step="see whether `state_dir` has room and can be written; the enforcer tries again with every decision",
-        )
-    if facts.approvals_problem is not None:
-        yield Reason(
-            alert=Alert.APPROVALS_STUCK,
-            reason=f"nobody can be asked to approve anything: {facts.approvals_problem}",
-            next_step="see whether `state_dir` has room and can be written, and the enforcer's log; it goes on by itself then",
-        )
-    if facts.callbacks_problem is not None:
-        yield Reason(
-            alert=Alert.WEBHOOKS_FAILING,
-            reason=f"not everybody is told what waits for approval: {facts.callbacks_problem}",
-            next_step="see whether the receiver can be reached from here; `capd approvals` shows what waits in any case",
-        )
-
-
 def _policy(facts: Facts) -> Iterator[Reason]:
     enforcer = None if facts.enforcer is None else facts.enforcer.policy_problem
     problem = enforcer or facts.policy_problem
@@ -384,14 +294,44 @@ def _policy(facts: Facts) -> Iterator[Reason]:
         )
 
 
+def _configuration(daemon: DaemonFacts, on_disk: str | None) -> Iterator[Reason]:
+    """Tell of what is on disk: as whoever asks has judged it, else as the daemon has when it read it last."""
+    mend = "mend it, until `capd config check` finds nothing; then `systemctl reload capd`"
+    if on_disk:
+        yield Reason(
+            alert=Alert.CONFIGURATION_REFUSED,
+            reason=f"the configuration on disk is wrong, what was in force stays: {_first(on_disk)}",
+            next_step=f"{mend}; a role that starts before that refuses it, and ends",
+        )
+    elif daemon.configuration_problem is not None and on_disk is not None:
+        yield Reason(
+            alert=Alert.CONFIGURATION_REFUSED,
+            reason="the configuration was wrong when it was read last, and is not in force; it has been mended since",
+            next_step="`systemctl reload capd`",
+        )
+    elif daemon.configuration_problem is not None:
+        yield Reason(
+            alert=Alert.CONFIGURATION_REFUSED,
+            reason=f"the configuration on disk is refused, what was in force stays: {_first(daemon.configuration_problem)}",
+            next_step=mend,
+        )
+
+
+def _first(problems: str) -> str:
+    """Give the first of some lines, and how many more there are."""
+    first, *more = problems.splitlines()
+    return f"{first} (and {len(more)} more)" if more else first
+
+
 def _shipper(facts: ShipperFacts | None) -> Iterator[Reason]:
     if facts is None:
         return
-    if not facts.running or facts.seconds is None or facts.seconds > RECORDER_SECONDS_STALE:
+    if not facts.running or facts.seconds is None or facts.seconds > REPORT_SECONDS_STALE:
+        start = "restart" if facts.running else "enable --now"
         yield Reason(
             alert=Alert.SHIPPER_SILENT if facts.running else Alert.SHIPPER_DOWN,
             reason="the shipper has not reported for some time" if facts.running else "the shipper does not run",
-            next_step="`systemctl restart capd-shipper`; under `capd up` it is restarted by itself; nothing is lost meanwhile",
+            next_step=f"`systemctl {start} capd-shipper`; under `capd up` it is restarted by itself; nothing is lost meanwhile",
         )
         return
     if facts.failing_seconds is not None and facts.failing_seconds > FAILING_SECONDS_MAX:
@@ -418,12 +358,6 @@ def _shipper(facts: ShipperFacts | None) -> Iterator[Reason]:
             alert=Alert.SEGMENT_UNREADABLE,
             reason=f"{facts.unshippable} files among the segments are none",
             next_step="`capd status --json` has them in roles.shipper.unshippable; `capd verify` says what is wrong with them",
-        )
-    if facts.seconds_until_full is not None and facts.seconds_until_full < UNTIL_FULL_SECONDS_MIN:
-        yield Reason(
-            alert=Alert.DISK_FILLING,
-            reason=f"the disk will be full in {facts.seconds_until_full / 60:.0f} minutes at the present rate",
-            next_step="free space, or lower `local.days` or `local.bytes_max`: what is shipped need not stay here",
         )
 
 

@@ -23,6 +23,7 @@ class WitnessFacts:
         damages: parts of the decision log that could not be read, in total; entries of no known form count.
         missing, missing_files: entries and files of it that are gone unread, as far as their numbers tell.
         damaged_ns: wall time of the latest of those, None: there was none.
+        enforced: whether it takes a disagreement for an alarm; None: it does not say.
     """
 
     undecided: int = 0
@@ -35,10 +36,18 @@ class WitnessFacts:
     missing: int = 0
     missing_files: int = 0
     damaged_ns: int | None = None
+    enforced: bool | None = None
 
 
-def witness_reasons(facts: WitnessFacts, now_ns: int) -> Iterator[Reason]:
-    """Give what is wrong."""
+def witness_reasons(facts: WitnessFacts, mode: str, now_ns: int) -> Iterator[Reason]:
+    """Give what is wrong; `mode`: of enforcement, as the daemon has it."""
+    if mode == "enforce" and facts.enforced is False:
+        yield Reason(
+            alert=Alert.WITNESS_ABSENT,
+            reason="agents are forced through the enforcer, but the recorder goes by a configuration in which they are not: "
+            "it records no verdicts, and compares nothing",
+            next_step="`systemctl restart capd-recorder`; nothing that waits in the journal is lost",
+        )
     if facts.alarmed_ns is not None and now_ns - facts.alarmed_ns < LOSS_NS_RECENT:
         told = _counted(
             {

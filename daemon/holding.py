@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal
 
 from capd.daemon.cgroups import Hierarchy
@@ -52,18 +53,19 @@ class Holding:
         """How many calls were refused so far."""
         return self._refusal.refused
 
-    def apply(self, cgroups: Mapping[int, str]) -> None:
+    def apply(self, cgroups: Mapping[int, str], *, stopped: Mapping[int, str] = MappingProxyType({})) -> None:
         """Hold these cgroups back and no others.
 
         Args:
             cgroups: paths below the hierarchy's root, by the kernel's number; empty: hold nobody.
+            stopped: such as are stopped whatever is configured, because nothing else keeps them from the network.
         """
         self.problems = []
         if self.action == "refuse" and cgroups:
             self.problems += self._refusal.hold({number: self._hierarchy.directory(path) for number, path in cgroups.items()})
         else:
             self._refusal.release()
-        wanted = set(cgroups.values()) if self.action == "stop" else set()
+        wanted = {*(cgroups.values() if self.action == "stop" else ()), *stopped.values()}
         if wanted != self._frozen:
             self._freeze(wanted)
 

@@ -1,6 +1,6 @@
 """A socket that the service manager keeps between two daemons: the one that owns the table, which nobody can take away so.
 
-What lives here: giving it (sd_notify(3), FDSTORE=1) and taking it (sd_listen_fds(3)). What must not: what it is used for.
+What lives here: giving it and taking it. What must not: what it is used for, how descriptors are kept (descriptor_store.py).
 
 Without a service manager nothing is kept, and nothing comes. What comes and is not a netfilter socket of our network namespace
 is closed.
@@ -12,50 +12,39 @@ import fcntl
 import os
 import socket
 from collections.abc import MutableMapping
-from contextlib import suppress
 from typing import Final
 
-from capd.daemon.notify import notify
+from capd.daemon import descriptor_store
+from capd.daemon.descriptor_store import TABLE
 from capd.enforcer.forcing.namespaces import own_namespace
 from capd.enforcer.forcing.ruleset import NETLINK_NETFILTER
 
-TABLE: Final = "capd-table"
-"""Its name at the service manager."""
-FIRST: Final = 3
-"""SD_LISTEN_FDS_START."""
-DESCRIPTORS_MAX: Final = 64
 SIOCGSKNS: Final = 0x894C
 """linux/sockios.h: the network namespace of a socket (Linux 4.9)."""
 
 
 def keep(owner: socket.socket) -> None:
     """Have the socket kept. Doing so again changes nothing."""
-    # Not polled: an error that waits on it, such as a full buffer, is no reason to close it.
-    notify(f"FDSTORE=1\nFDPOLL=0\nFDNAME={TABLE}", [owner.fileno()])
+    descriptor_store.keep(TABLE, [owner.fileno()])
 
 
-def take(environment: MutableMapping[str, str]) -> socket.socket | None:
-    """Take the socket that was kept; None: there is none. What else came is closed, and children are not told.
+def take(received: MutableMapping[str, list[int]]) -> socket.socket | None:
+    """Take the socket that was kept; None: there is none. Others of its name are closed.
 
     Args:
-        environment: of this process; the variables of the protocol are removed from it.
+        received: what came, by name; the socket is removed from it.
     """
-    pid, count, names = (environment.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"))
-    if pid != str(os.getpid()) or not count.isdecimal():
-        return None
     found: socket.socket | None = None
-    for descriptor, name in zip(range(FIRST, FIRST + min(int(count), DESCRIPTORS_MAX)), names.split(":"), strict=False):
-        made = _netfilter(descriptor) if name == TABLE and found is None else None
+    for descriptor in received.pop(TABLE, []):
+        made = _netfilter(descriptor) if found is None else None
         if made is None:
-            with suppress(OSError):
-                os.close(descriptor)
+            descriptor_store.close_all([descriptor])
         found = found or made
     return found
 
 
 def _netfilter(descriptor: int) -> socket.socket | None:
     try:
-        os.set_inheritable(descriptor, False)
         made = socket.socket(fileno=descriptor)
     except OSError:
         return None

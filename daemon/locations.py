@@ -6,18 +6,16 @@ that is slow to import, because `capd run` stands between an agent and its start
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
+from capd.daemon import configuration_files
+from capd.daemon.configuration_files import read_likely, read_values
 from capd.daemon.errors import ConfigurationError
-from capd.recording.durable import read_regular
 
-CONFIGURATION: Final = Path("/etc/capd/capd.toml")
 POLICY_DIRECTORY: Final = Path("/etc/capd/policy.d")
 STATE_DIRECTORY: Final = Path("/var/lib/capd")
 RUNTIME_DIRECTORY: Final = Path("/run/capd")
-CONFIGURATION_BYTES_MAX: Final = 1 << 20
 CONTROL_SOCKET: Final = "control.sock"
 """Name of the control socket in the runtime directory."""
 ENFORCER_RUNTIME: Final = "enforcer"
@@ -28,6 +26,8 @@ HOLDS_SOCKET: Final = "holds.sock"
 """Name of the one at which the enforcer's own processes say what waits."""
 KEEPER_SOCKET: Final = "credentials.sock"
 """Name of the one at which they ask for credentials."""
+SEARCH_SOCKET: Final = "credentials-search.sock"
+"""Name of the one at which the recorder asks whether a credential is in what agents say."""
 NAMESPACES_SOCKET: Final = "namespaces.sock"
 """Name of the one in the runtime directory at which the daemon hands them sockets of other network namespaces."""
 
@@ -35,18 +35,6 @@ CALLBACKS_RUNTIME: Final = "callbacks"
 """The corner of the process of webhooks and links, below the enforcer's."""
 LINKS_SOCKET: Final = "links.sock"
 """Name of the one at which the process of webhooks and links asks the desk."""
-
-
-def configuration_file(given: str | None) -> Path | None:
-    """Say which file holds the configuration: the given one, else CAPD_CONFIG, else the default if it exists and may be read.
-
-    Returns:
-        None when there is none and the defaults hold.
-    """
-    named = given or os.environ.get("CAPD_CONFIG")
-    if named:
-        return Path(named)
-    return CONFIGURATION if os.access(CONFIGURATION, os.R_OK) else None
 
 
 def control_socket(given: str | None) -> Path:
@@ -65,28 +53,31 @@ def approvals_socket(given: str | None) -> Path:
 
 def runtime_directory(given: str | None) -> Path:
     """Say where sockets are, reading and raising as `control_socket` does."""
-    path = configuration_file(given)
-    if path is None:
-        return RUNTIME_DIRECTORY
-    directory = read_toml(path).get("runtime_dir", str(RUNTIME_DIRECTORY))
-    if not isinstance(directory, str) or not directory.startswith("/"):
-        raise ConfigurationError(f"{path}: runtime_dir must be an absolute path")
-    return Path(directory)
+    return _directory(given, "runtime_dir", RUNTIME_DIRECTORY)
 
 
-def read_toml(path: Path) -> dict[str, object]:
-    """Read a TOML file.
+def likely_runtime_directory(given: str | None) -> Path:
+    """Say where sockets are for who asks how capd is: also where files are wrong, as far as they can be understood.
 
     Raises:
-        ConfigurationError: it is not there, may not be read, or is not TOML.
+        ConfigurationError: the file that was named cannot be read, or has a `runtime_dir` that is no path: whom it means is
+            not known then, and another instance must not be taken for it.
     """
-    import tomllib  # noqa: PLC0415 - who has no configuration must not pay for it
+    directory = read_likely(given).get("runtime_dir", str(RUNTIME_DIRECTORY))
+    if isinstance(directory, str) and directory.startswith("/"):
+        return Path(directory)
+    if configuration_files.configuration_file(given) == configuration_files.CONFIGURATION:
+        return RUNTIME_DIRECTORY
+    raise ConfigurationError("runtime_dir must be an absolute path")
 
-    try:
-        # The null device is an empty file to whoever names it.
-        content = b"" if path == Path(os.devnull) else read_regular(path, CONFIGURATION_BYTES_MAX)
-        return tomllib.loads(content.decode("utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: not TOML: {error}") from error
+
+def state_directory(given: str | None) -> Path:
+    """Say where the recording is, reading nothing but `state_dir`, and raising as `control_socket` does."""
+    return _directory(given, "state_dir", STATE_DIRECTORY)
+
+
+def _directory(given: str | None, key: str, default: Path) -> Path:
+    directory = read_values(given).get(key, str(default))
+    if not isinstance(directory, str) or not directory.startswith("/"):
+        raise ConfigurationError(f"{key} must be an absolute path")
+    return Path(directory)

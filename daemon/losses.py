@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from capd.daemon import notes
+from capd.daemon.loss_log import LossLog, Noted
 from capd.probes.capture import LAYER_CONTROL, Loss
 from capd.probes.counters import LOST
 
@@ -43,7 +44,7 @@ class Counted(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """What was lost since the daemon started.
+    """What was lost since the probes began.
 
     Attributes:
         counters: totals by name.
@@ -65,28 +66,43 @@ StreamKey = tuple[int, int, int, int, int]
 class LossBook:
     """What was noted, beside what is counted."""
 
-    def __init__(self, counted: Counted, *, clock: Callable[[], tuple[int, int]]) -> None:
-        """Begin with nothing noted.
+    def __init__(
+        self,
+        counted: Counted,
+        *,
+        clock: Callable[[], tuple[int, int]],
+        log: LossLog | None = None,
+        before: Noted | None = None,
+    ) -> None:
+        """Begin.
 
         Args:
             counted: the kernel's counts.
             clock: gives CLOCK_BOOTTIME and wall time, in ns.
+            log: where to remember what was noted, for the next daemon.
+            before: what an earlier daemon noted of the same counts; None: nothing is noted.
         """
         self._counted = counted
         self._clock = clock
+        self._log = log
         self._lost: tuple[int, ...] = ()
         """The counters as they were noted last."""
         self._skipped = self._skipped_noted = 0
         self._noted: dict[StreamKey, int] = {}
         self._news: tuple[tuple[int, ...], int, list[Loss], Totals] | None = None
         self.totals = Totals(counters={})
+        if before is not None:
+            self._go_on(before)
 
     def refresh(self) -> None:
         """Ask for what costs more; to be called about every second."""
         self._skipped = self._counted.programs_skipped()
         if len(self._noted) > FORGET_ABOVE:
-            for loss in self._counted.forget_losses(lambda loss: self._noted.get(_key(loss)) == loss.amount):
+            forgotten = self._counted.forget_losses(lambda loss: self._noted.get(_key(loss)) == loss.amount)
+            for loss in forgotten:
                 del self._noted[_key(loss)]
+            if forgotten:
+                self._remember({_key(loss): 0 for loss in forgotten})
         self.totals = Totals(
             counters=self._counters(),
             bytes=self.totals.bytes,
@@ -117,8 +133,34 @@ class LossBook:
         """The note that `news` gave last is in the journal."""
         if self._news is not None:
             self._lost, self._skipped_noted, grown, self.totals = self._news
-            self._noted.update((_key(loss), loss.amount) for loss in grown)
+            rows = {_key(loss): loss.amount for loss in grown}
+            self._noted.update(rows)
             self._news = None
+            self._remember(rows)
+
+    def _go_on(self, before: Noted) -> None:
+        """Take what was noted, but for streams that the kernel has forgotten since: if they come again, they count anew."""
+        counted = {_key(loss): loss.amount for loss in self._counted.losses()}
+        self._noted = {key: amount for key, amount in before.amounts.items() if 0 < amount <= counted.get(key, 0)}
+        self._lost, self._skipped_noted = before.lost, before.skipped
+        self._skipped = max(before.skipped, self._counted.programs_skipped())
+        self.totals = Totals(
+            counters=self._counters(), bytes=before.bytes, streams=before.streams, changed_ns=before.changed_ns
+        )
+
+    def _remember(self, rows: Mapping[StreamKey, int]) -> None:
+        if self._log is None:
+            return
+        totals = self.totals
+        noted = Noted(
+            lost=self._lost,
+            skipped=self._skipped_noted,
+            amounts=self._noted,
+            bytes=totals.bytes,
+            streams=totals.streams,
+            changed_ns=totals.changed_ns,
+        )
+        self._log.add(noted, rows)
 
     def _counters(self) -> dict[str, int]:
         return {**self._counted.counters(), SKIPPED: self._skipped}

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from prometheus_client.metrics_core import Metric
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
-ROLES: Final = ("daemon", "recorder", "shipper", "metrics")
+ROLES: Final = ("daemon", "recorder", "shipper", "enforcer", "metrics")
+CERTIFICATES: Final = ("authority", "client", "listener")
 RINGS: Final = ("control", "data")
 DISAGREEMENTS: Final = ("undecided", "unseen", "differing", "requests", "unknown")
 PROBE_COUNTERS: Final = tuple(sorted({*COUNTERS, *LOST}))
@@ -221,6 +222,22 @@ def _webhooks(key: str, *, count: bool = False) -> Read:
     return read
 
 
+def _certificates(document: Json) -> Iterator[Sample]:
+    """Give for each kind the end of the certificate that ends first."""
+    found = _at(document, ("roles", "enforcer", "certificates"))
+    listed = [one for one in found if isinstance(one, Mapping)] if isinstance(found, list) else []
+    for kind in CERTIFICATES:
+        ends = [until for one in listed if one.get("kind") == kind and (until := _number(one.get("until"))) is not None]
+        if ends:
+            yield (kind,), min(ends)
+
+
+def _clock(document: Json) -> Iterator[Sample]:
+    found = _at(document, ("clock", "synchronised"))
+    if isinstance(found, bool):
+        yield (), float(found)
+
+
 def _gauge(name: str, meaning: str, read: Read, *labels: str) -> Figure:
     return Figure(name=name, type=Type.GAUGE, meaning=meaning, labels=labels, read=read)
 
@@ -242,6 +259,19 @@ FIGURES: Final = (
         "capd_role_report_age_seconds", "Age of what the role last said of itself.", _each(ROLES, "roles.*.age_seconds"), "role"
     ),
     _gauge("capd_start_timestamp_seconds", "When the daemon started.", _value("started_ns", factor=NS)),
+    _gauge("capd_clock_synchronised", "Whether this host's clock is kept right, as the kernel says.", _clock),
+    _gauge(
+        "capd_certificate_expiry_timestamp_seconds",
+        "When the first certificate of a kind ends.",
+        _certificates,
+        "kind",
+    ),
+    _gauge("capd_approvals_pending", "Requests that wait for a person.", _value("roles.enforcer.approvals.pending")),
+    _gauge(
+        "capd_configuration_refused",
+        "1 while a configuration on disk is refused.",
+        _is("configuration.problem", null=False),
+    ),
     _counter("capd_alerts_untold_total", "Changes that could not be logged or written.", _value("roles.metrics.untold")),
     # Capture
     _gauge("capd_ring_size_bytes", "Size of a ring.", _each(RINGS, "rings.*.bytes"), "ring"),
@@ -297,6 +327,29 @@ FIGURES: Final = (
         "kind",
     ),
     _counter(
+        "capd_masking_failed_total",
+        "Sessions in which masking failed, a defect of capd.",
+        _value(f"{_RECORDER}.masking.failed"),
+    ),
+    _counter(
+        "capd_secrets_seen_total",
+        "Places in what agents said or heard in which a credential of capd was.",
+        _value(f"{_RECORDER}.secrets.seen_total"),
+    ),
+    _counter(
+        "capd_secrets_searched_bytes_total", "What was searched for credentials.", _value(f"{_RECORDER}.secrets.searched_bytes")
+    ),
+    _counter(
+        "capd_secrets_unsearched_bytes_total",
+        "What was not searched for credentials, because nobody answered.",
+        _value(f"{_RECORDER}.secrets.unsearched_bytes"),
+    ),
+    _counter(
+        "capd_witness_digested_total",
+        "Connections whose bytes were compared by their content.",
+        _value(f"{_RECORDER}.witness.digested"),
+    ),
+    _counter(
         "capd_witness_incomparable_total",
         "Connections whose bytes could not be compared.",
         _value(f"{_RECORDER}.witness.incomparable"),
@@ -331,12 +384,12 @@ FIGURES: Final = (
     _gauge(
         "capd_disk_fill_bytes_per_second",
         "How fast it fills, over ten minutes; negative: it empties.",
-        _value(f"{_SHIPPER}.disk.fills_bytes_per_second"),
+        _value("storage.fills_bytes_per_second"),
     ),
     _gauge(
         "capd_disk_until_full_seconds",
         "When it is full at that rate; absent: not known, or never.",
-        _value(f"{_SHIPPER}.disk.seconds_until_full"),
+        _value("storage.seconds_until_full"),
     ),
     _gauge(
         "capd_storage_state", "1 for the state of storage.", _one_of([state.word for state in State], "storage.state"), "state"

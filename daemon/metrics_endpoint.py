@@ -12,11 +12,13 @@ import contextlib
 import socket
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Final
 
 from capd.daemon.metrics import CONTENT_TYPE
+from capd.enforcer.accepting import words_of
 
 REQUEST_BYTES_MAX: Final = 8192
 """A scraper's header section has a few hundred bytes."""
@@ -50,6 +52,8 @@ class Endpoint:
         self._open = 0
         self.served = self.refused = 0
         """Answers with metrics, and all others."""
+        self.not_taken: Counter[str] = Counter()
+        """How often nobody could be taken, by why."""
 
     def start(self) -> None:
         """Begin to answer."""
@@ -66,7 +70,9 @@ class Endpoint:
         while not self._stopping.is_set():
             try:
                 connection, _address = self._listener.accept()
-            except OSError:  # such as no descriptor left, or a client that is gone already
+            except OSError as error:  # such as no descriptor left, or a client that is gone already
+                if not self._stopping.is_set():
+                    self.not_taken[words_of(error)] += 1
                 self._stopping.wait(ACCEPT_AGAIN_SECONDS)
                 continue
             with self._lock:

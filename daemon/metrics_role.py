@@ -22,15 +22,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Final
 
 from capd.daemon import alert_files, metrics_address, recorder_user, status
+from capd.daemon.alert_kinds import Alert
 from capd.daemon.alert_log import AlertLog
 from capd.daemon.alerting import Alerts, Change, Patience, follow
 from capd.daemon.confinement import LOCAL_ONLY, confine
 from capd.daemon.errors import SandboxError
 from capd.daemon.health import Health
+from capd.daemon.heartbeat import Heartbeat
 from capd.daemon.landlock import KEEP_FILES, READ, restrict
 from capd.daemon.lock import InstanceLock
 from capd.daemon.metrics import exposition
 from capd.daemon.metrics_endpoint import Endpoint
+from capd.daemon.version import VERSION
 from capd.recording.durable import replace_content
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -55,7 +58,8 @@ class Watch:
         self._configuration, self._log = configuration, log
         alerts = configuration.alerts
         self._patience = Patience(begin_seconds=alerts.begin_seconds, end_seconds=alerts.end_seconds)
-        self._alerts = Alerts(active=alert_files.load(configuration.alerts_dir) if alerts.enabled else {})
+        self._enabled = alerts.enabled
+        self._alerts = Alerts(active=alert_files.load(configuration.alerts_dir))
         self._gathering = threading.Lock()
         self._found: tuple[Json, Health] | None = None
         self._found_at = 0.0
@@ -67,11 +71,27 @@ class Watch:
     def check(self) -> None:
         """Judge, and tell what begins and ends."""
         with self._gathering:
-            _document, health = self._gather()
-        if self._configuration.alerts.enabled:
+            document, health = self._gather()
+        self._follow_settings(document.get("settings"))
+        if self._enabled:
             self._alerts, changes = follow(self._alerts, health, self._patience, now=time.monotonic(), wall=time.time())
             for change in changes:
                 self._tell(change)
+        else:
+            self._forget()
+
+    def _follow_settings(self, settings: object) -> None:
+        """Go by what the daemon has in force: it reads the configuration anew, which this role cannot."""
+        match settings:
+            case {
+                "alerts": {
+                    "enabled": bool(enabled),
+                    "begin_seconds": int() | float() as begin,
+                    "end_seconds": int() | float() as end,
+                }
+            }:
+                self._enabled = enabled
+                self._patience = Patience(begin_seconds=begin, end_seconds=end)
 
     def page(self) -> bytes | None:
         """Give the metrics, not older than `FRESH_SECONDS`; None: the daemon takes too long."""
@@ -90,10 +110,12 @@ class Watch:
         report: Mapping[str, object] = {
             "state": state,
             "pid": os.getpid(),
+            "version": VERSION,
             "time": time.time(),
             "listen": listen,
             "served": 0 if endpoint is None else endpoint.served,
             "refused": 0 if endpoint is None else endpoint.refused,
+            "not_taken": {} if endpoint is None else dict(endpoint.not_taken),
             "alerts": sorted(self._alerts.active),
             "untold": self.untold,
             "last_error": self.error,
@@ -114,14 +136,26 @@ class Watch:
             self._log.write(change)
         except OSError as error:
             self._missed(f"cannot log: {error.strerror}")
+        if not change.begins:
+            self._remove(change.active.reason.alert)
+            return
         directory = self._configuration.alerts_dir
         try:
-            if change.begins:
-                alert_files.write(directory, change.active)
-            else:
-                alert_files.remove(directory, change.active.reason.alert)
+            alert_files.write(directory, change.active)
         except OSError as error:
             self._missed(f"cannot write in {directory}: {error.strerror}")
+
+    def _forget(self) -> None:
+        """Nobody wants to be told any more: leave no file behind that looks as if something lasted."""
+        for alert in self._alerts.active:
+            self._remove(alert)
+        self._alerts = Alerts()
+
+    def _remove(self, alert: Alert) -> None:
+        try:
+            alert_files.remove(self._configuration.alerts_dir, alert)
+        except OSError as error:
+            self._missed(f"cannot write in {self._configuration.alerts_dir}: {error.strerror}")
 
     def _missed(self, error: str) -> None:
         self.untold += 1
@@ -153,7 +187,10 @@ def run_metrics(configuration: Configuration) -> None:
     if listener is not None:
         watch.endpoint = Endpoint(listener, watch.page)
         watch.endpoint.start()
+    heart = Heartbeat(os.environ, os.getpid())
+    heart.ready("watching" if listen is None else f"watching, listening at {listen}")
     while not stopped.is_set():
+        heart.beat()
         watch.check()
         watch.write_status("running")
         stopped.wait(CHECK_SECONDS)

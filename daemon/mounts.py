@@ -7,7 +7,9 @@ belongs is the init system's decision.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -42,11 +44,22 @@ def mount_missing() -> list[str]:
     return [_mount(kind, point) for kind, point in missing().items()]
 
 
+def mount_bpffs() -> None:
+    """Mount bpffs if it is missing; systemd does so itself, but not in a container. Without it nothing can be pinned."""
+    if "bpf" in missing():
+        _mount("bpf", WANTED["bpf"])
+
+
 def _mount(kind: str, point: Path) -> str:
     libc = ctypes.CDLL(None, use_errno=True)
+    with suppress(OSError):  # in sysfs it is there; a container that has something else in its place may lack it
+        point.mkdir()
     flags = ctypes.c_ulong(MS_NOSUID | MS_NODEV | MS_NOEXEC)
     if libc.mount(kind.encode(), os.fsencode(point), kind.encode(), flags, b"mode=700"):
-        reason = os.strerror(ctypes.get_errno())
+        number = ctypes.get_errno()
+        if number == errno.EBUSY and kind not in missing():
+            return f"{kind} was not mounted: another mounted it at {point} at the same time"
+        reason = os.strerror(number)
         words = f"{kind} is not mounted at {point} and cannot be: {reason} (`mount -t {kind} {kind} {point}`)"
         if kind == NEEDED:
             raise MountError(words)

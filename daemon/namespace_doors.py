@@ -10,6 +10,7 @@ from pathlib import Path
 
 from capd.daemon.namespace_client import NamespaceClient
 from capd.daemon.namespace_message import WORKER
+from capd.enforcer.proxy.door import Door
 from capd.enforcer.proxy.flow import SocketOwners
 from capd.enforcer.proxy.shell import Shell
 from capd.enforcer.proxy.world import Place
@@ -21,7 +22,7 @@ class NamespaceDoors:
     def __init__(self, path: Path, shell: Shell) -> None:
         """Take the path of the daemon's socket, and who accepts."""
         self._shell = shell
-        self._open: dict[int, tuple[list[socket.socket], SocketOwners, Place]] = {}
+        self._open: dict[int, tuple[list[tuple[Door, socket.socket]], SocketOwners]] = {}
         self._client = NamespaceClient(path, WORKER, self._take, self._drop)
 
     def __len__(self) -> int:
@@ -34,16 +35,13 @@ class NamespaceDoors:
     def _take(self, number: int, listeners: list[socket.socket], asking: list[socket.socket]) -> None:
         owners = SocketOwners(asking[0])
         place = Place(number=number, owner=owners.find)
-        self._open[number] = listeners, owners, place
-        for listener in listeners:
-            listener.setblocking(False)
-            self._shell.loop.add_reader(listener.fileno(), self._shell.accept, listener, place)
+        self._open[number] = [(self._shell.open(listener, place), listener) for listener in listeners], owners
 
     def _drop(self, number: int) -> None:
         """Take who waits already, then shut."""
-        listeners, owners, place = self._open.pop(number)
-        for listener in listeners:
-            self._shell.accept(listener, place)
-            self._shell.loop.remove_reader(listener.fileno())
+        doors, owners = self._open.pop(number)
+        for door, listener in doors:
+            door.take()
+            self._shell.shut(door)
             listener.close()
         owners.close()

@@ -122,6 +122,7 @@ class NamespaceKeeper:
         self._own = own_namespace()
         self._stopping = False
         self._problem: str | None = None
+        self._defect: str | None = None
         self._told: tuple[Mapping[str, object], ...] = ()
         self._selector = selectors.DefaultSelector()
         self._wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -137,10 +138,16 @@ class NamespaceKeeper:
             self._wanted = wanted
             os.eventfd_write(self._wake_fd, 1)
 
+    @property
+    def problem(self) -> str | None:
+        """Say what keeps it from looking, or the enforcer from being told, or None. Called by another thread."""
+        return self._problem or self._defect
+
     def describe(self) -> dict[str, object]:
         """Give the part of the status. Called by another thread."""
         known = [dict(one) for one in self._told]
-        return {"max": NAMESPACES_MAX, "handed_to": len(self._server), "problem": self._problem, "known": known}
+        handed = {"handed_to": len(self._server), "not_taken": self._server.failed}
+        return {"max": NAMESPACES_MAX, **handed, "problem": self.problem, "known": known}
 
     def open_ways(self) -> list[str]:
         """Name the ways around the enforcer that canaries found. Called by another thread."""
@@ -166,12 +173,23 @@ class NamespaceKeeper:
     def _run(self) -> None:
         due = 0.0
         while not self._stopping:
-            for key, _events in self._selector.select(max(0.0, due - time.monotonic())):
-                key.data()
+            self._serve_safely(max(0.0, due - time.monotonic()))
             now = time.monotonic()
             if now >= due:
                 self._look_safely(now)
                 due = now + max(LOOK_SECONDS_MIN, (time.monotonic() - now) / LOOK_SHARE)
+
+    def _serve_safely(self, seconds: float) -> None:
+        """Attend to the enforcer's processes, until something happens or so long; a defect of ours there stays told."""
+        try:
+            for key, _events in self._selector.select(seconds):
+                key.data()
+            self._server.attend()
+        except Exception as error:  # noqa: BLE001 - the thread's boundary, as in _look_safely
+            if self._defect is None:
+                self._say(f"capd daemon: sockets of other network namespaces may not be handed to the enforcer: {error!r}")
+            self._defect = repr(error)
+            time.sleep(LOOK_SECONDS_MIN)
 
     def _look_safely(self, now: float) -> None:
         """Look; what goes wrong is told, and leaves namespaces that are not open closed."""

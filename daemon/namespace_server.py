@@ -10,22 +10,21 @@ from __future__ import annotations
 import os
 import selectors
 import socket
-import struct
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from capd.daemon.enforcement_section import WORKERS_MAX
 from capd.daemon.namespace_message import BYTES_MAX, DIAGNOSES, WORKER, Told
+from capd.daemon.pulse import WORKERS_MAX
+from capd.enforcer.accepting import Accepting
 from capd.enforcer.forcing.namespaces import Opened
+from capd.enforcer.peer_credentials import peer_credentials
 from capd.recording.errors import on_disk
 
 CLIENTS_MAX: Final = 2 * (WORKERS_MAX + 1)
 """Workers and the resolver, and as many again that have just died."""
 MODE: Final = 0o600
-_CREDENTIALS: Final = struct.Struct("=iII")
 
 
 @dataclass(kw_only=True, eq=False)
@@ -52,24 +51,32 @@ class NamespaceServer:
         self._user, self._selector, self._opened = user, selector, opened
         self._clients: set[_Client] = set()
         self._path = path
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         with on_disk("listen at", path):
             path.unlink(missing_ok=True)
-            self._listener.bind(str(path))
+            listener.bind(str(path))
             path.chmod(MODE)
             os.chown(path, user, -1)
-        self._listener.listen(CLIENTS_MAX)
-        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        listener.listen(CLIENTS_MAX)
+        self._accepting = Accepting(listener, selector, self._let_in)
 
     def __len__(self) -> int:
         return sum(bool(client.who) for client in self._clients)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How often nobody could be let in, by why. May be called by another thread."""
+        return dict(self._accepting.failed)
+
+    def attend(self) -> None:
+        """Let in again after a pause; to be called in every turn of the loop."""
+        self._accepting.attend()
 
     def close(self) -> None:
         """Hang up on all, who keep what they were handed."""
         for client in list(self._clients):
             self._hang_up(client)
-        self._selector.unregister(self._listener)
-        self._listener.close()
+        self._accepting.close()
         self._path.unlink(missing_ok=True)
 
     def announce(self, opened: Opened) -> None:
@@ -84,19 +91,13 @@ class NamespaceServer:
             if client.who:
                 self._send(client, Told(what="over", namespace=number), [])
 
-    def _accept(self) -> None:
-        with suppress(OSError):
-            accepted, _address = self._listener.accept()
-            _pid, user, _group = _CREDENTIALS.unpack(
-                accepted.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-            )
-            if user != self._user or len(self._clients) >= CLIENTS_MAX:
-                accepted.close()
-                return
-            accepted.setblocking(False)
-            client = _Client(socket=accepted)
-            self._clients.add(client)
-            self._selector.register(accepted, selectors.EVENT_READ, lambda: self._read(client))
+    def _let_in(self, accepted: socket.socket) -> None:
+        if peer_credentials(accepted).uid != self._user or len(self._clients) >= CLIENTS_MAX:
+            accepted.close()
+            return
+        client = _Client(socket=accepted)
+        self._clients.add(client)
+        self._selector.register(accepted, selectors.EVENT_READ, lambda: self._read(client))
 
     def _read(self, client: _Client) -> None:
         """Hear who it is, or that it is gone: no more is ever said."""

@@ -25,8 +25,18 @@ def pack(note: Note) -> bytes:
     return cast("bytes", msgpack.packb(note))
 
 
-def start(*, epoch: UUID, boot: UUID, host: UUID, tier: str, version: str, boottime_ns: int) -> Note:
-    """Say that a daemon started: the first note of each; what came before without a stop note was cut off."""
+def start(*, epoch: UUID, boot: UUID, host: UUID, tier: str, version: str, boottime_ns: int, continued: bool = False) -> Note:
+    """Say that a daemon started: the first note of each; what came before without a stop note was cut off.
+
+    Args:
+        epoch: of its probes.
+        boot: of the host.
+        host: its id.
+        tier: of its probes.
+        version: of capd.
+        boottime_ns: now.
+        continued: its probes are those of the start with the same epoch, which stood since: nothing is missing in between.
+    """
     return {
         "note": "start",
         "epoch": epoch.bytes,
@@ -35,6 +45,7 @@ def start(*, epoch: UUID, boot: UUID, host: UUID, tier: str, version: str, boott
         "tier": tier,
         "version": version,
         "form": FORM,
+        "continued": continued,
         "boottime_ns": boottime_ns,
     }
 

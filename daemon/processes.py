@@ -45,6 +45,12 @@ class Process:
     argv: list[str]
 
 
+def start_ns(pid: int) -> int | None:
+    """Say when a process started, on CLOCK_BOOTTIME, as exact as a clock tick; None: it is gone, or not to be seen."""
+    found = read(pid)
+    return None if found is None else found.start_ns
+
+
 def read(pid: int) -> Process | None:
     """Describe a process; None if it is gone or only its corpse is left."""
     try:

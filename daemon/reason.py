@@ -10,6 +10,8 @@ from typing import Final
 
 from capd.daemon.alert_kinds import KINDS, Alert, Severity
 
+REPORT_SECONDS_STALE: Final = 10.0
+"""Roles write their status every second; a segment's fsync on a slow disk may hold the recorder up for some."""
 LOSS_NS_RECENT: Final = 600_000_000_000
 """A loss counts against health for ten minutes; it stays in the record, and in the totals, for ever."""
 

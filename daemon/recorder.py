@@ -14,13 +14,14 @@ import json
 import os
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 from uuid import UUID
 
 from capd.daemon.assembly.assembler import Assembler
 from capd.daemon.assembly.sessions import NO_BOOT, Origin
+from capd.daemon.freed_memory import FreedMemory
 from capd.daemon.masking.levels import Level
 from capd.daemon.masking.policy import stage
 from capd.daemon.masking.policy_levels import Policy
@@ -52,6 +53,8 @@ from capd.daemon.recorder_user import user_name
 from capd.daemon.recorder_witness import RecorderWitness
 from capd.daemon.storage import State
 from capd.daemon.storage_keeping import read_state
+from capd.daemon.tripwire import tripwire, with_markers
+from capd.daemon.version import VERSION
 from capd.recording.durable import replace_content
 from capd.recording.errors import CapdError, StorageFullError
 from capd.recording.index_search import SessionFilter
@@ -102,9 +105,8 @@ class Recorder:
         Raises:
             CapdError: a directory cannot be used, or holds what a later capd wrote.
         """
-        self._configuration = configuration
-        self._host = host
-        self._user = user
+        self._configuration, self._host, self._user = configuration, host, user
+        self._tripwire = tripwire(configuration)
         self._errors: deque[str] = deque(maxlen=ERRORS_SHOWN)
         self.counts = {"messages": 0, "records": 0, "segments": 0, "damages": 0}
         self._stopping: float | None = None
@@ -112,8 +114,8 @@ class Recorder:
         self._refused_at: float | None = None
         self._last_block: Block | None = None
         self._boot = said_boot(configuration.recorder_runtime_dir)
-        keys = JournalKeys(configuration.journal_key_file)
-        self._memory = Memory(configuration.recorder_dir, configuration.position_file, keys)
+        self._keys = JournalKeys(configuration.journal_key_file, configuration.journal_key_elsewhere)
+        self._memory = Memory(configuration.recorder_dir, configuration.position_file, self._keys)
         ring = KeyRing(configuration.recorder_runtime_dir / "keys")
         self._seals = Seals(signer=signer, recipients=configuration.encryption.recipients, ring=ring)
         segments = configuration.segments_dir
@@ -126,13 +128,8 @@ class Recorder:
         remembered = self._begin_at(self._memory.load())
         start = remembered.position if remembered else None
         steps = steps_since(segments, remembered.sequence if remembered else 0, host, ring)
-        self._witness = RecorderWitness(
-            configuration,
-            host,
-            remembered.witness if remembered else b"",
-            steps.witnessed,
-            level=self._level,
-        )
+        before = remembered.witness if remembered else b""
+        self._witness = RecorderWitness(configuration, host, before, steps.witnessed, level=self._level)
         found = self._finds_way(steps, recorded, known=start is not None)
         after = After(stage=self._stage, witness=self._witness, astray=Astray(self._assembler, self._stage))
         reached = self._resume(steps, recorded, after) if found else None
@@ -149,7 +146,7 @@ class Recorder:
         self._expiry = RecorderExpiry(configuration.deletions_dir, configuration.keys_dir, host)
         self._closing = False
         """Storage is out: what is open is sealed, so that the journal can be freed, with the room that the reserve gave."""
-        self._flushed_bytes, self._remembering_seconds = 0, 0.0
+        self._flushed_bytes, self._remembering_seconds, self._freed = 0, 0.0, FreedMemory()
         self._flushed_at = self._status_at = self._remembered_at = time.monotonic()
         self._remembered_position = start
         self._seals.begin(configuration.segments_dir, host, recovery)
@@ -182,8 +179,7 @@ class Recorder:
         return remembered
 
     def _read_from(self, start: Position | None, after: int | None = None) -> None:
-        keys = JournalKeys(self._configuration.journal_key_file)
-        self._reader = JournalReader(self._configuration.journal_dir, start, keys, after=after)
+        self._reader = JournalReader(self._configuration.journal_dir, start, self._keys, after=after)
         self._cycles = Cycles(self._reader)
 
     def _begin_anew(self, recorded: Position) -> Position:
@@ -219,7 +215,7 @@ class Recorder:
             return
         astray = after.astray.found(self._configuration.segments_dir, sequence, self._seals.ring)
         gaps, records = mend(self._assembler, after, astray)
-        self._store(gaps)
+        self._store([*gaps, *self._tripwire.look(self._stage.all_held())])
         self._append(records)
 
     def _abandon_unknown(self) -> None:
@@ -240,15 +236,17 @@ class Recorder:
 
     # -- loop ------------------------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
-        """Work until a signal says stop; then finish what the journal holds, seal, and return."""
+    def run(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Work until a signal says stop; then finish what the journal holds, seal, and return. `beat`: called in each round."""
         idle_since = time.monotonic()
         while True:
+            beat()
             now = time.monotonic()
             if self._refused_at is not None and not self._retry(now):
                 if self._stopping is not None:
                     break
                 continue
+            stopping = self._stopping is not None  # asked before looking: what was written until then is still read
             cycle = self._cycles.next()
             if cycle is not None:
                 self._take(cycle)
@@ -262,7 +260,7 @@ class Recorder:
                 idle_since = now
             idle = now - idle_since > IDLE_SECONDS or self._stopping is not None
             self._attend(idle=idle)
-            if self._stopping is not None and not self._cycles.waiting:
+            if stopping and not self._cycles.waiting:
                 break
             time.sleep(IDLE_POLL_SECONDS if idle else POLL_SECONDS)
         self._finish()
@@ -290,7 +288,7 @@ class Recorder:
                 self._store([self._step(PARTED, at=list(self._cycles.parted.to_fields()))])
             for batch in self._assembler.process(cycle):
                 self._append(batch.records)
-            self._last_block = cycle[-1]
+            self._last_block = cycle[-1].without_payload()
             self._position = cycle[-1].next
             if self._boot != self._assembler.table.origin.boot:
                 self._say_boot()
@@ -316,13 +314,15 @@ class Recorder:
 
     def _append(self, records: list[Record]) -> None:
         """Hand records on: nothing reaches a segment or the index that masking has not passed."""
-        self._store(self._witness.watch(self._stage.take(self._witness.observe(records))))
+        seen = self._tripwire.look(records)
+        self._store(with_markers(self._witness.watch(self._stage.take(self._witness.observe(records))), seen))
 
     def _store(self, records: list[Record]) -> None:
+        records = self._tripwire.hidden(records)
         self._writer.append(records)
         self.counts["records"] += len(records)
         self.counts["messages"] += [record.kind for record in records].count(Kind.MESSAGE)
-        self._index.receive(records)
+        self._index.receive(records, self._writer.sequence)
 
     def _attend(self, *, idle: bool) -> None:
         """Do what is due besides reading."""
@@ -330,9 +330,9 @@ class Recorder:
         if idle and self._assembler.unsettled:
             self._append(self._assembler.settle().records)
             self._append([self._step(SETTLED)])
-        self._store(self._witness.listen(self._last_block, now, idle=idle))
+        self._store(self._witness.listen(self._position, now))
         waiting = self._writer.raw_bytes - self._flushed_bytes
-        if waiting >= FLUSH_BYTES or (waiting and (now - self._flushed_at >= FLUSH_SECONDS or idle)):
+        if waiting >= FLUSH_BYTES or (waiting and (now - self._flushed_at >= FLUSH_SECONDS or idle or self._index.ahead)):
             self._flush()
         if self._seal_asked or (self._closing and (idle or self._writer.raw_bytes >= CLOSING_BYTES)):
             self._seal_asked = False
@@ -341,6 +341,7 @@ class Recorder:
             self._seal()
         elif idle and self._writer.empty and now - self._remembered_at > MEMORY_IDLE_SECONDS:
             self._remember()
+            self._freed.give_back(self.counts["records"])
         self._expire(idle=idle)
         if now - self._status_at >= STATUS_SECONDS:
             self._say_head(final=False)
@@ -349,17 +350,13 @@ class Recorder:
             self._seal_asked = self._seal_asked or (self._index.behind and self._closing and not closing)
             self._closing = closing
             self._change_policy(self._policy.look(now))
-            self._write_status("running")
+            self.write_status("running")
 
     def _change_policy(self, found: Policy | None) -> None:
         """Have another policy say how much is recorded, or try again to."""
-        changed = self._policy.change(self._stage, found, seal=self._sealed, remember=lambda: self._remember(anyway=True))
+        changed = self._policy.change(self._stage, found, seal=self._seal, remember=lambda: self._remember(anyway=True))
         if changed is not None:
             self._store([self._step(POLICY, version=changed.version, known=changed.known)])
-
-    def _sealed(self) -> bool:
-        self._seal()
-        return self._refused_at is None
 
     def _finish(self) -> None:
         if self._cycles.waiting:
@@ -372,7 +369,7 @@ class Recorder:
         self._flush()
         self._seal()
         self._say_head(final=True)
-        self._write_status("stopped")
+        self.write_status("stopped")
         self._writer.close()
         self._reader.close()
         with suppress(CapdError):  # what it lacks it gets from the segments at the next start
@@ -397,26 +394,29 @@ class Recorder:
         if self._refused_at is None and self._stopping is None:
             self._index.expire(self._expiry, idle=idle)
 
-    def _seal(self) -> None:
+    def _seal(self) -> bool:
         if not self._flush():
-            return
+            return False
         try:
             path = self._writer.seal(self._assembler.losses)
+            self._flushed_bytes = 0
+            if path is not None:
+                self._seals.sealed(self._writer.sequence - 1)
+                self.counts["segments"] += 1
+                self._index.segment(path)
+            self._writer.settle()
         except StorageFullError as error:
             self._refuse(error)
-            return
-        self._flushed_bytes = 0
-        if path is not None:
-            self._seals.sealed(self._writer.sequence - 1)
-            self.counts["segments"] += 1
-            self._index.segment(path)
+            return False
         now = time.monotonic()
         if self._stopping is not None or now - self._remembered_at >= MEMORY_SHARE * self._remembering_seconds:
             self._remember()
+        return True
 
     def _say_head(self, *, final: bool) -> None:
         """Sign how far the recording has come, if it is time; what the disk does not take is said the next time."""
         try:
+            self._writer.settle()
             self._seals.say_head(self._writer.previous, final=final)
         except CapdError as error:
             self._errors.append(str(error))
@@ -426,6 +426,7 @@ class Recorder:
         began, done = time.monotonic(), True
         if anyway or self._position != self._remembered_position or self._witness.changed:
             try:
+                self._writer.settle()
                 remembered = Remembered(
                     snapshot=self._assembler.snapshot(),
                     masking=self._stage.save(),
@@ -447,8 +448,7 @@ class Recorder:
         return done
 
     def _refuse(self, error: CapdError) -> None:
-        if self._refused_at is None:
-            self._errors.append(str(error))
+        self._errors += [] if self._refused_at is not None else [str(error)]
         self._refused_at = time.monotonic()
 
     def _retry(self, now: float) -> bool:
@@ -457,19 +457,20 @@ class Recorder:
             time.sleep(POLL_SECONDS)
             return False
         done = self._flush()
-        self._write_status("running" if done else "disk full")
+        self.write_status("running" if done else "disk full")
         return done
 
     # -- status ----------------------------------------------------------------------------------------------------------------
 
-    def _write_status(self, state: str) -> None:
-        self._status_at = time.monotonic()
-        lag_bytes = self._reader.lag_bytes()
+    def write_status(self, state: str) -> None:
+        """Say how it stands."""
+        self._status_at, lag_bytes = time.monotonic(), self._reader.lag_bytes()
         behind = self._last_block is not None and (lag_bytes or self._cycles.waiting)
         lag_seconds = max(0.0, (time.time_ns() - self._last_block.realtime_ns) / 1e9) if behind and self._last_block else 0.0
         status = {
             "state": state,
             "pid": os.getpid(),
+            "version": VERSION,
             "uid": os.geteuid(),
             "user": self._user,
             "time": time.time(),
@@ -483,6 +484,8 @@ class Recorder:
             **self.counts,
             "losses": self._assembler.losses,
             "witness": self._witness.status(),
+            "secrets": self._tripwire.status(),
+            "masking": self._stage.failures.status(),
             "policy": self._policy.status(self._stage),
             "expiry_refused": sorted(self._expiry.refused)[:ERRORS_SHOWN],
             "rss_bytes": rss_bytes(),

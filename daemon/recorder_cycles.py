@@ -69,7 +69,7 @@ class Cycles:
     def rest(self) -> list[Block]:
         """Give what is held back, whole or not."""
         held, self._held, self._held_bytes = self._held, [], 0
-        self._part = held[-1] if held else None
+        self._part = held[-1].without_payload() if held else None
         return held
 
     def _before(self, found: Block | JournalDamage) -> list[Block]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from capd.daemon.recorder_expiry import RecorderExpiry
 from capd.daemon.recorder_sealing import Seals
@@ -21,6 +21,10 @@ from capd.recording.segment import SegmentReader
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
+
+
+MESSAGES_MAX: Final = 2048
+"""Rows that wait in memory. One turn of the daemon may drain a ring's worth of small messages, whose rows took 200 MB."""
 
 
 class RecorderIndex:
@@ -42,6 +46,8 @@ class RecorderIndex:
         self._projection = self._new_projection()
         self.behind = False
         """It lacks what was recorded since it failed; a sealed segment will bring all of that."""
+        self.ahead = False
+        """It was told, not yet for others to see, of records that are to be flushed before anything else is done with it."""
 
     def _new_projection(self) -> Projection:
         closed = self._seals.encrypted
@@ -49,16 +55,20 @@ class RecorderIndex:
             self.index.withhold()
         return Projection(load_session=self.index.find_session, load_run=self.index.find_run, metadata_only=closed)
 
-    def receive(self, records: list[Record]) -> None:
-        """Take what is recorded."""
+    def receive(self, records: list[Record], sequence: int) -> None:
+        """Take what is recorded; `sequence`: of the segment that will have it."""
         if not self.behind:
             try:
                 self._projection.receive(records)
+                if self._projection.messages_waiting >= MESSAGES_MAX:
+                    self.index.apply(self._projection.changes(), sequence)
+                    self.ahead = True
             except CapdError as error:
                 self._leave(error)
 
     def write(self, sequence: int) -> None:
         """Bring it up to what was flushed; `sequence`: of the segment that has it."""
+        self.ahead = False
         if not self.behind:
             try:
                 self.index.apply(self._projection.changes(), sequence)
@@ -97,4 +107,4 @@ class RecorderIndex:
 
     def _leave(self, error: CapdError) -> None:
         self._say(str(error))
-        self.behind = True
+        self.behind, self.ahead = True, False

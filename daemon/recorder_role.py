@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from capd.daemon import recorder_user
 from capd.daemon.confinement import confine
+from capd.daemon.errors import SandboxError
+from capd.daemon.heartbeat import Heartbeat
+from capd.daemon.landlock import KEEP_TREE, Right, restrict
 from capd.daemon.lock import InstanceLock
 from capd.daemon.recorder import POLL_SECONDS, Recorder
 from capd.daemon.state_directory import read_host
@@ -24,6 +27,10 @@ if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
 COLLECT_AFTER: Final = (50_000, 20, 100)
 """gc.set_threshold: a flush holds so many records at once that the default looks through all of them again and again, for a
 sixth of the time, and finds nothing: nothing here refers to itself."""
+SQLITE_TEMPORARY: Final = "SQLITE_TMPDIR"
+"""Where SQLite has files that it needs for a moment; elsewhere it may not write (sqlite.org/tempfiles.html, section 5)."""
+MOVE_FILES: Final = KEEP_TREE | Right.REFER
+"""What cannot be read is moved from one of its directories to another."""
 
 
 def run_recorder(configuration: Configuration) -> None:
@@ -33,7 +40,9 @@ def run_recorder(configuration: Configuration) -> None:
         CapdError: it cannot start, or cannot go on; what was recorded is safe.
     """
     user = recorder_user.choose(configuration.recorder.user, configuration.segments_dir)
+    heart = Heartbeat(os.environ, os.getpid())
     confine(user.uid, user.gid)
+    confined = f"confined: user {user.name}, system calls, {_restrict_files(configuration)}"
     os.umask(0o027)
     gc.freeze()
     gc.set_threshold(*COLLECT_AFTER)
@@ -58,5 +67,24 @@ def run_recorder(configuration: Configuration) -> None:
         signal.signal(signal.SIGUSR1, lambda _number, _frame: recorder.ask_seal())
         if stopped:
             recorder.stop()
-        recorder.run()
+        recorder.write_status("running")  # whoever waited until it was ready and asks finds it
+        heart.ready(f"recording; {confined}")
+        recorder.run(heart.beat)
     lock.release()
+
+
+def _restrict_files(configuration: Configuration) -> str:
+    """Give up writing but in its own directories; say what was given up."""
+    os.environ[SQLITE_TEMPORARY] = str(configuration.recorder_dir)
+    places = (
+        configuration.recorder_dir,
+        configuration.segments_dir,
+        configuration.index_dir,
+        configuration.quarantine_dir,
+        configuration.recorder_runtime_dir,
+    )
+    try:
+        restrict(dict.fromkeys(places, MOVE_FILES))
+    except SandboxError as error:
+        return f"not files ({error})"
+    return "files"

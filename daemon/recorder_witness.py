@@ -16,11 +16,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, cast
 from uuid import UUID
 
 import msgpack
 
+from capd.daemon import drained, said_key
 from capd.daemon.assembly.typed import read
 from capd.daemon.masking.levels import Level
 from capd.daemon.witness import verdicts
@@ -28,7 +30,7 @@ from capd.daemon.witness.files import DecisionFiles, Places
 from capd.daemon.witness.state import Books
 from capd.daemon.witness.witness import Witness
 from capd.recording.durable import replace_content
-from capd.recording.journal import Block
+from capd.recording.journal import Position
 from capd.recording.record import Record
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -91,7 +93,15 @@ class RecorderWitness:
         elif self._enforced and not before.enforced:
             before.books.since_ns = clock()
         self._files = DecisionFiles(configuration.decisions_dir, configuration.quarantine_dir, before.places)
-        self._witness = Witness(host, before.books, enforced=self._enforced, recorded=recorded, level=level)
+        self._witness = Witness(
+            host,
+            before.books,
+            enforced=self._enforced,
+            recorded=recorded,
+            level=level,
+            said_key=partial(said_key.find, configuration.decisions_dir),
+        )
+        self._drained_file, self._seen_ns = configuration.drained_file, 0
         self._due_at = 0.0
         self._done: list[str] = []
 
@@ -122,13 +132,12 @@ class RecorderWitness:
         if self._active:
             self._witness.watch_again(records)
 
-    def listen(self, last: Block | None, monotonic: float, *, idle: bool) -> list[Record]:
+    def listen(self, position: Position, monotonic: float) -> list[Record]:
         """Give what the log has to add by now.
 
         Args:
-            last: block of the journal that was taken.
+            position: up to which the journal was taken.
             monotonic: time that never goes back, in seconds.
-            idle: nothing more came for so long that the probes have told all that was.
         """
         if not self._active:
             return []
@@ -136,8 +145,9 @@ class RecorderWitness:
         found = self._listened()
         if monotonic >= self._due_at and not self._files.behind:
             self._due_at = monotonic + DUE_SECONDS
-            seen_ns = heard_ns if idle else last.realtime_ns if last else 0
-            self._witness.due(heard_ns=heard_ns, seen_ns=seen_ns)
+            self._seen_ns = drained.told(self._drained_file).read_ns(position) or self._seen_ns
+            # A word of later than now is of before the clock went back: the daemon's next one, in a second, is of this clock.
+            self._witness.due(heard_ns=heard_ns, seen_ns=self._seen_ns if self._seen_ns <= heard_ns else 0)
             found += self._witness.ready()
         return [*found, *self._keys()]
 

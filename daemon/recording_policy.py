@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from capd.daemon.section import Section
 from capd.enforcer.masking.identifiers import DEFAULT, NAMES
 from capd.enforcer.masking.json_path import JsonPath
 from capd.enforcer.masking.patterns import check
@@ -45,18 +46,14 @@ Name = Annotated[str, Field(min_length=1, max_length=NAME_CHARS_MAX), AfterValid
 Names = Annotated[tuple[Name, ...], Field(max_length=RULES_MAX)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
-
-
-class PatternSection(_Section):
+class PatternSection(Section):
     """`[[masking.pattern]]`: a secret of your own, by its form."""
 
     name: Name = Field(description="what masked places are called")
     pattern: Annotated[str, AfterValidator(_pattern)] = Field(description="regular expression with limits")
 
 
-class MaskingSection(_Section):
+class MaskingSection(Section):
     """`[masking]`: what is hidden at the level `masked`."""
 
     builtin: bool = Field(default=True, description="the rules that come with capd: credentials, cookies, known secret formats")
@@ -67,8 +64,9 @@ class MaskingSection(_Section):
         default=(), description="places in JSON bodies"
     )
     columns: Names = Field(default=(), description="columns of SQL results, by name")
+    redis_keys: Names = Field(default=(), description="keys and channels of Redis, by pattern")
     identifiers: tuple[Annotated[str, AfterValidator(_identifier)], ...] = Field(
-        default=DEFAULT, description="numbers with a checksum"
+        default=DEFAULT, description="numbers with a checksum that are masked (docs/masking.md lists all)"
     )
     unreadable: Literal["mask", "keep"] = Field(default="mask", description="bodies in a coding that capd cannot unpack")
     pattern: Annotated[tuple[PatternSection, ...], Field(max_length=RULES_MAX)] = Field(
@@ -76,7 +74,7 @@ class MaskingSection(_Section):
     )
 
 
-class ScopeSection(_Section):
+class ScopeSection(Section):
     """`[[recording.scope]]`: sessions with a level of their own. The first scope of which all conditions hold decides."""
 
     level: LevelWord = Field(description="theirs")
@@ -94,7 +92,7 @@ class ScopeSection(_Section):
         return self
 
 
-class RecordingSection(_Section):
+class RecordingSection(Section):
     """`[recording]`: how much is recorded."""
 
     level: LevelWord = Field(default="masked", description="full, masked, metadata or off, where no scope says otherwise")

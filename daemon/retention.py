@@ -43,11 +43,17 @@ class Subject:
         principals: names of whom it acted for: the name, and the number of the user.
         targets: names and addresses of the peer, `HOST` and `HOST:PORT`; of a run none.
         labels: of the run.
+        known: whether that is all there is to know of it; else it may be anything.
     """
 
     principals: Sequence[str]
     targets: Sequence[str]
     labels: Mapping[str, object]
+    known: bool = True
+
+
+UNKNOWN: Final = Subject(principals=(), targets=(), labels={}, known=False)
+"""A session or run whose record that says whose it was is not here, as in an index made anew of what the host still has."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,12 +79,20 @@ def rule_for(subject: Subject, rules: Iterable[Rule]) -> Rule | None:
     return next((rule for rule in rules if _fits(rule, subject)), None)
 
 
+def _may_decide(subject: Subject, rules: Sequence[Rule]) -> list[Rule | None]:
+    """Give the rule for a subject; of one that is not known each rule that may be it."""
+    if subject.known:
+        return [rule_for(subject, rules)]
+    everything = next((number for number, rule in enumerate(rules) if _fits(rule, subject)), None)
+    return [*rules, None] if everything is None else list(rules[: everything + 1])
+
+
 def lifetime(subjects: Sequence[Subject], rules: Sequence[Rule]) -> Lifetime:
     """Give how long a segment with these sessions and runs is kept: as long as any of them needs.
 
     One that no rule fits is kept for ever, and so is a segment of which nothing is known.
     """
-    found = [rule_for(subject, rules) for subject in subjects]
+    found = [rule for subject in subjects for rule in _may_decide(subject, rules)]
     if not found:
         return FOR_EVER
     longest: Rule | None = None

@@ -34,11 +34,14 @@ class RunContext:
 
     def notice(self, agent: Agent, said: str, outcome: str) -> None:
         """Keep a message of a run."""
-        messages = self._previous.setdefault(agent.run.id, deque(maxlen=PREVIOUS_MAX))
+        run = agent.run.id
+        messages = self._previous.get(run)
+        if messages is None:
+            messages = self._previous[run] = deque(maxlen=PREVIOUS_MAX)
+            if len(self._previous) > RUNS_MAX:
+                self._previous.popitem(last=False)
         messages.append((time.time_ns(), said, outcome))
-        self._previous.move_to_end(agent.run.id)
-        if len(self._previous) > RUNS_MAX:
-            self._previous.popitem(last=False)
+        self._previous.move_to_end(run)
 
     def shown(self, agent: Agent) -> dict[str, object]:
         """Give what a person is shown: `previous`, the latest last, and `processes`, None where they are not known."""

@@ -88,6 +88,8 @@ class RunKeeper:
         self._selection = selection
         # In a pid namespace our numbers are not the kernel's: there a process is found by its cgroup, at its next fork or exec.
         self._by_pid = processes.in_initial_pid_namespace()
+        self._ending: list[tuple[Run, PendingNote]] = []
+        """Runs of which the note of their end is not in the journal yet."""
         self.watch = Watch()
         self.unselected: dict[str, str] = {}
         """Cgroups that a selector names and that could not be made runs, with the reason."""
@@ -155,14 +157,17 @@ class RunKeeper:
         Returns:
             How many were taken up.
         """
+        escaped = set(self._capture.selected().values())  # none, if the probes are new
         for run in self._registry.load():
             same = self._hierarchy.id_of(run.cgroup.path) == run.cgroup.id
-            if same and self._hierarchy.is_populated(run.cgroup.path):
-                self._open(run, set(self._hierarchy.members(run.cgroup.path)), resumed=True)
-                self._describe(run)
+            populated = same and self._hierarchy.is_populated(run.cgroup.path)
+            if populated or run.key in escaped:
+                self._open(run, set(self._hierarchy.members(run.cgroup.path)) if populated else set(), resumed=True)
+                if populated:
+                    self._describe(run)
             else:
-                self._post(notes.run_ended(run.key, _boottime_ns()), after_events=True)
-                self._registry.remove(run)
+                self._capture.unselect_cgroup(run.cgroup.id)
+                self._tell_end(run)
                 if same and not run.adopted:
                     self._hierarchy.remove(run.cgroup)
         return len(self._registry)
@@ -183,6 +188,12 @@ class RunKeeper:
             for parent in Path(chosen).parents:
                 self.watch.add(self._hierarchy.directory(str(parent)), IN_CREATE | IN_ONLYDIR)
             self._adopt(chosen)
+
+    def follow(self, selection: SelectionSection) -> None:
+        """Go by other selectors from now on. What is a run already stays one until it ends."""
+        self._selection = selection
+        self.unselected.clear()
+        self.select_configured()
 
     def changed(self) -> None:
         """Look at what the kernel said has changed: cgroups that appeared, run cgroups that became empty."""
@@ -208,6 +219,7 @@ class RunKeeper:
 
     def end_empty(self) -> None:
         """End the runs of which no process is left, neither in the cgroup nor, having left it, in the kernel's lineage."""
+        self.forget_ended()
         grace_ns = time.time_ns() - EMPTY_NS_MAX
         empty = [
             run
@@ -330,7 +342,9 @@ class RunKeeper:
         self._registry.add(run)
         try:
             note = self._post(notes.run_started(run, boottime_ns=_boottime_ns(), resumed=resumed))
-            if not note.wait(NOTE_SECONDS_MAX) and not resumed:
+            # A run that goes on is waited for only while something is written: hundreds would keep the daemon from starting.
+            stopped = resumed and self._stoppage() is not None
+            if not note.wait(0 if stopped else NOTE_SECONDS_MAX) and not resumed:
                 raise NotRecordingError(f"the journal took no note in {NOTE_SECONDS_MAX:.0f} s")
             self._watch_events(run.cgroup.path)
             self._capture.select_cgroup(run.cgroup.id, run.key)
@@ -339,16 +353,29 @@ class RunKeeper:
         except BaseException:
             # Its file would make the next daemon try the same, and fail the same way, at its start.
             self._close(run)
+            self._registry.remove(run)
             raise
 
     def _close(self, run: Run) -> None:
         """Select nothing of a run any more, say so in the journal, and forget it."""
         self._capture.unselect_cgroup(run.cgroup.id)
         if self._registry.get(run.key) is not None:
-            self._post(notes.run_ended(run.key, _boottime_ns()), after_events=True)
-            self._registry.remove(run)
+            self._tell_end(run)
         if not run.adopted:
             self.watch.remove(self._hierarchy.directory(run.cgroup.path) / EVENTS_FILE)
+
+    def _tell_end(self, run: Run) -> None:
+        self._registry.forget(run)
+        self._ending.append((run, self._post(notes.run_ended(run.key, _boottime_ns()), after_events=True)))
+
+    def forget_ended(self) -> None:
+        """Let go of runs whose end is in the journal by now. What is killed before leaves them to the next daemon."""
+        ending, self._ending = self._ending, []
+        for run, told in ending:
+            if told.wait(0):
+                self._registry.remove(run)
+            else:
+                self._ending.append((run, told))
 
     def _describe(self, run: Run) -> None:
         """Write down the processes that were there before the selection."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pwd
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -192,9 +192,12 @@ class Registry:
         if own >= free:
             raise TooManyRunsError(f"all users together have so many live runs that user {uid}, with {own}, gets no more")
 
-    def remove(self, run: Run) -> None:
-        """Forget a run that ended, and its file."""
+    def forget(self, run: Run) -> None:
+        """Forget a run that ended. Its file stays until `remove`: a later daemon that finds it tells the end."""
         self._runs.pop(run.key, None)
+
+    def remove(self, run: Run) -> None:
+        """Remove the file of a run whose end is told."""
         self._file(run).unlink(missing_ok=True)
 
     def load(self) -> list[Run]:
@@ -209,6 +212,15 @@ class Registry:
             except (OSError, ValueError, KeyError, TypeError):
                 path.unlink(missing_ok=True)
         return found
+
+    def cgroups_left(self, number_of: Callable[[str], int | None]) -> dict[int, str]:
+        """Give the cgroups of what an earlier daemon left, by the kernel's number, as far as they are still the same.
+
+        Args:
+            number_of: gives the number of a cgroup by its path, None if there is none.
+        """
+        found = {run.cgroup.id: run.cgroup.path for run in self.load()}
+        return {number: path for number, path in found.items() if number_of(path) == number}
 
     def _file(self, run: Run) -> Path:
         return self._directory / f"{run.id}.json"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
 
@@ -28,19 +30,40 @@ def load(given: str | None = None) -> Configuration:
     Raises:
         ConfigurationError: the file cannot be read, or is wrong; the message names every problem.
     """
+    return begin(given)()
+
+
+def begin(given: str | None = None) -> Callable[[], Configuration]:
+    """Begin to read it, as `load` does; what is given waits for it. Meanwhile the caller may do something else."""
     if threading.active_count() > 1:  # a child of a process with threads may wait for a lock that nobody in it holds
-        return cast("Configuration", _judged(given))
+        return lambda: cast("Configuration", _judged(given))
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reading)
         _tell(given, writing)
     os.close(writing)
-    with open(reading, "rb") as answer:  # noqa: PTH123 - a descriptor, not a path
+    return lambda: _told(given, child, reading)
+
+
+def _told(given: str | None, child: int, reading: int) -> Configuration:
+    with open(reading, "rb") as answer:
         told = answer.read()
     os.waitpid(child, 0)
     # What a child cannot tell, such as why it was killed, shows itself here too.
-    found = pickle.loads(told) if told else _judged(given)  # noqa: S301 - from our own child, over a pipe nobody else has
+    return understood(told) or cast("Configuration", _judged(given))
+
+
+def understood(told: bytes) -> Configuration | None:
+    """Give what a child that judged has written; None: it was ended before it was done.
+
+    Raises:
+        ConfigurationError: what it found wrong.
+    """
+    try:
+        found = pickle.loads(told)  # noqa: S301 - from our own child, over a pipe nobody else has
+    except (EOFError, pickle.UnpicklingError):
+        return None
     if isinstance(found, ConfigurationError):
         raise found
     return cast("Configuration", found)
@@ -68,7 +91,8 @@ def _judged(given: str | None) -> SimpleNamespace:
 def _values(model: BaseModel) -> SimpleNamespace:
     """Give the fields of a model, and what its properties say."""
     kind = type(model)
-    properties = [name for name, value in vars(kind).items() if isinstance(value, property)]
+    ours = [one for one in kind.__mro__ if one.__module__.startswith("capd.")]
+    properties = [name for one in ours for name, value in vars(one).items() if isinstance(value, property)]
     return SimpleNamespace(**{name: _value(getattr(model, name)) for name in (*kind.model_fields, *properties)})
 
 
@@ -80,3 +104,17 @@ def _value(value: object) -> object:
     if isinstance(value, dict):
         return {key: _value(one) for key, one in value.items()}
     return tuple(map(_value, value)) if isinstance(value, tuple) else value
+
+
+def _main() -> None:
+    """Be the judge of a process that has threads, or wants to do something else meanwhile: tell it on standard output."""
+    told = sys.argv[1:]
+    try:
+        found: object = _judged(told[0] if told else None)
+    except ConfigurationError as error:
+        found = error
+    sys.stdout.buffer.write(pickle.dumps(found))
+
+
+if __name__ == "__main__":
+    _main()

@@ -16,6 +16,7 @@ import random
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
@@ -27,6 +28,7 @@ from capd.daemon.confinement import INTERNET, confine
 from capd.daemon.deletion_copies import DeletionCopies
 from capd.daemon.errors import SandboxError
 from capd.daemon.expiry import Expiry
+from capd.daemon.heartbeat import Heartbeat
 from capd.daemon.landlock import KEEP_FILES, KEEP_TREE, REMOVE, restrict
 from capd.daemon.lock import InstanceLock
 from capd.daemon.needed import needed_from
@@ -36,6 +38,7 @@ from capd.daemon.shipper_pace import Backoff, DiskTrend, Throttle
 from capd.daemon.shipper_status import describe
 from capd.daemon.shipping import Progress, Shipping, failed, succeeded
 from capd.daemon.state_directory import read_host
+from capd.daemon.version import VERSION
 from capd.recording.bucket import Bucket, Kind, Options
 from capd.recording.bucket.errors import BucketError
 from capd.recording.bucket.signed import ObjectLock
@@ -105,11 +108,25 @@ class Shipper:
         """Where the work stands."""
         return self._shipping.progress
 
-    def run(self) -> None:
-        """Work until `stop`; then wait a little for the request under way, and return."""
+    def begin(self) -> None:
+        """See what waits and say how it stands: who asks once the role is ready learns of no backlog that nobody looked for."""
+        try:
+            self._shipping.survey()
+        except OSError as error:
+            failed(self.progress, error, time.time())
+        self._write_status("running")
+
+    def run(self, beat: Callable[[], None] = lambda: None) -> None:
+        """Work until `stop`; then wait a little for the request under way, and return.
+
+        Args:
+            beat: called in each round for as long as the thread that works lives; a request has limits of its own.
+        """
         self._worker.start()
         while not self._stopping.wait(STATUS_SECONDS):
-            self._write_status("retrying" if self._retry_at is not None else "running")
+            if self._worker.is_alive():
+                beat()
+            self._write_status()
         self._worker.join(STOP_SECONDS_MAX)
         self._write_status("stopped")
 
@@ -126,11 +143,11 @@ class Shipper:
                 self._shipping.turn()
                 self._expire()
             except (BucketError, OSError) as error:
+                seconds = self._backoff.failed()
+                self._retry_at = time.time() + seconds
                 failed(self.progress, error, time.time())
                 with suppress(OSError):
                     self._shipping.survey()
-                seconds = self._backoff.failed()
-                self._retry_at = time.time() + seconds
                 self._wait(seconds)
             else:
                 self._backoff.succeeded()
@@ -186,7 +203,7 @@ class Shipper:
 
     # -- the status ------------------------------------------------------------------------------------------------------------
 
-    def _write_status(self, state: str) -> None:
+    def _write_status(self, state: str | None = None) -> None:
         found = os.statvfs(self._configuration.state_dir)
         self._trend.sample(time.monotonic(), found.f_bavail * found.f_frsize)
         status = describe(
@@ -198,8 +215,10 @@ class Shipper:
             object_lock=self._object_lock,
             now=time.time(),
         )
-        retry = None if self._retry_at is None else round(max(0.0, self._retry_at - time.time()), 1)
-        status |= {"state": state, "pid": os.getpid(), "time": time.time(), "retry_seconds": retry}
+        retry_at = self._retry_at  # read after the error, and written before it
+        retry = None if retry_at is None else round(max(0.0, retry_at - time.time()), 1)
+        state = state or ("running" if retry_at is None else "retrying")
+        status |= {"state": state, "pid": os.getpid(), "version": VERSION, "time": time.time(), "retry_seconds": retry}
         status |= {"confinement": self._confinement}
         status["retention"] = {**asdict(self._expiry.expired), "error": self._expiry_error}
         with suppress(OSError):  # the status is late then, and `capd status` says so
@@ -277,7 +296,10 @@ def run_shipper(configuration: Configuration) -> None:
             signal.signal(number, lambda _number, _frame: shipper.stop())
         if stopped.is_set():
             shipper.stop()
-        shipper.run()
+        heart = Heartbeat(os.environ, os.getpid())
+        shipper.begin()
+        heart.ready(f"shipping to {bucket}; confined: {confinement}")
+        shipper.run(heart.beat)
     lock.release()
 
 

@@ -213,6 +213,8 @@ class Memory:
 
     def settle(self, local: Sequence[int]) -> list[int]:
         """Shorten the memory by what is on this host; give the segments that still have to go, in order."""
+        if local and local[-1] < self.through:  # the newest always stays: these are numbers that are used for the second time
+            self.through, self.above = 0, set()
         waiting = [sequence for sequence in local if not self.has(sequence)]
         self.advance(waiting[0] - 1 if waiting else max((self.through, *local[-1:], *self.above)))
         return waiting

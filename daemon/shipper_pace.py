@@ -73,8 +73,13 @@ class Throttle:
 
 @dataclass(slots=True)
 class DiskTrend:
-    """When the disk will be full if it goes on like this."""
+    """When the disk will be full if it goes on like this.
 
+    Attributes:
+        watched_seconds_min: how long it must have been watched before anything is said.
+    """
+
+    watched_seconds_min: float = TREND_SECONDS_MIN
     _samples: deque[tuple[float, int]] = field(default_factory=lambda: deque(maxlen=SAMPLES_MAX))
 
     def sample(self, now: float, free_bytes: int) -> None:
@@ -91,7 +96,7 @@ class DiskTrend:
         if len(self._samples) < 2:  # noqa: PLR2004 - a line has two ends
             return None
         (first, before), (last, after) = self._samples[0], self._samples[-1]
-        return (before - after) / (last - first) if last - first >= TREND_SECONDS_MIN else None
+        return (before - after) / (last - first) if last - first >= self.watched_seconds_min else None
 
     def seconds_until(self, reserve_bytes: int) -> float | None:
         """Give the time until only the reserve is free; None: not known, or it does not fill."""

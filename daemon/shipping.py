@@ -219,6 +219,7 @@ class Shipping:
             self.progress.found += 1
             return True
         try:
+            self._bucket.settle(item.key)  # it may be of a shipper that was killed right after creating it
             same = self._bucket.confirm(item.key, item.size, digest)
         except ObjectMissingError:  # it was there when the day was listed
             self._listed.clear()
@@ -265,6 +266,7 @@ class Shipping:
         """Remove a local copy, having seen its object once more; False: it is not there, and so has to be sent again."""
         try:
             item = look_at(self._segments, copy.sequence)
+            self._bucket.settle(item.key)  # a request of one that was killed may have been carried out long after that
             there = self._bucket.size(item.key) == item.size
         except ObjectMissingError:
             there = False

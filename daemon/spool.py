@@ -85,6 +85,15 @@ class Spool:
         self.blocks = 0
         self.refresh()
 
+    def follow(self, section: JournalSection) -> None:
+        """Go by other bounds from now on. May be called by another thread; how files are compressed stays."""
+        self._section = section
+
+    @property
+    def bytes_max(self) -> int:
+        """Say how much may wait."""
+        return self._section.bytes_max
+
     @property
     def backlog_bytes(self) -> int:
         """Say how much of the journal is not in sealed segments yet."""

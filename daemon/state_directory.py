@@ -18,7 +18,7 @@ from capd.daemon.errors import HostIdError, StateDirectoryFullError
 from capd.daemon.locations import CALLBACKS_RUNTIME
 from capd.daemon.recorder_user import RecorderUser
 from capd.daemon.units import MIB
-from capd.recording.durable import read_regular, replace_content
+from capd.recording.durable import OTHERS_WRITE, read_regular, replace_content
 from capd.recording.errors import on_disk
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
@@ -83,7 +83,11 @@ def _make(directories: list[_Directory]) -> None:
                 raise OSError(errno.ENOTDIR, "there is something else, which is no directory")
             directory.path.mkdir(mode=directory.mode, parents=True, exist_ok=True)
         with on_disk("give an owner to", directory.path):
-            _own(directory, recursive=directory.uid != 0)
+            opened = _open(directory.path)
+            try:
+                _own(opened, directory)
+            finally:
+                os.close(opened)
 
 
 def check_room(configuration: Configuration) -> None:
@@ -168,26 +172,37 @@ def _layout(configuration: Configuration, user: RecorderUser) -> list[_Directory
     ]
 
 
-def _own(directory: _Directory, *, recursive: bool) -> None:
-    """Set owner and mode.
+def _open(path: Path) -> int:
+    """Open a directory. Root may have put a link to one in its place; one in a directory of a role leads nowhere.
+
+    Raises:
+        OSError: it is none, or such a link.
+    """
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+    above = path.parent.stat()
+    trusted = above.st_uid in {0, os.geteuid()} and not above.st_mode & OTHERS_WRITE
+    return os.open(path, flags if trusted else flags | os.O_NOFOLLOW)
+
+
+def _own(opened: int, directory: _Directory) -> None:
+    """Set owner and mode of a directory that is open.
 
     What the former owner may have put there for us to give away stays as it is: whatever links lead to, and whatever was not
     its own, as a hard link to another's file is.
     """
-    found = directory.path.stat(follow_symlinks=False)
+    found = os.fstat(opened)
     if (found.st_uid, found.st_gid) != (directory.uid, directory.gid):
-        if recursive:
-            for entry in os.scandir(directory.path):
-                _give(entry.path, found.st_uid, directory)
-        os.chown(directory.path, directory.uid, directory.gid, follow_symlinks=False)
+        for name in os.listdir(opened) if directory.uid != 0 else ():
+            _give(opened, name, found.st_uid, directory)
+        os.chown(opened, directory.uid, directory.gid)
     if found.st_mode & 0o7777 != directory.mode:
-        directory.path.chmod(directory.mode)
+        os.chmod(opened, directory.mode)
 
 
-def _give(path: str, former: int, directory: _Directory) -> None:
+def _give(opened: int, name: str, former: int, directory: _Directory) -> None:
     """Give an entry of a directory to its new owner, if it is a file or directory of the former one."""
     try:
-        descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened)
     except FileNotFoundError:
         return
     try:

@@ -1,6 +1,7 @@
 """What `capd status` shows: facts gathered from the daemon, the recorder's file and the disk.
 
-What lives here: gathering, and the shape of the JSON object. What must not: judging (health.py), the screen (cli/status.py).
+What lives here: gathering, and the shape of the JSON object. What must not: picking what health hangs on (status_facts.py),
+judging (health.py), the screen (cli/status.py).
 """
 
 from __future__ import annotations
@@ -8,34 +9,79 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from capd.daemon import catalogue_status, control_client, health, lock
+from capd.daemon import catalogue_status, control_client, health, locations, lock, processes, status_facts
 from capd.daemon.control_client import RefusedError
-from capd.daemon.enforcer_facts import EnforcerFacts
-from capd.daemon.errors import DaemonUnreachableError
-from capd.daemon.health import (
-    DaemonFacts,
-    EnforcementFacts,
-    Facts,
-    Health,
-    ShipperFacts,
-    StorageFacts,
-)
-from capd.daemon.health_witness import WitnessFacts
+from capd.daemon.errors import ConfigurationError, DaemonUnreachableError
+from capd.daemon.health import Facts, Health
+from capd.daemon.instance_paths import InstanceAt, InstancePaths
 from capd.recording.durable import open_regular
 
 if TYPE_CHECKING:  # its library is to stay out of a role (settled.py)
     from capd.daemon.configuration import Configuration
 
-WEBHOOK_SECONDS_MAX: Final = 60.0
-"""A webhook that fails for as long has failed several times."""
 STATUS_BYTES_MAX: Final = 1 << 20
 """Of the recorder's status, which an unprivileged process writes and root may read."""
 
 Json = dict[str, object]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What of the configuration a status hangs on.
+
+    Attributes:
+        paths: of the instance.
+        bucket: whether something is to be shipped.
+        enforcing: whether there is to be an enforcer.
+        late_seconds: how long something may wait to be shipped.
+        listen: where metrics are to be served, or None.
+        alerts: whether changes of health are to be told.
+    """
+
+    paths: InstancePaths
+    bucket: bool
+    enforcing: bool
+    late_seconds: float
+    listen: str | None
+    alerts: bool
+
+    @classmethod
+    def by(cls, configuration: Configuration) -> Wanted:
+        """Read it off a configuration."""
+        return cls(
+            paths=configuration,
+            bucket=configuration.bucket_url is not None,
+            enforcing=configuration.enforcement.mode != "off",
+            late_seconds=configuration.shipper.late_seconds,
+            listen=configuration.metrics.listen,
+            alerts=configuration.alerts.enabled,
+        )
+
+    @classmethod
+    def told(cls, answer: Json, runtime_dir: Path) -> Wanted | None:
+        """Read it off a daemon's answer; None: it is of a version that does not say it."""
+        match answer.get("settings"):
+            case {
+                "state_dir": str(state_dir),
+                "bucket": bool(bucket),
+                "late_seconds": int() | float() as late_seconds,
+                "listen": (str() | None) as listen,
+                "alerts": {"enabled": bool(alerts)},
+            }:
+                return cls(
+                    paths=InstanceAt(state_dir=Path(state_dir), runtime_dir=runtime_dir),
+                    bucket=bucket,
+                    enforcing=status_facts.inner(answer, "enforcement").get("mode", "off") != "off",
+                    late_seconds=late_seconds,
+                    listen=listen,
+                    alerts=alerts,
+                )
+        return None
 
 
 def gather(configuration: Configuration) -> tuple[Json, Health]:
@@ -45,220 +91,139 @@ def gather(configuration: Configuration) -> tuple[Json, Health]:
         The object that `capd status --json` prints (docs/operations.md), and the judgement in it.
     """
     answer, unreachable = _ask(configuration.control_socket)
-    recorder, age = _reported(configuration.recorder_status_file)
-    shipper = None if configuration.bucket_url is None else _reported(configuration.shipper_status_file)
-    metrics = _reported(configuration.metrics_status_file)
-    enforcer = None if configuration.enforcement.mode == "off" else _reported(configuration.enforcer_status_file)
-    free, total = _disk(configuration.state_dir)
+    wanted = None if answer is None else Wanted.told(answer, configuration.runtime_dir)
+    return _gathered(wanted or Wanted.by(configuration), answer, unreachable)
+
+
+def gather_at(given: str | None) -> tuple[Json, Health]:
+    """Do the same for who has read no configuration: a daemon that answers has, and reading it takes longer than all else here.
+
+    What is on disk is read where that daemon has not judged it, or there is none; of what is wrong there, what is right counts.
+
+    Args:
+        given: the file that was named, or None.
+
+    Raises:
+        ConfigurationError: the file that was named cannot be read, or nothing in it says whom to ask.
+    """
+    try:
+        runtime_dir = locations.likely_runtime_directory(given)
+    except ConfigurationError:
+        from capd.daemon import configuration  # noqa: PLC0415 - it is what takes long
+
+        configuration.load(given)  # which says more of what is wrong
+        raise
+    answer, unreachable = _ask(runtime_dir / locations.CONTROL_SOCKET)
+    wanted = None if answer is None else Wanted.told(answer, runtime_dir)
+    if wanted is not None and not status_facts.inner(answer or {}, "configuration").get("changed_on_disk"):
+        return _gathered(wanted, answer, unreachable)
+    from capd.daemon.configuration_salvage import understand  # noqa: PLC0415 - as above
+
+    found = understand(given)
+    problem = "" if found.problem is None else str(found.problem)
+    judged = problem if found.whole else None
+    return _gathered(wanted or Wanted.by(found.settings), answer, unreachable, on_disk=judged)
+
+
+def completed(answer: Json, runtime_dir: Path) -> Json:
+    """Give that object for what a daemon has just answered."""
+    wanted = Wanted.told(answer, runtime_dir)
+    return answer if wanted is None else _gathered(wanted, answer, "")[0]
+
+
+def _gathered(wanted: Wanted, answer: Json | None, unreachable: str, *, on_disk: str | None = None) -> tuple[Json, Health]:
+    """Give it; `on_disk`: what is wrong with the configuration there, as the caller has judged it; None: it has not."""
+    paths = wanted.paths
+    recorder, age = _reported(paths.recorder_status_file)
+    shipper = _reported(paths.shipper_status_file) if wanted.bucket else None
+    metrics = _reported(paths.metrics_status_file)
+    enforcer = _reported(paths.enforcer_status_file) if wanted.enforcing else None
+    watching = metrics if wanted.listen or wanted.alerts else None
+    reports = {"recorder": (recorder, age), "shipper": shipper, "enforcer": enforcer, "metrics": watching}
+    running = {name: report[0] for name, report in reports.items() if report is not None and status_facts.is_running(*report)}
+    free, total = _disk(paths.state_dir)
     judged = health.judge(
         Facts(
-            daemon=None if answer is None else daemon_facts(answer),
+            daemon=None if answer is None else status_facts.daemon_facts(answer),
             unreachable=unreachable,
-            recorder_running=_runs(recorder, age),
+            recorder_running=status_facts.is_running(recorder, age),
             recorder_seconds=age,
             recorder_state=str(recorder.get("state", "running")),
-            state_dir=str(configuration.state_dir),
+            state_dir=str(paths.state_dir),
             now_ns=time.time_ns(),
-            shipper=shipper_facts(configuration, shipper),
-            enforcer=None if enforcer is None else enforcer_facts(*enforcer),
-            witness=witness_facts(recorder),
-            policy_problem=_problem(recorder),
-            policy_known=_inner(recorder, "policy").get("known") is not False,
-            metrics_running=None if configuration.metrics.listen is None else _runs(*metrics),
+            shipper=status_facts.shipper_facts(wanted.late_seconds, shipper),
+            enforcer=None if enforcer is None else status_facts.enforcer_facts(*enforcer),
+            witness=status_facts.witness_facts(recorder),
+            secrets=status_facts.secret_facts(recorder),
+            masking=status_facts.masking_facts(recorder),
+            upkeep=status_facts.upkeep_facts(answer or {}, running),
+            policy_problem=status_facts.policy_problem(recorder),
+            policy_known=status_facts.inner(recorder, "policy").get("known") is not False,
+            metrics_running=None if wanted.listen is None else status_facts.is_running(*metrics),
+            configuration_on_disk=on_disk,
         )
     )
-    daemon_pid = answer.get("pid") if answer else None
+    roles: dict[str, Json] = {
+        "daemon": {"state": "running" if answer else "down", "pid": answer.get("pid") if answer else None},
+        "recorder": _role(recorder, age),
+        **({} if shipper is None else {"shipper": {**_role(*shipper), "catalogue": _catalogue(paths)}}),
+        **({} if enforcer is None else {"enforcer": _role(*enforcer)}),
+        **({"metrics": _role(*metrics)} if wanted.listen or wanted.alerts else {}),
+    }
     status: Json = {
         "health": judged.verdict.name.lower(),
         "reasons": [
             {"alert": item.alert, "severity": item.severity, "reason": item.reason, "next_step": item.next_step}
             for item in judged.reasons
         ],
-        "roles": {
-            "daemon": {"state": "running" if answer else "down", "pid": daemon_pid},
-            "recorder": _role(recorder, age),
-            **({} if shipper is None else {"shipper": {**_role(*shipper), "catalogue": _catalogue(configuration)}}),
-            **({} if enforcer is None else {"enforcer": _role(*enforcer)}),
-            **({"metrics": _role(*metrics)} if configuration.metrics.listen or configuration.alerts.enabled else {}),
-        },
-        "disk": {"state_dir": str(configuration.state_dir), "free_bytes": free, "total_bytes": total},
+        "roles": roles,
+        "disk": {"state_dir": str(paths.state_dir), "free_bytes": free, "total_bytes": total},
         **{key: value for key, value in (answer or {}).items() if key not in {"ok", "pid"}},
     }
+    if "configuration" in status:
+        found = status_facts.inner(status, "configuration")
+        status["configuration"] = {
+            **found,
+            "on_disk": on_disk or None,
+            "pending": pending(found.get("pending"), roles, processes.start_ns),
+        }
     if answer is None:
-        status["last_daemon_pid"] = lock.holder(configuration.lock_file)
+        status["last_daemon_pid"] = lock.holder(paths.lock_file)
     return status, judged
 
 
-def _catalogue(configuration: Configuration) -> Json:
+def pending(found: object, roles: Mapping[str, Mapping[str, object]], started: Callable[[int], int | None]) -> list[Json]:
+    """Give which changed keys wait for which roles to be started anew: those that have not been since.
+
+    Args:
+        found: what the daemon says: `key`, `roles`, `since_ns`.
+        roles: with the pid of each that runs.
+        started: says when a process started, on CLOCK_BOOTTIME; None: it is gone, or not to be seen.
+    """
+    waiting: list[Json] = []
+    for one in found if isinstance(found, list) else []:
+        match one:
+            case {"key": str(key), "roles": list(named), "since_ns": int(since)}:
+                pids = {role: pid for role in named if isinstance(pid := roles.get(str(role), {}).get("pid"), int)}
+                old = [role for role, pid in pids.items() if (started(pid) or 0) < since]
+                if old:
+                    waiting.append({"key": key, "roles": old})
+    return waiting
+
+
+def _catalogue(paths: InstancePaths) -> Json:
     """Give how far the bucket's catalogue goes, as the last errand said."""
-    return {"possible": catalogue_status.possible(), **catalogue_status.read_status(configuration.catalogue_status_file)}
-
-
-def daemon_facts(answer: Mapping[str, object]) -> DaemonFacts:
-    """Pick from the daemon's answer what its health hangs on."""
-    journal = cast("Mapping[str, object]", answer["journal"])
-    losses = cast("Mapping[str, object]", answer["losses"])
-    stopped = cast("Mapping[str, str] | None", journal["stopped"])
-    withheld = cast("Mapping[str, int]", answer.get("withheld") or {})
-    return DaemonFacts(
-        stopped=None if stopped is None else f"{stopped['cause']}: {stopped['detail']}",
-        lost_bytes=cast("int", losses["bytes"]),
-        lost_records=cast("dict[str, int]", losses["counters"]),
-        lost_ns=cast("int | None", losses["changed_ns"]),
-        attach_failures=len(cast("list[object]", answer["attach_failures"])) + withheld.get("attach_failures", 0),
-        unselected=len(cast("list[object]", answer.get("unselected") or [])) + withheld.get("unselected", 0),
-        storage=_storage(cast("Mapping[str, object]", answer.get("storage") or {}), withheld.get("problems", 0)),
-        enforcement=_enforcement(cast("Mapping[str, object]", answer.get("enforcement") or {}), withheld.get("escaped", 0)),
-        backlog_bytes=cast("int", journal["backlog_bytes"]),
-        backlog_bytes_max=cast("int", journal["bytes_max"]),
-    )
-
-
-def shipper_facts(configuration: Configuration, found: tuple[Json, float | None] | None) -> ShipperFacts | None:
-    """Pick from the shipper's status what health hangs on; what is missing or of another type says nothing."""
-    if found is None:
-        return None
-    status, age = found
-    backlog, disk, error = (_inner(status, key) for key in ("backlog", "disk", "last_error"))
-    return ShipperFacts(
-        running=_runs(status, age),
-        seconds=age,
-        segments=int(_number(backlog, "segments") or 0),
-        bytes=int(_number(backlog, "bytes") or 0),
-        oldest_seconds=_number(status, "oldest_unshipped_seconds"),
-        late_seconds=configuration.shipper.late_seconds,
-        failing_seconds=_number(error, "failing_seconds"),
-        error=str(error.get("message", "")),
-        hint=str(error.get("hint", "")),
-        conflicts=_length(status, "conflicts"),
-        unshippable=_length(status, "unshippable"),
-        seconds_until_full=_number(disk, "seconds_until_full"),
-    )
-
-
-def enforcer_facts(status: Mapping[str, object], age: float | None) -> EnforcerFacts:
-    """Pick from the enforcer's status what health hangs on; what is missing or of another type says nothing."""
-    found = status.get("workers")
-    workers = [worker for worker in found if isinstance(worker, dict)] if isinstance(found, list) else []
-    problems = [problem for worker in workers if isinstance(problem := worker.get("policy_problem"), str)]
-    return EnforcerFacts(
-        running=_runs(status, age),
-        seconds=age,
-        unlogged=sum(int(_number(worker, "unlogged") or 0) for worker in workers),
-        policy_problem=problems[0] if problems else None,
-        approvals_problem=_approvals_problem(status.get("approvals")),
-        callbacks_problem=_callbacks_problem(status.get("callbacks")),
-    )
-
-
-def witness_facts(status: Mapping[str, object]) -> WitnessFacts:
-    """Pick from the recorder's status what came of comparing probes and enforcer."""
-    found = _inner(status, "witness")
-    log = _inner(found, "log")
-
-    def whole(facts: Mapping[str, object], key: str) -> int | None:
-        number = _number(facts, key)
-        return None if number is None else int(number)
-
-    times = (whole(log, "damaged_ns"), whole(log, "missing_ns"), whole(found, "malformed_ns"), whole(found, "missing_ns"))
-    return WitnessFacts(
-        undecided=whole(found, "undecided") or 0,
-        unseen=whole(found, "unseen") or 0,
-        differing=whole(found, "differing") or 0,
-        requests=whole(found, "requests") or 0,
-        unknown=whole(found, "unknown") or 0,
-        alarmed_ns=whole(found, "alarmed_ns"),
-        damages=(whole(log, "damages") or 0) + (whole(found, "malformed") or 0),
-        missing=whole(found, "missing") or 0,
-        missing_files=whole(log, "missing_files") or 0,
-        damaged_ns=max((at for at in times if at is not None), default=None),
-    )
-
-
-def _problem(recorder: Mapping[str, object]) -> str | None:
-    problem = _inner(recorder, "policy").get("problem")
-    return problem if isinstance(problem, str) else None
-
-
-def _approvals_problem(desk: object) -> str | None:
-    if not isinstance(desk, dict):
-        return None
-    age = time.time() - (_number(desk, "time") or 0)
-    if age > health.RECORDER_SECONDS_STALE:
-        return "the desk of approvals does not report"
-    return str(desk["problem"]) if desk.get("problem") else None
-
-
-def _callbacks_problem(found: object) -> str | None:
-    """Say what is wrong with webhooks and links; one that fails for a moment is tried again."""
-    if not isinstance(found, dict):
-        return None
-    if time.time() - (_number(found, "time") or 0) > health.RECORDER_SECONDS_STALE:
-        return "the process of webhooks and links does not report"
-    if found.get("problem"):
-        return str(found["problem"])
-    for webhook in found.get("webhooks") or []:
-        since = _number(webhook, "failing_since") if isinstance(webhook, dict) else None
-        if since is not None and (seconds := time.time() - since) > WEBHOOK_SECONDS_MAX:
-            return f"webhook {webhook.get('name')} has failed for {seconds:.0f} s: {webhook.get('last_error')}"
-    return None
+    return {"possible": catalogue_status.possible(), **catalogue_status.read_status(paths.catalogue_status_file)}
 
 
 def _role(status: Json, age: float | None) -> Json:
-    running = _runs(status, age)
+    running = status_facts.is_running(status, age)
     return {
         **status,
         "state": status.get("state", "running") if running else "down",
         "pid": status.get("pid") if running else None,
         "age_seconds": age,
     }
-
-
-def _runs(status: Mapping[str, object], age: float | None) -> bool:
-    pid = status.get("pid")
-    return isinstance(pid, int) and _lives(pid) and age is not None
-
-
-def _inner(facts: Mapping[str, object], key: str) -> Mapping[str, object]:
-    found = facts.get(key)
-    return cast("Mapping[str, object]", found) if isinstance(found, dict) else {}
-
-
-def _number(facts: Mapping[str, object], key: str) -> float | None:
-    found = facts.get(key)
-    return found if isinstance(found, int | float) and not isinstance(found, bool) else None
-
-
-def _length(facts: Mapping[str, object], key: str) -> int:
-    found = facts.get(key)
-    return len(found) if isinstance(found, list) else 0
-
-
-def _storage(storage: Mapping[str, object], withheld: int) -> StorageFacts:
-    """Pick from the daemon's words; a daemon of an earlier version says nothing of it. `withheld`: problems not shown."""
-    return StorageFacts(
-        state=str(storage.get("state", "ok")),
-        described=str(storage.get("described", "")),
-        action=str(storage.get("action", "refuse")),
-        problems=len(cast("list[object]", storage.get("problems") or [])) + withheld,
-    )
-
-
-def _enforcement(found: Mapping[str, object], escaped_withheld: int) -> EnforcementFacts:
-    """Pick from the daemon's words; a daemon of an earlier version says nothing of it."""
-    canary, table, repaired = (_inner(found, key) for key in ("canary", "table", "repaired"))
-    return EnforcementFacts(
-        mode=str(found.get("mode", "off")),
-        problem=cast("str | None", found.get("problem")),
-        owned=bool(table.get("owned", True)),
-        open=tuple(cast("list[str]", canary.get("open", []))),
-        closed=tuple(cast("list[str]", canary.get("closed", []))),
-        unknown=cast("str | None", canary.get("unknown")),
-        canary_ns=cast("int | None", canary.get("time_ns")),
-        escaped=len(cast("list[str]", found.get("escaped", []))) + escaped_withheld,
-        repaired=cast("str | None", repaired.get("what")),
-        repaired_ns=cast("int", repaired.get("time_ns", 0)),
-    )
 
 
 def _ask(path: Path) -> tuple[Json | None, str]:
@@ -283,10 +248,6 @@ def _sane(found: Json) -> Json:
     """Leave out what the screen works with and is of another type than the recorder writes."""
     wanted = {"state": str, "pid": int, "lag_bytes": int}
     return {key: value for key, value in found.items() if key not in wanted or type(value) is wanted[key]}
-
-
-def _lives(pid: int) -> bool:
-    return Path(f"/proc/{pid}").exists()
 
 
 def _disk(directory: Path) -> tuple[int | None, int | None]:

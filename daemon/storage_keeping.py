@@ -14,11 +14,14 @@ from pathlib import Path
 from typing import Final
 
 from capd.daemon import storage
+from capd.daemon.shipper_pace import DiskTrend
 from capd.daemon.storage import Room, State, Thresholds
 from capd.recording.durable import read_regular, replace_content
 from capd.recording.errors import StateDirectoryError, on_disk
 
 RESERVE_MODE: Final = 0o600
+WATCHED_SECONDS_MIN: Final = 300.0
+"""Before it is said when the disk will be full: what is made at a start is no trend."""
 REFUSALS_MAX: Final = 3
 REFUSED_SECONDS: Final = 30.0
 """How long it counts as out when the disk refused a write so many times on end although room was free, as a quota does: trying
@@ -62,12 +65,19 @@ class StorageKeeper:
         self._state_file = state_file
         self.thresholds = thresholds
         self.state = read_state(state_file)
+        self._trend = DiskTrend(watched_seconds_min=WATCHED_SECONDS_MIN)
         self._refusals = 0
         self._refused_until = 0.0
         self.since_ns: int | None = None
         self.failure: str | None = None
         """Why the file system could not be asked the last time."""
         self.room = self._measure()
+
+    def follow(self, thresholds: Thresholds) -> None:
+        """Go by other thresholds from the next look on. May be called by another thread."""
+        before, self.thresholds = self.thresholds, thresholds  # first, or a look meanwhile takes the larger one again
+        if thresholds.reserve_bytes < before.reserve_bytes:
+            self._give_up_reserve()  # which the next look takes anew, as large as it is to be
 
     def shortage(self) -> str | None:
         """Say why nothing can be written, or None if it can."""
@@ -82,6 +92,8 @@ class StorageKeeper:
             "free_bytes": self.room.free_bytes,
             "free_inodes": self.room.free_inodes,
             "reserve_bytes": self.room.reserve_held,
+            "fills_bytes_per_second": self._trend.bytes_per_second(),
+            "seconds_until_full": self._trend.seconds_until(self.thresholds.out.bytes + self.thresholds.reserve_bytes),
             "thresholds": {
                 state.word: {"bytes": self.thresholds.of(state).bytes, "inodes": self.thresholds.of(state).inodes}
                 for state in State
@@ -109,6 +121,7 @@ class StorageKeeper:
             self.failure = str(error)
             return None
         self.failure = None
+        self._trend.sample(now, room.free_bytes + room.reserve_held)  # filling the reserve is no trend
         after = storage.following(self.state, room, self.thresholds)
         self._refusals = self._refusals + 1 if refused and after is not State.OUT else 0
         if self._refusals >= REFUSALS_MAX:

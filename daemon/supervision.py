@@ -48,7 +48,6 @@ ERRAND_PAUSE_SECONDS_MAX: Final = 900.0
 ERRAND_SECONDS_MAX: Final = 1800.0
 """An errand that takes longer hangs: each request it makes has a limit of its own."""
 POLL_SECONDS: Final = 0.05
-NANOSECONDS_PER_SECOND: Final = 1_000_000_000
 
 Say = Callable[[str], None]
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
@@ -70,7 +69,7 @@ class Role:
     name: str
     process: subprocess.Popen[bytes] | None = None
     started: float = 0.0
-    backoff: float = BACKOFF_SECONDS_MIN
+    backoff: float = 0.0
     due: float | None = 0.0
 
 
@@ -203,11 +202,11 @@ class Supervisor:
         now = time.monotonic()
         if role.process is not None and role.process.poll() is not None:
             if now - role.started > STEADY_SECONDS:
-                role.backoff = BACKOFF_SECONDS_MIN
+                role.backoff = 0.0
             role.due = now + role.backoff
             kept = KEPT.get(role.name, "")
             self._say(f"the {role.name} {_ended(role.process.returncode)}, restarting it in {role.backoff:.1f} s{kept}")
-            role.backoff = min(role.backoff * 2, BACKOFF_SECONDS_MAX)
+            role.backoff = max(BACKOFF_SECONDS_MIN, min(role.backoff * 2, BACKOFF_SECONDS_MAX))
             role.process = None
         if role.process is None and role.due is not None and now >= role.due:
             self._start(role)

@@ -108,8 +108,13 @@ class Conversation:
 
     def __init__(self, request: Side, response: Side) -> None:
         self._sides = (request, response)
-        self._current = request
+        self._current, self._other = request, response
         self._arrivals: deque[tuple[Direction, bytes | Gap]] = deque()
+
+    @property
+    def held(self) -> int:
+        """Bytes that wait for more of their message."""
+        return sum(side.stream.waiting for side in self._sides)
 
     def receive(self, direction: Direction, data: bytes | Gap) -> None:
         """Take the next bytes of a direction, a gap in their place, or `b""` for the end of that direction."""
@@ -122,13 +127,12 @@ class Conversation:
             ProtocolError: once for a direction; what follows in it is then given as `Skipped`.
         """
         while True:
-            side = self._current
+            side, other = self._current, self._other
             if side.out:
                 return side.out.popleft()
-            other = self._sides[1 - side.direction]
             if other.ready:
                 # What this side just said set held bytes of the other free; they came before what this side says next.
-                side = self._current = other
+                side, other = self._current, self._other = other, side
             if side.ready:
                 try:
                     event = side.advance()
@@ -137,19 +141,18 @@ class Conversation:
                     raise
                 if event is not None:
                     return event
-            elif not self._turn():
+            elif other.out:
+                self._current, self._other = other, side
+            elif self._arrivals:
+                self._arrive()
+            else:
                 return NEED_DATA
 
-    def _turn(self) -> bool:
-        """Go to the side that has something to do, or to the next arrival. False: there is none."""
-        other = self._sides[1 - self._current.direction]
-        if other.out:
-            self._current = other
-            return True
-        if not self._arrivals:
-            return False
+    def _arrive(self) -> None:
+        """Go to the next arrival."""
         direction, item = self._arrivals.popleft()
-        self._current = self._sides[direction]
-        if not self._current.take(item):
+        side = self._sides[direction]
+        if side is self._other:
+            self._current, self._other = side, self._current
+        if not side.take(item):
             self._arrivals.appendleft((direction, item))
-        return True

@@ -46,11 +46,30 @@ _POSTGRESQL_HEAD_BYTES: Final = 8
 _SMTP: Final = re.compile(rb"220[ -][^\r\n]*(?:SMTP|smtp)")
 _REDIS: Final = re.compile(rb"\*[1-9][0-9]{0,6}\r\n\$[0-9]{1,9}\r\n")
 _REDIS_SO_FAR: Final = re.compile(rb"\*(?:[1-9][0-9]{0,6}(?:\r(?:\n(?:\$(?:[0-9]{1,9}\r?)?)?)?)?)?")
+_REDIS_INLINE: Final = re.compile(
+    rb"(?i:PING|ECHO|GET|SET|DEL|MGET|MSET|INCR|EXISTS|EXPIRE|TTL|TYPE|KEYS|SCAN|DBSIZE|INFO|SELECT|CONFIG|CLIENT|COMMAND"
+    rb"|MONITOR|SUBSCRIBE|PSUBSCRIBE|PUBLISH|HGET|HSET|HGETALL|LPUSH|RPUSH|LRANGE|SADD|SMEMBERS|ZADD|ZRANGE|MULTI|EVAL"
+    rb"|FLUSHALL|FLUSHDB|SAVE|BGSAVE|SLAVEOF|REPLICAOF|SHUTDOWN|MODULE|SCRIPT|ACL|DEBUG)(?:[ \t][^\0\r\n]*)?\r?\n"
+)
+"""Lines that no other protocol's client begins with, or whose servers answer in another way."""
+_REDIS_INLINE_SO_FAR: Final = re.compile(rb"[A-Za-z]{1,12}(?:[ \t][^\0\r\n]*)?\r?")
+_REDIS_ANSWER: Final = re.compile(rb"\+[A-Za-z]+\r\n|-[A-Z]{2,20} |:-?[0-9]{1,19}\r\n|[$*%][0-9]{1,10}\r\n|[$*]-1\r\n|_\r\n")
+_REDIS_ANSWER_BYTES: Final = 24
+_REDIS_LOGIN: Final = re.compile(rb"(?i:AUTH) [^ \0\r\n]+(?: [^ \0\r\n]+)?\r?\n")
+_REDIS_LOGIN_ANSWER: Final = re.compile(
+    rb"\+OK\r\n\Z|\+OK\r\n[+$:*%-]|-(?:WRONGPASS|NOAUTH|NOPERM) |-ERR (?:AUTH|Client sent AUTH)"
+)
+"""AUTH and +OK are POP3's words too, but its server speaks first and says more than +OK."""
+_REDIS_ANSWERS_BEGIN: Final = frozenset({b"", b"+", b"-", b":", b"$", b"*", b"%", b"_"})
+_REDIS_NAMES: Final = frozenset({b"AUTH", *re.findall(rb"[A-Z]{3,}", _REDIS_INLINE.pattern)})
 _MONGODB_HEAD_BYTES: Final = 16
 _MONGODB_CODES: Final = frozenset({2004, 2010, 2011, 2012, 2013})
 _MONGODB_LENGTH_MAX: Final = 48_000_000
 _MYSQL_HEAD_BYTES: Final = 6
 _MYSQL_VERSION: Final = 10
+_MYSQL_ERR: Final = 0xFF
+_MYSQL_REFUSED: Final = re.compile(rb"..\0\0\xff[\0-\xff][\x03-\x0f]", re.DOTALL)
+"""A short packet that begins with an ERR and its number, 768 to 4095."""
 
 Verdict = bool | None
 """Yes, no, or not yet."""
@@ -160,18 +179,39 @@ def _smtp(request: bytes, response: bytes) -> Verdict:
 
 
 def _mysql(request: bytes, response: bytes) -> Verdict:
-    """The server speaks first: length (3), sequence 0, protocol version 10, then a version string."""
+    """The server speaks first: length (3), sequence 0, protocol version 10, then a version string; or it refuses."""
     head = response[:_MYSQL_HEAD_BYTES]
     if len(head) < _MYSQL_HEAD_BYTES:
         return None if not request and not head[3:4].strip(b"\0") else False
+    if head[4] == _MYSQL_ERR:
+        if len(response) == _MYSQL_HEAD_BYTES:
+            return None
+        return _MYSQL_REFUSED.match(response) is not None and len(response) <= int.from_bytes(head[:3], "little") + 4
     length = int.from_bytes(head[:3], "little")
     return head[3] == 0 and head[4] == _MYSQL_VERSION and chr(head[5]).isdigit() and len(head) <= length + 4
 
 
-def _redis(request: bytes) -> Verdict:
+def _redis(request: bytes, response: bytes) -> Verdict:
+    """A command is an array; or a line, which only with its answer tells Redis from other protocols."""
     if _REDIS.match(request):
         return True
-    return None if not request or _REDIS_SO_FAR.fullmatch(request) else False
+    if not request or _REDIS_SO_FAR.fullmatch(request):
+        return False if response else None
+    for line, answer in ((_REDIS_INLINE, _REDIS_ANSWER), (_REDIS_LOGIN, _REDIS_LOGIN_ANSWER)):
+        if line.match(request):
+            if answer.match(response):
+                return True
+            more = len(response) < _REDIS_ANSWER_BYTES and b"\n" not in response
+            return None if more and response[:1] in _REDIS_ANSWERS_BEGIN else False
+    return None if not response and _REDIS_INLINE_SO_FAR.fullmatch(request) and _redis_word(request) else False
+
+
+def _redis_word(request: bytes) -> bool:
+    """Whether a line that is not whole may become one of Redis."""
+    word, blank, _ = request.partition(b" ")
+    if blank:
+        return bool(_REDIS_INLINE.match(word + b"\n") or word.upper() == b"AUTH")
+    return any(name.startswith(word.rstrip(b"\r").upper()) for name in _REDIS_NAMES)
 
 
 def _mongodb(request: bytes) -> Verdict:
@@ -191,6 +231,6 @@ _TESTS: Final[dict[str, Callable[[bytes, bytes], Verdict]]] = {
     "ssh": _ssh,
     "smtp": _smtp,
     "mysql": _mysql,
-    "redis": _client_first(_redis),
+    "redis": _redis,
     "mongodb": _client_first(_mongodb),
 }

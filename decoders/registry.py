@@ -11,13 +11,17 @@ from typing import Final
 from capd.decoders.http1 import Http1Decoder
 from capd.decoders.http2 import Http2Decoder
 from capd.decoders.message import Decoder
+from capd.decoders.mysql import MysqlDecoder
 from capd.decoders.postgresql import PostgresqlDecoder
+from capd.decoders.redis import RedisDecoder
 from capd.decoders.websocket import WebsocketDecoder
 
 _DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {
     "http1": Http1Decoder,
     "http2": Http2Decoder,
+    "mysql": MysqlDecoder,
     "postgresql": PostgresqlDecoder,
+    "redis": RedisDecoder,
 }
 
 

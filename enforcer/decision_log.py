@@ -10,13 +10,15 @@ raises, and the caller denies. Closed files go, the oldest first, when a writer 
 from __future__ import annotations
 
 import os
-import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
+from struct import Struct
 from typing import Final, cast
+from zlib import crc32
 
 import msgpack
 
+from capd.enforcer.entry_form import SEQUENCE, Form
 from capd.recording.durable import read_regular, sync_directory
 from capd.recording.errors import on_disk
 
@@ -32,7 +34,8 @@ ENTRY_BYTES_MAX: Final = 65_536
 """Host and rule are bounded far below; a reader takes more for damage."""
 QUEUE_MAX: Final = 4_096
 """Entries of one turn of the event loop; each connection asks for one at a time."""
-_FRAME_BYTES: Final = 8
+_FRAME: Final = Struct("<II")
+_FRAME_BYTES: Final = _FRAME.size
 _MODE: Final = 0o640
 
 
@@ -81,9 +84,16 @@ class DecisionLog:
     def append(self, entry: Mapping[str, object]) -> None:
         """Queue an entry; it gets the next number."""
         self.sequence += 1
-        body = msgpack.packb({"sequence": self.sequence, **entry})
+        self._put(msgpack.packb({SEQUENCE: self.sequence, **entry}))
+
+    def append_filled(self, form: Form, values: Sequence[bytes]) -> None:
+        """Queue an entry of which a form has all but some values, which are packed already; it gets the next number."""
+        self.sequence += 1
+        self._put(form.filled(self.sequence, values))
+
+    def _put(self, body: bytes) -> None:
         assert len(body) <= ENTRY_BYTES_MAX
-        self._queue.append(len(body).to_bytes(4, "little") + zlib.crc32(body).to_bytes(4, "little") + body)
+        self._queue.append(_FRAME.pack(len(body), crc32(body)) + body)
 
     def leave_out(self) -> None:
         """Count an entry that has no room: whoever reads the log finds its number missing."""
@@ -183,7 +193,7 @@ def frames(data: bytes, at: int) -> Iterator[tuple[int, bytes]]:
         length = int.from_bytes(data[at : at + 4], "little")
         body = data[at + _FRAME_BYTES : at + _FRAME_BYTES + length]
         checksum = int.from_bytes(data[at + 4 : at + _FRAME_BYTES], "little")
-        if length > ENTRY_BYTES_MAX or (len(body) == length and zlib.crc32(body) != checksum):
+        if length > ENTRY_BYTES_MAX or (len(body) == length and crc32(body) != checksum):
             raise DamagedFrameError(at)
         if len(body) < length:
             return

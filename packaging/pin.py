@@ -21,11 +21,14 @@ RUNTIME_TEXT = """\
 # What capd runs with: exact versions, so that two machines made on different days are the same.
 # The names come from pyproject.toml and what they need; `make pin` writes these files anew.
 """
+FLEET_TEXT = """\
+# What capd runs with beside requirements.txt where it writes or asks the catalogue of a bucket. `make pin` writes this file.
+"""
 DEV_TEXT = """\
-# What checks and tests need beside requirements.txt. `make pin` writes this file.
+# What checks and tests need beside requirements.txt and requirements-fleet.txt. `make pin` writes this file.
 """
 TEST_TEXT = """\
-# What tests start beside that: Spark, clients of HTTP and gRPC, Node.js for azurite and pages. `make pin` writes this file.
+# What tests start beside that: Spark, clients of HTTP and gRPC, Node.js. `make pin` writes this file.
 """
 BENCH_TEXT = """\
 # mitmproxy, which the bench runs beside the enforcer, in an environment of its own. `make pin` writes this file.
@@ -50,11 +53,13 @@ def main() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = [*project["dependencies"], *BUILD]
     extras = project["optional-dependencies"]
-    developing = [*needed, *extras["dev"], *extras["fleet"]]
+    searching = [*needed, *extras["fleet"]]
+    developing = [*searching, *extras["dev"]]
     pins = resolve([*developing, *extras["test"]])
     written: set[str] = set()
     for name, text, wanted in (
         ("requirements.txt", RUNTIME_TEXT, needed),
+        ("requirements-fleet.txt", FLEET_TEXT, searching),
         ("requirements-dev.txt", DEV_TEXT, developing),
         ("requirements-test.txt", TEST_TEXT, [*developing, *extras["test"]]),
     ):

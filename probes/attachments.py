@@ -7,10 +7,12 @@ planning sites.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 from capd.probes import bpf_call, budget, elf, sites
 from capd.probes.budget import Claim
@@ -26,13 +28,16 @@ _Files = dict[tuple[int, int], tuple[int, int]]
 """By device and inode: size and time of change when a file was looked at, since numbers of inodes are used again."""
 
 _CLASSIC_ENTRIES: Final = {
-    (Library.OPENSSL, sites.RESPONSE, Result.RETURNED): "on_openssl_read",
-    (Library.OPENSSL, sites.REQUEST, Result.RETURNED): "on_openssl_write",
-    (Library.OPENSSL, sites.RESPONSE, Result.FOURTH): "on_openssl_read_fourth",
-    (Library.OPENSSL, sites.REQUEST, Result.FOURTH): "on_openssl_write_fourth",
-    (Library.OPENSSL, sites.REQUEST, Result.FIFTH): "on_openssl_write_fifth",
-    (Library.GNUTLS, sites.RESPONSE, Result.RETURNED): "on_gnutls_read",
-    (Library.GNUTLS, sites.REQUEST, Result.RETURNED): "on_gnutls_write",
+    (Library.OPENSSL, sites.RESPONSE, Result.RETURNED, False): "on_openssl_read",
+    (Library.OPENSSL, sites.REQUEST, Result.RETURNED, False): "on_openssl_write",
+    (Library.OPENSSL, sites.RESPONSE, Result.FOURTH, False): "on_openssl_read_fourth",
+    (Library.OPENSSL, sites.REQUEST, Result.FOURTH, False): "on_openssl_write_fourth",
+    (Library.OPENSSL, sites.REQUEST, Result.FIFTH, False): "on_openssl_write_fifth",
+    (Library.OPENSSL, sites.RESPONSE, Result.RETURNED, True): "on_openssl_peek",
+    (Library.OPENSSL, sites.RESPONSE, Result.FOURTH, True): "on_openssl_peek_fourth",
+    (Library.GNUTLS, sites.RESPONSE, Result.RETURNED, False): "on_gnutls_read",
+    (Library.GNUTLS, sites.REQUEST, Result.RETURNED, False): "on_gnutls_write",
+    (Library.GNUTLS, sites.RESPONSE, Result.ELSEWHERE, False): "on_gnutls_packet",
 }
 _OTHER_PROGRAMS: Final = {
     Purpose.FREE: "on_tls_free",
@@ -53,6 +58,7 @@ class Attachment:
         late: whether it came after capture had started.
         claim: for whom; None for what was installed then.
         mapped_as: device and inode as the kernel's events have them; zeros for what was installed.
+        since_ns: when, on the boot clock.
     """
 
     device: int
@@ -63,6 +69,7 @@ class Attachment:
     late: bool
     claim: Claim | None
     mapped_as: tuple[int, int]
+    since_ns: int
     links: tuple[int, ...] = field(repr=False)
 
 
@@ -70,16 +77,35 @@ class NotWatchedError(Exception):
     """A file holds a TLS library, or may hold one, and cannot be probed: what is said through it stays encrypted."""
 
 
+class Changes(Protocol):
+    """Is told what changes, so that it can be kept; `capd.probes.standing` has the real one."""
+
+    def changing(self) -> None:
+        """Something is about to be attached or detached."""
+
+    def attached(self, attachment: Attachment) -> None:
+        """A file has probes."""
+
+    def released(self, attachment: Attachment) -> None:
+        """It has none any more."""
+
+    def changed(self) -> None:
+        """The change is over."""
+
+
 class Attachments:
     """All files with probes.
 
     Args:
         loaded: the programs.
+        standing: files that have probes already.
     """
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, standing: Iterable[Attachment] = ()) -> None:
         self._loaded = loaded
-        self._attached: dict[tuple[int, int], Attachment] = {}
+        self._attached = {(attachment.device, attachment.inode): attachment for attachment in standing}
+        self.changes: Changes | None = None
+        """Is told of what changes from now on."""
         self._empty: _Files = {}
         self._too_large: _Files = {}
         self.late = False
@@ -124,11 +150,22 @@ class Attachments:
         reason = budget.refusal((attachment.claim for attachment in self.all()), claim)
         if reason is not None:
             raise NotWatchedError(reason)
+        with self._change():
+            attachment = self._probed(path, status, found, claim, mapped_as)
+            self._attached[key] = attachment
+            if self.changes is not None:
+                self.changes.attached(attachment)
+        return attachment
+
+    def _probed(
+        self, path: Path, status: os.stat_result, found: list[Site], claim: Claim | None, mapped_as: tuple[int, int]
+    ) -> Attachment:
+        since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         try:
             links = self._links(str(path), found)
         except OSError as error:
             raise NotWatchedError(f"the kernel refused its probes: {error.strerror}") from error
-        attachment = Attachment(
+        return Attachment(
             device=status.st_dev,
             inode=status.st_ino,
             path=str(path),
@@ -137,19 +174,38 @@ class Attachments:
             late=self.late,
             claim=claim,
             mapped_as=mapped_as,
+            since_ns=since_ns,
             links=tuple(links),
         )
-        self._attached[key] = attachment
-        return attachment
+
+    @contextmanager
+    def _change(self) -> Iterator[None]:
+        """Say before and after that something changes; a change that failed has put everything back."""
+        if self.changes is None:
+            yield
+            return
+        self.changes.changing()
+        try:
+            yield
+        finally:
+            self.changes.changed()
 
     def release(self, unused: Callable[[Attachment], bool]) -> list[Attachment]:
         """Take the probes off files that nobody needs any more, and give what they were on."""
         found = [attachment for attachment in self.all() if unused(attachment)]
-        for attachment in found:
-            del self._attached[attachment.device, attachment.inode]
-            for link in attachment.links:
-                os.close(link)
+        if not found:
+            return []
+        with self._change():
+            for attachment in found:
+                self._let_go(attachment)
         return found
+
+    def _let_go(self, attachment: Attachment) -> None:
+        del self._attached[attachment.device, attachment.inode]
+        if self.changes is not None:
+            self.changes.released(attachment)
+        for link in attachment.links:
+            os.close(link)
 
     @staticmethod
     def _remember(files: _Files, key: tuple[int, int], version: tuple[int, int]) -> None:
@@ -185,7 +241,7 @@ class Attachments:
         programs = self._loaded.programs
         for site in found:
             if site.purpose is Purpose.CALL:
-                entry = programs[_CLASSIC_ENTRIES[site.library, site.direction, site.result]]
+                entry = programs[_CLASSIC_ENTRIES[site.library, site.direction, site.result, site.peeks]]
                 links.append(bpf_call.attach_uprobe(programs["on_tls_return"], path, site.offset, returns=True))
                 links.append(bpf_call.attach_uprobe(entry, path, site.offset, returns=False))
             else:
@@ -193,5 +249,6 @@ class Attachments:
                 links.append(bpf_call.attach_uprobe(program, path, site.offset, returns=False))
 
     def close(self) -> None:
-        """Detach everything."""
+        """Let everything go: what nobody keeps is detached."""
+        self.changes = None
         self.release(lambda _attachment: True)

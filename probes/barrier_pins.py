@@ -23,6 +23,8 @@ from capd.probes.bpf_call import Map, Program
 COUNTERS_NAME: Final = "counters"
 NEW_SUFFIX: Final = "_new"
 """bpffs takes no dots in names."""
+HOLDING: Final = "egress"
+"""Without this program on a cgroup, what the others refuse gets out by other ways."""
 _KEY: Final = struct.Struct("<I")
 _COUNT: Final = struct.Struct("<Q")
 
@@ -60,7 +62,7 @@ class Barrier:
             OSError: the kernel refused one, or there is no bpffs.
         """
         self._unload()
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, exist_ok=True)
         counters = self._counters()
         try:
             for program in programs(listener, counters, metadata=metadata):
@@ -168,6 +170,26 @@ class Barrier:
                 os.close(descriptor)
             if (found.cgroup, found.attach_type) != (number, program.attach_type):
                 yield f"the program {name} does not stand on {directory} any more"
+
+
+def stands(directory: Path) -> bool:
+    """Say whether the program that holds, `egress`, stands on any cgroup by a pin below the directory of an instance."""
+    with contextlib.suppress(OSError):
+        return any(_holds(place) for place in directory.iterdir() if place.name.isdigit())
+    return False
+
+
+def _holds(place: Path) -> bool:
+    try:
+        descriptor = bpf_call.pinned(place / HOLDING)
+    except OSError:
+        return False
+    try:
+        return bpf_call.cgroup_link(descriptor).cgroup == int(place.name)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
 
 
 def _remove(directory: Path) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from capd.probes.compiled import MapShape
-from capd.probes.errors import AttachError
+from capd.probes.errors import AttachError, MapLayoutError
 
 SYS_BPF: Final = 321
 SYS_PERF_EVENT_OPEN: Final = 298
@@ -322,9 +322,16 @@ class Map:
     Args:
         descriptor: of the map; stays the caller's.
         key_bytes, value_bytes: sizes of one key and one value.
+
+    Raises:
+        MapLayoutError: the map has other sizes. The kernel writes whole values, so that memory behind less room would change.
     """
 
     def __init__(self, descriptor: int, key_bytes: int, value_bytes: int) -> None:
+        shape = shape_of(descriptor)
+        if (shape.key_bytes, shape.value_bytes) != (key_bytes, value_bytes):
+            has, read = f"{shape.key_bytes} and {shape.value_bytes}", f"{key_bytes} and {value_bytes}"
+            raise MapLayoutError(f"a map has keys and values of {has} bytes, and is read as {read}")
         self.descriptor = descriptor
         self._key_bytes = key_bytes
         self._value_bytes = value_bytes

@@ -11,7 +11,7 @@ import os
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -24,6 +24,7 @@ from capd.probes.counters import COUNTERS, LOST
 from capd.probes.errors import AttachError, TracingMissingError
 from capd.probes.programs import PROGRAMS, Place, ProgramSpec, Tier
 from capd.probes.ring import Ring
+from capd.probes.standing import Left, Standing, Store, Taken, key_of, take, take_to_end
 
 TRACEFS_PLACES: Final = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 
@@ -34,10 +35,10 @@ _MEMBER: Final = struct.Struct("<QQ")
 _LOSS_KEY: Final = struct.Struct("<QQBBB5x")
 _FILE_KEY: Final = struct.Struct("<QQ")
 _TLS_KEY: Final = struct.Struct("<QI4x")
-_SOCKET_STATE: Final = struct.Struct("<QQII16x8xHHI")
+_SOCKET_STATE: Final = struct.Struct("<QQII16x8x8x8xHHI")
 _U64: Final = struct.Struct("<Q")
 _U32: Final = struct.Struct("<I")
-_TLS_STREAM: Final = struct.Struct("<Q32x")
+_TLS_STREAM: Final = struct.Struct("<Q40x")
 _SOCKET_TCP: Final = 2
 _LOST_AT: Final = tuple(at for at, name in enumerate(COUNTERS) if name in LOST)
 
@@ -90,38 +91,86 @@ class Loss:
 class Capture:
     """Loaded and attached programs. Use as a context manager, or call `close`."""
 
-    def __init__(self, loaded: loader.Loaded, settings: CaptureSettings) -> None:
+    def __init__(self, loaded: loader.Loaded, settings: CaptureSettings, taken: Taken | None = None) -> None:
         self._loaded = loaded
         self._settings = settings
-        self._links: list[int] = []
+        self._links = [] if taken is None else taken.links
+        self.continued = taken is not None
+        """Whether these are an earlier process's programs, which stood since."""
         self.tier = loaded.tier.value
         self.features = loaded.features
         self.warnings: list[str] = []
         self.control = Ring(loaded.control, settings.control_ring_bytes)
         self.data = Ring(loaded.data, settings.data_ring_bytes)
-        self._attachments = Attachments(loaded)
+        self._attachments = Attachments(loaded, () if taken is None else taken.attachments)
         self.refused: list[str] = []
         """Installed TLS libraries that cannot be watched, each with the reason."""
         self._released_at = -RELEASE_SECONDS
         maps = loaded.maps
         self._lineage = Map(maps["lineage"], 4, _MEMBER.size)
         self._cgroups = Map(maps["selected_cgroups"], 8, 8)
-        self._sockets = Map(maps["sockets"], 8, 64)
-        self._tls_streams = Map(maps["tls_streams"], _TLS_KEY.size, 40)
+        self._sockets = Map(maps["sockets"], 8, _SOCKET_STATE.size)
+        self._tls_streams = Map(maps["tls_streams"], _TLS_KEY.size, _TLS_STREAM.size)
         self._losses = Map(maps["losses"], _LOSS_KEY.size, 8)
         self._counters_page = mmap.mmap(maps["counters"], mmap.PAGESIZE, flags=mmap.MAP_SHARED, prot=mmap.PROT_READ)
         self._counters = memoryview(self._counters_page)[: 8 * len(COUNTERS)].cast("Q")
         self._known_files = Map(maps["known_files"], _FILE_KEY.size, 1)
 
     @classmethod
-    def start(cls, settings: CaptureSettings) -> Self:
-        """Compile, load and attach everything.
+    def start(
+        cls,
+        settings: CaptureSettings,
+        store: Store | None = None,
+        left: Left | None = None,
+        *,
+        goes_on: Callable[[], None] = lambda: None,
+    ) -> Self:
+        """Go on with what an earlier process left, if it is whole and the same; else compile, load and attach everything.
+
+        Args:
+            settings: how to capture.
+            store: keeps it beyond the death of this process; None: it ends with it.
+            left: by an earlier process; if it is not taken over it stays the caller's.
+            goes_on: is called again and again while new ones are compiled.
 
         Raises:
-            ProbeError: one of its subclasses; nothing stays behind.
+            ProbeError: one of its subclasses; nothing stays behind but what the store keeps.
         """
+        standing = None if store is None else Standing(store, key_of(settings))
+        taken = None if standing is None or left is None else take(left, key_of(settings))
+        capture = cls._fresh(settings, goes_on) if taken is None else cls(taken.loaded, settings, taken)
+        if standing is not None:
+            capture.stand(standing, taken)
+        return capture
+
+    @classmethod
+    def outgoing(cls, left: Left, settings: CaptureSettings) -> Self | None:
+        """Take what an earlier process left and what is not gone on with, to read it to its end; None if it cannot be read.
+
+        Its descriptors are the result's.
+
+        Args:
+            left: by an earlier process.
+            settings: of this one.
+        """
+        found = take_to_end(left)
+        if found is None:
+            return None
+        taken, (control_bytes, data_bytes) = found
+        return cls(taken.loaded, replace(settings, control_ring_bytes=control_bytes, data_ring_bytes=data_bytes), taken)
+
+    def deselect(self) -> None:
+        """Record nobody: first no cgroup, so that nobody comes in any more, then no process."""
+        for table in (self._cgroups, self._lineage):
+            while keys := list(table.walk()):
+                for key in keys:
+                    table.remove(key)
+
+    @classmethod
+    def _fresh(cls, settings: CaptureSettings, goes_on: Callable[[], None]) -> Self:
         tracefs = settings.tracefs or _find_tracefs()
-        loaded = loader.load(settings.tier, settings.control_ring_bytes, settings.data_ring_bytes, settings.cache)
+        rings = settings.control_ring_bytes, settings.data_ring_bytes
+        loaded = loader.load(settings.tier, *rings, settings.cache, goes_on=goes_on)
         capture = cls(loaded, settings)
         try:
             for spec in PROGRAMS[Tier(capture.tier)]:
@@ -135,6 +184,17 @@ class Capture:
             raise
         capture._attachments.late = True
         return capture
+
+    def stand(self, standing: Standing, taken: Taken | None) -> None:
+        """Have all that is attached, and what will be, kept for the next process."""
+        if taken is None:
+            standing.begin(self._loaded, self._links, self.attachments, (self.control.size, self.data.size))
+            self._attachments.changes = standing
+            return
+        standing.go_on(taken)
+        self._attachments.changes = standing
+        self._attachments.late = True
+        self._attach_installed()
 
     def _attach_installed(self) -> None:
         for path in libraries.installed():
@@ -307,6 +367,19 @@ class Capture:
             self._known_files.remove(_FILE_KEY.pack(*released.mapped_as))
         return bool(over)
 
+    def unwatched(self) -> list[tuple[int, int, int]]:
+        """Give the files that recorded processes have mapped and that have no probes: a process of each, device, inode.
+
+        After a process that watched was replaced by one: what it was told last it may not have looked at.
+        """
+        watched = {attachment.mapped_as for attachment in self.attachments}
+        found: dict[tuple[int, int], int] = {}
+        for pid in self.selected():
+            for file in libraries.mapped(pid):
+                if (file.device, file.inode) not in watched:
+                    found.setdefault((file.device, file.inode), pid)
+        return [(pid, device, inode) for (device, inode), pid in found.items()]
+
     def forget_file(self, device: int, inode: int) -> None:
         """Have a file told again at its next mapping."""
         self._known_files.remove(_FILE_KEY.pack(device, inode))
@@ -326,7 +399,7 @@ class Capture:
         for key in list(self._sockets.walk()):
             value = self._sockets.get(key)
             if value is not None:
-                run, _, _, flags, *_ = _SOCKET_STATE.unpack(value[: _SOCKET_STATE.size])
+                run, _, _, flags, *_ = _SOCKET_STATE.unpack(value)
                 if run not in runs and not flags & _SOCKET_TCP:
                     self._sockets.remove(key)
 
@@ -349,7 +422,7 @@ class Capture:
         return {"pid": pid, "selected": run is not None, "run": run, "libraries": found}
 
     def close(self) -> None:
-        """Detach and unload everything."""
+        """Let everything go; what no store keeps is detached and unloaded."""
         self._attachments.close()
         for descriptor in (*self._links, *self._loaded.programs.values(), *self._loaded.maps.values()):
             os.close(descriptor)

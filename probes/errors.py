@@ -35,6 +35,12 @@ class KernelTooOldError(ProbeError):
     hint = "capd needs Linux 5.8 or later; 6.16 or later for the modern tier"
 
 
+class MapLayoutError(ProbeError):
+    """A map's keys or values have another size than what they are read into, which the kernel would write past."""
+
+    hint = "this is a defect of capd: report it with the message above, and go back to the version before"
+
+
 class CompilerError(ProbeError):
     """BCC is missing or could not compile or load the programs."""
 

@@ -51,6 +51,7 @@ REQUIRED: Final = {
     "OFFSET_SK_TYPE": "sock.sk_type",
     "OFFSET_SK_PROTOCOL": "sock.sk_protocol",
     "OFFSET_SK_SHUTDOWN": "sock.sk_shutdown",
+    "OFFSET_SK_PEEK": "sock.sk_peek_off",
     "OFFSET_SK_FAMILY": "sock.__sk_common.skc_family",
     "OFFSET_SK_COOKIE": "sock.__sk_common.skc_cookie",
     "OFFSET_SK_NET": "sock.__sk_common.skc_net",
@@ -82,7 +83,6 @@ ALTERNATIVES: Final = (
 """Of each group the first that this kernel has."""
 
 OPTIONAL: Final = {
-    "OFFSET_TASK_IO_URING": "task_struct.io_uring",
     "OFFSET_MM_XOL": "mm_struct.uprobes_state.xol_area",
     "OFFSET_XOL_ADDRESS": "xol_area.vaddr",
 }

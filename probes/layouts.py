@@ -67,6 +67,9 @@ class Absence(IntEnum):
     OTHER_STACK = 8
     """A TLS call while another one of the thread waits on a lower stack. Its return must not be probed: the length is what it
     was asked to move."""
+    PEEKED = 9
+    """No part of the stream: bytes that were looked at and left where they were (MSG_PEEK, SSL_peek). Who takes them is told
+    of them as of any others; who does not has heard them all the same. Only what goes beyond all earlier looks is told."""
 
 
 class MidStream(IntEnum):

@@ -13,7 +13,8 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -35,8 +36,15 @@ from capd.probes.programs import (
 )
 
 BPF_FOLDER: Final = Path(__file__).resolve().parent / "bpf"
-CHILD_SECONDS_MAX: Final = 240
-"""Compiling and loading take 5 s of CPU; with twelve others on two cores that was more than a minute."""
+CHILD_CPU_SECONDS_MAX: Final = 240
+"""Compiling and loading take 5 s of a processor, some 30 of a slow one. How long that is by the clock depends on what
+else runs: with twelve others on two cores it was more than a minute."""
+CHILD_IDLE_SECONDS_MAX: Final = 240
+"""For the child to get any time of a processor: one that waits for something else waits in vain."""
+LOOK_SECONDS: Final = 1.0
+TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
+ANSWER_SECONDS_MAX: Final = 240
+"""For what the child sent before it ended, so that it is there, or never comes."""
 MANIFEST_BYTES_MAX: Final = 1 << 16
 DESCRIPTORS_MAX: Final = 253
 """What one SCM_RIGHTS message can carry (SCM_MAX_FD in the kernel)."""
@@ -68,7 +76,14 @@ class Loaded:
     cached: bool
 
 
-def load(tier: str, control_bytes: int, data_bytes: int, cache: Path | None = None) -> Loaded:
+def load(
+    tier: str,
+    control_bytes: int,
+    data_bytes: int,
+    cache: Path | None = None,
+    *,
+    goes_on: Callable[[], None] = lambda: None,
+) -> Loaded:
     """Compile and load all programs of a tier.
 
     Args:
@@ -76,6 +91,7 @@ def load(tier: str, control_bytes: int, data_bytes: int, cache: Path | None = No
         control_bytes: size of the ring for lifecycle events, a power of two, at least a page.
         data_bytes: size of the ring for payload, likewise.
         cache: a directory for what was compiled, made if it is missing; None to compile always.
+        goes_on: is called again and again while it gets on.
 
     Raises:
         ProbeError: one of its subclasses; nothing stays loaded.
@@ -91,14 +107,44 @@ def load(tier: str, control_bytes: int, data_bytes: int, cache: Path | None = No
             env=_child_environment(),
         )
         theirs.close()
-        try:
-            _, messages = child.communicate(timeout=CHILD_SECONDS_MAX)
-        except subprocess.TimeoutExpired as error:
-            child.kill()
-            child.communicate()
-            raise CompilerError(f"compiling the probes took more than {CHILD_SECONDS_MAX} s") from error
+        messages = wait_for(child, goes_on)
         manifest, descriptors = _receive(ours, messages)
     return _unpack(manifest, descriptors)
+
+
+def wait_for(child: subprocess.Popen[bytes], goes_on: Callable[[], None]) -> bytes:
+    """Wait for the end of a child for as long as it gets on, however slow the machine is.
+
+    Args:
+        child: whose standard error is a pipe.
+        goes_on: is called after each second in which it had time of a processor.
+
+    Returns:
+        What it said on standard error.
+
+    Raises:
+        CompilerError: it got nothing done for too long, or took too much time of a processor; it is ended.
+    """
+    used, since = 0.0, time.monotonic()
+    while used < CHILD_CPU_SECONDS_MAX and time.monotonic() - since < CHILD_IDLE_SECONDS_MAX:
+        try:
+            return child.communicate(timeout=LOOK_SECONDS)[1]
+        except subprocess.TimeoutExpired:
+            before, used = used, processor_seconds(child.pid)
+        if used > before:
+            since = time.monotonic()
+            goes_on()
+    child.kill()
+    child.communicate()
+    if used < CHILD_CPU_SECONDS_MAX:
+        raise CompilerError(f"the probe compiler got nothing done for {CHILD_IDLE_SECONDS_MAX} s")
+    raise CompilerError(f"compiling the probes took more than {CHILD_CPU_SECONDS_MAX} s of processor time")
+
+
+def processor_seconds(pid: int) -> float:
+    """Give the time of a processor that a child, which was not waited for yet, has had (utime and stime of proc(5))."""
+    fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS_PER_SECOND
 
 
 def _child_environment() -> dict[str, str]:
@@ -109,7 +155,7 @@ def _child_environment() -> dict[str, str]:
 
 
 def _receive(connection: socket.socket, messages: bytes) -> tuple[dict[str, Any], list[int]]:
-    connection.settimeout(CHILD_SECONDS_MAX)
+    connection.settimeout(ANSWER_SECONDS_MAX)
     text, descriptors, _, _ = socket.recv_fds(connection, MANIFEST_BYTES_MAX, DESCRIPTORS_MAX)
     if not text:
         raise CompilerError(f"the probe compiler ended without an answer: {messages.decode(errors='replace').strip()[-2000:]}")

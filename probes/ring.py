@@ -44,6 +44,15 @@ class Ring:
         """Give the descriptor, which polls readable when records wait."""
         return self.descriptor
 
+    @property
+    def position(self) -> int:
+        """Give where the next span begins: bytes since the ring was made."""
+        return int(self._consumer[0])
+
+    def skip_to(self, position: int) -> None:
+        """Give room back up to a position: what is there was read by an earlier process."""
+        self._consumer[0] = position
+
     def used(self) -> int:
         """Give the bytes that wait, records not yet finished included."""
         return int(self._producer[0] - self._consumer[0])

@@ -35,6 +35,7 @@ class Result(IntEnum):
     RETURNED = 0
     FOURTH = 1
     FIFTH = 2
+    ELSEWHERE = 3
 
 
 class Purpose(IntEnum):
@@ -57,6 +58,7 @@ class Site:
         library: whose.
         direction: 0 agent to peer, 1 peer to agent.
         result: how it tells the bytes it moved.
+        peeks: the bytes stay where they are.
     """
 
     function: str
@@ -65,11 +67,12 @@ class Site:
     library: Library
     direction: int = REQUEST
     result: Result = Result.RETURNED
+    peeks: bool = False
 
     @property
     def cookie(self) -> int:
         """Give the attach cookie, as `on_tls_call` in `bpf/tls.bpf.c` reads it."""
-        return self.direction | self.result << 1 | self.library << 8
+        return self.direction | self.result << 1 | self.peeks << 3 | self.library << 8
 
 
 OPENSSL_CALLS: Final = {
@@ -79,11 +82,14 @@ OPENSSL_CALLS: Final = {
     "SSL_write_ex": (REQUEST, Result.FOURTH),
     "SSL_write_ex2": (REQUEST, Result.FIFTH),
 }
+OPENSSL_PEEKS: Final = {"SSL_peek": Result.RETURNED, "SSL_peek_ex": Result.FOURTH}
 GNUTLS_CALLS: Final = {
-    "gnutls_record_recv": RESPONSE,
-    "gnutls_record_recv_seq": RESPONSE,
-    "gnutls_record_send": REQUEST,
-    "gnutls_record_send2": REQUEST,
+    "gnutls_record_recv": (RESPONSE, Result.RETURNED),
+    "gnutls_record_recv_seq": (RESPONSE, Result.RETURNED),
+    "gnutls_record_recv_packet": (RESPONSE, Result.ELSEWHERE),
+    "gnutls_record_send": (REQUEST, Result.RETURNED),
+    "gnutls_record_send2": (REQUEST, Result.RETURNED),
+    "gnutls_record_send_range": (REQUEST, Result.RETURNED),
 }
 NODE_BIOS: Final = {
     "_ZN4node6crypto7NodeBIO5WriteEP6bio_stPKci": Purpose.BIO_WRITE,
@@ -91,7 +97,7 @@ NODE_BIOS: Final = {
 }
 """Node.js has a memory BIO of its own, with the arguments of OpenSSL's (src/crypto/crypto_bio.h): NodeBIO::Write and ::Read."""
 FREES: Final = {"SSL_free": Library.OPENSSL, "gnutls_deinit": Library.GNUTLS}
-WANTED: Final = frozenset({*OPENSSL_CALLS, *GNUTLS_CALLS, *NODE_BIOS, *FREES, "BIO_s_mem"})
+WANTED: Final = frozenset({*OPENSSL_CALLS, *OPENSSL_PEEKS, *GNUTLS_CALLS, *NODE_BIOS, *FREES, "BIO_s_mem"})
 
 
 def plan(elf: Elf) -> list[Site]:
@@ -119,6 +125,10 @@ def _openssl(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:
         offset = _entry(elf, functions[name].address) if name in functions and not internal else None
         if offset is not None:
             yield Site(name, offset, Purpose.CALL, Library.OPENSSL, direction, result)
+    for name, result in OPENSSL_PEEKS.items():
+        offset = _entry(elf, functions[name].address) if name in functions else None
+        if offset is not None:
+            yield Site(name, offset, Purpose.CALL, Library.OPENSSL, RESPONSE, result, peeks=True)
 
 
 def _internals(elf: Elf, functions: dict[str, Symbol]) -> dict[int, int] | None:
@@ -154,10 +164,10 @@ def _begins_with_push(elf: Elf, address: int) -> bool:
 
 
 def _gnutls(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:
-    for name, direction in GNUTLS_CALLS.items():
+    for name, (direction, result) in GNUTLS_CALLS.items():
         offset = _entry(elf, functions[name].address) if name in functions else None
         if offset is not None:
-            yield Site(name, offset, Purpose.CALL, Library.GNUTLS, direction)
+            yield Site(name, offset, Purpose.CALL, Library.GNUTLS, direction, result)
 
 
 def _frees(elf: Elf, functions: dict[str, Symbol]) -> Iterator[Site]:

@@ -16,6 +16,7 @@ from uuid import UUID
 
 from capd.recording.age import NoKeys
 from capd.recording.errors import NothingRecordedError, on_disk
+from capd.recording.holes import expired, gone
 from capd.recording.index import Index
 from capd.recording.record import Direction, Kind, Record
 
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 SEGMENTS: Final = "segments"
 INDEX: Final = Path("index") / "capd.db"
+MANIFEST: Final = "manifest.json"
+"""Of a bundle (bundle.py); a state directory has no such file."""
 APPLICATION: Final = "application"
 _NO_KEYS: Final = NoKeys()
 
@@ -52,12 +55,13 @@ class Archive:
     Without an index, as on a laptop that has only segments, every segment's footer is looked at instead.
     """
 
-    def __init__(self, state_dir: Path, keys: Keys = _NO_KEYS) -> None:
+    def __init__(self, state_dir: Path, keys: Keys = _NO_KEYS, *, indexed: bool = True) -> None:
         """Look at a state directory.
 
         Args:
             state_dir: the directory.
             keys: who opens encrypted segments.
+            indexed: whether an index in it counts; False where only what is signed does.
 
         Raises:
             NothingRecordedError: there are neither segments nor an index.
@@ -68,6 +72,7 @@ class Archive:
         self.segments = state_dir / SEGMENTS
         self.index_path = state_dir / INDEX
         self._index: Index | None = None
+        self._indexed = indexed
         with on_disk("read", state_dir):
             if not self.segments.is_dir() and not self.index_path.exists():
                 raise NothingRecordedError(state_dir)
@@ -114,17 +119,16 @@ class Archive:
         from capd.recording.cursor import Cursor, sequences  # noqa: PLC0415 - who only finds sessions must not pay for it
 
         cursor = Cursor(self.segments, self.keys, session, from_ns, until_ns, skip=not follow)
-        parts = deque(self.index.expired_parts(session) if self.index_path.exists() else ())
+        parts = deque(self.index.expired_parts(session) if self._has_index else ())
         known, start = self._known(session)
         for number in known:
             while parts and parts[0].first < number:
-                yield cursor.hole(parts.popleft().words())
+                yield expired(session, cursor.last_ns, parts.popleft().words())
             yield from cursor.read(number)
             if cursor.missing:
-                gone = "expired" if self.index.is_expired(number) else "missing"
-                yield cursor.hole(f"segment {number} is {gone}")
+                yield gone(session, cursor.last_ns, number, by_policy=self.index.is_expired(number))
         for part in parts:
-            yield cursor.hole(part.words())
+            yield expired(session, cursor.last_ns, part.words())
         sequence = next(iter(sequences(self.segments)), 1) if start is None else start
         while True:
             yield from cursor.read(sequence)
@@ -183,9 +187,13 @@ class Archive:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def _has_index(self) -> bool:
+        return self._indexed and self.index_path.exists()
+
     def _known(self, session: UUID) -> tuple[list[int], int | None]:
         """Give the sealed segments that are known to hold records of a session, and the first of which nothing is known."""
-        if not self.index_path.exists():
+        if not self._has_index:
             return [], None
         # The order matters: what is sealed after the first question is found by going on from its answer.
         last = self.index.last_segment()

@@ -15,11 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 from uuid import UUID
 
+from capd.recording.archive import MANIFEST
 from capd.recording.durable import open_regular, read_regular
 from capd.recording.errors import CapdError, ExitStatus, on_disk
 from capd.recording.record import Value
 
-MANIFEST: Final = "manifest.json"
 VERSION: Final = 1
 VERSION_KEY: Final = "capd_bundle"
 MANIFEST_BYTES_MAX: Final = 64 << 20
@@ -120,8 +120,9 @@ def read_manifest(directory: Path) -> Manifest | None:
         BundleError: there is one, and it cannot be understood.
     """
     path = directory / MANIFEST
-    if not path.is_file():
-        return None
+    with on_disk("read", directory):
+        if not path.is_file():
+            return None
     try:
         with on_disk("read", path):
             told = json.loads(read_regular(path, MANIFEST_BYTES_MAX))
@@ -137,7 +138,7 @@ def read_manifest(directory: Path) -> Manifest | None:
             missing=[int(one) for one in told["missing_segments"]],
             files=files,
         )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise BundleError(path, "it is no manifest of a bundle") from error
 
 

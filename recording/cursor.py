@@ -13,7 +13,7 @@ from typing import Final
 from uuid import UUID
 
 from capd.recording.errors import CorruptSegmentError, StateDirectoryError, on_disk
-from capd.recording.record import Kind, Record, Value
+from capd.recording.record import Kind, Record
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.layout import FILE_HEADER, OPEN_SUFFIX, open_path, sealed_path, sequence_of
@@ -34,7 +34,8 @@ class Cursor:
         self._until_ns = until_ns
         self._skip = skip
         """Whether frames outside of the time range may be left unread: not when the CLOSE record may be in one."""
-        self._last_ns = 0
+        self.last_ns = 0
+        """Time of the record that was given last."""
         self._sequence = 0
         self._frame = 0
         self.closed = False
@@ -64,18 +65,13 @@ class Cursor:
     def _records(self, reader: SegmentReader, frames: int) -> Iterator[Record]:
         from_ns, until_ns = (self._from_ns, self._until_ns) if self._skip else (None, None)
         for record in reader.records(self._session, start=self._frame, end=frames, from_ns=from_ns, until_ns=until_ns):
-            self._last_ns = record.time_ns
+            self.last_ns = record.time_ns
             if record.kind is Kind.CLOSE or (record.kind is Kind.MARKER and record.body.get("name") == RUN_END):
                 self.closed = True
             if self._from_ns is not None and record.time_ns < self._from_ns:
                 continue
             if self._until_ns is None or record.time_ns < self._until_ns:
                 yield record
-
-    def hole(self, reason: str) -> Record:
-        """Give a GAP record for what the index knows of and is not there."""
-        body: dict[str, Value] = {"position": 0, "length": None, "reason": reason}
-        return Record(Kind.GAP, self._session, self._last_ns, None, body)
 
     def _open(self, sequence: int) -> SegmentReader | None:
         """Open a segment under whichever of its names it has: it may be sealed between two looks."""

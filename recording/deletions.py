@@ -114,7 +114,7 @@ class Deletion:
                 key_id=bytes.fromhex(found["key"]),
                 signature=bytes.fromhex(found["signature"]),
             )
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise MalformedDeletionError("it is no record of deletion") from error
 
 

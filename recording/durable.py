@@ -16,6 +16,8 @@ from typing import Final
 FILE_MODE: Final = 0o640
 """Recordings hold what agents said in clear: readable for the owner and one group, for nobody else."""
 DIRECTORY_MODE: Final = 0o750
+OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+"""In a mode: others than the owner may write, so that what is there need not be what the owner put there."""
 PARTS_MAX: Final = 1024
 """IOV_MAX of Linux: how many parts one call takes."""
 
@@ -108,6 +110,9 @@ def check_regular(path: Path) -> None:
 def replace_content(path: Path, content: bytes, *, mode: int = FILE_MODE, group: int | None = None, sync: bool = True) -> None:
     """Give a file new content in one step: a reader or a crash meets the old content or the new, whole.
 
+    The directory may be a role's, and root the one who writes: a link or a pipe that the role put under the temporary name is
+    neither followed nor waited for. Links to what is not its own the kernel refuses to it (`fs.protected_hardlinks`).
+
     Args:
         path: the file; it need not exist.
         content: what it shall hold.
@@ -119,7 +124,7 @@ def replace_content(path: Path, content: bytes, *, mode: int = FILE_MODE, group:
         OSError: it could not be done; the old content is untouched.
     """
     temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, mode)
     try:
         os.fchmod(fd, mode)
         if group is not None:

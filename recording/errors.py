@@ -85,6 +85,16 @@ class NewerVersionError(CapdError):
         self.known = known
 
 
+class CatalogueError(CapdError):
+    """The catalogue of a bucket holds something that cannot be in one."""
+
+    exit_status = ExitStatus.CORRUPT
+    hint = "the segments are the record: `capd verify --bucket URL` checks them, and --state-dir reads a copy of a host's"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the bucket's catalogue cannot be read: {reason}")
+
+
 class CorruptSegmentError(CapdError):
     """A segment does not hold what was written into it.
 
@@ -186,10 +196,21 @@ class NothingRecordedError(CapdError):
     """There is no recording where one was looked for."""
 
     exit_status = ExitStatus.STATE
-    hint = "check `state_dir` in the configuration, or start capd with `capd up`"
+    hint = "check the path or URL, or `state_dir` in the configuration, or start capd with `capd up`"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | str) -> None:
         super().__init__(f"there is no recording in {path}")
+        self.path = path
+
+
+class NothingSealedError(CapdError):
+    """There is no sealed segment: nothing says whether the record is whole."""
+
+    exit_status = ExitStatus.STATE
+    hint = "what agents say is sealed some seconds later; if there were segments before, `capd verify BUCKET` has what was sent"
+
+    def __init__(self, path: Path | str) -> None:
+        super().__init__(f"there is no sealed segment in {path}, so nothing to verify")
         self.path = path
 
 

@@ -57,9 +57,12 @@ def session_seed(*, host: UUID, boot: UUID, socket: int, boottime_ns: int, layer
 
 
 def session_id(*, host: UUID, boot: UUID, socket: int, boottime_ns: int, unix_ns: int, layer: int = 0) -> UUID:
-    """Give a session's id from its first event; `unix_ns` is that event's wall time, from its journal block's header."""
+    """Give a session's id from its first event; `unix_ns` is that event's wall time, from its journal block's header.
+
+    A clock that is set to 1970 puts what was before that earlier still: then it is of no time.
+    """
     seed = session_seed(host=host, boot=boot, socket=socket, boottime_ns=boottime_ns, layer=layer)
-    return uuid7_from(unix_ns // 1_000_000, seed)
+    return uuid7_from(max(unix_ns, 0) // 1_000_000, seed)
 
 
 def identities_from(text: str) -> tuple[UUID, UUID] | None:

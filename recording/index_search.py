@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from capd.recording.index_latest import MESSAGES_MAX, bounded, latest
+from capd.recording.index_schema import TOKENIZER
 from capd.recording.record import Direction
 from capd.recording.rows import Hit
 
@@ -29,6 +31,8 @@ PRINCIPAL_NAME: Final = "(principal ->> '$.name')"
 WORDS_MAX: Final = 32
 """Words of one search; more say nothing and cost."""
 TERM: Final = re.compile(r'"([^"]*)"?(\*?)|([^\s"]+)')
+_SNIPPET: Final = f"'{MATCH_START}', '{MATCH_END}', '…', {SNIPPET_TOKENS}"
+_COLUMNS: Final = "sessions.session, ordinal, time, direction, messages.protocol, type, exchange"
 _MARK: Final = re.compile(f"[{MATCH_START}{MATCH_END}]")
 
 
@@ -121,18 +125,36 @@ def find_messages(connection: sqlite3.Connection, text: str, where: SessionFilte
     if where.until_ns is not None:
         conditions += " AND messages.time < ?"
         times.append(where.until_ns)
-    first, last = _row_range(connection, where)
+    values = [*_row_range(connection, where), *values, *times]
+    if "*" in expression:
+        found = _among_latest(connection, expression, conditions, values, limit)
+        if len(found) == limit:
+            return found
     # The row number follows recorded order; walking the full-text index backwards by it needs no sorting of all matches.
     sql = f"""
-        SELECT sessions.session, ordinal, time, direction, messages.protocol, type, exchange,
-               snippet(messages_fts, -1, '{MATCH_START}', '{MATCH_END}', '…', {SNIPPET_TOKENS})
+        SELECT {_COLUMNS}, snippet(messages_fts, -1, {_SNIPPET})
         FROM messages_fts
         CROSS JOIN messages ON messages.id = messages_fts.rowid
         CROSS JOIN sessions ON sessions.id = messages.session_id
         WHERE messages_fts MATCH ? AND messages_fts.rowid BETWEEN ? AND ? AND {conditions}
         ORDER BY messages_fts.rowid DESC LIMIT ?
     """  # noqa: S608 - no text of a user's in it
-    return [_hit(row) for row in connection.execute(sql, [expression, first, last, *values, *times, limit])]
+    return [_hit(row) for row in connection.execute(sql, [expression, *values, limit])]
+
+
+def _among_latest(
+    connection: sqlite3.Connection, expression: str, conditions: str, values: Sequence[Parameter], limit: int
+) -> list[Hit]:
+    """Give what the latest messages of a range have (index_latest.py)."""
+    sql = f"""
+        SELECT messages.id, summary, text, {_COLUMNS}
+        FROM (SELECT * FROM messages WHERE id BETWEEN ? AND ? ORDER BY id DESC LIMIT {MESSAGES_MAX}) AS messages
+        CROSS JOIN sessions ON sessions.id = messages.session_id
+        WHERE {conditions} ORDER BY messages.id DESC
+    """  # noqa: S608 - no text of a user's in it
+    messages = bounded(connection.execute(sql, values))
+    found = latest(messages, expression, limit, tokenizer=TOKENIZER, snippet=_SNIPPET)
+    return [_hit((*messages[number][3:], marked)) for number, marked in found]
 
 
 def _row_range(connection: sqlite3.Connection, where: SessionFilter) -> tuple[int, int]:

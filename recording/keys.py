@@ -28,7 +28,6 @@ PUBLIC_SUFFIX: Final = ".pub"
 PRIVATE_MODE: Final = 0o640
 PUBLIC_MODE: Final = 0o644
 KEY_FILE_BYTES_MAX: Final = 16 << 10
-PUBLIC_BYTES: Final = 32
 SUCCESSION_DOMAIN: Final = b"capd key succession 1\0"
 _SUCCESSOR_OF: Final = "Successor-Of: "
 _SIGNED: Final = "Signed: "

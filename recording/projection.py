@@ -92,6 +92,11 @@ class Projection:
             if session is not None:
                 self._changed_sessions[identity] = session
 
+    @property
+    def messages_waiting(self) -> int:
+        """How many messages there are since the last call of `changes`."""
+        return len(self._messages)
+
     def changes(self) -> Changes:
         """Give the rows that changed since the last call."""
         changes = Changes(

@@ -5,20 +5,26 @@ What lives here: settings and servers that several folders of tests need. What m
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.remote import Producer
 
+from capd.daemon.mounts import mount_bpffs
 from tests import kept_probes, side_by_side
 from tests.e2e.certificates import make
 from tests.requirements import in_ci
 from tests.servers import azurite as azure
 from tests.servers.ceph import Ceph, server
+
+BPFFS = Path("/sys/fs/bpf")
 
 # One slow machine is no reason to fail; a decoder that is slow on one input is found by the soak test, which measures growth.
 settings.register_profile("default", deadline=timedelta(seconds=2), print_blob=True)
@@ -34,6 +40,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 def pytest_configure(config: pytest.Config) -> None:
     """Let all processes of this run share what they compile."""
     config.add_cleanup(kept_probes.begin())
+    if not hasattr(config, "workerinput") and not BPFFS.is_mount():
+        config.add_cleanup(_unmount)
+        mount_bpffs()  # if it may; else what needs it would hang on whether some other test's capd came first
+
+
+def _unmount() -> None:
+    """Take away the bpffs that was mounted for the tests."""
+    subprocess.run(["umount", str(BPFFS)], stderr=subprocess.DEVNULL, check=False)  # none did, or somebody uses it
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -44,6 +58,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> side_by_side.Scheduling:
     """Say which tests run in one process."""
     return side_by_side.Scheduling(config, log)
+
+
+@pytest.fixture
+def few_objects() -> Iterator[None]:
+    """Keep what thousands of tests left out of the collector's way: no role has a heap that takes 0.4 s."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,7 @@
 """What instances of one test run compiled, kept for the others.
 
 What lives here: a directory that all processes of the run share. What must not: any knowledge of what is in the files; capd
-takes a file for its own only where it would compile the same, and tests/probes prove the compiling.
+takes a file for its own only where it would compile the same, and tests/probes/test_compiled.py proves the compiling.
 """
 
 from __future__ import annotations

@@ -29,6 +29,18 @@ def require(condition: object, reason: str) -> None:
     pytest.skip(reason)
 
 
+def require_obtained(directory: Path, what: str) -> None:
+    """Skip unless the environment brought something there.
+
+    Where `make env-test` tried and it cannot be had today from others, that is no fault of this machine, nor of what is tested:
+    then a test is left out with CI=true, too, and says why.
+    """
+    told = directory / "not-to-be-had"
+    if told.exists():
+        pytest.skip(f"{what} is not to be had: {told.read_text(encoding='utf-8', errors='replace').strip()}")
+    require((directory / ".ready").exists(), f"needs {what}; `make env-test` brings it")
+
+
 def require_root() -> None:
     """Skip unless the test may do everything: loading probes, mounting, other users' processes."""
     require(os.geteuid() == 0, "needs root")

@@ -18,10 +18,22 @@ from xdist.scheduler import LoadScopeScheduling
 TIERS: Final = ("modern", "classic")
 SHARE_CAPD: Final = ("byte_exact", "failures", "rekeying", "run", "selection", "unseen", "unwrapping")
 """Modules of tests/e2e whose cases share a capd of each tier; one that is missing here costs some seconds."""
+SYSTEM: Final = "tests/system/"
+"""Modules that share a root file system and packages; and two machines that boot at once would take each other's time."""
 CEPH: Final = "s3"
 """Names the cases that want Ceph."""
-FIRST: Final = ("tests/e2e/", "tests/daemon/", "tests/bench/", "tests/soak/", "tests/probes/", "tests/forcing/")
-"""Folders whose tests mostly wait and take long: begun last they would be waited for alone."""
+FIRST: Final = (
+    "tests/system/",
+    "tests/e2e/",
+    "tests/daemon/",
+    "tests/bench/",
+    "tests/soak/",
+    "tests/probes/",
+    "tests/forcing/",
+    "tests/recording/test_fleet_queries.py",
+    "tests/enforcer/",
+)
+"""Folders, and one file with Spark, whose tests mostly wait and take long: begun last they would be waited for alone."""
 
 
 def group(test: str) -> str:
@@ -37,6 +49,8 @@ def group(test: str) -> str:
     words = re.findall("[a-z0-9]+", rest.partition("[")[2])
     if CEPH in words:
         return "ceph"
+    if path.startswith(SYSTEM):
+        return "system"
     shared = "capd" if path in {f"tests/e2e/test_{module}.py" for module in SHARE_CAPD} else path
     return "-".join([shared, *(tier for tier in TIERS if tier in words)])
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+import tomllib
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -41,23 +42,42 @@ def modules() -> list[Path]:
     return sorted(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))
 
 
+@dataclass(frozen=True, slots=True)
+class Function:
+    """What is looked at of a function: its name, place, lines without its docstring, and that."""
+
+    name: str
+    line: int
+    lines: int
+    docstring: str
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """What is looked at of a module: its docstring, functions (nested ones too), and names of what it imports."""
+
+    docstring: str
+    functions: tuple[Function, ...]
+    imports: frozenset[str]
+
+
 @cache
-def tree(path: Path) -> ast.Module:
-    """Parse a file, once."""
-    return ast.parse(path.read_text(encoding="utf-8"))
+def module(path: Path) -> Module:
+    """Read a file, once; a thousand trees would be a burden on all tests that follow in this process."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    nodes = list(ast.walk(tree))
+    functions = (node for node in nodes if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    sources = {node.module or "" for node in nodes if isinstance(node, ast.ImportFrom)}
+    names = {name.name for node in nodes if isinstance(node, ast.Import) for name in node.names}
+    return Module(ast.get_docstring(tree) or "", tuple(map(_function, functions)), frozenset(sources | names))
 
 
-def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Give every function of a file, nested ones too."""
-    return (node for node in ast.walk(tree(path)) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
-
-
-def body_lines(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
-    """Count a function's lines without its docstring."""
-    first = function.body[0]
-    docstring = ast.get_docstring(function, clean=False)
-    length = (function.end_lineno or 0) - function.lineno + 1
-    return length - ((first.end_lineno or 0) - first.lineno + 1 if docstring else 0)
+def _function(node: ast.FunctionDef | ast.AsyncFunctionDef) -> Function:
+    docstring = ast.get_docstring(node)
+    first = node.body[0]
+    length = (node.end_lineno or 0) - node.lineno + 1
+    lines = length - ((first.end_lineno or 0) - first.lineno + 1 if docstring else 0)
+    return Function(name=node.name, line=node.lineno, lines=lines, docstring=docstring or "")
 
 
 def relative(path: Path) -> str:
@@ -68,10 +88,10 @@ def relative(path: Path) -> str:
 def test_functions_are_short() -> None:
     """No function has more than 60 lines."""
     long = [
-        f"{relative(path)}:{function.lineno} {function.name}: {body_lines(function)} lines"
+        f"{relative(path)}:{function.line} {function.name}: {function.lines} lines"
         for path in modules()
-        for function in functions(path)
-        if body_lines(function) > FUNCTION_LINES_MAX
+        for function in module(path).functions
+        if function.lines > FUNCTION_LINES_MAX
     ]
     assert [] == long
 
@@ -86,7 +106,7 @@ def test_modules_say_what_they_are() -> None:
     """Every module's docstring says what lives there, and every module of a package also what must not."""
     silent = []
     for path in modules():
-        said = ast.get_docstring(tree(path)) or ""
+        said = module(path).docstring
         in_package = path.relative_to(ROOT).parts[0] in PACKAGES
         if not said or (in_package and path.name != "__init__.py" and "must not" not in said):
             silent.append(relative(path))
@@ -102,24 +122,22 @@ def test_modules_have_telling_names() -> None:
 def test_tests_state_their_promise() -> None:
     """Every test has a docstring of one sentence."""
     mute = [
-        f"{relative(path)}:{function.lineno} {function.name}"
+        f"{relative(path)}:{function.line} {function.name}"
         for path in modules()
         if path.name.startswith("test_")
-        for function in functions(path)
-        if function.name.startswith("test_") and not (ast.get_docstring(function) or "").rstrip("`").endswith(".")
+        for function in module(path).functions
+        if function.name.startswith("test_") and not function.docstring.rstrip("`").endswith(".")
     ]
     assert [] == mute
 
 
 def test_nothing_imports_the_command_line() -> None:
-    """Only the command line itself, and its tests, import capd.cli."""
+    """Only the command line itself, its tests, and what makes its manual pages, import capd.cli."""
     guilty = [
         relative(path)
         for path in modules()
-        if path.relative_to(ROOT).parts[0] not in {"cli", "tests"}
-        for node in ast.walk(tree(path))
-        if (isinstance(node, ast.ImportFrom) and (node.module or "").startswith("capd.cli"))
-        or (isinstance(node, ast.Import) and any(name.name.startswith("capd.cli") for name in node.names))
+        if path.relative_to(ROOT).parts[0] not in {"cli", "tests", "packaging"}
+        if any(name.startswith("capd.cli") for name in module(path).imports)
     ]
     assert [] == guilty
 
@@ -134,12 +152,26 @@ def test_package_links_are_whole() -> None:
     assert set() == bare
 
 
-@pytest.mark.parametrize("name", [f"requirements{which}.txt" for which in ("", "-dev", "-test", "-bench")])
+@pytest.mark.parametrize("name", [f"requirements{which}.txt" for which in ("", "-fleet", "-dev", "-test", "-bench")])
 def test_pins_name_no_host(name: str) -> None:
     """The pinned versions are names and numbers only: no address, no index, no option."""
     lines = (ROOT / "packaging" / name).read_text(encoding="ascii").splitlines()
     pinned = [line for line in lines if not line.startswith("#")]
     assert [] == [line for line in pinned if not re.fullmatch(r"[a-z0-9-]+==[0-9][0-9a-z.]*", line)]
+
+
+def test_packages_have_what_the_project_asks_for() -> None:
+    """The package capd has all that capd needs, capd-fleet all of the extra `fleet`, in one directory and nothing twice."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for name, asked in (("", project["dependencies"]), ("-fleet", project["optional-dependencies"]["fleet"])):
+        assert set() == {re.split("[<>=\\[]", one)[0] for one in asked} - pinned(f"requirements{name}.txt")
+    assert set() == pinned("requirements.txt") & pinned("requirements-fleet.txt")
+
+
+def pinned(name: str) -> set[str]:
+    """Give the names in a file of pins."""
+    lines = (ROOT / "packaging" / name).read_text(encoding="ascii").splitlines()
+    return {line.partition("==")[0] for line in lines if not line.startswith("#")}
 
 
 def test_every_lint_exception_says_why() -> None:

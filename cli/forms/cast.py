@@ -32,7 +32,7 @@ PROBE_BYTES: Final = 64 * 1024
 NS_PER_SECOND: Final = 1_000_000_000
 HELD_CHARACTERS_MAX: Final = 4096
 """Of a control sequence that does not end; then it is none."""
-DECODED: Final = frozenset({"http1", "http2", "postgresql", "websocket"})
+DECODED: Final = frozenset({"http1", "http2", "mysql", "postgresql", "redis", "websocket"})
 APPLICATION: Final = frozenset({"", "application"})
 _SIGNS: Final = re.compile(rb"\x1b\[[0-9;?]*[@-~]|\x1b\][0-9]|\xff[\xfb-\xfe][\x00-\x7f]")
 _TELNET: Final = re.compile(rb"\xff(?:[\xfb-\xfe].|\xfa.*?\xff\xf0|[\xf0-\xf9]|(?P<escaped>\xff))", re.DOTALL)

@@ -34,12 +34,12 @@ class FormError(CapdError):
     """A session cannot be given in the form that was asked for: it holds no HTTP, no SQL, or no terminal."""
 
     exit_status = ExitStatus.NEGATIVE
-    hint = "`capd show ID` says what it is; har is for HTTP, sql for PostgreSQL, cast for terminals, pcap and page for anything"
+    hint = "`capd show ID` says what it is; har is for HTTP, sql for databases, cast for terminals, pcap and page for anything"
 
 
 HTTP: Final = frozenset({"http1", "http2", "websocket"})
 """Websocket begins with an exchange of HTTP."""
-SQL: Final = frozenset({"postgresql"})
+SQL: Final = frozenset({"postgresql", "mysql"})
 PROTOCOLS: Final[Mapping[str, frozenset[str]]] = {"har": HTTP, "sql": SQL}
 """Protocols that a form is for; a form that is not here looks at what was said."""
 

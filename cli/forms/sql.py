@@ -17,11 +17,12 @@ from capd.cli.facts import Facts
 from capd.cli.forms.spoken import Spoken, head_words
 from capd.cli.forms.sql_text import is_closed, takes_what_follows
 from capd.cli.line import Line, plain
+from capd.cli.mysql_lines import value_span
 from capd.cli.payload import Limits
-from capd.cli.rows import Shape, cell_span, result_lines
+from capd.cli.rows import Shape, result_lines
 from capd.cli.safe_text import cut, visible, visible_lines
 from capd.cli.transcript import gap_line, marker_words, masked_line
-from capd.recording.record import Direction, Kind, Record
+from capd.recording.record import Direction, Kind, Record, Value
 
 STATEMENTS_KEPT_MAX: Final = 1000
 """Prepared statements that are remembered, as a replay does."""
@@ -30,6 +31,8 @@ WAITING_MAX: Final = 1024
 STATEMENT_BYTES_SEEN_MAX: Final = 1 << 20
 """Statements longer than this are comments: whether they end is not looked at."""
 ENDS: Final = frozenset({"ReadyForQuery"})
+MYSQL: Final = "mysql"
+MYSQL_ENDS: Final = frozenset({"OK", "ERR", "EOF", "COM_STMT_PREPARE_OK", "Progress"})
 TOLD: Final = frozenset({"protocol", "skipped", "decoder"})
 """Markers that say something of how well the statements are known."""
 
@@ -45,6 +48,7 @@ class _Asked:
         prepared_as: name under which it was only prepared; None when it was executed.
         parameters: lines that say them.
         answered: lines of the answers that are not written yet.
+        defined: MySQL: definitions of columns came, and no EOF behind them yet.
         shape, shown: of the result that is being received.
     """
 
@@ -56,6 +60,7 @@ class _Asked:
     parameters: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
     rows: int = 0
+    defined: bool = False
     shape: Shape | None = None
     shown: int = 0
     written: bool = False
@@ -69,7 +74,7 @@ def sql(sessions: Iterable[Spoken], limits: Limits) -> Iterator[bytes]:
         if not first:
             yield b"\n"
         first = False
-        script = _Script(limits)
+        script = _Script(limits, spoken.row.protocol)
         yield _text(_comments(["recorded by capd", *head_words(spoken.row)]))
         for record in spoken.records():
             yield _text(script.feed(record))
@@ -87,8 +92,8 @@ def _comments(words: Iterable[str]) -> list[str]:
 class _Script:
     """The statements of one session, written in the order in which they were sent."""
 
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, limits: Limits, protocol: str) -> None:
+        self._limits, self._mysql = limits, protocol == MYSQL
         self._prepared: dict[str, tuple[str, list[str]]] = {}
         self._waiting: list[_Asked] = []
 
@@ -136,6 +141,26 @@ class _Script:
             self._ask(record, statement, prepared_as=name)
         elif kind == "Bind":
             self._bind(record, fields)
+        elif self._mysql:
+            self._command(record, kind, fields)
+
+    def _command(self, record: Record, kind: str, fields: Facts) -> None:
+        """Take a command of MySQL; each is an exchange of its own."""
+        summary = facts.text(record.body, "summary")
+        if kind == "COM_QUERY":
+            self._ask(record, facts.text(fields, "sql") or summary)
+        elif kind == "COM_STMT_PREPARE":
+            self._ask(record, facts.text(fields, "sql") or summary, prepared_as="")
+        elif kind == "COM_INIT_DB":
+            self._ask(record, "USE `" + facts.text(fields, "database").replace("`", "``") + "`")
+        elif kind in {"COM_STMT_EXECUTE", "COM_STMT_BULK_EXECUTE"}:
+            number = facts.number(fields, "statement")
+            asked = self._ask(record, summary or f"-- statement {number}: its text is not in the recording")
+            values = list(facts.sequence(fields, "parameters"))
+            for row in facts.sequence(fields, "rows"):
+                values += facts.sequence_of(row)
+            kinds = [facts.text_of(one) for one in facts.sequence(fields, "parameter_types")]
+            self._parameters(asked, values, [*kinds] * (len(values) // max(len(kinds), 1)), "?")
 
     def _ask(self, record: Record, statement: str, *, prepared_as: str | None = None) -> _Asked:
         asked = _Asked(
@@ -158,10 +183,12 @@ class _Script:
         else:
             known = statement or facts.text(record.body, "summary")
             asked = self._ask(record, known or f"-- statement {visible(name)!r}: its text is not in the recording")
-        values = facts.sequence(fields, "parameters")
+        self._parameters(asked, facts.sequence(fields, "parameters"), types, "$")
+
+    def _parameters(self, asked: _Asked, values: Sequence[Value], types: Sequence[str], sign: str) -> None:
         for number, value in enumerate(values[: self._limits.rows], start=1):
-            cell = cell_span(value, types[number - 1] if number <= len(types) else "")
-            asked.parameters.append(f"${number} = {cut(visible(cell.text), self._limits.line_columns)}")
+            cell = value_span(value, types[number - 1] if number <= len(types) else "")
+            asked.parameters.append(f"{sign}{number} = {cut(visible(cell.text), self._limits.line_columns)}")
         if len(values) > self._limits.rows:
             asked.parameters.append(f"… {len(values) - self._limits.rows:,} more parameters")
 
@@ -172,6 +199,8 @@ class _Script:
         mine = [asked for asked in self._waiting if asked.exchange == exchange and not asked.over]
         if not mine:
             return
+        if self._mysql and kind in MYSQL_ENDS | {"ColumnDefinitions"}:
+            self._answer(mine[0], record, kind)
         if kind in ENDS:
             for asked in mine:
                 asked.over = True
@@ -189,6 +218,24 @@ class _Script:
             asked.over = kind == "CommandComplete" and len(mine) > 1
         if note := facts.text(told, "incomplete"):
             asked.answered += _comments([f"incomplete: {note}"])
+
+    def _answer(self, asked: _Asked, record: Record, kind: str) -> None:
+        """Take what ends a result of MySQL, or begins it."""
+        fields, summary = facts.mapping(record.body, "fields"), facts.text(record.body, "summary")
+        status = [facts.text_of(one) for one in facts.sequence(fields, "status")]
+        if kind == "ColumnDefinitions":
+            asked.defined = asked.prepared_as is None
+            return
+        if kind == "EOF" and asked.defined:
+            asked.defined = False
+            asked.over = "cursor_exists" in status
+            return
+        asked.defined = False
+        if kind != "COM_STMT_PREPARE_OK":
+            waited = moments.span(record.time_ns - asked.time_ns)
+            first, *rest = visible_lines(summary or ("end of the result" if kind == "EOF" else kind))
+            asked.answered += _comments([f"=> {first}  after {waited}", *rest])
+        asked.over = kind != "Progress" and "more_results" not in status
 
     def _rows(self, asked: _Asked, fields: Facts) -> list[str]:
         if not facts.number(fields, "first_row"):
@@ -221,14 +268,14 @@ class _Script:
         shown = visible_lines(asked.statement)
         if asked.prepared_as is not None:
             return [*lines, *_comments([f"prepared{' as ' + asked.prepared_as if asked.prepared_as else ''}:", *shown])]
-        return [*lines, *statement_lines(shown)]
+        return [*lines, *statement_lines(shown, mysql=self._mysql)]
 
 
-def statement_lines(shown: Sequence[str]) -> list[str]:
-    """Give a statement as lines that end it whatever it holds."""
+def statement_lines(shown: Sequence[str], *, mysql: bool = False) -> list[str]:
+    """Give a statement as lines that end it whatever it holds; `mysql`: for that server's own client."""
     text = "\n".join(shown)
-    if len(text) > STATEMENT_BYTES_SEEN_MAX or not is_closed(text):
+    if len(text) > STATEMENT_BYTES_SEEN_MAX or not is_closed(text, mysql=mysql):
         return _comments(["a comment, because as a statement it would not end here:", *shown])
-    if takes_what_follows(text):
+    if takes_what_follows(text, mysql=mysql):
         return _comments(["a comment, because it reads or runs what is not here:", *shown])
     return [*shown, ";"]

@@ -27,7 +27,7 @@ from capd.daemon.assembly.naming import tie_name
 from capd.daemon.assembly.output import Batch
 from capd.daemon.assembly.processes import ProcessTable, Run, RunTable
 from capd.daemon.assembly.session import History, Session
-from capd.daemon.assembly.sessions import TLS_KEY, Origin, SessionTable, UserName
+from capd.daemon.assembly.sessions import TLS_KEY, Origin, SessionTable, SocketEnd, UserName
 from capd.daemon.assembly.snapshot import Snapshot, restored_session, saved_chunk, saved_session
 from capd.daemon.assembly.streams import DAMAGED, RESTARTED, Chunk, reason_of
 from capd.daemon.assembly.tls import Hold
@@ -160,6 +160,7 @@ class Assembler:
             sessions=[saved_session(session) for _, session in self.table.items()],
             waiting=self._waiting,
             sockets=self.table.sockets(),
+            ends=self.table.ends(),
             held=[saved_chunk(chunk) for chunk in self._hold.all()],
             losses=self._losses,
             total=self.table.total,
@@ -240,7 +241,10 @@ class Assembler:
     def _begin(self, key: int, event: ControlEvent | Chunk, batch: Batch) -> Session:
         """Open a session at an event of it."""
         self._run(event.run, event.wall_ns)
-        return self.table.begin(key, event, batch)
+        session = self.table.begin(key, event, batch)
+        if session.closing is not None:  # its end came before
+            self._waiting.add(key)
+        return session
 
     def _run(self, key: int, wall_ns: int) -> Run:
         return self._lineage.run(key, wall_ns, self.table.origin.host, self.table.origin.boot)
@@ -279,14 +283,8 @@ class Assembler:
             self._changed[body.socket] = session
 
     def _socket_close(self, event: ControlEvent, body: SocketCloseEvent) -> None:
-        session = self.table.get(body.socket)
-        if session is None:
-            self.table.forget_socket(body.socket)
-            return
-        session.ends[False, body.socket] = body.position
-        session.closing, session.closed_ns = body, event.wall_ns
-        session.waits_ns = event.time_ns  # whoever moved bytes on it was done before
-        self._waiting.add(body.socket)
+        if self.table.ended(SocketEnd(event.time_ns, event.wall_ns, body)) is not None:
+            self._waiting.add(body.socket)
 
     def _tls_open(self, event: ControlEvent, body: TlsOpenEvent, batch: Batch) -> None:
         if not body.socket:
@@ -362,10 +360,11 @@ class Assembler:
                 self.table.mark_host(note, wall_ns, batch)
 
     def _started(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
-        """The daemon began anew: everything that is open has a hole here; after a reboot nothing of it is left."""
+        """The probes began anew, unless the epoch is the same: what is open has a hole; after a reboot nothing of it stays."""
         before = self.table.origin
         epoch, boot, host = (UUID(bytes=cast(bytes, note[name])) for name in ("epoch", "boot", "host"))
         if epoch == before.epoch:
+            self.table.go_on(note, wall_ns, batch)
             return
         for key in list(self._waiting.sessions):
             session = self.table.get(key)
@@ -380,9 +379,7 @@ class Assembler:
             self._abandon_all(batch)
         else:
             self._interrupt(RESTARTED, batch)
-        self.table.origin = replace(before, host=host, boot=boot, epoch=epoch)
-        self.table.unrecorded = None
-        self.table.mark_host(note, wall_ns, batch)
+        self.table.restarted(replace(before, host=host, boot=boot, epoch=epoch), note, wall_ns, batch)
 
     def _tell_run_losses(self, key: int, batch: Batch) -> None:
         run, lost = self._run(key, self._wall_ns), self._losses.runs[key]
@@ -410,7 +407,7 @@ class Assembler:
                 self._settle_session(key, session, batch)
         for stream in self._hold.expired(waiting.now_ns):
             self._release(stream, batch)
-        for session in self.table.orphans(waiting.now_ns):
+        for session in self.table.orphans(waiting.now_ns, waiting.told_ns):
             session.settle(self._wall_ns, batch)
             self._end(session.state.socket or TLS_KEY + session.state.stream, session, "closed", batch)
         for run_key in list(waiting.runs):
@@ -418,6 +415,7 @@ class Assembler:
                 del waiting.runs[run_key]
                 self._end_run(run_key, batch)
         self._strangers(batch)
+        self.table.silent(waiting.told_ns)
         self._lineage.processes.forget(waiting.now_ns)
 
     def _settle_session(self, key: int, session: Session, batch: Batch) -> None:
@@ -493,7 +491,8 @@ class Assembler:
         for run in snapshot.runs:
             self._lineage.runs.put(run)
         self._lineage.processes.restore(snapshot.processes, snapshot.waiting.now_ns)
-        self.table.restore([restored_session(saved, history) for saved in snapshot.sessions], snapshot.sockets)
+        sessions = [restored_session(saved, history) for saved in snapshot.sessions]
+        self.table.restore(sessions, snapshot.sockets, snapshot.ends)
         for chunk in snapshot.held:
             self._hold.add(Chunk(*chunk))
         self._losses = snapshot.losses

@@ -17,6 +17,8 @@ HANDSHAKE_BYTES_MAX: Final = 16 * 1024
 """Wire bytes of a direction that a TLS handshake explains: long certificate chains stay below it."""
 FOREIGN: Final = "its socket was made outside the run: what was said on it before is not known"
 """Of a unix or UDP socket that was inherited or handed over: TCP counts what it moved, these do not."""
+UNTOLD: Final = "nothing was told of its socket, nor how much it moved"
+"""Its begin is missing: lost, or forgotten."""
 URING: Final = "a process used io_uring, which nobody counts on such a socket"
 """Of a unix or UDP socket in the classic tier."""
 ENCRYPTED_PROTOCOLS: Final = frozenset({"ssh", "tls", "quic"})
@@ -46,7 +48,9 @@ def judge(state: SessionState, *, closed: bool) -> Completeness:
     reasons += state.reasons
     if state.ciphertext.outside and state.tls_streams and OUTSIDE not in reasons:
         reasons.append(OUTSIDE)
-    if state.uring and state.transport in ("unix", "udp"):
+    if closed and not reasons and state.socket and state.transport is None:
+        reasons.append(UNTOLD)
+    if state.uring and state.transport != "tcp":
         reasons.append(URING)
     hidden = _hidden(state)
     if hidden is not None:

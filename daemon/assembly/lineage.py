@@ -30,7 +30,7 @@ class Lineage:
         """Give the run of a key; one that no note told of gets an id made of host, boot and key until its note comes."""
         run = self.runs.get(key)
         if run is None:
-            identity = uuid7_from(wall_ns // 1_000_000, host.bytes + boot.bytes + key.to_bytes(8, "big"))
+            identity = uuid7_from(max(wall_ns, 0) // 1_000_000, host.bytes + boot.bytes + key.to_bytes(8, "big"))
             run = Run(key=key, id=identity, started_ns=wall_ns, placeholder=True)
             self.runs.put(run)
         return run

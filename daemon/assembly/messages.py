@@ -31,7 +31,7 @@ TEXTS_MAX: Final = 1024
 """Bodies at a time of which it is remembered how much of them search has taken: as many as a server allows streams."""
 BINARY_PROBE_BYTES: Final = 1024
 """Where a NUL byte tells that a body is not text."""
-ROW_TYPE: Final = "DataRow"
+ROW_TYPES: Final = frozenset({"DataRow", "Row"})
 BODY_TYPE: Final = "body"
 COLUMNS: Final = "columns"
 SAID_TYPES: Final = frozenset({"text", "binary", "ping", "pong", "close"})
@@ -123,7 +123,7 @@ class MessageWriter:
             state.exchange_last = message.exchange + state.exchange_base
         if self._skipped:
             self._tell_untold(message.direction, time_ns, batch)
-        if kind == BODY_TYPE or (kind == ROW_TYPE and "values" in fields):
+        if kind == BODY_TYPE or (kind in ROW_TYPES and "values" in fields):
             self._join(message, time_ns, batch)
             return
         if self._together is not None:

@@ -11,15 +11,15 @@ from typing import Final
 from capd.decoders.message import JsonValue, Message
 from capd.probes.layouts import Library, Tie
 
-NAMING_TYPES: Final = frozenset({"request", "StartupMessage"})
-"""HTTP's request head (Host, RFC 9110, section 7.2) and PostgreSQL's StartupMessage (database, else user)."""
+NAMING_TYPES: Final = frozenset({"request", "StartupMessage", "HandshakeResponse"})
+"""HTTP's request head (Host, RFC 9110, section 7.2); what a client of PostgreSQL or MySQL begins with (database, else user)."""
 
 
 def peer_name(message: Message) -> str | None:
     """Give the name of the peer that a message tells, or None."""
     if message.type == "request":
         return host_of(message.fields.get("host"))
-    if message.type == "StartupMessage":
+    if message.type in NAMING_TYPES:
         return _database(message.fields)
     return None
 

@@ -5,7 +5,6 @@ What lives here: the table of processes that events told of, and the table of ru
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 from typing import Final
 from uuid import UUID
@@ -69,7 +68,8 @@ class ProcessTable:
 
     def __init__(self) -> None:
         self._processes: dict[ProcessKey, Process] = {}
-        self._ended: deque[tuple[int, ProcessKey]] = deque()
+        self._ended: dict[ProcessKey, int] = {}
+        """When those ended that are known to have, the first one first."""
         self.forgotten = 0
 
     def __len__(self) -> int:
@@ -78,6 +78,13 @@ class ProcessTable:
     def get(self, key: ProcessKey) -> Process | None:
         """Give a process, if anything was told of it."""
         return self._processes.get(key)
+
+    def holders(self, key: ProcessKey) -> tuple[set[ProcessKey], int | None]:
+        """Give who may hold what a process had: itself; or when it ended (boot clock), and its living children."""
+        process = self._processes.get(key)
+        if process is None or not process.ended:
+            return {key}, None
+        return set(process.children), self._ended.get(key)
 
     def seen(self, key: ProcessKey, run: int) -> Process:
         """Give a process, knowing no more than its key if this is the first time."""
@@ -117,15 +124,21 @@ class ProcessTable:
         """
         process = self.seen(key, run)
         process.ended = True
-        self._ended.append((time_ns, key))
+        self._ended[key] = time_ns
         if process.parent is not None and (parent := self._processes.get(process.parent)) is not None:
             parent.children.discard(key)
+            if parent.ended:
+                parent.children |= process.children
         return process.children
 
     def forget(self, now_ns: int) -> None:
         """Drop those who ended long enough ago."""
-        while self._ended and self._ended[0][0] + LINGER_NS < now_ns:
-            self._processes.pop(self._ended.popleft()[1], None)
+        while self._ended:
+            key, ended_ns = next(iter(self._ended.items()))
+            if ended_ns + LINGER_NS >= now_ns:
+                break
+            del self._ended[key]
+            self._processes.pop(key, None)
 
     def clear(self) -> None:
         """Drop all: the host was started anew."""
@@ -141,7 +154,7 @@ class ProcessTable:
         for process in processes:
             self._processes[process.key] = process
             if process.ended:
-                self._ended.append((now_ns, process.key))
+                self._ended[process.key] = now_ns
 
 
 @dataclass(slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from capd.daemon.assembly.addresses import endpoint
 from capd.daemon.assembly.completeness import judge
 from capd.daemon.assembly.decoding import Decoding
 from capd.daemon.assembly.layers import Layers, Piece
+from capd.daemon.assembly.looks import look, untaken
 from capd.daemon.assembly.messages import MessageWriter
 from capd.daemon.assembly.naming import NAMING_TYPES, library_name, peer_name, tie_name
 from capd.daemon.assembly.output import Batch
@@ -23,7 +24,6 @@ from capd.daemon.assembly.socket_bytes import socket_bytes, unseen
 from capd.daemon.assembly.state import DIRECTIONS, REQUEST, RESPONSE, SessionState
 from capd.daemon.assembly.streams import DAMAGED, UNKNOWN, Channel, Chunk, Hole, reason_of
 from capd.daemon.assembly.suspense import Suspense
-from capd.daemon.assembly.wire import UNFINISHED, UNTOLD
 from capd.decoders.message import Gap, Message
 from capd.probes.layouts import Absence, SocketCloseEvent
 from capd.recording.record import SIDES, Kind, Record, Value
@@ -103,6 +103,8 @@ class Session:
         Returns:
             False: it waits for one that it overtook, and the session has to be settled later.
         """
+        if chunk.absence == Absence.PEEKED:
+            return look(self.state, chunk)
         key = (chunk.tls, chunk.stream, chunk.direction)
         channel = self.channels.get(key)
         if channel is None:
@@ -311,6 +313,7 @@ class Session:
                 channel.restart()
             self.ends.clear()
             self.state.ring_lost.clear()
+            self.state.peeked.clear()
             self.continues = bool(self.state.tls_streams)
         for direction in DIRECTIONS:
             if not self.state.ended[direction]:
@@ -385,8 +388,10 @@ class Session:
             for direction in DIRECTIONS:
                 key = (tls_stream, stream, direction)
                 missing = self.channels.setdefault(key, Channel()).tail(positions[direction])
+                looked = direction == RESPONSE and (tls_stream, stream) in self.state.peeked
                 if missing:
-                    self._lose(key, missing, lost or self.state.lost_reason, wall_ns, batch)
+                    reason = reason_of(Absence.PEEKED) if looked else lost or self.state.lost_reason
+                    self._lose(key, missing, reason, wall_ns, batch)
         self.ends.clear()
         for direction, missing in unseen(self.closing, self.state):
             layer = self._layer(False, direction)
@@ -398,13 +403,10 @@ class Session:
         self.resume(batch, force=True)
         self._put(self.layers.decide(), batch)
         self._rebuild_if_stale(wall_ns, batch)
-        for direction, size in state.ciphertext.untold() if state.tls_streams else ():
-            detail = f"{size} bytes of ciphertext, and no TLS call that tells what was in them"
-            self.gap(direction, None, UNFINISHED, wall_ns, batch, detail=detail)
-        unexplained = state.ciphertext.unexplained(state.plaintext, len(state.tls_streams)) if state.tls_streams else ()
-        for direction, size in unexplained:
-            detail = f"{size} bytes of TLS records that no TLS call moved, nor told of"
-            self.gap(direction, None, UNTOLD, wall_ns, batch, detail=detail)
+        for direction, reason, detail in state.ciphertext.missing(state.plaintext, len(state.tls_streams)):
+            self.gap(direction, None, reason, wall_ns, batch, detail=detail)
+        for tls_stream, missing in untaken(state, self._expected):
+            self.gap(RESPONSE, missing, reason_of(Absence.PEEKED), wall_ns, batch, layer=self._layer(tls_stream, RESPONSE))
         self._flush_decoding(wall_ns, batch)
         self.writer.finish(wall_ns, batch)
         if state.protocol is None and state.encrypted:

@@ -19,7 +19,7 @@ from capd.daemon.assembly.processes import Process, ProcessKey, ProcessTable, Ru
 from capd.daemon.assembly.session import History, Session
 from capd.daemon.assembly.state import SessionState
 from capd.daemon.assembly.streams import RESTARTED, Chunk
-from capd.probes.layouts import MidStream, Role, SocketOpenEvent
+from capd.probes.layouts import MidStream, Role, SocketCloseEvent, SocketOpenEvent
 from capd.recording.identity import session_id
 from capd.recording.record import Kind, Record, Value
 
@@ -57,6 +57,21 @@ class Origin:
     epoch: UUID | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class SocketEnd:
+    """A socket's last descriptor is gone.
+
+    Attributes:
+        time_ns: boot clock.
+        wall_ns: wall time.
+        body: what was told of it.
+    """
+
+    time_ns: int
+    wall_ns: int
+    body: SocketCloseEvent
+
+
 class SessionTable:
     """The open sessions."""
 
@@ -70,6 +85,8 @@ class SessionTable:
         self._user_name = user_name
         self._sessions: dict[int, Session] = {}
         self._sockets: dict[int, SocketOpenEvent] = {}
+        self._ends: dict[int, SocketEnd] = {}
+        """Of sockets that had said nothing: what they said may be in a later cycle, if a turn of the daemon was parted."""
         self._by_stream: dict[int, int] = {}
         self._used: dict[ProcessKey, set[int]] = {}
         self._orphans: dict[int, None] = {}
@@ -133,18 +150,20 @@ class SessionTable:
             last_ns=event.wall_ns,
             active_ns=event.time_ns,
             process=user,
-            users={user},
         )
         session = self._sessions[key] = Session(state, self._history)
         self.total += 1
         facts = self._sockets.pop(key, None)
         if facts is not None:
             _learn(state, facts)
+        end = self._ends.pop(key, None)
+        if end is not None:
+            _end(session, end)
         if key in self._evicted:
             del self._evicted[key]
             state.mid_stream = True
             session.counted = False
-        self._used.setdefault(user, set()).add(key)
+        self._hold(key, session)
         process = self._processes.get(user)
         state.uring = process is not None and process.uring
         if process is None or process.exe is None:
@@ -152,6 +171,26 @@ class SessionTable:
         self.announce(session, event.wall_ns, batch)
         self._say_unrecorded(session, event.wall_ns, batch)
         return session
+
+    def _hold(self, key: int, session: Session) -> None:
+        """Note who may hold what the first of its processes had: that may have ended before what it said was told."""
+        state = session.state
+        state.users, ended_ns = self._processes.holders(state.process)
+        for user in state.users:
+            self._used.setdefault(user, set()).add(key)
+        if not state.users:
+            state.orphaned_ns = state.active_ns if ended_ns is None else max(ended_ns, state.active_ns)
+            self._orphans[key] = None
+
+    def restarted(self, origin: Origin, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
+        """Sessions that begin from here on are of other probes."""
+        self.origin, self.unrecorded = origin, None
+        self.mark_host(note, wall_ns, batch)
+
+    def go_on(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
+        """Another daemon drains the same probes from here on: nothing is missing."""
+        if note.get("continued"):
+            self.mark_host(note, wall_ns, batch)
 
     def mark_host(self, note: Mapping[str, Value], wall_ns: int, batch: Batch) -> None:
         """Write a note of the daemon down as a marker of the host.
@@ -180,7 +219,7 @@ class SessionTable:
         if session is not None:
             session.announce |= _learn(session.state, event)
             return session
-        self._sockets.pop(event.socket, None)
+        self.forget_socket(event.socket)
         self._sockets[event.socket] = event
         if len(self._sockets) > SOCKETS_MAX:
             del self._sockets[next(iter(self._sockets))]
@@ -190,13 +229,36 @@ class SessionTable:
         """Note that a TLS stream belongs to a session."""
         self._by_stream[stream] = key
 
+    def ended(self, end: SocketEnd) -> Session | None:
+        """Note that a socket is gone. Gives its session, if it has one."""
+        socket = end.body.socket
+        session = self._sessions.get(socket)
+        if session is not None:
+            _end(session, end)
+            return session
+        self._ends[socket] = end
+        if len(self._ends) > SOCKETS_MAX:
+            oldest = next(iter(self._ends))
+            self.forget_socket(oldest)
+            self._doubt(oldest)
+        return None
+
+    def silent(self, drained_ns: int) -> None:
+        """Forget the sockets that had ended by then and said nothing: all that was said up to a time is there (boot clock)."""
+        while self._ends and next(iter(self._ends.values())).time_ns <= drained_ns:
+            self.forget_socket(next(iter(self._ends)))
+
     def forget_socket(self, socket: int) -> None:
         """A socket that never spoke is gone."""
         self._sockets.pop(socket, None)
+        self._ends.pop(socket, None)
 
     def use(self, session: Session, key: int, process: ProcessKey, wall_ns: int, batch: Batch) -> None:
         """Note that another process uses a session."""
         state = session.state
+        known = self._processes.get(process)
+        if process == state.process and known is not None and known.ended:
+            return  # it says nothing any more: this was told late
         state.orphaned_ns = None
         self._orphans.pop(key, None)
         if process in state.users:
@@ -204,7 +266,6 @@ class SessionTable:
         if len(state.users) < USERS_MAX:
             state.users.add(process)
             self._used.setdefault(process, set()).add(key)
-        known = self._processes.get(process)
         state.uring = state.uring or (known is not None and known.uring)
         if process != state.process:
             body: dict[str, Value] = {"name": "process", **self.process_facts(process)}
@@ -246,14 +307,14 @@ class SessionTable:
                 session.state.orphaned_ns = time_ns
                 self._orphans[key] = None
 
-    def orphans(self, now_ns: int) -> list[Session]:
-        """Give the unix and UDP sessions whose users are gone for long enough (boot clock)."""
+    def orphans(self, now_ns: int, told_ns: int) -> list[Session]:
+        """Give the unix and UDP sessions whose users are gone for long enough; all is told up to `told_ns` (boot clock)."""
         found = []
         for key in list(self._orphans):
             session = self._sessions.get(key)
             if session is None or session.state.orphaned_ns is None:
                 del self._orphans[key]
-            elif session.state.orphaned_ns + ORPHANED_NS < now_ns:
+            elif session.state.orphaned_ns + ORPHANED_NS < now_ns and session.state.orphaned_ns <= told_ns:
                 del self._orphans[key]
                 if session.state.transport != "tcp":
                     found.append(session)
@@ -303,9 +364,10 @@ class SessionTable:
                     del self._used[process]
         self._orphans.pop(key, None)
 
-    def restore(self, sessions: list[Session], sockets: list[SocketOpenEvent]) -> None:
+    def restore(self, sessions: list[Session], sockets: list[SocketOpenEvent], ends: list[SocketEnd]) -> None:
         """Take what a snapshot kept."""
         self._sockets = {event.socket: event for event in sockets}
+        self._ends = {end.body.socket: end for end in ends}
         for session in sessions:
             state = session.state
             key = state.socket or TLS_KEY + state.stream
@@ -320,9 +382,14 @@ class SessionTable:
         """Give the facts of sockets that did not speak yet, for a snapshot."""
         return list(self._sockets.values())
 
+    def ends(self) -> list[SocketEnd]:
+        """Give the ends of sockets that said nothing so far, for a snapshot."""
+        return list(self._ends.values())
+
     def clear_sockets(self) -> None:
         """Forget the sockets that did not speak: the host was started anew."""
         self._sockets.clear()
+        self._ends.clear()
 
     def _evict(self, batch: Batch) -> None:
         """Close those that were silent longest."""
@@ -336,9 +403,19 @@ class SessionTable:
             batch.records.append(Record(Kind.MARKER, session.state.id, wall_ns, None, body))
             session.settle(wall_ns, batch)
             self.end(key, "abandoned", wall_ns, batch)
-            self._evicted[key] = None
+            self._doubt(key)
+
+    def _doubt(self, key: int) -> None:
+        """Remember that a session with this key, if there will be one, is the rest of something."""
+        self._evicted[key] = None
         while len(self._evicted) > SESSIONS_MAX:
             del self._evicted[next(iter(self._evicted))]
+
+
+def _end(session: Session, end: SocketEnd) -> None:
+    session.ends[False, end.body.socket] = end.body.position
+    session.closing, session.closed_ns = end.body, end.wall_ns
+    session.waits_ns = end.time_ns  # whoever moved bytes on it was done before
 
 
 def _learn(state: SessionState, event: SocketOpenEvent) -> bool:

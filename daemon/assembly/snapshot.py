@@ -17,7 +17,7 @@ import msgpack
 from capd.daemon.assembly.losses import LossTable
 from capd.daemon.assembly.processes import Process, Run
 from capd.daemon.assembly.session import History, Session
-from capd.daemon.assembly.sessions import Origin
+from capd.daemon.assembly.sessions import Origin, SocketEnd
 from capd.daemon.assembly.state import SessionState
 from capd.daemon.assembly.streams import Channel, Chunk
 from capd.daemon.assembly.typed import read
@@ -25,7 +25,7 @@ from capd.daemon.assembly.waiting import Waiting
 from capd.decoders.message import Gap
 from capd.probes.layouts import SocketCloseEvent, SocketOpenEvent
 
-VERSION: Final = 7
+VERSION: Final = 8
 
 SavedChunk = tuple[
     int, int, int, int, int, bool, int, int, int, int, int, int, int, int, int, tuple[int, int, bytes] | None, bytes
@@ -84,6 +84,7 @@ class Snapshot:
     sessions: list[SavedSession]
     waiting: Waiting
     sockets: list[SocketOpenEvent]
+    ends: list[SocketEnd]
     held: list[SavedChunk]
     losses: LossTable
     total: int

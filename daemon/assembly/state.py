@@ -75,6 +75,7 @@ class SessionState:
         ended: whether the end of each direction was seen.
         losses: gaps by reason.
         gaps: how many were recorded, of both layers.
+        peeked: up to where each (TLS, stream) of the response was looked at, taken or not.
         ring_lost: bytes that GAP records tell as lost in the ring, by (TLS, stream, direction).
         protocol: as detected; None while undecided.
         swapped: the decoder's request direction is the response stream: the peer opened the connection.
@@ -119,6 +120,7 @@ class SessionState:
     ended: list[bool] = field(default_factory=lambda: [False, False])
     losses: dict[str, Loss] = field(default_factory=dict)
     gaps: int = 0
+    peeked: dict[tuple[bool, int], int] = field(default_factory=dict)
     ring_lost: dict[tuple[bool, int, int], int] = field(default_factory=dict)
     protocol: str | None = None
     swapped: bool = False

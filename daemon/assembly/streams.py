@@ -30,6 +30,7 @@ REASONS: Final = {
     Absence.RING_FULL: "ring full",
     Absence.UNKNOWN_CALL: "unknown call",
     Absence.OTHER_STACK: "TLS call on another stack",
+    Absence.PEEKED: "looked at and not taken",
 }
 """Words of a GAP record for each cause that the probes know."""
 LOST: Final = "ring full"

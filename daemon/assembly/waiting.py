@@ -50,6 +50,11 @@ class Waiting:
         if self.form >= DRAINED_FORM:
             self.drained_ns = max(self.drained_ns, time_ns)
 
+    @property
+    def told_ns(self) -> int:
+        """Boot clock: all that was said up to here is there; in form 1, where nobody says that, it would be by now."""
+        return self.drained_ns if self.form >= DRAINED_FORM else max(self.drained_ns, self.now_ns - PATIENCE_NS)
+
     def owed(self, session: Session) -> bool:
         """Say whether the daemon has yet to tell that all was drained which was before an end of this session."""
         return self.form >= DRAINED_FORM and session.ending and session.waits_ns > self.drained_ns

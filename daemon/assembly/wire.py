@@ -144,6 +144,19 @@ class Ciphertext:
         """Note that a TLS call told its plaintext."""
         self.unfinished[direction] = 0
 
+    def missing(self, plaintext: Sequence[int], streams: int) -> list[tuple[int, str, str]]:
+        """Give where TLS carried something that no TLS call told: the direction, why, and what is known of it."""
+        if not streams:
+            return []
+        calls, beside = (
+            "bytes of ciphertext, and no TLS call that tells what was in them",
+            "bytes of TLS records that no TLS call moved, nor told of",
+        )
+        return [
+            *((direction, UNFINISHED, f"{size} {calls}") for direction, size in self.untold()),
+            *((direction, UNTOLD, f"{size} {beside}") for direction, size in self.unexplained(plaintext, streams)),
+        ]
+
     def untold(self) -> list[tuple[int, int]]:
         """Give the directions in which calls moved ciphertext and told nothing, and how much."""
         limits = zip(self.unfinished, UNFINISHED_BYTES_MAX, strict=True)

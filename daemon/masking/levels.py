@@ -18,7 +18,7 @@ from typing import Final
 from capd.daemon.masking.policy_levels import Policy, session_facts
 from capd.recording.record import Value
 
-NAMING: Final = frozenset({"http1", "http2", "websocket", "postgresql"})
+NAMING: Final = frozenset({"http1", "http2", "websocket", "postgresql", "mysql"})
 """Protocols in which the agent says a name of its peer; of others a name is known from the start, or never."""
 
 
@@ -119,29 +119,40 @@ class Levels:
         """Give the levels that a session may have by the configuration."""
         possible: list[Level] = []
         for scope in self.scopes:
-            if not _meets(scope, facts):
-                continue
-            if scope.protocol is None or scope.protocol == protocol:
+            answer = _meets(scope, facts, protocol)
+            if answer is True:
                 return [*possible, scope.level]
-            if protocol is None:
+            if answer is None:
                 possible.append(scope.level)
         return [*possible, self.default]
 
     @staticmethod
     def _more_comes(facts: Mapping[str, Value], protocol: str | None) -> bool:
         """Say whether what decides may still be told in the session."""
-        return protocol is None or (protocol in NAMING and not _mapping(facts.get("target")).get("name"))
+        return protocol is None or _may_be_named(facts, protocol)
 
 
-def _meets(scope: Scope, facts: Mapping[str, Value]) -> bool:
+def _may_be_named(facts: Mapping[str, Value], protocol: str | None) -> bool:
+    """Say whether a name of the peer may still be told."""
+    return (protocol is None or protocol in NAMING) and not _mapping(facts.get("target")).get("name")
+
+
+def _meets(scope: Scope, facts: Mapping[str, Value], protocol: str | None) -> bool | None:
+    """Say whether a session meets a scope; None: that hangs on what may still be told."""
     principal, target, labels = (_mapping(facts.get(name)) for name in ("principal", "target", "labels"))
-    return (
+    known = (
         _matches(scope.principal, principal.get("name"))
         and _matches(scope.run, facts.get("run_name"))
-        and _matches(scope.host, target.get("host"), target.get("name"))
         and (scope.port is None or scope.port == target.get("port"))
         and all(_matches(pattern, labels.get(name)) for name, pattern in scope.labels.items())
     )
+    spoken = scope.protocol is None or scope.protocol == protocol or (None if protocol is None else False)
+    named = _matches(scope.host, target.get("host"), target.get("name")) or (
+        None if _may_be_named(facts, scope.protocol or protocol) else False
+    )
+    if not known or spoken is False or named is False:
+        return False
+    return True if spoken and named else None
 
 
 def _mapping(value: Value) -> Mapping[str, Value]:

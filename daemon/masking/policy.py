@@ -31,6 +31,7 @@ def rules(masking: MaskingSection) -> Rules:
             keys=masking.keys,
             json_paths=masking.json_paths,
             columns=masking.columns,
+            redis_keys=masking.redis_keys,
             identifiers=masking.identifiers,
             patterns={section.name: section.pattern for section in masking.pattern},
             unreadable=masking.unreadable == "mask",

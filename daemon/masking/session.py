@@ -21,10 +21,10 @@ from capd.daemon.masking.side import Side
 from capd.daemon.masking.tally import Tally
 from capd.daemon.masking.undecided import UNDECIDED, Undecided
 from capd.daemon.masking.waiting import Waiting, begin_of
+from capd.enforcer.masking.database import DATABASES, DatabaseMask, mask_of
 from capd.enforcer.masking.http import HttpMask
 from capd.enforcer.masking.http2 import Http2Mask
 from capd.enforcer.masking.place import Place, filled
-from capd.enforcer.masking.postgresql import CREDENTIALS, PostgresqlMask
 from capd.enforcer.masking.rules import Rules
 from capd.enforcer.masking.websocket import WebsocketMask
 from capd.recording.record import Direction, Kind, Record, Value, from_fields, pack, unpack_arrays
@@ -38,21 +38,18 @@ HTTP2: Final = "http2"
 WEBSOCKET: Final = "websocket"
 CODED: Final = frozenset({HTTP2, WEBSOCKET})
 """Protocols whose bytes are no text: what belongs to no message is hidden."""
+PARTED: Final = frozenset({"body", "tunnel"})
 HTTP: Final = frozenset({"http1"}) | CODED
 """HTTP, and what it goes over to."""
-POSTGRESQL: Final = "postgresql"
 TLS: Final = "tls"
-DECODED: Final = HTTP | {POSTGRESQL}
-AUTHENTICATED: Final = frozenset({"ReadyForQuery", "AuthenticationOk", "Query", "Parse"})
-QUIET_TYPES: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
-"""Their summary is of another message's bytes."""
+DECODED: Final = HTTP | DATABASES
 
 
 _Saved = tuple[
     Mapping[str, Value],
     str | None,
     int | None,
-    list[tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None]],
+    list[tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None, bool]],
     list[Sequence[object]],
     list[Sequence[object]],
     Sequence[int],
@@ -75,7 +72,7 @@ class MaskedSession:
         self.sides = [Side(undecoded), Side(undecoded)]
         self.wire = [Side(undecoded), Side(undecoded)]
         self.http = self._http_masks()
-        self.postgresql = PostgresqlMask(self._rules)
+        self.database: DatabaseMask | None = None
         self.authenticated = False
         self.upgrading = False
         """HTTP/1 was asked to go over to a protocol whose bytes are no text, and nobody knows that it does not."""
@@ -95,9 +92,9 @@ class MaskedSession:
 
     def save(self) -> list[object]:
         """Give its state as plain values."""
-        queue = [[pack(waiting.record), waiting.quiet, waiting.pieces, waiting.said] for waiting in self.queue]
+        queue = [[pack(one.record), one.quiet, one.pieces, one.said, one.begun] for one in self.queue]
         sides = [side.save() for side in (*self.sides, *self.wire)]
-        masks = [self.http[0].save(), self.http[1].save(), self.postgresql.save()]
+        masks = [self.http[0].save(), self.http[1].save(), [] if self.database is None else self.database.save()]
         told = None if self.extent.told is None else int(self.extent.told)
         tally = [self.tally.masked, [int(level) for level in self.tally.levels]]
         seen = [self.authenticated, self.blind, self.upgrading, int(self.extent.floor)]
@@ -113,14 +110,17 @@ class MaskedSession:
         self.authenticated, self.blind, self.upgrading = bool(authenticated), bool(blind), bool(upgrading)
         self.extent.floor = Level(floor[0]) if floor else Level.FULL
         self.extent.told = None if told is None else Level(told)
-        for packed, quiet, pieces, said in queue:
+        for packed, quiet, pieces, said, *begun in queue:
             record = from_fields(next(unpack_arrays(packed)))
-            self.queue.append(Waiting(record, quiet, None if pieces is None else [(at, size) for at, size in pieces], said))
+            places = None if pieces is None else [(at, size) for at, size in pieces]
+            self.queue.append(Waiting(record, quiet, places, said, any(begun)))
         for side, state in zip((*self.sides, *self.wire), sides, strict=True):
             side.restore(state)
         for mask, state in zip(self.http, masks[:2], strict=True):
             mask.restore(state)
-        self.postgresql.restore(masks[2])
+        self.database = mask_of(self.protocol, self._rules)
+        if self.database is not None:
+            self.database.restore(masks[2])
         masked, levels = tally
         self.tally = Tally({kind: list(count) for kind, count in masked.items()}, [Level(level) for level in levels])
         self.extent.choose(self.protocol)
@@ -187,7 +187,7 @@ class MaskedSession:
             self.protocol = protocol if isinstance(protocol, str) else None
             self.extent.choose(self.protocol)
             self.http = self._http_masks()
-            self.postgresql = PostgresqlMask(self._rules)
+            self.database = mask_of(self.protocol, self._rules)
             self.authenticated = self.upgrading = False
             for side in self.sides:
                 side.raw = False
@@ -246,9 +246,9 @@ class MaskedSession:
         """Say whether bytes of the protocol that belong to no message must be masked: nobody can say what they are."""
         if self.protocol in CODED or self.upgrading:
             return True
-        if self.protocol != POSTGRESQL:
+        if self.database is None:
             return self.blind and self.protocol not in DECODED and bool(self._rules.columns)
-        return not self.authenticated or (bool(self._rules.columns) and direction == Direction.RESPONSE)
+        return not self.authenticated or self.database.hides(answers=direction == Direction.RESPONSE)
 
     def _look(self, side: Side, direction: int, end: int, *, final: bool) -> None:
         """Judge bytes that belong to no message."""
@@ -268,9 +268,9 @@ class MaskedSession:
             self._skipped(direction, side.covered, start)
         fields = body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
-        if self.protocol == POSTGRESQL and kind in AUTHENTICATED:
-            self.authenticated = True
-        begun = side.judged > start
+        if self.database is not None and (authenticates := self.database.authenticates(kind)) is not None:
+            self.authenticated = authenticates
+        begun = waiting.begun = side.judged > start
         # Framing of a body may have been let go before it was told of; what comes behind it cannot be read without it.
         framed = self.protocol in HTTP and kind == "body"
         parts = side.parts(start if framed else max(start, side.judged), end)
@@ -281,17 +281,18 @@ class MaskedSession:
         if self.protocol in HTTP:
             self._http(direction, waiting, parts, end, begun=begun, whole=whole)
             return
-        if self.protocol != POSTGRESQL:
+        database = self.database
+        if database is None:
             side.scan(end, final=True)
             return
-        watched = self.postgresql.watchful or kind in CREDENTIALS or kind in ("SASLInitialResponse", "StartupMessage")
-        if whole and not watched and not (parts and self._rules.may_hold(parts[0][1])):
-            waiting.quiet = kind not in QUIET_TYPES
+        exchange = cast("int | None", body.get("exchange"))
+        if whole and not database.watches(kind, fields, parts, exchange) and not (parts and self._rules.may_hold(parts[0][1])):
+            waiting.quiet = kind not in database.quiet
         else:
             if begun:
                 side.scan(end, final=True)
             for position, raw in parts or [(end, b"")]:
-                side.mask(self.postgresql.message(kind, fields, raw, position, whole=whole))
+                side.mask(database.message(kind, fields, raw, position, whole=whole, exchange=exchange))
         side.judged = max(side.judged, end)
 
     def _http(
@@ -301,7 +302,7 @@ class MaskedSession:
         kind, fields = str(body.get("type")), body.get("fields")
         fields = fields if isinstance(fields, Mapping) else {}
         mask, coded = self.http[direction], self.protocol in CODED
-        waiting.quiet = not coded and whole and kind != "body" and not (parts and self._rules.may_hold(parts[0][1]))
+        waiting.quiet = not coded and whole and kind not in PARTED and not (parts and self._rules.may_hold(parts[0][1]))
         if begun and kind != "body":
             if kind == "preface":  # which holds nothing that anybody chose
                 side.scan(end, final=True)
@@ -315,7 +316,7 @@ class MaskedSession:
             pieces += mask.pieces if kind == "body" else []
         if kind == "body":
             waiting.pieces = pieces
-        elif not coded:
+        elif not (coded or (isinstance(mask, HttpMask) and mask.goes_on(kind))):
             side.judged = max(side.judged, end)
         if isinstance(mask, WebsocketMask):
             waiting.said = mask.shown
@@ -371,19 +372,19 @@ class MaskedSession:
     def cut(self) -> None:
         """The recorder ends: let go of everything, masked where it may be the beginning of something."""
         self.settle()
-        for direction in DIRECTIONS:
-            side = self.sides[direction]
+        for direction, side in enumerate(self.sides):
             if side.waiting:
                 if self.protocol in HTTP:
                     side.mask(self.http[direction].cut())
                     side.judged = max(side.judged, min(side.covered, side.end))
-                self._look(side, direction, side.end, final=False)
-                side.cut()
+                if self.database is None:
+                    self._look(side, direction, side.end, final=False)
+                side.cut(rest_too=self.database is not None)
                 side.raw = True
         for side in self.wire:
             side.cut()
 
-    def fail(self, error: Exception) -> Iterator[Record]:
+    def fail(self, where: str, time_ns: int) -> Iterator[Record]:
         """Masking itself failed here, which is a defect of capd: nothing that was said is stored of this session any more.
 
         Gives what says so; the records themselves are given by `release`.
@@ -391,9 +392,8 @@ class MaskedSession:
         self.failed = True
         self.extent.fix(Level.METADATA)
         self.tally.failed = True
-        last = self.queue[-1].record if self.queue else None
-        body: dict[str, Value] = {"name": "masking", "error": type(error).__name__}
-        yield Record(Kind.MARKER, self.id, 0 if last is None else last.time_ns, None, body)
+        body: dict[str, Value] = {"name": "masking", "error": where}
+        yield Record(Kind.MARKER, self.id, time_ns, None, body)
 
     # -- records out -----------------------------------------------------------------------------------------------------------
 
@@ -444,7 +444,7 @@ class MaskedSession:
     def _out(self, waiting: Waiting) -> Iterator[Record]:
         record = waiting.record
         if record.kind is Kind.OPEN:
-            yield self._shown.opened(record) if self.level is not Level.FULL else record
+            yield self._shown.opened(record, self.level) if self.level is not Level.FULL else record
             if self.certain:
                 yield from self._tell(record)
             return
@@ -494,6 +494,6 @@ class MaskedSession:
         if waiting.pieces is not None:
             return self._shown.body(record, side, waiting.pieces)
         start, end = record.body.get("start"), record.body.get("end")
-        touched = isinstance(start, int) and isinstance(end, int) and bool(side.overlapping(start, end))
-        shown = self._shown.message(record, self.postgresql if self.protocol == POSTGRESQL else None, touched=touched)
+        touched = isinstance(start, int) and isinstance(end, int) and (waiting.begun or bool(side.overlapping(start, end)))
+        shown = self._shown.message(record, self.database, touched=touched)
         return shown if waiting.said is None else self._shown.said(shown, waiting.said)

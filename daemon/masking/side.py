@@ -12,7 +12,7 @@ from typing import cast
 
 from capd.enforcer.masking.place import Place, joined
 from capd.enforcer.masking.rules import Rules
-from capd.enforcer.masking.scanner import Scanner
+from capd.enforcer.masking.scanner import CUT_OFF, Scanner
 
 _Saved = tuple[list[tuple[int, bytes]], Sequence[object] | None, int, int, int, int, bool, list[tuple[int, int, str, str]]]
 
@@ -119,15 +119,25 @@ class Side:
         self.end += length
         self.judged = max(self.judged, self.end)
 
-    def cut(self) -> None:
-        """Judge everything now, as if bytes were missing behind it."""
+    def cut(self, *, rest_too: bool = False) -> None:
+        """Judge everything now, as if bytes were missing behind it.
+
+        Args:
+            rest_too: whether what waits, and the rest of its message, is hidden: nobody can say what a part of it is.
+        """
+        if rest_too:
+            self.hide(self.end, "undecided", CUT_OFF)
+            self._scanner, self._scanned = Scanner.hiding(self._rules, self.end), self.end
+            return
         self.scan(self.end, final=False)
         if self._scanner is not None:
             self.mask(self._scanner.cut())
             self.judged = max(self.judged, self._scanner.decided)
 
     def stop_scanning(self) -> None:
-        """A message begins at what is judged: what was looked at before has nothing to do with it."""
+        """A message begins: what was looked at before has nothing to do with it, and what waits of that gets no rest."""
+        if self._scanner is not None:
+            self.mask(self._scanner.feed(b"", final=True))
         self._scanner = None
 
     def overlapping(self, start: int, end: int) -> list[Place]:

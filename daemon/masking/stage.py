@@ -16,6 +16,7 @@ from uuid import UUID
 
 import msgpack
 
+from capd.daemon.masking.failures import Failures, defect
 from capd.daemon.masking.levels import Level, Levels
 from capd.daemon.masking.policy_levels import Policy
 from capd.daemon.masking.session import MaskedSession
@@ -40,6 +41,7 @@ class Stage:
         self._undecoded = rules.undecoded
         self._levels = levels
         self._shown = Shown(Values(rules))
+        self.failures = Failures()
         self._sessions: dict[UUID, MaskedSession] = {}
         self._runs: OrderedDict[UUID, Level] = OrderedDict()
         self._waiting: dict[UUID, MaskedSession] = {}
@@ -104,8 +106,7 @@ class Stage:
                         del self._sessions[record.session]
         return list(records)
 
-    @staticmethod
-    def _guarded(session: MaskedSession, record: Record | None, out: list[Record]) -> None:
+    def _guarded(self, session: MaskedSession, record: Record | None, out: list[Record]) -> None:
         """Let a session take a record; or, without one, give what it can."""
         try:
             if record is not None:
@@ -115,7 +116,9 @@ class Stage:
                 session.settle()
             out.extend(session.release())
         except Exception as error:  # noqa: BLE001  # a defect in masking must neither store what it should hide nor stop the rest
-            out.extend(session.fail(error))
+            where, time_ns = defect(error), session.queue[-1].record.time_ns if session.queue else 0
+            self.failures.note(session.id, where, time_ns)
+            out.extend(session.fail(where, time_ns))
             if record is None:
                 out.extend(session.release())
 
@@ -158,6 +161,10 @@ class Stage:
         """Give what waits of a session, as it came: whoever rebuilds its decoder needs it."""
         session = self._sessions.get(identity)
         return [] if session is None else [waiting.record for waiting in session.queue]
+
+    def all_held(self) -> list[Record]:
+        """Give what waits in all sessions, as it came."""
+        return [waiting.record for session in self._waiting.values() for waiting in session.queue]
 
     def save(self) -> bytes:
         """Give everything that has to be remembered over the recorder's end. It holds what was said, unmasked."""

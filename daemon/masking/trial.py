@@ -25,7 +25,7 @@ NOBODY: Final = UUID(int=0)
 
 
 def trial(data: bytes, *, rules: Rules, direction: Direction, protocol: str | None) -> tuple[str, list[Place]]:
-    """Give the protocol that the bytes were taken for, and what would be masked in them.
+    """Give the protocol that the bytes were taken for, and what would be masked in them: all of them, where masking fails.
 
     Args:
         data: one direction of a conversation, from its beginning.
@@ -39,6 +39,8 @@ def trial(data: bytes, *, rules: Rules, direction: Direction, protocol: str | No
     close: dict[str, Value] = {"state": "closed", "completeness": {"verdict": "complete", "reasons": []}}
     for records in (*_records(data, state, direction, protocol), [Record(Kind.CLOSE, NOBODY, 0, None, close)]):
         places += [found for stored in stage.take(records) for found in _places(stored)]
+    if stage.failures.count:  # nothing that was said is stored of such a session
+        places = [Place(0, len(data), "undecided", "masking failed, a defect of capd; please report it with this file's form")]
     return state.protocol or "unknown", places
 
 

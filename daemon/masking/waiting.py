@@ -18,6 +18,7 @@ class Waiting:
         record: as it came.
         quiet: for messages: nothing in their bytes can be masked.
         pieces: of a body: where its content is in the stream.
+        begun: of messages: some of their bytes were judged before anybody knew whose they are, and may be let go.
         said: of a message of WebSocket: what it says, masked; None: it is as it was.
     """
 
@@ -25,6 +26,7 @@ class Waiting:
     quiet: bool = False
     pieces: list[tuple[int, int]] | None = None
     said: bytes | None = None
+    begun: bool = False
 
 
 def begin_of(record: Record) -> int:

@@ -7,22 +7,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import msgpack
 
 from capd.recording.record import Value
+from capd.recording.stream_digest import DIGEST_BYTES, KEY_NAME_BYTES, Said
 
 TEXT_CHARACTERS_MAX: Final = 2_048
 """Of any text of an entry; the enforcer cuts at half of it."""
 APPROVAL_FIELDS_MAX: Final = 16
 OBLIGATIONS_MAX: Final = 1_024
+ITEMS_MAX: Final = 1_024
+"""Effects, or resources, of a statement; the enforcer writes fewer."""
 HASH_BYTES: Final = 32
 PORT_MAX: Final = 65_535
 NS_MAX: Final = (1 << 63) - 1
 COUNT_MAX: Final = (1 << 63) - 1
 
+STATEMENT: Final = "statement"
 ALLOW: Final = "allow"
 DENY: Final = "deny"
 HELD: Final = "held"
@@ -79,10 +83,13 @@ class Decided:
     Attributes:
         flow: of which connection.
         at_ns: wall time.
-        about: `http`, `tls`, `tcp`; `held` of what waits for a person; `refused` of what no policy was asked about.
+        about: `http`, `tls`, `tcp`, `session`, `statement`; `held` of what waits for a person; `refused` of what no policy was
+            asked about.
         outcome: ALLOW, DENY, HELD, or one after which another decision follows: BODY_WANTED, INSPECT.
         facts: what is recorded of it, as it is recorded.
         exchange: what the recorder's decoder numbers the request by; None: the order of requests tells.
+        statement: whether it is about a statement.
+        said: hash of its text; None: any may be it.
     """
 
     flow: UUID
@@ -91,6 +98,8 @@ class Decided:
     outcome: str
     facts: Mapping[str, Value] = field(default_factory=dict)
     exchange: int | None = None
+    statement: bool = False
+    said: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +112,7 @@ class Closed:
         received: bytes that came from the agent's socket; None: an earlier enforcer did not count.
         sent: bytes for it.
         ended: whether the agent said that this was all.
+        said: what was said on it, without TLS; None: it was not digested.
     """
 
     flow: UUID
@@ -110,6 +120,7 @@ class Closed:
     received: int | None = None
     sent: int = 0
     ended: bool = False
+    said: Said | None = None
 
 
 Entry = Opened | TurnedAway | Decided | Closed
@@ -192,9 +203,42 @@ def _decision(entry: Mapping[str, object]) -> Decided:
     if "obligations" in entry:
         facts["obligations"] = _obligations(entry["obligations"])
     if "method" in entry:
-        facts |= {"method": _text(entry, "method"), "host": _text(entry, "host"), "target_sha256": _hash(entry)}
-    at_ns = _integer(entry, "at_ns", NS_MAX)
-    return Decided(flow=flow, at_ns=at_ns, about=about, outcome=outcome, facts=facts, exchange=_exchange(entry))
+        facts |= {key: _text(entry, key) for key in ("method", "host")} | {"target_sha256": _hash(entry, "target_sha256")}
+    if "database" in entry:
+        facts |= {key: _optional(entry, key, _text) for key in ("database", "user")}
+    statement = about == STATEMENT
+    if statement:
+        facts |= _said(entry)
+    return Decided(
+        flow=flow,
+        at_ns=_integer(entry, "at_ns", NS_MAX),
+        about=about,
+        outcome=outcome,
+        facts=facts,
+        exchange=_exchange(entry),
+        statement=statement,
+        said=_optional(entry, "text_sha256", _hash) if statement else None,
+    )
+
+
+def _said(entry: Mapping[str, object]) -> dict[str, Value]:
+    """Read what is told of a statement."""
+    effects, resources = entry["effects"], entry["resources"]
+    pairs = None if resources is None else [{"name": name, "access": access} for name, access in _list(resources)]
+    return {
+        "operation": _text(entry, "operation"),
+        "effects": None if effects is None else [_text({"effect": one}, "effect") for one in _list(effects)],
+        "resources": None if pairs is None else [[_text(one, "name"), _text(one, "access")] for one in pairs],
+        "resources_count": _optional(entry, "resources_count", lambda found, key: _integer(found, key, COUNT_MAX)),
+        "complete": _boolean(entry, "complete"),
+        "content_sha256": _hash(entry, "content_sha256"),
+    }
+
+
+def _list(found: object) -> list[Any]:
+    if not isinstance(found, list) or len(found) > ITEMS_MAX:
+        raise MalformedEntryError("not a short list")
+    return found
 
 
 def _outcome(about: str, reason: str, *, allowed: bool, needs_body: bool) -> str:
@@ -239,7 +283,17 @@ def _held(entry: Mapping[str, object]) -> Decided:
         "approval": {"id": _text(entry, "approval")},
         "at_ns": at_ns,
     }
-    return Decided(flow=flow, at_ns=at_ns, about="held", outcome=HELD, facts=facts, exchange=_exchange(entry))
+    statement = "text_sha256" in entry
+    return Decided(
+        flow=flow,
+        at_ns=at_ns,
+        about="held",
+        outcome=HELD,
+        facts=facts,
+        exchange=_exchange(entry),
+        statement=statement,
+        said=_optional(entry, "text_sha256", _hash) if statement else None,
+    )
 
 
 def _refused(entry: Mapping[str, object]) -> Decided:
@@ -263,7 +317,26 @@ def _closed(entry: Mapping[str, object]) -> Closed:
     if not isinstance(agent, dict):
         raise MalformedEntryError("agent: not a map")
     received, sent = _integer(agent, "received", COUNT_MAX), _integer(agent, "sent", COUNT_MAX)
-    return Closed(flow=flow, at_ns=at_ns, received=received, sent=sent, ended=_boolean(agent, "ended"))
+    said = _digests(entry.get("said"))
+    return Closed(flow=flow, at_ns=at_ns, received=received, sent=sent, ended=_boolean(agent, "ended"), said=said)
+
+
+def _digests(found: object) -> Said | None:
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise MalformedEntryError("said: not a map")
+    (request_bytes, request), (response_bytes, response) = (_digest(found, side) for side in ("request", "response"))
+    key = _octets(found, "key", KEY_NAME_BYTES)
+    return Said(key=key, request_bytes=request_bytes, request=request, response_bytes=response_bytes, response=response)
+
+
+def _digest(said: Mapping[str, object], side: str) -> tuple[int, bytes]:
+    found = said[side]
+    if not isinstance(found, list) or len(found) != len(("bytes", "digest")):
+        raise MalformedEntryError("a digest is a number of bytes and 16 bytes")
+    pair = {"bytes": found[0], "digest": found[1]}
+    return _integer(pair, "bytes", COUNT_MAX), _octets(pair, "digest", DIGEST_BYTES)
 
 
 _KINDS: Final[Mapping[str, Callable[[Mapping[str, object]], Entry]]] = {
@@ -301,10 +374,14 @@ def _exchange(entry: Mapping[str, object]) -> int | None:
     return _integer(entry, "exchange", COUNT_MAX) if "exchange" in entry else None
 
 
-def _hash(entry: Mapping[str, object]) -> bytes:
-    found = entry["target_sha256"]
-    if not isinstance(found, bytes) or len(found) != HASH_BYTES:
-        raise MalformedEntryError("target_sha256: not 32 bytes")
+def _hash(entry: Mapping[str, object], key: str) -> bytes:
+    return _octets(entry, key, HASH_BYTES)
+
+
+def _octets(entry: Mapping[str, object], key: str, size: int) -> bytes:
+    found = entry[key]
+    if not isinstance(found, bytes) or len(found) != size:
+        raise MalformedEntryError(f"{key}: not {size} bytes")
     return found
 
 

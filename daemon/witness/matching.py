@@ -16,15 +16,26 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from capd.daemon.masking.levels import Level
 from capd.daemon.witness.state import Away, Flow, Seen
+from capd.recording.stream_digest import Said
 
 SKEW_NS: Final = 100_000_000
 """How much earlier than the probes' event the enforcer may seem to have accepted: two clocks read in two processes."""
+_SAID: Final = "what the agent said is not what the enforcer read"
+_HEARD: Final = "what the agent read is not what the enforcer said"
 NOT_OPENED: Final = "the run was not seen to open it"
 """Of a connection that it did not accept either: one that another process opened and passed on, or one of before capture."""
+PATIENCE_NS: Final = 2_000_000_000
+"""How long a decision waits for its message where level `metadata` keeps that out of the recording."""
+LONG_PATIENCE_NS: Final = 60_000_000_000
+"""The same where messages are recorded: one that is late, on a host with no time for capd, still comes before its verdict."""
 AGE_NS: Final = 5_000_000_000
 """How long one witness may be behind the other: the enforcer writes before it forwards, the recorder reads after a tenth of a
 second. A worker that is too busy for so long has its connections turned away or cut, which is told as well."""
+QUEUE_NS: Final = 60_000_000_000
+"""How long a connection on which the agent heard nothing may wait in the kernel's queue for an enforcer that is started anew:
+2 s, and more than 5 where packages are set up at the same time. An agent that gets no answer waits about as long."""
 
 
 def same(flow: Flow, seen: Seen) -> bool:
@@ -60,13 +71,38 @@ def undecided(seen: Seen, *, heard_ns: int, since_ns: int) -> str | None:
         since_ns: wall time since when runs are forced through it.
     """
     known = seen.flow is not None or seen.turned_away
-    if known or not seen.spoke or seen.incomparable not in {None, NOT_OPENED} or seen.started_ns < since_ns:
+    if known or not seen.spoke or not _forced(seen, since_ns=since_ns):
         return None
-    if heard_ns < (seen.started_ns if seen.closed_ns is None else seen.closed_ns) + AGE_NS:
+    if heard_ns < (seen.started_ns if seen.closed_ns is None else seen.closed_ns) + telling_ns(seen):
         return None
     if seen.incomparable == NOT_OPENED:
         return f"undecided flow: bytes moved on this connection, {NOT_OPENED}, and the enforcer has no decision about it"
     return "undecided flow: bytes moved on this connection, and the enforcer has no decision about it"
+
+
+def hides(seen: Seen, *, since_ns: int) -> bool:
+    """Say whether something may stay unknown if a connection is looked at no more.
+
+    That is so of all that are open, of those that both told of and that were not compared, and where something was said.
+    """
+    looked_at = seen.turned_away or bool(seen.alarms)
+    return (
+        not looked_at and _forced(seen, since_ns=since_ns) and (seen.closed_ns is None or seen.flow is not None or seen.spoke)
+    )
+
+
+def _forced(seen: Seen, *, since_ns: int) -> bool:
+    """Say whether the enforcer should have told of it: all of it was seen, since runs are forced."""
+    return seen.incomparable in {None, NOT_OPENED} and seen.started_ns >= since_ns
+
+
+def telling_ns(seen: Seen) -> int:
+    """Give how long after a connection's start, or its end, the enforcer may still have to tell of it.
+
+    The enforcer keeps its listeners over a restart, so an agent may have connected and spoken to a queue that nobody reads yet.
+    Nobody answers out of a queue: where the agent heard something, somebody was there.
+    """
+    return AGE_NS if seen.heard else QUEUE_NS
 
 
 def unseen(flow: Flow, *, seen_ns: int) -> bool:
@@ -106,8 +142,56 @@ def differing(seen: Seen, flow: Flow) -> str | None:
         return f"bytes differ: the agent sent {request} bytes, the enforcer read {flow.received} of this connection"
     if response > flow.sent:
         return f"bytes differ: the agent read {response} bytes, the enforcer sent {flow.sent} into this connection"
-    return None
+    return _hidden(seen, flow) or _unlike(seen.said, flow.said)
+
+
+def digested(seen: Seen, flow: Flow) -> bool:
+    """Say whether what was said on a connection that is over can be compared by its content, in a direction at least."""
+    return bool(_comparable(seen.said, flow.said))
+
+
+def _hidden(seen: Seen, flow: Flow) -> str | None:
+    """Say whether the enforcer read what no probe saw, though nothing is known to be missing.
+
+    The kernel counts ciphertext, so what is said inside TLS by other means than a library's calls is in no such count. Where
+    capd opened TLS the enforcer counts what is inside; else all that it read.
+    """
+    ours, theirs = seen.said, flow.said
+    if ours is None or theirs is None or ours.request is None or theirs.request_bytes == flow.received:
+        return None
+    told = (seen.close or {}).get("completeness")
+    if not isinstance(told, dict) or told.get("verdict") != "complete" or theirs.request_bytes <= ours.request_bytes:
+        return None
+    return (
+        f"bytes differ: in TLS the agent was seen to say {ours.request_bytes} bytes, the enforcer read {theirs.request_bytes}"
+    )
+
+
+def _unlike(seen: Said | None, told: Said | None) -> str | None:
+    """Compare what was said by its content."""
+    unlike = (whose for ours, theirs, whose in _comparable(seen, told) if ours != theirs)
+    return next((f"bytes differ: {whose}, though it is as long" for whose in unlike), None)
+
+
+def _comparable(seen: Said | None, told: Said | None) -> list[tuple[bytes, bytes, str]]:
+    """Give the directions of which both have as much, of all of it: else one left before it had read everything."""
+    if seen is None or told is None or seen.key != told.key:
+        return []
+    directions = (
+        (seen.request_bytes, told.request_bytes, seen.request, told.request, _SAID),
+        (seen.response_bytes, told.response_bytes, seen.response, told.response, _HEARD),
+    )
+    return [
+        (ours, theirs, whose)
+        for count, other, ours, theirs, whose in directions
+        if count == other and count and ours is not None and theirs is not None
+    ]
 
 
 def _ends_agree(client: tuple[str, int], destination: tuple[str, int], seen: Seen) -> bool:
     return seen.local in (None, client) and seen.target in (None, destination)
+
+
+def patience_ns(level: str) -> int:
+    """Give how long a decision of a session of a recording level waits for its message."""
+    return PATIENCE_NS if level == Level.METADATA.word else LONG_PATIENCE_NS

@@ -21,8 +21,8 @@ from typing import Final
 from capd.daemon.assembly.naming import host_of
 from capd.daemon.witness.matching import AGE_NS
 from capd.daemon.witness.state import Asked, Flow, Ruled, Seen
+from capd.enforcer.decision_words import TEXT_CHARACTERS_MAX
 from capd.enforcer.policy.host_name import HostNameError, normal_host
-from capd.enforcer.proxy.entry import TEXT_CHARACTERS_MAX
 from capd.enforcer.proxy.http1.target import TargetError, read_target
 from capd.recording.record import Value
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from capd.daemon.assembly.facts import Facts
+from capd.recording.stream_digest import Said
 
 
 @dataclass(slots=True, kw_only=True)
@@ -46,6 +47,29 @@ class Ruled:
 
 
 @dataclass(slots=True, kw_only=True)
+class Spoken:
+    """A statement as the probes saw it, until a decision about it is found.
+
+    Attributes:
+        exchange: its number.
+        said: hash of its text; None: any may be it.
+        ran_ns: wall time at which it was seen that it was run; None: it was not.
+    """
+
+    exchange: int
+    said: bytes | None
+    ran_ns: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Told:
+    """A decision that allows a statement, until what was said is found: hash of its text, and wall time."""
+
+    said: bytes | None
+    at_ns: int
+
+
+@dataclass(slots=True, kw_only=True)
 class Seen:
     """A connection as the probes saw it.
 
@@ -57,37 +81,46 @@ class Seen:
         started_ns, last_ns: wall time of its first and latest record.
         incomparable: why bytes cannot be compared; None: they can.
         spoke: whether anything moved on it.
+        heard: whether the agent got anything on it.
         requests: HTTP requests that were seen.
         close: the body of its CLOSE record; None while it is open.
         closed_ns: wall time of that.
         flow: what the enforcer calls it; None: it has not told of it.
         turned_away: the enforcer did not let it in.
-        compared: nothing is left to find out.
         alarms: what is wrong with it, in words.
         level: how much of it is recorded, if that is not the usual; "": it is.
         asked: requests without a decision so far.
         unpaired: why requests and decisions are not held against each other; "": they are.
+        spoken: statements that were not run so far, or without a decision so far.
+        unplaced: statements without a decision beside them.
+        begun, stored: highest exchange of a statement that was seen, and of one that is in the recording; -1: none.
+        said: what was said on it, once it is over; None: not all of it was seen by this recorder.
     """
 
     session: UUID
-    run: UUID | None
-    cookie: int | None
-    local: tuple[str, int] | None
-    target: tuple[str, int] | None
+    run: UUID | None = None
+    cookie: int | None = None
+    local: tuple[str, int] | None = None
+    target: tuple[str, int] | None = None
     started_ns: int
     last_ns: int
     incomparable: str | None = None
     spoke: bool = False
+    heard: bool = False
     requests: int = 0
     close: Facts | None = None
     closed_ns: int | None = None
     flow: UUID | None = None
     turned_away: bool = False
-    compared: bool = False
     alarms: list[str] = field(default_factory=list)
     level: str = ""
     asked: list[Asked] = field(default_factory=list)
     unpaired: str = ""
+    spoken: list[Spoken] = field(default_factory=list)
+    unplaced: list[Spoken] = field(default_factory=list)
+    begun: int = -1
+    stored: int = -1
+    said: Said | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -97,14 +130,18 @@ class Pending:
     Attributes:
         key: of its entry; no other has it.
         facts: what is recorded of it.
-        exchange: number of the HTTP request that it is about, counted from 0; None: the whole connection.
+        exchange: number of the HTTP request that it is about, counted from 0, or of a statement, which has to be found; None:
+            the whole connection.
         since_ns: wall time from which it has waited for its message.
+        statement: whether it is about a statement; said: hash of its text.
     """
 
     key: str
     facts: Facts
     exchange: int | None
     since_ns: int
+    statement: bool = False
+    said: bytes | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -133,8 +170,10 @@ class Flow:
         closed_ns: wall time of its end; None while it is open.
         received, sent: bytes that came from the agent's socket, and for it; None: not counted.
         ended: whether the agent said that this was all.
+        said: what was said on it, without TLS; None: not known.
         writer: of its entries.
         ruled: decisions about requests that were not seen so far.
+        told: the same about statements, of those that allow; statements: how many there were.
         refusals: what the proxy refused by itself.
         relayed: whether what is said in it may pass without a decision about each request.
         lost: why some of what the enforcer wrote about it may be missing; "": nothing is.
@@ -156,8 +195,11 @@ class Flow:
     received: int | None = None
     sent: int = 0
     ended: bool = False
+    said: Said | None = None
     writer: str = ""
     ruled: list[Ruled] = field(default_factory=list)
+    told: list[Told] = field(default_factory=list)
+    statements: int = 0
     refusals: int = 0
     relayed: bool = False
     lost: str = ""
@@ -184,11 +226,13 @@ class Counts:
         orphans: decisions of connections whose begin is not in the log.
         verdicts: records written.
         undecided, unseen, differing: alarms by kind: connections.
-        requests: connections with a request without a decision, with a decision without a request, or with one about another.
+        requests: connections with a request or statement without a decision, with a decision without a request, or with one
+            about another.
         unknown: connections of which decisions may be missing.
         unpaired: connections whose requests could not be held against decisions.
         missing: entries of the log that are missing, as far as their numbers tell; missing_ns: when that was found last.
         incomparable: connections whose bytes could not be compared.
+        digested: connections whose bytes were compared by their content, in a direction at least.
         forgotten: connections of which too many waited.
         alarmed_ns: wall time at which the latest alarm was found.
         malformed_ns: wall time of the latest malformed entry.
@@ -207,6 +251,7 @@ class Counts:
     missing: int = 0
     missing_ns: int | None = None
     incomparable: int = 0
+    digested: int = 0
     forgotten: int = 0
     alarmed_ns: int | None = None
     malformed_ns: int | None = None
@@ -221,6 +266,8 @@ class Books:
         seen: by session; flows: by the enforcer's id; away: not found yet.
         counts: for the status.
         sequences: number of the latest entry, by writer.
+        given_up: open sessions for which there was no room, so that their ends say so.
+        unremembered: the newest of those for which there was no room there either; None: there were none.
         recorded: keys of what an earlier recorder wrote after its books were stored, and that did not come again yet: the log
             may not be read up to there when the next books are.
     """
@@ -231,4 +278,6 @@ class Books:
     away: list[Away] = field(default_factory=list)
     counts: Counts = field(default_factory=Counts)
     sequences: dict[str, int] = field(default_factory=dict)
+    given_up: set[UUID] = field(default_factory=set)
+    unremembered: UUID | None = None
     recorded: set[str] = field(default_factory=set)

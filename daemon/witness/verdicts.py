@@ -17,19 +17,23 @@ WITNESSED: Final = "witnessed"
 """Name of the host's marker that says which entries, and findings, are in the recording up to here."""
 UNKNOWN: Final = "verdicts not known"
 """What a finding begins with when decisions about a session may be missing."""
+TOO_MANY: Final = f"{UNKNOWN}: there were too many connections at once to hold this one against the decision log"
 PROBES_MISSED: Final = "unseen flow: the enforcer told of this connection, and no probe saw it"
 
 
+HASHES: Final = frozenset({"target_sha256", "content_sha256"})
+"""A hash of a short path is as good as the path, and one of a statement as good as the only password in it."""
 LEFT_OUT: Final = {
-    "metadata": frozenset({"target_sha256"}),
-    "off": frozenset({"target_sha256", "method", "host", "server_name"}),
+    "full": frozenset[str](),
+    "off": HASHES
+    | {"method", "host", "server_name", "database", "user", "operation", "effects", "resources", "resources_count"},
 }
-"""By recording level: of a decision, what tells of what was said. A hash of a short path is as good as the path."""
+"""By recording level: of a decision, what tells of what was said. At others, and where it is not known any more, hashes do."""
 
 
 def verdict(session: UUID, flow: Flow, pending: Pending, time_ns: int, level: str = "") -> Record:
     """Give the record of a decision, in a session of a recording level."""
-    hidden = LEFT_OUT.get(level, frozenset())
+    hidden = LEFT_OUT.get(level, HASHES)
     facts = {name: value for name, value in pending.facts.items() if name not in hidden}
     body: dict[str, Value] = {**facts, "exchange": pending.exchange, "flow": flow.id.bytes}
     return Record(Kind.VERDICT, session, time_ns, Direction.REQUEST, body)
@@ -68,6 +72,11 @@ def told(body: dict[str, Value], alarms: list[str]) -> dict[str, Value]:
     if completeness.get("verdict") == "complete":
         completeness["verdict"] = "partial"
     return {**body, "completeness": completeness}
+
+
+def unjudged(record: Record) -> Record:
+    """Give the CLOSE record of a session that was let go of before its end."""
+    return Record(record.kind, record.session, record.time_ns, record.direction, told(dict(record.body), [TOO_MANY]))
 
 
 def closed_again(seen: Seen) -> Record:

@@ -15,7 +15,9 @@ from typing import Final
 from uuid import UUID
 
 from capd.daemon.masking.levels import Level
-from capd.daemon.witness import continuity, matching, verdicts
+from capd.daemon.witness import continuity, matching, statements, verdicts
+from capd.daemon.witness.connections import Connections
+from capd.daemon.witness.digests import Digests
 from capd.daemon.witness.entries import (
     ALLOW,
     BODY_WANTED,
@@ -35,8 +37,6 @@ from capd.daemon.witness.pairs import Pairs
 from capd.daemon.witness.state import Away, Books, Flow, Pending, Seen
 from capd.recording.record import Direction, Kind, Record, Value
 
-PATIENCE_NS: Final = 2_000_000_000
-"""How long a decision waits for its message, which level `metadata` keeps out of the recording."""
 FAREWELL_NS: Final = 600_000_000_000
 """How long the enforcer may keep a connection that the agent has closed: twice what it does itself."""
 SEEN_MAX: Final = 65_536
@@ -45,8 +45,6 @@ FLOWS_MAX: Final = 65_536
 AWAY_MAX: Final = 4_096
 PENDING_MAX: Final = 256
 """Decisions of one connection that wait for their messages; clients that pipeline stop far below."""
-Ends = tuple[tuple[str, int], tuple[str, int]]
-"""Client and destination."""
 
 
 class Witness:
@@ -60,6 +58,7 @@ class Witness:
         enforced: bool,
         recorded: Iterable[str] = (),
         level: Callable[[UUID], Level | None] = lambda _: None,
+        said_key: Callable[[], bytes] = bytes,
     ) -> None:
         """Begin with what is remembered.
 
@@ -69,6 +68,7 @@ class Witness:
             enforced: whether runs are forced through the enforcer, so that a disagreement is an alarm.
             recorded: keys of what was written after those books were remembered.
             level: says how much of an open session is recorded.
+            said_key: gives the key of digests of what is said; empty: there is none yet.
         """
         self.books = books
         self._level = level
@@ -77,10 +77,9 @@ class Witness:
         self._pairs = Pairs(books)
         self._keys: list[str] = []
         self._ready: list[Record] = []
-        self._by_cookie = {seen.cookie: id_ for id_, seen in books.seen.items() if seen.cookie is not None}
-        self._by_ends: dict[Ends, list[UUID]] = {}
-        for seen in books.seen.values():
-            self._index(seen)
+        self._connections = Connections(books)
+        self._away_ends = {(away.client, away.destination) for away in books.away}
+        self._digests = Digests(said_key)
         self._flow_by_cookie = {flow.cookie: flow.id for flow in books.flows.values() if flow.session is None}
         self.changed = False
         """Something has to be remembered that was not before."""
@@ -128,9 +127,9 @@ class Witness:
         )
         books.flows[flow.id] = flow
         if len(books.flows) > FLOWS_MAX:
-            self._forget_flow(next(iter(books.flows.values())))
             books.counts.forgotten += 1
-        found = [self._seen(self._by_cookie.get(flow.cookie)), *self._between(flow.client, flow.destination)]
+            self._give_up_flow(next(iter(books.flows.values())), entry.at_ns)
+        found = [self._connections.of_cookie(flow.cookie), *self._connections.between(flow.client, flow.destination)]
         seen = matching.latest(one for one in found if one is not None and one.flow is None and matching.same(flow, one))
         if seen is None:
             self._flow_by_cookie[flow.cookie] = flow.id
@@ -142,8 +141,7 @@ class Witness:
         if flow is None:
             self.books.counts.orphans += 1
             return
-        self._pairs.decided(flow, entry)
-        exchange = flow.requests if entry.about in {"http", "held"} else None
+        exchange = flow.requests if entry.about in {"http", "held"} and not entry.statement else None
         exchange = exchange if entry.exchange is None else entry.exchange
         flow.requests += entry.about == "http" and entry.outcome != BODY_WANTED
         flow.tally.allowed += entry.outcome == ALLOW
@@ -152,7 +150,9 @@ class Witness:
         flow.policy = str(entry.facts.get("policy") or flow.policy)
         so_far: dict[str, Value] = {"allowed": flow.tally.allowed, "denied": flow.tally.denied, "held": flow.tally.held}
         facts = {**entry.facts, "so_far": so_far}
-        flow.pending.append(Pending(key=key, facts=facts, exchange=exchange, since_ns=now_ns))
+        pending = Pending(key=key, facts=facts, exchange=exchange, since_ns=now_ns, statement=entry.statement, said=entry.said)
+        flow.pending.append(pending)
+        self._pairs.decided(flow, entry)
         self._place(flow, self._ready)
 
     def _closed(self, entry: Closed) -> None:
@@ -160,16 +160,20 @@ class Witness:
         if flow is None:
             return
         flow.closed_ns, flow.received, flow.sent, flow.ended = entry.at_ns, entry.received, entry.sent, entry.ended
+        flow.said = entry.said
         if flow.alone:
             self._end_alone(flow)
 
     def _turned_away(self, key: str, entry: TurnedAway) -> None:
         away = Away(key=key, at_ns=entry.at_ns, client=entry.client, destination=entry.destination, reason=entry.reason)
-        found = self._between(away.client, away.destination)
-        seen = matching.latest(one for one in found if one.flow is None and matching.turned_away(away, one))
+        found = self._connections.between(away.client, away.destination)
+        seen = matching.latest(
+            one for one in found if one.flow is None and not one.turned_away and matching.turned_away(away, one)
+        )
         if seen is not None and self._send_away(away, seen, self._ready):
             return
         self.books.away.append(away)
+        self._away_ends.add((away.client, away.destination))
         del self.books.away[:-AWAY_MAX]
 
     # -- the probes' side ------------------------------------------------------------------------------------------------------
@@ -178,9 +182,11 @@ class Witness:
         """Take the same records before anything in them is hidden: what the agent asked for, and what was answered."""
         for record in records:
             seen = self.books.seen.get(record.session)
-            if record.kind is Kind.OPEN and seen is None and is_outward(record.body):
-                self._begin(record)
+            if record.kind is Kind.OPEN and seen is None and record.session not in self.books.given_up:
+                if is_outward(record.body):
+                    self._begin(record)
             elif seen is not None:
+                self._digests.observe(seen, record)
                 self._pairs.observe(seen, record, self._flow(seen.flow))
 
     def watch(self, records: Sequence[Record]) -> list[Record]:
@@ -206,27 +212,25 @@ class Witness:
         if seen is None:
             return
         seen.last_ns = max(seen.last_ns, record.time_ns)
-        if record.kind is Kind.MESSAGE:
-            if record.body.get("type") == "request" and record.direction is Direction.REQUEST:
-                self._request(seen, record, out)
+        if record.kind is Kind.MESSAGE and record.direction is Direction.REQUEST:
+            self._request(seen, record, out)
         elif record.kind in (Kind.DATA, Kind.GAP):
             seen.spoke = True
+            seen.heard = seen.heard or record.direction is Direction.RESPONSE
         elif record.kind is Kind.MARKER and record.body.get("name") == "recording":
             seen.level = str(record.body.get("level"))
 
     def _open(self, record: Record, out: list[Record]) -> None:
-        body = record.body
-        seen = self.books.seen.get(record.session)
+        body, seen = record.body, self.books.seen.get(record.session)
         if not is_outward(body):
             if seen is not None:  # it was not known at first
                 self._forget_seen(seen)
             return
-        if seen is None:
-            seen = self._begin(record)
+        if record.session in self.books.given_up:
+            return
+        seen = seen or self._begin(record)
         seen.last_ns = max(seen.last_ns, record.time_ns)
-        self._take_from_index(seen)
-        seen.local, seen.target = ends_of(body.get("local")) or seen.local, ends_of(body.get("target")) or seen.target
-        self._index(seen)
+        self._connections.between_others(seen, ends_of(body.get("local")), ends_of(body.get("target")))
         seen.run = uuid_of(body.get("run")) or seen.run
         seen.incomparable = incomparable_of(body, seen.incomparable)
         if seen.flow is None:
@@ -234,23 +238,13 @@ class Witness:
 
     def _begin(self, record: Record) -> Seen:
         self.changed = True
-        cookie = cookie_of(record.body)
-        seen = Seen(
-            session=record.session,
-            run=None,
-            cookie=cookie,
-            local=None,
-            target=None,
-            started_ns=record.time_ns,
-            last_ns=record.time_ns,
-        )
-        books = self.books
-        books.seen[seen.session] = seen
-        if cookie is not None:
-            self._by_cookie[cookie] = seen.session
-        if len(books.seen) > SEEN_MAX:
-            self._forget_seen(next(iter(books.seen.values())))
-            books.counts.forgotten += 1
+        now_ns = record.time_ns
+        seen = Seen(session=record.session, cookie=cookie_of(record.body), started_ns=now_ns, last_ns=now_ns)
+        if len(self._connections) >= SEEN_MAX:
+            self.books.counts.forgotten += 1
+            self._give_up(self._connections.first_to_go(), now_ns)
+        self._connections.add(seen)
+        self._digests.begin(seen.session)
         return seen
 
     def _find_flow(self, seen: Seen, out: list[Record]) -> None:
@@ -261,14 +255,17 @@ class Witness:
         if flow is not None and matching.same(flow, seen):
             self._link(flow, seen, out)
             return
-        for away in self.books.away if self.books.away and not seen.turned_away else ():
+        for away in self.books.away if (seen.local, seen.target) in self._away_ends and not seen.turned_away else ():
             if self._send_away(away, seen, out):
                 self.books.away.remove(away)
                 return
 
     def _request(self, seen: Seen, record: Record, out: list[Record]) -> None:
         exchange = record.body.get("exchange")
-        seen.requests = max(seen.requests, exchange + 1 if isinstance(exchange, int) else seen.requests + 1)
+        if record.body.get("type") == "request":
+            seen.requests = max(seen.requests, exchange + 1 if isinstance(exchange, int) else seen.requests + 1)
+        number = statements.exchange_of(record.body)
+        seen.stored = seen.stored if number is None else max(seen.stored, number)
         flow = self._flow(seen.flow)
         if flow is not None and flow.pending:
             self._place(flow, out)
@@ -277,13 +274,14 @@ class Witness:
         """Write what waits for a session before its end; give its CLOSE record with what was found."""
         seen = self.books.seen.get(record.session)
         if seen is None:
-            return record
+            return verdicts.unjudged(record) if self._connections.was_given_up(record.session) else record
         flow = self._flow(seen.flow)
         if flow is not None:
             self._place(flow, out, patient=False)
         seen.close, seen.closed_ns = dict(record.body), record.time_ns
-        counted = matching.moved(seen)
-        seen.spoke = seen.spoke or (counted is not None and any(counted))
+        self._connections.over(seen)
+        counted = matching.moved(seen) or (0, 0)
+        seen.spoke, seen.heard = seen.spoke or any(counted), seen.heard or counted[1] > 0
         self.changed = True
         if not seen.alarms:
             return record
@@ -320,13 +318,14 @@ class Witness:
         for flow in list(books.flows.values()):
             if matching.unseen(flow, seen_ns=seen_ns) and not flow.alone:
                 self._record_alone(flow, heard_ns)
-            elif flow.pending and heard_ns >= flow.pending[0].since_ns + PATIENCE_NS:
+            elif flow.pending and min(heard_ns, seen_ns) >= flow.pending[0].since_ns + self._patience_ns(flow):
                 self._place(flow, self._ready, patient=False)
             if flow.alone and flow.closed_ns is not None:
                 self._end_alone(flow)
         for seen in list(books.seen.values()):
             self._examine(seen, heard_ns)
         books.away = [away for away in books.away if seen_ns < away.at_ns + matching.AGE_NS]
+        self._away_ends = {(away.client, away.destination) for away in books.away}
 
     def _examine(self, seen: Seen, heard_ns: int) -> None:
         flow = self._flow(seen.flow)
@@ -340,7 +339,7 @@ class Witness:
         if seen.closed_ns is None:
             return
         if flow is None:
-            if heard_ns >= seen.closed_ns + matching.AGE_NS:
+            if seen.turned_away or heard_ns >= seen.closed_ns + matching.telling_ns(seen):
                 self._forget_seen(seen)
         elif flow.closed_ns is not None or heard_ns >= seen.closed_ns + FAREWELL_NS:
             self._compare(seen, flow, heard_ns)
@@ -362,6 +361,7 @@ class Witness:
         self._wrong_requests(seen, self._pairs.over(seen, flow), now_ns)
         why = matching.incomparable(seen, flow)
         words = matching.differing(seen, flow)
+        self.books.counts.digested += why is None and matching.digested(seen, flow)
         if why is not None:
             self._cannot_compare(seen, why)
         elif words is not None and self._enforced:
@@ -413,6 +413,7 @@ class Witness:
     def _link(self, flow: Flow, seen: Seen, out: list[Record]) -> None:
         self.changed = True
         flow.session, seen.flow = seen.session, flow.id
+        self._connections.linked(seen)
         self._pairs.pair(seen, flow)
         self._flow_by_cookie.pop(flow.cookie, None)
         self._place(flow, out)
@@ -430,18 +431,20 @@ class Witness:
         if seen is None and not flow.alone:
             return
         session, time_ns = (seen.session, seen.last_ns) if seen is not None else (flow.id, flow.opened_ns)
-        told = None if seen is None or not patient else seen.requests
         level = self._level_of(session, seen)
         surplus = len(flow.pending) - PENDING_MAX
         waiting: list[Pending] = []
         for place, pending in enumerate(flow.pending):
-            if told is not None and pending.exchange is not None and pending.exchange >= told and place >= surplus:
+            if patient and seen is not None and statements.waits(pending, seen) and place >= surplus:
                 waiting.append(pending)
                 continue
             self.books.counts.verdicts += 1
             self._give(pending.key, [verdicts.verdict(session, flow, pending, time_ns, level)], out)
         self.changed = self.changed or len(waiting) != len(flow.pending)
         flow.pending = waiting
+
+    def _patience_ns(self, flow: Flow) -> int:
+        return matching.patience_ns(self._level_of(flow.session or flow.id, self._seen(flow.session)))
 
     def _level_of(self, session: UUID, seen: Seen | None) -> str:
         """Give how much of a session is recorded, so that a verdict tells no more."""
@@ -455,38 +458,38 @@ class Witness:
         self._keys.append(key)
         out.extend(records)
 
-    def _index(self, seen: Seen) -> None:
-        if seen.local is not None and seen.target is not None:
-            self._by_ends.setdefault((seen.local, seen.target), []).append(seen.session)
-
-    def _take_from_index(self, seen: Seen) -> None:
-        if seen.local is None or seen.target is None:
-            return
-        ends = (seen.local, seen.target)
-        left = [identity for identity in self._by_ends.get(ends, ()) if identity != seen.session]
-        if left:
-            self._by_ends[ends] = left
-        else:
-            self._by_ends.pop(ends, None)
-
-    def _between(self, client: tuple[str, int], destination: tuple[str, int] | None) -> list[Seen]:
-        """Give the connections between two ends, of which only the last can be open."""
-        found = () if destination is None else self._by_ends.get((client, destination), ())
-        return [self.books.seen[identity] for identity in found]
-
     def _seen(self, identity: UUID | None) -> Seen | None:
         return None if identity is None else self.books.seen.get(identity)
 
     def _flow(self, identity: UUID | None) -> Flow | None:
         return None if identity is None else self.books.flows.get(identity)
 
+    def _give_up(self, seen: Seen, now_ns: int) -> None:
+        """Let go of a connection for which there is no room; where that may hide something it is said, and an alarm."""
+        flow = self._flow(seen.flow)
+        if self._enforced and matching.hides(seen, since_ns=self.books.since_ns):
+            self.books.counts.unknown += 1
+            self._alarm("crowded", seen, verdicts.TOO_MANY, now_ns)
+        if seen.alarms:
+            self._connections.give_up(seen)
+        if flow is not None:
+            self._place(flow, self._ready, patient=False)
+            self._forget_flow(flow)
+        self._forget_seen(seen)
+
+    def _give_up_flow(self, flow: Flow, now_ns: int) -> None:
+        if (seen := self._seen(flow.session)) is not None:
+            self._give_up(seen, now_ns)
+        elif flow.alone:
+            self._end_alone(flow)
+        else:
+            self._forget_flow(flow)
+
     def _forget_seen(self, seen: Seen) -> None:
         self.changed = True
         self._pairs.forget(seen, None)
-        self.books.seen.pop(seen.session, None)
-        if seen.cookie is not None and self._by_cookie.get(seen.cookie) == seen.session:
-            del self._by_cookie[seen.cookie]
-        self._take_from_index(seen)
+        self._digests.forget(seen.session)
+        self._connections.remove(seen)
 
     def _forget_flow(self, flow: Flow) -> None:
         self.changed = True

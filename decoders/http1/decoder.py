@@ -31,13 +31,11 @@ from typing import Final
 from capd.decoders.conversation import Conversation
 from capd.decoders.http1.exchanges import Asked, Exchanges
 from capd.decoders.http1.grammar import (
-    Fields,
+    Block,
     Framing,
     LineError,
     RequestLine,
     StatusLine,
-    body_length,
-    by_name,
     host_of,
     request_head,
     request_line,
@@ -69,13 +67,13 @@ class RequestSide(LossySide):
         """Parse the request line."""
         self._line_read = request_line(line)
 
-    def read_head(self, begin: int, limit: int) -> tuple[Fields, int] | None:
+    def read_head(self, begin: int, limit: int) -> tuple[Block, int] | None:
         """Parse a whole head."""
-        found = request_head(self.stream.data, begin, limit)
+        found = request_head(self.stream.data, begin, limit, self._before)
         if found is None:
             return None
-        self._line_read, fields, end = found
-        return fields, end
+        self._line_read, block, end = found
+        return block, end
 
     def head_fields(self) -> dict[str, JsonValue]:
         """Method, target, version."""
@@ -87,18 +85,31 @@ class RequestSide(LossySide):
         line = self._line_read
         return f"{line.method} {line.target} HTTP/{line.version}"
 
-    def head_done(self, fields: Fields) -> tuple[Framing, int, dict[str, JsonValue]]:
+    def head_done(self, block: Block) -> tuple[Framing, int, JsonValue]:
         """Number the request; a request without length fields has no body (RFC 9112 6.3 rule 7)."""
         method = self._line_read.method
-        named = by_name(fields)
-        framing, length = body_length(self._line_read.version, named)
+        named = block.named
+        framing, length = block.framing(self._line_read.version)
         host = host_of(named)
         if self._exchanges.full:
             raise LineError(0, "too many requests without an answer")
         upgrade = "upgrade" in named and "upgrade" in tokens(named.get("connection", ()))
         self._asked = self._exchanges.ask(head=method == "HEAD", connect=method == "CONNECT", upgrade=upgrade)
         self.exchange = self._asked.number
-        return framing or Framing.NONE, length, {"host": host}
+        return framing or Framing.NONE, length, host
+
+    def described(self, block: Block, framing: Framing, length: int | None, more: JsonValue) -> dict[str, JsonValue]:
+        """Give method, target, version, headers, framing, length, host."""
+        line = self._line_read
+        return {
+            "method": line.method,
+            "target": line.target,
+            "version": line.version,
+            "headers": block.fields,
+            "framing": framing.word,
+            "length": length,
+            "host": more,
+        }
 
     def cut(self) -> None:
         """The server saw the whole request and will answer it."""
@@ -168,13 +179,13 @@ class ResponseSide(LossySide):
         """Parse the status line."""
         self._line_read = status_line(line)
 
-    def read_head(self, begin: int, limit: int) -> tuple[Fields, int] | None:
+    def read_head(self, begin: int, limit: int) -> tuple[Block, int] | None:
         """Parse a whole head."""
-        found = response_head(self.stream.data, begin, limit)
+        found = response_head(self.stream.data, begin, limit, self._before)
         if found is None:
             return None
-        self._line_read, fields, end = found
-        return fields, end
+        self._line_read, block, end = found
+        return block, end
 
     def head_fields(self) -> dict[str, JsonValue]:
         """Version, status, reason."""
@@ -185,11 +196,10 @@ class ResponseSide(LossySide):
         """Status and reason."""
         return f"{self._line_read.status} {self._line_read.reason}".rstrip()
 
-    def head_done(self, fields: Fields) -> tuple[Framing, int, dict[str, JsonValue]]:
+    def head_done(self, block: Block) -> tuple[Framing, int, JsonValue]:
         """Find the request and the framing (RFC 9112 6.3)."""
         line = self._line_read
-        named = by_name(fields)
-        framing, length = body_length(line.version, named)
+        framing, length = block.framing(line.version)
         if self._trial:
             self._exchanges.answers_lost()
         asked = self._exchanges.current()
@@ -198,16 +208,29 @@ class ResponseSide(LossySide):
             raise LineError(0, "101 to a request that asked for no upgrade")
         self.exchange = None if asked is None else asked.number
         if line.status == _SWITCHING:
-            self._switch(", ".join(named.get("upgrade", ())))
-            return Framing.TUNNEL, 0, {"interim": False}
+            self._switch(", ".join(block.named.get("upgrade", ())))
+            return Framing.TUNNEL, 0, False
         if asked is not None and asked.connect and line.status in _SUCCESS:
             self._switch("CONNECT")
-            return Framing.TUNNEL, 0, {"interim": False}
+            return Framing.TUNNEL, 0, False
         if not self.interim:
             self._answered(asked)
         if self.interim or line.status in _NO_CONTENT or (asked is not None and asked.head):
-            return Framing.NONE, 0, {"interim": self.interim}
-        return framing or Framing.CLOSE, length, {"interim": False}
+            return Framing.NONE, 0, self.interim
+        return framing or Framing.CLOSE, length, False
+
+    def described(self, block: Block, framing: Framing, length: int | None, more: JsonValue) -> dict[str, JsonValue]:
+        """Give version, status, reason, headers, framing, length, interim."""
+        line = self._line_read
+        return {
+            "version": line.version,
+            "status": line.status,
+            "reason": line.reason,
+            "headers": block.fields,
+            "framing": framing.word,
+            "length": length,
+            "interim": more,
+        }
 
     def cut(self) -> None:
         """The rest of this answer will not be seen."""
@@ -248,4 +271,9 @@ class Http1Decoder(Conversation):
     def __init__(self) -> None:
         exchanges = Exchanges()
         request = RequestSide(exchanges)
-        super().__init__(request, ResponseSide(exchanges, request))
+        self._of_http1 = (request, ResponseSide(exchanges, request))
+        super().__init__(*self._of_http1)
+
+    def content_bytes(self, direction: Direction) -> int:
+        """Say how many of the next bytes of a direction are content of one body, as far as that was said; 0 if any waits."""
+        return self._of_http1[direction].content_bytes

@@ -50,7 +50,7 @@ class Exchanges:
         """Number a request and wait for its answer."""
         asked = Asked(number=self._count, head=head, connect=connect, upgrade=upgrade)
         self._count += 1
-        if not self.full:
+        if len(self._unanswered) < UNANSWERED_MAX:
             self._unanswered.append(asked)
         return asked
 

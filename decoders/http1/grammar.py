@@ -38,10 +38,11 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE: Final = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e\x80-\xff]+) HTTP/(1\.[01])")
 _STATUS_LINE: Final = re.compile(rb"HTTP/(1\.[01]) ([1-9][0-9]{2})(?: ([\t\x20-\x7e\x80-\xff]*))?")
 _FIELD_LINE: Final = re.compile(rb"(" + _TOKEN + rb"):([\t\x20-\x7e\x80-\xff]*)")
-_FIELD_BLOCK: Final = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+)\r\n"
+_FIELD_BLOCK: Final = rb"((?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*+\r\n)*+\r\n)"
 _FIELD_LINES: Final = re.compile(_FIELD_BLOCK)
 _REQUEST_HEAD: Final = re.compile(_REQUEST_LINE.pattern + rb"\r\n" + _FIELD_BLOCK)
 _RESPONSE_HEAD: Final = re.compile(_STATUS_LINE.pattern + rb"\r\n" + _FIELD_BLOCK)
+_CRLF: Final = b"\r\n"
 _NAMED: Final = frozenset({"connection", "content-length", "host", "transfer-encoding", "upgrade"})
 _FIELD_NAME_SPACE: Final = re.compile(_TOKEN + rb"[ \t]+:")
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -64,13 +65,22 @@ class LineError(Exception):
 
 
 class Framing(Enum):
-    """How the end of a body is found (RFC 9112 6.3)."""
+    """How the end of a body is found (RFC 9112 6.3).
+
+    Attributes:
+        word: for it; `value` is slow to ask for.
+    """
+
+    word: str
 
     NONE = "none"
     LENGTH = "length"
     CHUNKED = "chunked"
     CLOSE = "close"
     TUNNEL = "tunnel"
+
+    def __init__(self, word: str) -> None:
+        self.word = word
 
 
 @dataclass(slots=True)
@@ -94,6 +104,33 @@ class StatusLine:
 Fields = list[list[str]]
 """Name and value of each, as sent."""
 Named = Mapping[str, Sequence[str]]
+
+
+class Block:
+    """The field lines of a head, read. Nobody changes them: a peer repeats itself, and equal lines share one block.
+
+    Attributes:
+        raw: the lines with the empty one behind them; b"" of those that were read one by one.
+        fields: name and value of each, as sent.
+        named: the values of each field that says something about framing or host, in order, by its name in lower case.
+    """
+
+    __slots__ = ("_framing", "fields", "named", "raw")
+
+    def __init__(self, fields: Fields, raw: bytes = b"") -> None:
+        self.fields, self.raw = fields, raw
+        self.named: dict[str, list[str]] = {}
+        self._framing: tuple[str, Framing | None, int] | None = None
+        for name, value in fields:
+            lower = name.lower()
+            if lower in _NAMED:
+                self.named.setdefault(lower, []).append(value)
+
+    def framing(self, version: str) -> tuple[Framing | None, int]:
+        """What they say of the body's length, as `body_length` has it. Raises LineError."""
+        if self._framing is None or self._framing[0] != version:
+            self._framing = (version, *body_length(version, self.named))
+        return self._framing[1:]
 
 
 def _refuse(line: bytes, otherwise: str) -> LineError:
@@ -130,28 +167,58 @@ def _status_line(version: bytes, status: bytes, reason: bytes | None) -> StatusL
     return StatusLine(version.decode("latin-1"), int(status), (reason or b"").decode("latin-1"))
 
 
-def request_head(data: bytes | bytearray, begin: int, limit: int) -> tuple[RequestLine, Fields, int] | None:
+def request_head(
+    data: bytes | bytearray, begin: int, limit: int, before: Block | None = None
+) -> tuple[RequestLine, Block, int] | None:
     """Read a whole head at once, as `request_line` and `field_lines` would.
+
+    Args:
+        data: holds it.
+        begin: where it begins.
+        limit: index that it must end before.
+        before: field lines that are likely the same; then that is what is given.
 
     Returns:
         The line, the fields, and the index behind the empty line; None when something is wrong, or missing before `limit`.
     """
+    same = None if before is None else _same_block(data, begin, limit, before)
+    if same is not None:
+        found = _REQUEST_LINE.fullmatch(data, begin, same[0])
+        return None if found is None else (_request_line(*found.groups()), *same[1:])
     found = _REQUEST_HEAD.match(data, begin, limit)
     if found is None:
         return None
-    *line, block = found.groups()
-    fields = _fields(block)
-    return None if fields is None else (_request_line(*line), fields, found.end())
+    *line, raw = found.groups()
+    fields = _fields(raw)
+    return None if fields is None else (_request_line(*line), Block(fields, raw), found.end())
 
 
-def response_head(data: bytes | bytearray, begin: int, limit: int) -> tuple[StatusLine, Fields, int] | None:
+def response_head(
+    data: bytes | bytearray, begin: int, limit: int, before: Block | None = None
+) -> tuple[StatusLine, Block, int] | None:
     """Read a whole head at once, as `status_line` and `field_lines` would; see `request_head`."""
+    same = None if before is None else _same_block(data, begin, limit, before)
+    if same is not None:
+        found = _STATUS_LINE.fullmatch(data, begin, same[0])
+        return None if found is None else (_status_line(*found.groups()), *same[1:])
     found = _RESPONSE_HEAD.match(data, begin, limit)
     if found is None:
         return None
-    *line, block = found.groups()
-    fields = _fields(block)
-    return None if fields is None else (_status_line(*line), fields, found.end())
+    *line, raw = found.groups()
+    fields = _fields(raw)
+    return None if fields is None else (_status_line(*line), Block(fields, raw), found.end())
+
+
+def _same_block(data: bytes | bytearray, begin: int, limit: int, before: Block) -> tuple[int, Block, int] | None:
+    """Say whether a head has the field lines of the one before: where its first line ends, these, and the head's end.
+
+    No line of a block is empty but its last, so bytes that begin with a block's have no other field lines than it has.
+    """
+    line_end = data.find(_CRLF, begin, limit)
+    begin_of_fields = line_end + len(_CRLF)
+    end = begin_of_fields + len(before.raw)
+    same = line_end >= 0 and end <= limit and data.startswith(before.raw, begin_of_fields)
+    return (line_end, before, end) if same else None
 
 
 def field_line(line: bytes) -> list[str]:
@@ -181,9 +248,9 @@ def field_lines(data: bytes | bytearray, begin: int, limit: int) -> tuple[Fields
 
 
 def _fields(block: bytes) -> Fields | None:
-    """Read whole and correct field lines; None when they are too many."""
+    """Read whole and correct field lines with the empty one behind them; None when they are too many."""
     lines = block.decode("latin-1").split("\r\n")
-    lines.pop()
+    del lines[-2:]
     if len(lines) > FIELDS_MAX:
         return None
     fields = []
@@ -202,16 +269,6 @@ def chunk_line(line: bytes, *, lenient: bool) -> tuple[int, int]:
     if len(digits) > _CHUNK_SIZE_DIGITS_MAX:
         raise LineError(0, f"chunk size of more than {_CHUNK_SIZE_DIGITS_MAX} digits")
     return int(digits, 16), len(extension or b"")
-
-
-def by_name(fields: Fields) -> Named:
-    """The values of each field that says something about framing or host, in order, by its name in lower case."""
-    named: dict[str, list[str]] = {}
-    for name, value in fields:
-        lower = name.lower()
-        if lower in _NAMED:
-            named.setdefault(lower, []).append(value)
-    return named
 
 
 def tokens(values: Sequence[str]) -> list[str]:
@@ -259,10 +316,12 @@ def body_length(version: str, named: Named) -> tuple[Framing | None, int]:
 
 
 def _content_length(values: Sequence[str]) -> int:
-    members = {member.strip(" \t") for value in values for member in value.split(",")}
-    if len(members) > 1:
-        raise LineError(0, "conflicting Content-Length values")
-    text = members.pop()
+    text = values[0]
+    if len(values) > 1 or "," in text:
+        members = {member.strip(" \t") for value in values for member in value.split(",")}
+        if len(members) > 1:
+            raise LineError(0, "conflicting Content-Length values")
+        text = members.pop()
     if not (text.isascii() and text.isdigit()) or len(text) > LENGTH_DIGITS_MAX:
         raise LineError(0, "Content-Length is not a number")
     return int(text)

@@ -19,6 +19,7 @@ from capd.decoders.http1.grammar import (
     CHUNK_LINE_BYTES_MAX,
     FIELDS_MAX,
     HEAD_BYTES_MAX,
+    Block,
     Fields,
     Framing,
     LineError,
@@ -31,6 +32,10 @@ from capd.decoders.message import Direction, JsonValue, Message, ProtocolError, 
 
 HELD_BYTES_MAX: Final = 65_536
 """Bytes after CONNECT or an upgrade that wait for the answer which says what they are."""
+UNBOUNDED: Final = 1 << 62
+"""Bytes of content, where only the end of the direction ends it."""
+REMEMBERED_BYTES_MAX: Final = 4_096
+"""Field lines of a head that are kept, read, for the case that the next has the same; longer ones change anyway."""
 
 
 class State(IntEnum):
@@ -69,6 +74,8 @@ class HttpSide(Side):
         self.interim = False
         self._head_known = False
         self._fields: Fields = []
+        self._before: Block | None = None
+        """What the head before had."""
         self._scan = 0
         self._remaining = 0
         self._body_bytes = 0
@@ -87,7 +94,7 @@ class HttpSide(Side):
         """Parse and keep the start line. Raises LineError."""
 
     @abstractmethod
-    def read_head(self, begin: int, limit: int) -> tuple[Fields, int] | None:
+    def read_head(self, begin: int, limit: int) -> tuple[Block, int] | None:
         """Keep the start line of a head that is whole and right; give its fields and its end. None: go line by line."""
 
     @abstractmethod
@@ -99,8 +106,12 @@ class HttpSide(Side):
         """The start line for a person."""
 
     @abstractmethod
-    def head_done(self, fields: Fields) -> tuple[Framing, int, dict[str, JsonValue]]:
-        """Decide the framing of the body; gives further fields of the head. Raises LineError."""
+    def head_done(self, block: Block) -> tuple[Framing, int, JsonValue]:
+        """Decide the framing of the body; gives its length, and `host` or `interim` (decoder.py). Raises LineError."""
+
+    @abstractmethod
+    def described(self, block: Block, framing: Framing, length: int | None, more: JsonValue) -> dict[str, JsonValue]:
+        """Give the fields of a whole head."""
 
     @abstractmethod
     def after_message(self) -> State:
@@ -221,8 +232,9 @@ class HttpSide(Side):
         if fresh and not self._scan:
             whole = self.read_head(stream.start, stream.start + HEAD_BYTES_MAX)
             if whole is not None:
-                fields, stream.cursor = whole
-                return self._head_message(fields)
+                block, stream.cursor = whole
+                self._before = block if len(block.raw) <= REMEMBERED_BYTES_MAX else None
+                return self._head_message(block)
         if fresh and self.direction is Direction.REQUEST:
             # RFC 9112 2.2: one empty line before a request line is ignored, clients send it after a POST.
             if stream.data[stream.start : stream.start + len(_CRLF)] == _CRLF:
@@ -245,24 +257,18 @@ class HttpSide(Side):
 
     def _head(self) -> Message | None:
         fields = self._field_lines(self.stream.start + HEAD_BYTES_MAX, "head")
-        return None if fields is None else self._head_message(fields)
+        return None if fields is None else self._head_message(Block(fields))
 
-    def _head_message(self, fields: Fields) -> Message:
+    def _head_message(self, block: Block) -> Message:
         """Everything up to the cursor is a head."""
         stream = self.stream
         try:
-            framing, length, more = self.head_done(fields)
+            framing, length, more = self.head_done(block)
         except LineError as error:
             raise self.error(stream.position, error.reason) from None
         self._begin_body(framing, length)
         summary = self.head_summary()
-        described = {
-            **self.head_fields(),
-            "headers": fields,
-            "framing": framing.value,
-            "length": length if framing is Framing.LENGTH else None,
-            **more,
-        }
+        described = self.described(block, framing, length if framing is Framing.LENGTH else None, more)
         self._head_known = False
         self._fields = []
         message = self._message(self.word, stream.cursor, summary=summary, fields=described)
@@ -314,10 +320,22 @@ class HttpSide(Side):
         """The end of a message, up to where parsing came."""
         if self._losses:
             incomplete = "; ".join([*self._losses, *([incomplete] if incomplete else [])])
+        stream = self.stream
         fields: dict[str, JsonValue] = {"body_bytes": self._body_bytes, "trailers": trailers or []}
-        message = self._message("end", self.stream.cursor, fields=fields, incomplete=incomplete)
+        message = self._message("end", stream.cursor, fields=fields, incomplete=incomplete)
         self.state = self.after_message()
+        if self.state is State.START and stream.cursor == len(stream.data):
+            self.ready = False
         return message
+
+    @property
+    def content_bytes(self) -> int:
+        """How many of the next bytes are content of one body: the rest of its length, or of its chunk; 0 if bytes wait."""
+        if self.over or self.stream.cursor < len(self.stream.data):
+            return 0
+        if self.state is State.CLOSE:
+            return UNBOUNDED
+        return self._remaining if self.state in (State.LENGTH, State.CHUNK) else 0
 
     def _content(self, length: int) -> Message:
         """Report `length` bytes of content at the cursor, with the framing before them."""

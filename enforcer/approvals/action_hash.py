@@ -19,8 +19,8 @@ from hashlib import sha256
 from typing import Final, TypeVar
 
 KEY_BYTES: Final = 32
-ACTION: Final = b"capd-action-1\n"
-SHAPE: Final = b"capd-shape-1\n"
+ACTION: Final = b"capd-action-2\n"
+SHAPE: Final = b"capd-shape-2\n"
 _ABSENT: Final = b"\xff\xff\xff\xff"
 LENGTH_MAX: Final = 0xFFFFFFFE
 VARYING: Final = frozenset(
@@ -60,10 +60,11 @@ class Bound:
         uid: of the process that speaks; None where it is not known.
         host, aliases, port, address, tls: of the target.
         protocol, operation: as the policy has them.
+        database, user: of the session of a database; None where there is none, or it is not known.
         path, query: as they will be sent; None: there is none.
         upgrade: the protocol that it wants to change to, or None.
         fields, trailers: header fields in their order, names in any case; those in VARYING do not count.
-        body_sha256: over the body, or over the text of a statement, all of it.
+        body_sha256: over the body, or over all of a statement that decides what it does.
         policy: version of the policy that wants the approval.
     """
 
@@ -77,6 +78,8 @@ class Bound:
     tls: str
     protocol: str
     operation: str
+    database: str | None = None
+    user: str | None = None
     path: str | None = None
     query: str | None = None
     upgrade: str | None = None
@@ -102,6 +105,8 @@ def canonical(bound: Bound) -> bytes:
             _text(bound.tls),
             _text(bound.protocol),
             _text(bound.operation),
+            _text(bound.database),
+            _text(bound.user),
             _text(bound.path),
             _text(bound.query),
             _text(bound.upgrade),
@@ -123,17 +128,22 @@ def fingerprint(key: bytes, bound: Bound) -> bytes:
     return hmac.digest(key, canonical(bound), "sha256")
 
 
-def shape(key: bytes, bound: Bound, body: bytes, *, is_json: bool) -> bytes:
+def shape(key: bytes, bound: Bound, body: bytes, *, is_json: bool, likeness: bytes | None = None) -> bytes:
     """Give the fingerprint of the action but for numbers: those in JSON, and values of the query that are digits alone.
 
-    Strings stay, for in too many APIs a string says what is done.
+    Strings stay, for in too many APIs a string says what is done. What a statement of a database does stands in its likeness,
+    in which nothing but its literals is left out.
 
     Args:
         key: of this host.
         bound: what is bound.
         body: all of it.
         is_json: whether it says that it is JSON.
+        likeness: of a statement, what those of its shape have in common; None: it has no shape, or is none.
     """
+    if likeness is not None:
+        alike = replace(bound, body_sha256=sha256(b"?" + likeness).digest())
+        return hmac.digest(key, SHAPE + canonical(alike), "sha256")
     skeleton = _skeleton(body) if is_json else None
     alike = replace(
         bound,

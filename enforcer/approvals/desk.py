@@ -8,7 +8,7 @@ Nothing is told before it is on disk. When the store cannot be written, nothing 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
@@ -154,6 +154,8 @@ class Desk:
             return
         if found.entries:
             self._store.put_body(asked.id, hold.body)
+            if hold.exact:
+                self._store.put_exact(asked.id, hold.exact)
             self._commit(found.entries)
         self._seat(waiter, found.request)
 
@@ -173,12 +175,12 @@ class Desk:
         bound = hold.bound
         assert 1 <= len(hold.demands) <= limits.RULES_MAX
         shown = dict(hold.shown)
-        if len(msgpack.packb(shown)) > limits.SHOWN_BYTES_MAX:
+        if max(len(msgpack.packb(facts)) for facts in (shown, hold.exact)) > limits.SHOWN_BYTES_MAX:
             raise ValueError("more is to be shown than there is room for")
         return Asked(
             id=self._new_id(),
             fingerprint=fingerprint(self._key, bound),
-            shape=shape(self._key, bound, hold.body, is_json=hold.is_json),
+            shape=shape(self._key, bound, hold.body, is_json=hold.is_json, likeness=hold.likeness),
             since=now,
             wait_seconds=max(hold.hold_seconds, hold.ttl_seconds),
             ttl_seconds=hold.ttl_seconds,
@@ -245,6 +247,10 @@ class Desk:
         """
         request = self._ledger.named(text)
         return request, self._store.body(request.id) if request.state is State.PENDING else None
+
+    def exact(self, request: Request) -> Mapping[str, object]:
+        """Give what is masked in the facts of a request as it is, while it waits; empty: nothing is, or it is over."""
+        return self._store.exact(request.id) if request.state is State.PENDING else {}
 
     def requests(self) -> list[Request]:
         """Give all, the latest last."""

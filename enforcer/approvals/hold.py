@@ -49,9 +49,11 @@ class Hold:
         bound: what the approval is bound to.
         body: all of what `bound.body_sha256` is over.
         is_json: whether the body says that it is JSON.
+        likeness: of a statement, what those of its shape have in common; None: there is none.
         hold_seconds: how long its client can wait.
         ttl_seconds, scope, demands: as the rules say.
-        shown: facts for the person.
+        shown: facts for the person, which stay in the store.
+        exact: those of them in which secrets were masked, as they are: for the person, while it waits.
     """
 
     bound: Bound
@@ -61,7 +63,9 @@ class Hold:
     ttl_seconds: int
     scope: ApprovalScope
     demands: tuple[Demand, ...]
+    likeness: bytes | None = None
     shown: Mapping[str, object] = field(default_factory=dict)
+    exact: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,7 +115,9 @@ def read_hold(found: Mapping[str, Any]) -> Hold:
         ttl_seconds=int(found["ttl_seconds"]),
         scope=ApprovalScope(found["scope"]),
         demands=tuple(Demand(**{**one, "groups": tuple(one["groups"])}) for one in found["demands"]),
+        likeness=None if found["likeness"] is None else bytes(found["likeness"]),
         shown=dict(found["shown"]),
+        exact=dict(found.get("exact") or {}),
     )
 
 

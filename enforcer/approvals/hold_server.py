@@ -12,13 +12,13 @@ import os
 import selectors
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import msgpack
 
+from capd.enforcer.accepting import Accepting
 from capd.enforcer.approvals.desk import Desk, Waiter
 from capd.enforcer.approvals.hold import LENGTH_BYTES, MESSAGE_BYTES_MAX, Answer, answer_message, packed, read_hold
 from capd.recording.errors import on_disk
@@ -54,34 +54,39 @@ class HoldServer:
         """
         self._desk, self._selector, self._tell = desk, selector, tell
         self._connections: set[_Connection] = set()
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         with on_disk("listen at", path):
             path.unlink(missing_ok=True)
             before = os.umask(0o777 & ~MODE)
             try:
-                self._listener.bind(str(path))
+                listener.bind(str(path))
             finally:
                 os.umask(before)
-        self._listener.listen(BACKLOG)
-        selector.register(self._listener, selectors.EVENT_READ, self._accept)
+        listener.listen(BACKLOG)
+        self._accepting = Accepting(listener, selector, self._let_in)
+
+    @property
+    def failed(self) -> dict[str, int]:
+        """How often nobody could be let in, by why."""
+        return dict(self._accepting.failed)
+
+    def attend(self) -> None:
+        """Let in again after a pause; to be called in every turn of the loop."""
+        self._accepting.attend()
 
     def close(self) -> None:
         """Hang up on all, which cancels nothing."""
         for connection in list(self._connections):
             self._hang_up(connection)
-        self._selector.unregister(self._listener)
-        self._listener.close()
+        self._accepting.close()
 
-    def _accept(self) -> None:
-        with suppress(BlockingIOError, ConnectionAbortedError):
-            accepted, _address = self._listener.accept()
-            if len(self._connections) >= CONNECTIONS_MAX:
-                accepted.close()
-                return
-            accepted.setblocking(False)
-            connection = _Connection(socket=accepted)
-            self._connections.add(connection)
-            self._selector.register(accepted, selectors.EVENT_READ, lambda: self._read(connection))
+    def _let_in(self, accepted: socket.socket) -> None:
+        if len(self._connections) >= CONNECTIONS_MAX:
+            accepted.close()
+            return
+        connection = _Connection(socket=accepted)
+        self._connections.add(connection)
+        self._selector.register(accepted, selectors.EVENT_READ, lambda: self._read(connection))
 
     def _read(self, connection: _Connection) -> None:
         try:

@@ -24,7 +24,7 @@ ENDED_MAX: Final = 2_000
 """Requests that are over and still listed, the latest."""
 RULES_MAX: Final = 16
 """Rules that want one action approved; each is shown."""
-SHOWN_BYTES_MAX: Final = 48 * 1024
+SHOWN_BYTES_MAX: Final = 64 * 1024
 """Of the facts beside a body, as the store has them."""
 REASON_CHARACTERS_MAX: Final = 500
 """Of a denial: the agent reads it."""

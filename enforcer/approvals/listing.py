@@ -17,7 +17,13 @@ from capd.enforcer.approvals.state import State
 
 
 def to_json(
-    request: Request, now: Moment, *, clients: int = 0, body: bytes | None = None, head_bytes: int = BODY_BYTES_MAX
+    request: Request,
+    now: Moment,
+    *,
+    clients: int = 0,
+    body: bytes | None = None,
+    head_bytes: int = BODY_BYTES_MAX,
+    exact: Mapping[str, object] | None = None,
 ) -> dict[str, Any]:
     """Give the public form of a request.
 
@@ -27,6 +33,7 @@ def to_json(
         clients: how many wait for it.
         body: all of its body; None: it is not there any more.
         head_bytes: how much of it is given.
+        exact: facts as they are, in the place of those with secrets masked.
     """
     asked = request.asked
     over = request.open and request.deadline.over(now)
@@ -51,6 +58,7 @@ def to_json(
         "principal": None if asked.principal is None else {"kind": asked.principal[0], "name": asked.principal[1]},
         "policy": asked.policy,
         **asked.shown,
+        **(exact or {}),
         "body": None if body is None else b64encode(body[:head_bytes]).decode("ascii"),
     }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,7 @@ FILE: Final = "requests.log"
 KEY: Final = "fingerprint.key"
 LINK_KEY: Final = "link.key"
 BODIES: Final = "body-"
+EXACT: Final = "exact-"
 _HEADER_BYTES: Final = 8
 _MODE: Final = 0o600
 
@@ -178,9 +179,19 @@ class Store:
         Raises:
             ApprovalsUnwritableError: it is not.
         """
-        path = self._body(request)
+        self._put(self._directory / f"{BODIES}{request}", body)
+
+    def put_exact(self, request: str, facts: Mapping[str, object]) -> None:
+        """Keep facts as they are beside a body, as long; arguments as of `put_body`.
+
+        Raises:
+            ApprovalsUnwritableError: they are not on the disk.
+        """
+        self._put(self._directory / f"{EXACT}{request}", msgpack.packb(facts))
+
+    def _put(self, path: Path, content: bytes) -> None:
         try:
-            replace_content(path, body, mode=_MODE)
+            replace_content(path, content, mode=_MODE)
         except OSError as error:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -189,21 +200,26 @@ class Store:
     def body(self, request: str) -> bytes | None:
         """Give a body; None: it is not there."""
         try:
-            return read_regular(self._body(request), limits.BODY_BYTES_MAX)
+            return read_regular(self._directory / f"{BODIES}{request}", limits.BODY_BYTES_MAX)
         except OSError:
             return None
 
+    def exact(self, request: str) -> dict[str, object]:
+        """Give the facts beside a body; none: they are not there."""
+        try:
+            found = msgpack.unpackb(read_regular(self._directory / f"{EXACT}{request}", limits.SHOWN_BYTES_MAX))
+        except (OSError, ValueError, msgpack.UnpackException):
+            return {}
+        return found if isinstance(found, dict) else {}
+
     def drop_bodies(self, kept: Iterable[str]) -> int:
-        """Remove the bodies of all requests but these; give how many could not be removed."""
-        names = {self._body(request).name for request in kept}
+        """Remove the bodies of all requests but these, and what is beside them; give how many could not be removed."""
+        names = {f"{kind}{request}" for request in kept for kind in (BODIES, EXACT)}
         left = 0
-        for path in self._directory.glob(f"{BODIES}*"):
-            if path.name not in names:
+        for path in self._directory.iterdir():
+            if path.name.startswith((BODIES, EXACT)) and path.name not in names:
                 try:
                     path.unlink(missing_ok=True)
                 except OSError:
                     left += 1
         return left
-
-    def _body(self, request: str) -> Path:
-        return self._directory / f"{BODIES}{request}"

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 from capd.enforcer.approvals.state import State
 from capd.enforcer.callbacks.notice import Notice, event_of
+from capd.enforcer.policy.protocol import OF_DATABASES
 
 
 def what(found: Notice) -> str:
@@ -23,6 +24,9 @@ def rows(found: Notice) -> Iterator[tuple[str, str]]:
         yield "becomes", f"{found['upgrade']}: what follows is not judged"
     yield from (("unread", problem) for problem in found["problems"])
     yield "effects", ", ".join(found["effects"]) if found["effects"] else "not known"
+    if found.get("protocol") in OF_DATABASES:
+        yield "touches", "not known" if found["resources"] is None else ", ".join(found["resources"]) or "nothing named"
+        yield from ((name.replace("_", " "), str(value)) for name, value in found["known"].items())
     # What was asked before an upgrade of capd may have neither.
     yield from (("put in", f"the credential {name}") for name in found.get("credentials", ()))
     yield from (("hidden", f"parts of the answer, by {rule}") for rule in found.get("masked_by", ()))

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from capd.enforcer.approvals.moment import NS_PER_SECOND
 from capd.enforcer.approvals.state import State
+from capd.enforcer.masking import sql_secrets
 from capd.enforcer.masking.body import BodyMask
 from capd.enforcer.masking.place import filled, joined
 from capd.enforcer.masking.rules import Rules
@@ -23,6 +24,8 @@ from capd.recording.visible_text import from_bytes, visible, visible_lines
 BODY_CHARACTERS_MAX: Final = 16_384
 """Of a body in a message: a person reads less; its page has all of it."""
 ASKED: Final = "asked"
+SQL: Final = (sql_secrets.POSTGRESQL, sql_secrets.MYSQL)
+"""Protocols whose statements may set a password."""
 OURS: Final = frozenset({"id", "state", "fingerprint", "policy", "scope", "body_hash", "demands", "rules", "masked_by"})
 """Facts that no agent wrote, in which a hash might look like a number of somebody's."""
 _EVENTS: Final = {State.PENDING.value: ASKED, State.USED.value: State.APPROVED.value}
@@ -44,7 +47,8 @@ def notice(found: Mapping[str, Any], rules: Rules, *, characters_max: int = BODY
         characters_max: how much of the body is given.
     """
     told = {_name(key): _value(key, value, rules) for key, value in found.items() if key != "body"}
-    body = None if found["body"] is None else _body(b64decode(found["body"]), found["fields"], rules)
+    content = None if found["body"] is None else _without_passwords(b64decode(found["body"]), found.get("protocol"))
+    body = None if content is None else _body(content, found["fields"], rules)
     return {
         **told,
         "body_text": None if body is None else body[:characters_max],
@@ -92,6 +96,11 @@ def _field(name: str, text: str, rules: Rules) -> str:
     """Mask a header field: by its name, and by what stands in it."""
     head = f"{name}: "
     return visible(masked(head + text, rules)[len(head) :])
+
+
+def _without_passwords(content: bytes, protocol: object) -> bytes:
+    """Give all of a statement with `*` for its passwords, which have no form of their own."""
+    return filled(content, sql_secrets.places(content, 0, str(protocol))) if protocol in SQL else content
 
 
 def _body(content: bytes, fields: Sequence[Sequence[str]], rules: Rules) -> str:

@@ -36,9 +36,9 @@ def asking(found: Notice, says: Says, approver: str, confirmation: str) -> str:
         f'<p><button type="submit">{says.value.capitalize()} as {escape(approver)}</button></p></form>'
     )
     lines = "".join(
-        f"<tr><th align=left valign=top>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in _rows(found)
+        f"<tr><th align=left valign=top>{escape(name)}</th><td>{_ordered(text)}</td></tr>" for name, text in _rows(found)
     )
-    body = f"<h2>Body</h2><pre>{escape(found['body_text'])}</pre>" if found["body_text"] else ""
+    body = f"<h2>Body</h2><pre>{_ordered(found['body_text'])}</pre>" if found["body_text"] else ""
     return _page(f"{says.value.capitalize()} {found['id']}?", f"<table>{lines}</table>{_fields(found)}{body}{form}")
 
 
@@ -56,7 +56,12 @@ def _fields(found: Notice) -> str:
     lines = [f"{name}: {value}" for name, value in found["fields"]]
     if found["fields_left_out"]:
         lines.append(f"and {found['fields_left_out']} more, which are bound as well")
-    return f"<h2>Header fields</h2><pre>{escape(chr(10).join(lines))}</pre>"
+    return f"<h2>Header fields</h2><pre>{_ordered(chr(10).join(lines))}</pre>"
+
+
+def _ordered(text: str) -> str:
+    """Give text in the order in which it was said: letters that are written from right to left turn what is between them."""
+    return f'<bdo dir="ltr">{escape(text)}</bdo>'
 
 
 def _page(title: str, content: str) -> str:

@@ -9,7 +9,6 @@ import contextlib
 import os
 import select
 import signal
-import stat
 import subprocess
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Final
 
 from capd.enforcer.credentials.errors import CredentialError
 from capd.enforcer.credentials.guarded_file import CONTENT_BYTES_MAX, check_way
+from capd.recording.durable import OTHERS_WRITE
 
 ENVIRONMENT: Final = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -96,5 +96,5 @@ def _check_program(program: Path) -> None:
         check_way(real)
     except (OSError, RuntimeError) as error:
         raise CredentialError(f"{program}: it cannot be run") from error
-    if found.st_uid != 0 or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if found.st_uid != 0 or found.st_mode & OTHERS_WRITE:
         raise CredentialError(f"{program}: others than root could have written it")

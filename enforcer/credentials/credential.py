@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from capd.enforcer.credentials.errors import CredentialError
+from capd.enforcer.credentials.method import WeakMethod
 from capd.enforcer.policy.action import Principal
 from capd.enforcer.policy.glob import Glob, any_of
 from capd.enforcer.policy.host_pattern import HostPattern, any_host
@@ -68,7 +69,10 @@ class Credential:
         hosts: it may be sent to.
         ports: of those hosts.
         principals: whose runs it may be used for, as in `match` of a rule; none: anybody's.
-        user: that belongs to it: of `basic`, or the id of an AWS access key.
+        user: that belongs to it: of `basic`, the id of an AWS access key, or of a database; None there: whom the agent names.
+        databases: that it may be used for; none: any, and what is no database.
+        weak_methods: that it may be used with.
+        placeholder: what agents' clients have in its place; None: they are asked for nothing.
     """
 
     name: str
@@ -77,6 +81,9 @@ class Credential:
     ports: Sequence[int]
     principals: Sequence[Glob] = ()
     user: str | None = None
+    databases: Sequence[Glob] = ()
+    weak_methods: frozenset[WeakMethod] = frozenset()
+    placeholder: str | None = None
 
     def check(self, principal: Principal | None, host: str, port: int) -> None:
         """Check that a use is within the binding.
@@ -89,12 +96,37 @@ class Credential:
         Raises:
             CredentialError: it is not.
         """
+        self.check_target(host, port)
+        if self.principals and not self._is_for(principal):
+            raise CredentialError(f"the credential {self.name} is not for whom this run acts for", NOT_BOUND)
+
+    def check_target(self, host: str, port: int) -> None:
+        """Check the target alone; arguments and errors as `check` has."""
         if not any_host(self.hosts)(host):
             raise CredentialError(f"the credential {self.name} is not for the host {host}", NOT_BOUND)
         if port not in self.ports:
             raise CredentialError(f"the credential {self.name} is not for port {port}", NOT_BOUND)
-        if self.principals and not self._is_for(principal):
-            raise CredentialError(f"the credential {self.name} is not for whom this run acts for", NOT_BOUND)
+
+    def check_database(self, database: str | None) -> None:
+        """Check that a session may be in a database.
+
+        Args:
+            database: that the agent wants; None: none, or not known.
+
+        Raises:
+            CredentialError: it may not.
+        """
+        if self.databases and (database is None or any_of(self.databases)(database) is not True):
+            raise CredentialError(f"the credential {self.name} is not for the database {database or '(none)'}", NOT_BOUND)
+
+    def check_request(self) -> None:
+        """Check that it may be put into a request of HTTP.
+
+        Raises:
+            CredentialError: it is for databases.
+        """
+        if self.databases:
+            raise CredentialError(f"the credential {self.name} is for databases", NOT_BOUND)
 
     def _is_for(self, principal: Principal | None) -> bool:
         if principal is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from capd.enforcer.credentials.errors import CredentialError
-from capd.recording.durable import open_regular
+from capd.recording.durable import OTHERS_WRITE, open_regular
 
 CONTENT_BYTES_MAX: Final = 65_536
 """A secret, or a file of variables, is far shorter; a device or a log in its place is not read whole."""
@@ -72,7 +72,7 @@ def check_way(path: Path, owners: frozenset[int] = frozenset({0})) -> None:
         sticky = bool(found.st_mode & stat.S_ISVTX)
         if found.st_uid not in owners and not sticky:
             raise CredentialError(f"{path}: the directory {directory} belongs to user {found.st_uid}, and must belong to root")
-        if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not sticky:
+        if found.st_mode & OTHERS_WRITE and not sticky:
             raise CredentialError(f"{path}: others may write the directory {directory}")
 
 

@@ -50,7 +50,8 @@ class BodyMask:
         self._inner = inner
         self._looks: tuple[Scanner | JsonScanner | Packed, ...] = inner
         codings = [word.strip() for word in coding.split(",") if word.strip() not in ("", "identity")]
-        if codings:
+        if codings and (rules.unreadable or packed.known(codings)):
+            # What nobody here can unpack, and is kept nevertheless, is looked at as it is.
             self._looks = (self._packed(codings),)
 
     @classmethod

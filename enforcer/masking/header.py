@@ -14,7 +14,7 @@ from capd.enforcer.masking.names import COOKIE_HEADERS, SCHEMES
 from capd.enforcer.masking.place import Place
 
 _SCHEME: Final = re.compile(rb"[ \t]*(?:(?:%s)[ \t]+)?" % b"|".join(scheme.encode() for scheme in SCHEMES), re.IGNORECASE)
-_COOKIE: Final = re.compile(rb"[ \t]*([^=;]*)=([^;]*);?|[^;]*;?")
+_COOKIE: Final = re.compile(rb"[ \t]*+([^=;]*+)=((?:\"[^\"]*\")?[^;]*);?|[^;]*;?")
 
 
 def header_places(headers: Collection[str], cookies: Collection[str], name: str, value: bytes) -> list[Place]:
@@ -31,7 +31,7 @@ def header_places(headers: Collection[str], cookies: Collection[str], name: str,
         return []
     rule = f"header {lower}"
     if lower in COOKIE_HEADERS:
-        return _cookies(cookies, value, rule, only_first=lower == "set-cookie")
+        return _cookies(cookies, value, rule, only_first=lower != "cookie")
     start = _SCHEME.match(value).end()  # type: ignore[union-attr]  # it always matches
     end = len(value.rstrip(b" \t"))
     return [Place(start, end, "credential", rule)] if end > start else []

@@ -23,6 +23,10 @@ _FRAMING: Final = re.compile(rb"(?:\r\n)?([0-9A-Fa-f]{1,16})[^\r\n]{0,4096}\r\n"
 _HARMLESS: Final = re.compile(rb"(?:\r?\n?[0-9A-Fa-f]{0,16}\r?\n?)?")
 """What of a body's framing may have come before the content that it frames."""
 HARMLESS_BYTES_MAX: Final = 20
+LENGTH_OF_CHUNK_BYTES_MAX: Final = 20
+"""The end of a chunk and the length of the next, of which no name and value fit into what is left."""
+NOT_DECODED: Final = "not decoded"
+"""Stands for the type of what runs after a switch of protocols."""
 SWITCHING: Final = 101
 NOT_TEXT: Final = frozenset({"h2c", "websocket"})
 """HTTP/2 compresses headers, WebSocket scrambles what a client says (RFC 6455 section 5.3)."""
@@ -35,15 +39,17 @@ class Framed:
         mask: its content.
         chunked: whether it is in chunks.
         chunk_left: bytes that are still to come of the present chunk.
+        tunnel: whether it is no body, but what runs after a switch of protocols.
         broken: whether nobody knows any more where a chunk begins.
         end: behind what came, in the stream.
     """
 
-    __slots__ = ("broken", "chunk_left", "chunked", "end", "mask")
+    __slots__ = ("broken", "chunk_left", "chunked", "end", "mask", "tunnel")
 
-    def __init__(self, mask: BodyMask, *, chunked: bool) -> None:
+    def __init__(self, mask: BodyMask, *, chunked: bool, tunnel: bool = False) -> None:
         self.mask = mask
         self.chunked = chunked
+        self.tunnel = tunnel
         self.chunk_left = 0
         self.broken = False
         self.end = 0
@@ -66,7 +72,8 @@ class HttpMask:
         """Judge a message.
 
         Args:
-            kind: its type: `request`, `response`, `body`, `end`, `tunnel`. A `body` is judged by `judge`, or by what follows.
+            kind: its type: `request`, `response`, `body`, `end`, `tunnel`. What `goes_on` is judged by `judge`, or by what
+                follows.
             fields: as decoded.
             raw: its bytes; of one with a hole what is there is given piece by piece, with `whole` False.
             start: offset of the first of them.
@@ -82,13 +89,30 @@ class HttpMask:
             if self._body is None:
                 self._body = Framed(BodyMask(self._rules), chunked=False)
             self.pieces = self._content(self._body, raw, start, whole=whole)
-            return []
+            return self._extensions(raw, start, self.pieces)
+        opaque = kind == "tunnel" and self._is_opaque(fields, raw)
+        if kind == "tunnel" and not opaque:
+            return self._tunnelled(raw, start)
         places = self._finish()
-        if kind == "tunnel" and self._is_opaque(fields, raw):
-            places.append(Place(start, start + len(raw), "undecided", "not decoded"))
+        if opaque:
+            places.append(Place(start, start + len(raw), "undecided", NOT_DECODED))
         elif raw:
             places += self._head(raw, start) if kind == "end" else self._text(raw, start)
         self.decided = start + len(raw)
+        return places
+
+    def goes_on(self, kind: str) -> bool:
+        """Say whether a message that was just judged is a part of what goes on behind it."""
+        return kind == "body" or (kind == "tunnel" and self._body is not None)
+
+    def _tunnelled(self, raw: bytes, start: int) -> list[Place]:
+        """Take what runs after a switch of protocols: one text, in as many parts as it was read in."""
+        places: list[Place] = []
+        body = self._body
+        if body is None or not body.tunnel:
+            places = self._finish()
+            body = self._body = Framed(BodyMask(self._rules.undecoded, NOT_DECODED), chunked=False, tunnel=True)
+        self._content(body, raw, start, whole=True)
         return places
 
     def upgrades(self, kind: str, fields: Mapping[str, object], *, already: bool) -> bool:
@@ -134,15 +158,19 @@ class HttpMask:
         body = self._body
         if body is None:
             return [self.decided, self._opaque, None]
-        return [self.decided, self._opaque, [body.mask.save(), body.chunked, body.chunk_left, body.broken, body.end]]
+        framed = [body.mask.save(), body.chunked, body.chunk_left, body.broken, body.end, body.tunnel]
+        return [self.decided, self._opaque, framed]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
         self.decided, self._opaque, found = cast("tuple[int, bool | None, Sequence[object] | None]", tuple(saved))
         if found is None:
             return
-        mask, chunked, chunk_left, broken, end = cast("tuple[Sequence[object], bool, int, bool, int]", tuple(found))
-        body = self._body = Framed(BodyMask.restored(self._rules, mask), chunked=chunked)
+        mask, chunked, chunk_left, broken, end, tunnel = cast(
+            "tuple[Sequence[object], bool, int, bool, int, bool]", (*found, False)[:6]
+        )
+        rules = self._rules.undecoded if tunnel else self._rules
+        body = self._body = Framed(BodyMask.restored(rules, mask), chunked=chunked, tunnel=tunnel)
         body.chunk_left, body.broken, body.end = chunk_left, broken, end
 
     # -- heads -----------------------------------------------------------------------------------------------------------------
@@ -179,6 +207,16 @@ class HttpMask:
             body.mask.take(raw[at : at + length], start + at)
         body.end = start + len(raw)
         return [(start + at, length) for at, length in pieces]
+
+    def _extensions(self, raw: bytes, start: int, pieces: Sequence[tuple[int, int]]) -> list[Place]:
+        """Look at what stands between the content of chunks: their extensions (RFC 9112 section 7.1.1) say what they like."""
+        places: list[Place] = []
+        at = start
+        for begin, length in (*pieces, (start + len(raw), 0)):
+            if begin - at > LENGTH_OF_CHUNK_BYTES_MAX:
+                places += self._text(raw[at - start : begin - start], at)
+            at = begin + length
+        return places
 
     def judge(self, *, final: bool = False) -> list[Place]:
         """Look at what came of the body; what may be the beginning of something waits for more, unless this was all."""

@@ -108,7 +108,11 @@ def valid(rule: str, found: bytes) -> bool:
         number = number.replace(" ", "").replace("-", "")
         if CARD.fullmatch(number) is None or len(set(number)) == 1:
             return False
-    return _checker(name)(number)
+    checker = _checker(name)
+    try:
+        return checker(number)
+    except LookupError:  # stdnum.cn.ric: the province is one, and never had such a county
+        return False
 
 
 @lru_cache(maxsize=len(_FORMS))

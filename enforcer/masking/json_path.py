@@ -26,7 +26,7 @@ DESCEND: Final = ".."
 _STEP: Final = re.compile(
     r"\.\.(?P<deep>[^.\[\]*]+|\*)|\.(?P<name>[^.\[\]*]+|\*)|\[(?P<index>[0-9]+|\*)\]|\['(?P<quoted>[^']+)'\]"
 )
-_TOKEN: Final = re.compile(rb"[ \t\r\n]*(?:(?P<mark>[{}\[\],:])|(?P<string>\")|(?P<bare>[^\s{}\[\],:\"]+))")
+_TOKEN: Final = re.compile(rb"\s*+(?:(?P<mark>[{}\[\],:])|(?P<string>\")|(?P<bare>[^\s{}\[\],:\"]+))")
 _IN_STRING: Final = re.compile(rb"(?:[^\"\\]|\\.)*", re.DOTALL)
 
 
@@ -164,7 +164,7 @@ class JsonScanner:
             return self._go_on(buffer, at, places, final=final)
         token = _TOKEN.match(buffer, at)
         if token is None:
-            return len(buffer) if final or not buffer[at:].strip() else at + 1
+            return len(buffer)  # nothing but blanks
         if token["mark"]:
             self._mark(token["mark"])
             return token.end()

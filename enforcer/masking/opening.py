@@ -25,15 +25,28 @@ class Run(Enum):
     DOTTED = rb"[A-Za-z0-9_.\-]*"
     BASE64 = rb"[A-Za-z0-9+/=_.~\-]*"
     BARE = rb"[^\s\"'&,;<>(){}\[\]\\|\x00]*"
+    BASE64_LINES = rb"[A-Za-z0-9+/=\r\n]*"
     LINE = rb"[^\r\n\x00]*"
     LINE_UNQUOTED = rb"[^\r\n\x00\"']*"
+    HASH = rb"[A-Za-z0-9./+=,$:\-]*"
+    AUTHORITY = rb"[^\s/?#\"'<>\\\x00]*"
     USERINFO = rb"[^\s/?#@\"'<>\x00]*"
     DOUBLE_QUOTED = rb"(?:[^\"\\\r\n]|\\[^\r\n])*"
     SINGLE_QUOTED = rb"(?:[^'\\\r\n]|\\[^\r\n])*"
     SQL_QUOTED = rb"(?:[^'\x00]|'')*"
     ESCAPED_QUOTED = rb"(?:[^\"'\\\r\n]|\\\\(?:\\[\"'\\]|[^\"'\\\r\n])|\\[^\"'\\\r\n])*"
     TWICE_ESCAPED_QUOTED = rb"(?:[^\"'\\\r\n]|\\(?!\\{0,8}[\"']))*"
+    PERCENT_USERINFO = rb"(?:[^%&\s\"'\x00]|%(?!40))*"
     PERCENT_QUOTED = rb"(?:[^%&\s\"'\x00]|%(?!22))*"
+    ALL = rb"(?s:.*)"
+    DOLLARS = rb"[^$\x00]*"
+    TRIPLE_DOUBLE_QUOTED = rb"(?:[^\"\\\x00]|\\[^\x00]|\"(?!\"\"))*"
+    TRIPLE_SINGLE_QUOTED = rb"(?:[^'\\\x00]|\\[^\x00]|'(?!''))*"
+    LIST = rb"[^\]\x00]*"
+    FIELD = rb"(?:[^\r\n\x00]|\r?\n(?=[ \t]))*"
+    QUERY = rb"(?:[^\s&#\"'<>\\\x00]|['\"](?=[^\s,;:)\]}>&]))*"
+    PART = rb"(?:[^\r\n]|\r(?!\n)|\r?\n(?!--))*"
+    ELEMENT = rb"[^<\x00]*"
     PEM = rb"[^\x00]*"
 
 
@@ -49,6 +62,12 @@ LOOKAHEADS: Final = {
     Run.ESCAPED_QUOTED: 4,
     Run.TWICE_ESCAPED_QUOTED: 9,
     Run.PERCENT_QUOTED: 2,
+    Run.PERCENT_USERINFO: 2,
+    Run.TRIPLE_DOUBLE_QUOTED: 2,
+    Run.TRIPLE_SINGLE_QUOTED: 2,
+    Run.FIELD: 2,
+    Run.QUERY: 1,
+    Run.PART: 4,
     Run.PEM: len(PEM_END),
 }
 QUOTES: Final = {
@@ -58,6 +77,8 @@ QUOTES: Final = {
     b'\\"': Run.ESCAPED_QUOTED,
     b"\\'": Run.ESCAPED_QUOTED,
     b"%22": Run.PERCENT_QUOTED,
+    b'"""': Run.TRIPLE_DOUBLE_QUOTED,
+    b"'''": Run.TRIPLE_SINGLE_QUOTED,
 }
 """How a value goes on, by what opened it; what is not here was escaped more than once."""
 RUNS: Final = {run: re.compile(run.value) for run in Run}
@@ -80,7 +101,11 @@ class Opening:
         after: whether the value begins behind the opening.
         named: whether the pattern is matched against lower case, and names what it found in a group `n`; a group `q` is
         what opens
-            the value and decides how it goes on (`QUOTES`); without any it goes on as `run`.
+            the value and decides how it goes on (`QUOTES`), a group `l` what opens a list of values, `b` a block of
+            lines; without any it goes on as `run`.
+        cased: of a named one: it is matched against what is said as it is.
+        begins: of a named one: what every match begins with, which is found faster than the pattern; openings that follow each
+            other with the same are looked for together.
     """
 
     rule: str
@@ -91,3 +116,5 @@ class Opening:
     run: Run = Run.NOTHING
     after: bool = False
     named: bool = False
+    cased: bool = False
+    begins: str = ""

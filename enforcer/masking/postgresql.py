@@ -15,11 +15,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from typing import Final, cast
 
+from capd.enforcer.masking import sql_secrets
 from capd.enforcer.masking.copy_columns import CopyMask
-from capd.enforcer.masking.place import FILLER, FILLER_TEXT, Place
-from capd.enforcer.masking.rules import Rules, plain_key
+from capd.enforcer.masking.in_messages import InMessages
+from capd.enforcer.masking.place import FILLER_TEXT, Place
+from capd.enforcer.masking.rules import Rules
 from capd.enforcer.masking.scanner import Scanner
-from capd.enforcer.masking.values import Value, Values, hidden
+from capd.enforcer.masking.values import Value, Values, bytes_in, hidden
 
 HEADER_BYTES: Final = 5
 _LENGTHS: Final = struct.Struct(">I")
@@ -39,6 +41,7 @@ CREDENTIALS: Final = {
 """Messages that authenticate, and where in them what does so begins. A SCRAM exchange holds no password, but enough to try
 some."""
 _MECHANISM: Final = re.compile(rb".{5}[A-Z0-9\-]{1,32}\x00", re.DOTALL)
+STATEMENTS: Final = frozenset({"Query", "Parse"})
 UNKNOWN_COLUMNS: Final = "column, names lost"
 _FAILING_ROW_TEXT: Final = re.compile(r"(?i)(?:failing row contains|key) \(")
 _FAILING_ROW: Final = re.compile(rb"(?i)(?:failing row contains|key) \(")
@@ -47,17 +50,52 @@ _FAILING_ROW: Final = re.compile(rb"(?i)(?:failing row contains|key) \(")
 class PostgresqlMask:
     """Both directions of one connection."""
 
+    dialect: Final = sql_secrets.POSTGRESQL
+    quiet: Final = frozenset({"Bind", "Execute", "Describe", "Close"})
+    errors: Final = frozenset({"ErrorResponse", "NoticeResponse"})
+
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._copy: CopyMask | None = None
+        self._copied_in: InMessages | None = None
+        """What a client copies to the server, which it cuts where it likes; a server sends rows."""
         self._statement = ""
 
-    @property
-    def watchful(self) -> bool:
-        """Whether messages have to be judged though the prefilter finds nothing in them."""
-        return bool(self._rules.columns)
+    def watches(
+        self,
+        kind: str,
+        fields: Mapping[str, object],  # noqa: ARG002  # part of the protocol
+        parts: Sequence[tuple[int, bytes]],
+        exchange: int | None,  # noqa: ARG002  # part of the protocol
+    ) -> bool:
+        """Say whether a message has to be judged though the prefilter finds nothing in it."""
+        if self._rules.columns or kind in CREDENTIALS or kind in {"SASLInitialResponse", "StartupMessage"}:
+            return True
+        if kind == "CopyData" and self._copied_in is not None:
+            return self._copied_in.open or not (parts and parts[-1][1].endswith(b"\n"))
+        return kind in STATEMENTS | self.errors and any(sql_secrets.may_hold(raw) for _, raw in parts)
 
-    def message(self, kind: str, fields: Mapping[str, object], raw: bytes, start: int, *, whole: bool = True) -> list[Place]:
+    def authenticates(self, kind: str) -> bool | None:
+        """Say whether a message shows that the client was let in, or (False) that it has to prove itself; None: neither."""
+        return True if kind in {"ReadyForQuery", "AuthenticationOk", *STATEMENTS} else None
+
+    def hides(self, *, answers: bool) -> bool:
+        """Say whether bytes that belong to no message are hidden; `answers`: of the server."""
+        return bool(self._rules.columns) and answers
+
+    def record(self, body: Mapping[str, Value], values: Values, *, touched: bool) -> None:  # part of the protocol
+        """Nothing but rows, errors and texts is masked."""
+
+    def message(
+        self,
+        kind: str,
+        fields: Mapping[str, object],
+        raw: bytes,
+        start: int,
+        *,
+        whole: bool = True,
+        exchange: int | None = None,  # noqa: ARG002  # part of the protocol
+    ) -> list[Place]:
         """Judge a message.
 
         Args:
@@ -66,6 +104,7 @@ class PostgresqlMask:
             raw: its bytes, of several rows all; of one with a hole what is there.
             start: offset of the first of them.
             whole: whether they are all.
+            exchange: not asked.
         """
         credential = CREDENTIALS.get(kind)
         if credential is not None:
@@ -80,27 +119,33 @@ class PostgresqlMask:
         if kind == "CopyData":
             return self._copied(fields, raw, start, whole=whole)
         places = self._text(raw, start)
-        if kind in ("Query", "Parse"):
+        if kind in STATEMENTS:
             self._statement = str(fields.get("sql") or "")
+            places += _passwords(kind, raw, start, whole=whole)
         elif kind in ("CopyInResponse", "CopyOutResponse", "CopyBothResponse"):
             self._begin_copy(fields)
+            self._copied_in = InMessages(self._rules) if kind == "CopyInResponse" else None
         elif kind in ("CopyDone", "CopyFail", "CommandComplete", "ReadyForQuery"):
-            self._copy = None
-        elif kind in ("ErrorResponse", "NoticeResponse") and self._rules.columns:
+            self._copy = self._copied_in = None
+        elif kind in self.errors:
+            places += _repeated(raw, start)
             rule = "column in an error"
-            places += self._report(raw, start) if whole else [Place(start, start + len(raw), "column", rule)]
+            if self._rules.columns:
+                places += self._report(raw, start) if whole else [Place(start, start + len(raw), "column", rule)]
         elif kind == "StartupMessage":
             places += self._parameters(raw, start)
         return places
 
     def save(self) -> list[object]:
         """Give its state as plain values."""
-        return [self._statement if self._rules.columns else "", None if self._copy is None else self._copy.save()]
+        copied_in = None if self._copied_in is None else self._copied_in.save()
+        return [self._statement if self._rules.columns else "", None if self._copy is None else self._copy.save(), copied_in]
 
     def restore(self, saved: Sequence[object]) -> None:
         """Take the state of one that was saved."""
-        statement, copy = cast("tuple[str, Sequence[object] | None]", tuple(saved))
+        statement, copy, copied_in = cast("tuple[str, Sequence[object] | None, Sequence[object] | None]", (*saved, None)[:3])
         self._statement = statement
+        self._copied_in = None if copied_in is None else InMessages.restored(self._rules, copied_in)
         self._copy = None if copy is None else CopyMask.restored(self._rules.columns, copy)
 
     def masked_columns(self, columns: object) -> dict[int, str] | None:
@@ -116,18 +161,7 @@ class PostgresqlMask:
 
     def shown(self, fields: Mapping[str, Value], values: Values) -> dict[str, Value]:
         """Give the fields of a record of rows with their cells masked by the same rules."""
-        masked = self.masked_columns(fields.get("columns")) if self._rules.columns else {}
-        rows = fields.get("rows")
-        shown: list[Value] = []
-        for row in rows if isinstance(rows, Sequence) else ():
-            cells = row if isinstance(row, Sequence) else ()
-            shown.append(
-                [
-                    _hidden(cell) if masked is None or index in masked else _shown(cell, values)
-                    for index, cell in enumerate(cells)
-                ]
-            )
-        return {**fields, "rows": shown}
+        return shown_rows(fields, values, self.masked_columns(fields.get("columns")) if self._rules.columns else {})
 
     def report(self, value: Value) -> Value:
         """Give what an error says without the row or the key in it."""
@@ -168,7 +202,8 @@ class PostgresqlMask:
 
     def _copied(self, fields: Mapping[str, object], raw: bytes, start: int, *, whole: bool) -> list[Place]:
         header = 0 if fields.get("offset") else HEADER_BYTES
-        places = self._text(raw[header:], start + header)
+        text = self._text if self._copied_in is None else self._copied_in.feed
+        places = text(raw[header:], start + header)
         if self._rules.columns and self._copy is None:
             self._copy = CopyMask("", self._rules.columns, binary=True)
         if self._copy is not None and self._copy.masks:
@@ -203,13 +238,35 @@ class PostgresqlMask:
             if end < 0:
                 break
             name = raw[at:name_end].decode("latin-1")
-            if plain_key(name) in self._rules.keys:
+            if self._rules.is_key(name):
                 places.append(Place(start + name_end + 1, start + end, "credential", "key of the startup message"))
             at = end + 1
         return places
 
     def _text(self, data: bytes, start: int) -> list[Place]:
         return Scanner(self._rules, start).feed(data, final=True) if self._rules.may_hold(data) else []
+
+
+def _passwords(kind: str, raw: bytes, start: int, *, whole: bool) -> list[Place]:
+    """Give where the passwords of a statement are."""
+    if not whole:  # nobody knows whether the header is there, which may have a quote in it
+        both = (sql_secrets.places(raw[at:], start + at, sql_secrets.POSTGRESQL) for at in (0, HEADER_BYTES))
+        return [place for one in both for place in one]
+    at = HEADER_BYTES if kind == "Query" else raw.find(b"\0", HEADER_BYTES) + 1  # behind the name
+    at = at if at > 0 else HEADER_BYTES
+    end = raw.find(b"\0", at)
+    return sql_secrets.places(raw[at : end if end >= 0 else len(raw)], start + at, sql_secrets.POSTGRESQL)
+
+
+def _repeated(raw: bytes, start: int) -> list[Place]:
+    """Give where the passwords of a statement are that an error repeats, in one of its fields or in parts of it."""
+    places: list[Place] = []
+    at = 0
+    for field in raw.split(b"\0"):
+        places += sql_secrets.places_in_error(field, start + at, sql_secrets.POSTGRESQL)
+        places += sql_secrets.places_in_error(field[1:], start + at + 1, sql_secrets.POSTGRESQL)  # behind its type
+        at += len(field) + 1
+    return places
 
 
 def _each(raw: bytes) -> list[tuple[int, int]]:
@@ -245,13 +302,23 @@ def _cells(raw: bytes, start: int, end: int) -> list[tuple[int, int, int]]:
     return cells
 
 
+def shown_rows(fields: Mapping[str, Value], values: Values, masked: Mapping[int, str] | None) -> dict[str, Value]:
+    """Give the fields of a record of rows with cells masked.
+
+    Args:
+        fields: of the record.
+        values: masks what is recognised by its form.
+        masked: which columns are hidden; None: all, because they are not known.
+    """
+    rows = fields.get("rows")
+    shown: list[Value] = []
+    for row in rows if isinstance(rows, Sequence) else ():
+        cells = row if isinstance(row, Sequence) else ()
+        shown.append(
+            [_hidden(cell) if masked is None or index in masked else values.value(cell) for index, cell in enumerate(cells)]
+        )
+    return {**fields, "rows": shown}
+
+
 def _hidden(cell: Value) -> Value:
-    if isinstance(cell, Mapping) and isinstance(cell.get("binary"), str):
-        return {"binary": FILLER.hex() * (len(str(cell["binary"])) // 2)}
-    return cell if isinstance(cell, Mapping) else hidden(cell)
-
-
-def _shown(cell: Value, values: Values) -> Value:
-    if isinstance(cell, Mapping) and isinstance(cell.get("binary"), str):
-        return {"binary": values.data(bytes.fromhex(str(cell["binary"]))).hex()}
-    return values.value(cell)
+    return cell if isinstance(cell, Mapping) and bytes_in(cell) is None else hidden(cell)

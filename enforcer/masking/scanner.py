@@ -64,6 +64,11 @@ class Scanner:
         """How many bytes wait to be judged."""
         return len(self._pending)
 
+    @property
+    def open(self) -> bool:
+        """Whether what comes next may be the rest of what came."""
+        return bool(self._pending or self._torn) or self._going is not None
+
     def feed(self, data: bytes, *, final: bool = False) -> list[Place]:
         """Take the next bytes; give the places that are decided now, by their offsets in the stream.
 
@@ -71,6 +76,12 @@ class Scanner:
             data: the bytes.
             final: whether nothing follows them that belongs to them: the end of a message or of the stream.
         """
+        places = self._feed(data, final=final)
+        if final:
+            self._before, self._going = b"", None
+        return places
+
+    def _feed(self, data: bytes, *, final: bool) -> list[Place]:
         buffer = self._before + self._pending + data if self._before or self._pending else data
         base = self.decided - len(self._before)
         at = len(self._before)
@@ -81,8 +92,6 @@ class Scanner:
         self._before = buffer[max(0, at - BEFORE_BYTES) : at]
         self._pending = buffer[at:]
         self.decided = base + at
-        if final:
-            self._before, self._going = b"", None
         return places
 
     def save(self) -> list[object]:
@@ -90,6 +99,13 @@ class Scanner:
         going = self._going
         run = None if going is None else [going.run.name, going.kind, going.rule, going.left]
         return [self.decided, self._before, self._pending, run, self._torn]
+
+    @classmethod
+    def hiding(cls, rules: Rules, position: int) -> Scanner:
+        """Give a scanner that masks all that comes, until it is told that nothing follows."""
+        scanner = cls(rules, position)
+        scanner._going = Going(Run.ALL, "undecided", CUT_OFF)
+        return scanner
 
     @classmethod
     def restored(cls, rules: Rules, saved: Sequence[object]) -> Scanner:
@@ -110,18 +126,24 @@ class Scanner:
         return places
 
     def cut(self) -> list[Place]:
-        """Nothing more will come of what waits: mask it where it may be the beginning of something."""
+        """Judge what waits now: mask it where it may be the beginning of something, and with it what comes behind it."""
         waited, pending, going = self.decided, self._pending, self._going
-        places = self.feed(b"", final=True)
-        self._going = going
+        places = self._feed(b"", final=True)
+        self._going = going or self._going
         if pending:
-            # What is whole was judged; a beginning of something, which is not, is short but for an address.
-            address = pending.rfind(b"://")
+            # What is whole was judged; a beginning of something, which is not, is short but for an address, and for an element
+            # whose end was not seen.
+            address = max(pending.rfind(b"://"), pending.rfind(b":\\/"), pending.lower().rfind(b"%3a%2f%2f"))
             tail = max(0, len(pending) - TAIL_BYTES_MAX)
             first = tail + self._rules.head(pending[tail:])
             if address >= 0 and not pending[address:].split(None, 1)[1:]:
                 first = min(first, address)
+            element = pending.rfind(b">") + 1
+            if element and b"<" not in pending[element:]:
+                first = min(first, element)
             first = 0 if going is not None else first
+            if going is None and (first < len(pending) or self._going is not None):
+                self._torn = OPENING_BYTES_MAX  # with what follows, what began may be something else
             places.append(Place(waited + first, waited + len(pending), "undecided", CUT_OFF))
         return places
 
@@ -204,7 +226,20 @@ class Found:
 class Search:
     """The openings of one buffer, in order. Every byte is looked at a bounded number of times, however many there are."""
 
-    __slots__ = ("_buffer", "_done", "_final", "_found", "_lookups", "_low", "_lower", "_rules", "_size", "_sure", "_windows")
+    __slots__ = (
+        "_buffer",
+        "_done",
+        "_final",
+        "_found",
+        "_lookups",
+        "_low",
+        "_lower",
+        "_rules",
+        "_size",
+        "_sure",
+        "_window",
+        "_windows",
+    )
 
     def __init__(self, rules: Rules, buffer: bytes, at: int, *, final: bool) -> None:
         self._rules = rules
@@ -218,7 +253,7 @@ class Search:
         """What may be in the present window, and where each is next."""
         self._found: list[Found | None] = []
         self._low = 0
-        self._lower = b""
+        self._window = self._lower = b""
 
     def next(self, at: int) -> Found | int:
         """Give the next opening from an index on; or up to where there is certainly none."""
@@ -273,23 +308,27 @@ class Search:
 
     def _open_window(self, at: int, until: int) -> None:
         low, end = max(0, at - BEFORE_BYTES), until + OPENING_BYTES_MAX
-        window = self._buffer[low:end]
+        window = self._window = self._buffer[low:end]
         self._low, self._lower = low, window.lower()
         self._lookups = [lookup for lookup in self._rules.lookups if lookup.worth_while(window, self._lower)]
         self._found = [self._find(lookup, at, until) for lookup in self._lookups]
 
     def _find(self, lookup: Lookup, at: int, until: int) -> Found | None:
-        low, opening = self._low, lookup.opening
-        if not opening.named:
+        low = self._low
+        if not lookup.named:
+            opening, pattern = lookup.openings[0], lookup.patterns[0]
             end = min(until + OPENING_BYTES_MAX, self._size)
-            while (found := lookup.pattern.search(self._buffer, at, end)) is not None and found.start() < until:
+            while (found := pattern.search(self._buffer, at, end)) is not None and found.start() < until:
                 if opening.kind != "identifier" or valid(opening.rule, found[0]):
                     return Found(opening, found.start(), found.end(), opening.rule, opening.run)
                 at = found.start() + 1
             return None
-        found = lookup.pattern.search(self._lower, at - low)
-        if found is None or found.start() + low >= until:
+        match = lookup.search(self._window if lookup.cased else self._lower, at - low, until - low)
+        if match is None:
             return None
-        quote = found["q"] if "q" in lookup.pattern.groupindex else b""
-        run = QUOTES.get(quote, Run.TWICE_ESCAPED_QUOTED) if quote else opening.run
-        return Found(opening, found.start() + low, found.end() + low, f"{opening.rule} {found['n'].decode('ascii')}", run)
+        opening, found = match
+        groups = found.groupdict()
+        quote = groups.get("q")
+        several = Run.LIST if groups.get("l") else Run.FIELD if groups.get("b") else opening.run
+        run = QUOTES.get(quote, Run.TWICE_ESCAPED_QUOTED) if quote else several
+        return Found(opening, found.start() + low, found.end() + low, f"{opening.rule} {found['n'].decode().lower()}", run)

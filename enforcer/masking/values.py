@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+from capd.enforcer.masking.command_line import hidden_from
 from capd.enforcer.masking.header import header_places
-from capd.enforcer.masking.place import FILLER_TEXT, filled, joined
-from capd.enforcer.masking.rules import Rules, plain_key
+from capd.enforcer.masking.place import FILLER, FILLER_TEXT, Place, filled, joined
+from capd.enforcer.masking.rules import Rules
 from capd.enforcer.masking.scanner import Scanner
 
 Value = None | bool | int | float | str | bytes | Sequence["Value"] | Mapping[str, "Value"]
@@ -21,10 +22,11 @@ DEPTH_MAX: Final = 64
 CACHED_MAX: Final = 512
 """Texts that were found to hold something are remembered: a prepared statement is told with every execution."""
 CACHED_CHARS_MAX: Final = 16_384
-_SECRET_FLAG: Final = re.compile(
-    r"--?(?:[a-z0-9]+-){0,3}(?:password|passwd|pass|passphrase|secret|token|api-?key|secret-key|access-key)", re.IGNORECASE
-)
-_USER_FLAGS: Final = frozenset({"-u", "--user", "-U", "--proxy-user"})
+BINARY: Final = "binary"
+"""Under this, alone, decoders give bytes that are no text."""
+_HEX: Final = re.compile(r"(?:[0-9a-f]{2})*")
+_GOES_ON: Final = 0x80
+"""With these bits a byte of UTF-8 goes on with a character (RFC 3629 section 3)."""
 
 
 class Values:
@@ -42,7 +44,7 @@ class Values:
         known = self._known.get(text)
         if known is None:
             places = joined(Scanner(self._rules).feed(data, final=True))
-            known = filled(data, places).decode("utf-8", "surrogatepass") if places else text
+            known = filled(data, _of_characters(data, places)).decode("utf-8", "surrogatepass") if places else text
             if len(text) <= CACHED_CHARS_MAX:
                 self._known[text] = known
                 if len(self._known) > CACHED_MAX:
@@ -71,6 +73,9 @@ class Values:
         if isinstance(value, str):
             return self.text(value)
         if isinstance(value, Mapping):
+            raw = bytes_in(value)
+            if raw is not None:
+                return {BINARY: self.data(raw).hex()}
             if depth >= DEPTH_MAX:
                 return {}
             return {key: self.member(key, item, depth + 1) for key, item in value.items()}
@@ -78,33 +83,54 @@ class Values:
             if depth >= DEPTH_MAX:
                 return []
             if len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str):  # noqa: PLR2004 - a pair
-                return [value[0], self.header(value[0], value[1])]
+                name = self.text(value[0])  # which it may not be: two values stand beside each other too
+                return [name, self.header(value[0], value[1]) if name == value[0] else self.text(value[1])]
             return [self.value(item, depth + 1) for item in value]
         return value
 
     def member(self, key: str, value: Value, depth: int = 0) -> Value:
         """Give the value of a member; a name that is masked hides all of it."""
-        if plain_key(key) in self._rules.keys and isinstance(value, str | bytes | int | float) and not isinstance(value, bool):
+        known = isinstance(value, str | bytes | int | float) and not isinstance(value, bool)
+        if self._rules.is_key(key) and (known or bytes_in(value) is not None):
             return hidden(value)
         return self.value(value, depth)
 
     def arguments(self, argv: Sequence[Value]) -> list[Value]:
         """Give the arguments of a command: a password may be one by itself, behind the option that names it."""
+        found = hidden_from(argv, self._rules.is_key)
         shown: list[Value] = []
-        before = ""
-        for argument in argv:
+        for index, argument in enumerate(argv):
             if not isinstance(argument, str):
                 shown.append(argument)
-                continue
-            if before and _SECRET_FLAG.fullmatch(before) and not argument.startswith("-"):
-                shown.append(FILLER_TEXT * len(argument))
-            elif before in _USER_FLAGS and ":" in argument:
-                user, _, secret = argument.partition(":")
-                shown.append(f"{user}:{FILLER_TEXT * len(secret)}")
+            elif index in found:
+                begin = found[index]
+                shown.append(argument[:begin] + FILLER_TEXT * (len(argument) - begin))
+            elif argument.startswith("-H"):
+                shown.append("-H" + self.text(argument[2:]))  # of curl: a header field begins at once
             else:
                 shown.append(self.text(argument))
-            before = argument
         return shown
+
+
+def _of_characters(data: bytes, places: Iterable[Place]) -> list[Place]:
+    """Give places in a text that hide whole characters: of one that is hidden in part the rest is none."""
+    found: list[Place] = []
+    for place in places:
+        start, end = place.start, place.end
+        while start > 0 and data[start] & 0xC0 == _GOES_ON:
+            start -= 1
+        while end < len(data) and data[end] & 0xC0 == _GOES_ON:
+            end += 1
+        found.append(place._replace(start=start, end=end))
+    return found
+
+
+def bytes_in(value: Value) -> bytes | None:
+    """Give the bytes that a decoder gives as {"binary": hex}; None if the value is nothing of that."""
+    text = value.get(BINARY) if isinstance(value, Mapping) and len(value) == 1 else None
+    if not isinstance(text, str) or _HEX.fullmatch(text) is None:
+        return None
+    return bytes.fromhex(text)
 
 
 def hidden(value: Value) -> Value:
@@ -112,7 +138,9 @@ def hidden(value: Value) -> Value:
     if isinstance(value, str):
         return FILLER_TEXT * len(value)
     if isinstance(value, bytes):
-        return FILLER_TEXT.encode() * len(value)
+        return FILLER * len(value)
+    if (raw := bytes_in(value)) is not None:
+        return {BINARY: (FILLER * len(raw)).hex()}
     if isinstance(value, Mapping):
         return {key: hidden(item) for key, item in value.items()}
     if isinstance(value, Sequence):

@@ -20,10 +20,11 @@ from capd.enforcer.obligations.asking import asked, without_guesses
 from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.obligations.placing import field_of, with_field, with_parameter
 from capd.enforcer.obligations.provision import Provision
+from capd.enforcer.obligations.sign_in import SignIn
 from capd.enforcer.obligations.signing import read_keys, scope_of, sign
 from capd.enforcer.policy.action import Principal
 from capd.enforcer.policy.rule import Form, Injection
-from capd.enforcer.proxy.question import Question, Verdict
+from capd.enforcer.proxy.question import Kind, Question, Verdict
 
 NOT_CARRIED_OUT: Final = "cannot_be_carried_out"
 
@@ -51,10 +52,12 @@ class Equipment:
 
         Args:
             principal: whom the run acts for.
-            question: about a request.
+            question: about a request, or a session of a database.
             verdict: that allows it, with obligations.
         """
         try:
+            if question.kind is Kind.SESSION:
+                return replace(verdict, sign_in=await self._sign_in(principal, question, verdict))
             provision = await self._provision(principal, question, verdict)
         except CredentialError as error:
             return replace(verdict, allowed=False, reason=error.reason, message=str(error))
@@ -78,8 +81,32 @@ class Equipment:
             if credential is None:
                 raise UnknownCredentialError(injection.credential)
             credential.check(principal, request.host, question.destination.port)
+            credential.check_request()
             made = self._put_in(made, injection, credential, await self._value(credential.name), question)
         return made
+
+    async def _sign_in(self, principal: Principal | None, question: Question, verdict: Verdict) -> SignIn:
+        assert question.login is not None
+        names = {injection.credential for _, injection in verdict.obligations.injections}
+        if len(names) != 1:
+            raise CannotCarryOutError("a session signs in with one credential")
+        name = names.pop()
+        credential = self._credentials.get(name)
+        if credential is None:
+            raise UnknownCredentialError(name)
+        credential.check(principal, question.server_name or question.destination.address, question.destination.port)
+        credential.check_database(question.login.database)
+        value = await self._value(name)
+        if usable(value.reveal()) is not None:
+            raise CredentialError(f"the value of the credential {name} is no password")
+        return SignIn(
+            credential=name,
+            user=credential.user,
+            secret=value,
+            methods=credential.weak_methods,
+            databases=credential.databases,
+            placeholder=credential.placeholder,
+        )
 
     def _put_in(
         self, made: Provision, injection: Injection, credential: Credential, value: Secret, question: Question

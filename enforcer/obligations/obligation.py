@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from capd.enforcer.policy.limit import Limit
 from capd.enforcer.policy.rule import Injection, Mask
 
 
@@ -22,19 +23,22 @@ class Obligations:
     Attributes:
         masks: what is hidden of the answer, by rule.
         injections: which credential is put in, by rule.
+        limits: guard rails, by rule.
     """
 
     masks: tuple[tuple[str, Mask], ...] = ()
     injections: tuple[tuple[str, Injection], ...] = ()
+    limits: tuple[tuple[str, Limit], ...] = ()
 
     def __bool__(self) -> bool:
-        return bool(self.masks or self.injections)
+        return bool(self.masks or self.injections or self.limits)
 
     def to_entry(self) -> dict[str, object]:
         """Give what the decision log tells of them: names."""
         return {
             "masks": [rule for rule, _ in self.masks],
             "credentials": [[rule, injection.credential] for rule, injection in self.injections],
+            **({"limits": [rule for rule, _ in self.limits]} if self.limits else {}),
         }
 
 

@@ -36,11 +36,11 @@ _NEVER_SIGNED: Final = frozenset(
     | {"authorization", "x-amzn-trace-id"}
 )
 """What capd, or a proxy behind it, writes anew or leaves out."""
-_AUTHORIZATION: Final = re.compile(
-    r"AWS4-HMAC-SHA256\s+(?=.*\bCredential=[^/,\s]+/[0-9]{8}/(?P<region>[a-z0-9-]{1,64})/(?P<service>[a-z0-9-]{1,64})/aws4_request)"
-    r"(?=.*\bSignedHeaders=(?P<signed>[!-~]{1,4096}?)(?:,|\s|$)).*\bSignature=[0-9a-f]+.*",
-    re.DOTALL,
-)
+_PARTS: Final = re.compile(r"[,\s]+")
+"""Between the words of a signature; one by one, so that what an agent writes there takes no longer than reading it."""
+_CREDENTIAL: Final = re.compile(r"[^/]+/[0-9]{8}/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/aws4_request")
+_NAMES: Final = re.compile(r"[!-~]{1,4096}")
+_SIGNATURE: Final = re.compile(r"[0-9a-f]+")
 _IDENTITY: Final = re.compile(r"[A-Za-z0-9]{4,128}")
 _HASH: Final = re.compile(r"[0-9a-f]{64}")
 _BLANKS: Final = re.compile(r" +")
@@ -148,14 +148,26 @@ def scope_of(fields: Fields, query: str | None) -> Scope:
     if any(name.lower().startswith("x-amz-") for name, _, _ in _parameters(query)):
         raise CannotCarryOutError("it is signed in its query, which is not signed anew")
     said = [value for name, value in fields if name.lower() == "authorization"]
-    found = _AUTHORIZATION.fullmatch(said[0]) if len(said) == 1 else None
-    if found is None:
+    scope = _scope_said(said[0]) if len(said) == 1 else None
+    if scope is None:
         raise CannotCarryOutError("it has no signature AWS4-HMAC-SHA256 that says region and service")
     payload = payload_of(fields)
     if payload is not None and payload not in {UNSIGNED, UNSIGNED_TRAILER} and _HASH.fullmatch(payload) is None:
         raise CannotCarryOutError("its body is signed chunk by chunk, which cannot be done anew")
-    signed = frozenset(found["signed"].lower().split(";"))
-    return Scope(region=found["region"], service=found["service"], signed=signed)
+    return scope
+
+
+def _scope_said(authorization: str) -> Scope | None:
+    """Read the value of an Authorization field; None: it is no signature, or says something twice."""
+    algorithm, *words = _PARTS.split(authorization.strip())
+    pairs = [word.partition("=") for word in words if word]
+    named = {name: value for name, _, value in pairs}
+    credential = _CREDENTIAL.fullmatch(named.get("Credential", ""))
+    signed = _NAMES.fullmatch(named.get("SignedHeaders", ""))
+    whole = algorithm == ALGORITHM and len(named) == len(pairs) and _SIGNATURE.fullmatch(named.get("Signature", "")) is not None
+    if not whole or credential is None or signed is None:
+        return None
+    return Scope(region=credential[1], service=credential[2], signed=frozenset(signed[0].lower().split(";")))
 
 
 def payload_of(fields: Fields) -> str | None:

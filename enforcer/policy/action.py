@@ -14,6 +14,8 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import ClassVar, Final
 
+from capd.enforcer.policy.protocol import PROTOCOLS
+
 Address = IPv4Address | IPv6Address
 Tri = bool | None
 """True, False, or not known."""
@@ -27,9 +29,11 @@ UNKNOWN_SCHEMA: Final = "?."
 """Before the name of a relation whose schema is not known: it could be any."""
 COMMANDS: Final = "; "
 """Between the commands of a message that has several."""
+SUBCOMMAND: Final = "|"
+"""Between a command of Redis and its subcommand: `CONFIG|SET`."""
 PRINCIPAL_KINDS: Final = ("user", "unit", "oidc", "saml")
 CONNECT: Final = "connect"
-"""The operation of a connection whose messages capd does not judge one by one."""
+"""The operation of a connection whose messages capd does not judge one by one, and of the opening of one whose are."""
 
 
 class Tls(StrEnum):
@@ -96,7 +100,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resource:
-    """What an action touches: a relation `schema.table`; `access` is "read", "write" or "unknown"."""
+    """What an action touches: a relation `schema.table`, a key; `access` is "read", "write" or "unknown"."""
 
     __pydantic_config__: ClassVar = _STRICT
     name: str
@@ -112,14 +116,16 @@ class Action:
         run: which.
         target: which.
         protocol: as protocol.py calls it.
-        operation: HTTP method, CONNECT, or first words of SQL statements, each once, with COMMANDS between.
+        operation: HTTP method, CONNECT, first words of SQL statements, each once, with COMMANDS between, or a command of Redis.
+        database: in which a session of a database is, in Redis by number; "" for none; None where it is not known.
+        user: as whom it is; likewise.
         path: of HTTP, normalised (http_path.py); None where there is none, or it is not known.
         readings: of HTTP: the paths that servers take it for, where they differ in a known way; `path` is None then.
         oddities: what they differ about (http_path.ODDITIES); each is among the problems too.
         query: of HTTP, raw, without the question mark, "" for none; None where it is not known.
         effects: what it does, as protocol.EFFECTS says; None when that is not known.
         resources: what it does it to; None when that is not known.
-        text: what was said: the SQL text, the body; None when that is not known.
+        text: what was said: the text of a statement, the body; None when that is not known.
         facts: further facts by their name in protocol.FACTS; one that is missing is not known.
         problems: why it is not complete; none: it is.
     """
@@ -130,6 +136,8 @@ class Action:
     target: Target
     protocol: str
     operation: str
+    database: str | None = None
+    user: str | None = None
     path: str | None = None
     readings: tuple[str, ...] = ()
     oddities: tuple[str, ...] = ()
@@ -144,6 +152,11 @@ class Action:
     def complete(self) -> bool:
         """Whether all of it could be read."""
         return not self.problems
+
+    @property
+    def opening(self) -> bool:
+        """Whether it is the opening of a session in which messages are judged one by one: nothing is said yet."""
+        return self.operation == CONNECT and PROTOCOLS[self.protocol].opens
 
     @property
     def path_alone(self) -> bool:

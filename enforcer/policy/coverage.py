@@ -73,6 +73,8 @@ _COMPARED: Final[dict[str, Callable[[Any, Any], bool]]] = {
     "ports": _patterns,
     "addresses": _patterns,
     "tls": _words,
+    "databases": _patterns,
+    "users": _patterns,
     "methods": _words,
     "paths": _patterns,
     "path_regex": _same,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 
+from capd.enforcer.policy.limit import Limit
 from capd.enforcer.policy.rule import Approval, Injection, Mask
 from capd.enforcer.policy.scope import Mode, Recording
 
@@ -45,6 +46,7 @@ class Decision:
         mode: whether decisions about this action are carried out.
         approvals: of the outcome approve: each rule, with what it asks for; all of it must be met.
         masks, injections: what is hidden and put in before the message goes on; by rule.
+        limits: guard rails; by rule.
         logs: rules that want it logged.
         recording: how much is recorded; None: the configuration decides.
         problems: why capd could not read all of the action.
@@ -57,6 +59,7 @@ class Decision:
     approvals: tuple[tuple[str, Approval], ...] = ()
     masks: tuple[tuple[str, Mask], ...] = ()
     injections: tuple[tuple[str, Injection], ...] = ()
+    limits: tuple[tuple[str, Limit], ...] = ()
     logs: tuple[str, ...] = ()
     recording: Recording | None = None
     problems: tuple[str, ...] = ()
@@ -85,6 +88,9 @@ class Decision:
             "approvals": [{"rule": rule, **asdict(approval)} for rule, approval in self.approvals],
             "masks": [{"rule": rule, **{key: one for key, one in asdict(mask).items() if one}} for rule, mask in self.masks],
             "injections": [{"rule": rule, **asdict(injection)} for rule, injection in self.injections],
+            "limits": [
+                {"rule": rule, **{key: one for key, one in asdict(limit).items() if one}} for rule, limit in self.limits
+            ],
             "logs": list(self.logs),
             "recording": None if self.recording is None else self.recording.value,
             "problems": list(self.problems),

@@ -7,19 +7,18 @@ A file that cannot be read is a problem like any other: a policy is used whole, 
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 from typing import Final
 
 from capd.enforcer.policy.policy import Policy, read_policy
 from capd.enforcer.policy.policy_stamp import of_a_policy
 from capd.enforcer.policy.problem import Place, PolicyError, Problem
-from capd.recording.durable import read_regular
+from capd.recording.durable import OTHERS_WRITE, read_regular
 
 FILE_BYTES_MAX: Final = 4 << 20
 """A thousand rules have about 200 KB."""
 FILES_MAX: Final = 256
-OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+BEGINNING: Final = "docs/policy.md has one to begin with"
 
 
 def load_policy(directory: Path, *, owners: frozenset[int] | None = None, own: bytes = b"") -> Policy:
@@ -74,7 +73,7 @@ def _listed(directory: Path) -> list[Path]:
     here = Place(str(directory))
     try:
         if not directory.exists():
-            words = "there is no policy here; docs/policy.md has one to begin with, and `policy_dir` names another place"
+            words = f"there is no policy here; {BEGINNING}, and `policy_dir` names another place"
             raise PolicyError([Problem(here, words)])
         if not directory.is_dir():
             return [directory]
@@ -83,7 +82,7 @@ def _listed(directory: Path) -> list[Path]:
         raise PolicyError([Problem(here, f"cannot be read: {error.strerror or error}")]) from error
     files = [path for path in entries if of_a_policy(path)]
     if not files:
-        raise PolicyError([Problem(here, "there is no policy: no file *.yaml")])
+        raise PolicyError([Problem(here, f"there is no policy: no file *.yaml; {BEGINNING}")])
     if len(files) > FILES_MAX:
         raise PolicyError([Problem(here, f"there are more than {FILES_MAX} files")])
     return files

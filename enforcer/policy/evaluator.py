@@ -3,8 +3,8 @@
 What lives here: finding the rules that could match, asking them in the order of their effects, putting answers together. What
 must not: what a rule means (matcher.py), state: the same action always gets the same decision.
 
-Order: deny, approve, mask and inject, allow, default. The place of a rule in its file, and of its file, changes nothing. A rule
-is found by protocol and host, so that a thousand rules for a thousand hosts cost an action no more than one.
+Order: deny, approve, mask, inject and limit, allow, default. The place of a rule in its file, and of its file, changes
+nothing. A rule is found by protocol and host, so that a thousand rules for a thousand hosts cost an action no more than one.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Tri
 from capd.enforcer.policy.condition import Bindings, compile_condition
 from capd.enforcer.policy.decision import Decision, Judgement, Outcome
 from capd.enforcer.policy.host_pattern import ANY
+from capd.enforcer.policy.looks import looks_at
 from capd.enforcer.policy.matcher import Matcher, compile_match
+from capd.enforcer.policy.opening import Opening
 from capd.enforcer.policy.protocol import PROTOCOLS
+from capd.enforcer.policy.redis_targets import WORDS, RedisTargets, is_withheld
 from capd.enforcer.policy.rule import CAREFUL, Effect, Rule, by_id
 from capd.enforcer.policy.scope import Mode, Recording, Scope, mode_of, recording_of
+from capd.enforcer.policy.undecoded import WORDS as UNDECODED
+from capd.enforcer.policy.undecoded import Undecoded, is_unnamed
 from capd.enforcer.policy.variables import names_in
 
 NO_RULE: Final = "no rule allows this"
@@ -35,6 +40,7 @@ class Ready:
     rule: Rule
     matches: Matcher
     careful: bool
+    opening: Opening
 
     def counts(self, action: Action, bindings: Bindings) -> bool:
         """Say whether the rule's effect comes into it, as `counts` does; a thousand rules are asked this."""
@@ -53,12 +59,17 @@ def counts(rule: Rule, answer: Tri, action: Action) -> bool:
 
 def _permits(rule: Rule, action: Action) -> bool:
     """Say whether a rule that matches may permit or put in something, as far as the action could be read."""
-    return action.complete or rule.accept_incomplete or _accepts_path(rule, action)
+    return action.complete or rule.accept_incomplete or _accepts_path(rule, action) or _of_session(rule, action)
 
 
 def _accepts_path(rule: Rule, action: Action) -> bool:
     """Say whether all that is not certain is how a path is read, and the rule, which matches every reading, accepts that."""
     return action.path_alone and set(action.oddities) <= set(rule.accept_paths)
+
+
+def _of_session(rule: Rule, action: Action) -> bool:
+    """Say whether a rule is about the session whatever is said in it: which credential that was opened with."""
+    return rule.then is Effect.INJECT and PROTOCOLS[action.protocol].opens
 
 
 FOUND_BY: Final = frozenset({"protocols"})
@@ -69,7 +80,8 @@ def ready(rule: Rule) -> Ready:
     """Compile a rule for the index."""
     protocols = rule.match.of_protocols
     condition = None if rule.when is None else compile_condition(rule.when, protocols)
-    return Ready(rule, compile_match(rule.match, condition, known=FOUND_BY), rule.then in CAREFUL)
+    matches = compile_match(rule.match, condition, known=FOUND_BY)
+    return Ready(rule, matches, rule.then in CAREFUL, Opening(rule, condition))
 
 
 MERGED_MAX: Final = 64
@@ -78,10 +90,15 @@ MERGED_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class _Candidates:
-    """Rules that could match, each once, by id: by effect those that are in force, and those that are observed."""
+    """Rules that could match, each once, by id: by effect those that are in force, and those that are observed.
+
+    Attributes:
+        looks: what any of them looks at (looks.py).
+    """
 
     enforced: Mapping[Effect, Sequence[Ready]]
     observed: Sequence[Ready]
+    looks: frozenset[str]
 
 
 class _Index:
@@ -136,7 +153,8 @@ def _merged(buckets: Iterable[Iterable[Ready]]) -> _Candidates:
     unique = {one.rule.id: one for bucket in buckets for one in bucket}
     in_order = [unique[name] for name in sorted(unique)]
     enforced = {effect: [one for one in in_order if one.rule.enforced and one.rule.then is effect] for effect in Effect}
-    return _Candidates(enforced, [one for one in in_order if not one.rule.enforced])
+    looks = frozenset[str]().union(*(looks_at(one.rule.match, one.rule.when) for one in in_order))
+    return _Candidates(enforced, [one for one in in_order if not one.rule.enforced], looks)
 
 
 class Evaluator:
@@ -151,7 +169,9 @@ class Evaluator:
     def __init__(self, rules: Sequence[Rule], scopes: Sequence[Scope], version: str) -> None:
         self._version = version
         self._scopes = [(scope, compile_match(scope.match)) for scope in scopes]
+        self._looks_of_scopes = frozenset[str]().union(*(looks_at(scope.match) for scope in scopes))
         self._index = {name: _Index() for name in PROTOCOLS}
+        self.redis, self.undecoded = RedisTargets(rules), Undecoded(rules)
         self._variables = frozenset[str]().union(*(names_in(rule.when) for rule in rules if rule.when is not None))
         for rule in by_id(rules):
             one = ready(rule)
@@ -159,18 +179,56 @@ class Evaluator:
                 self._index[name].add(one)
 
     def decide(self, action: Action) -> Decision:
-        """Decide.
+        """Decide about a message.
 
         Raises:
             KeyError: the action's protocol is none of protocol.PROTOCOLS: a defect of capd.
         """
         bindings = Bindings(action, self._variables)
         candidates = self._index[action.protocol].candidates(action.target.names)
-        matched = _matched(candidates, action, bindings)
+        unread = self.undecoded.around(action, bindings)
+        matched = _matched(candidates, action, bindings, unread=unread is not None)
         observed = [one.rule for one in candidates.observed if one.counts(action, bindings)]
+        if unread is not None:
+            observed = [rule for rule in observed if not is_unnamed(rule)]
+        return self._decision(action, bindings, matched, observed, opening=False, unread=unread)
+
+    def looks_at(self, action: Action) -> frozenset[str]:
+        """Give what decides about a message beside the rest: of looks.PATH and looks.QUERY those that are not in vain.
+
+        The same for every action that has the same target and protocol.
+        """
+        return self._looks_of_scopes | self._index[action.protocol].candidates(action.target.names).looks
+
+    def open(self, action: Action) -> Decision:
+        """Decide about the opening of a session in which messages are judged one by one.
+
+        Raises:
+            KeyError: as `decide`.
+        """
+        bindings = Bindings(action, self._variables)
+        candidates = self._index[action.protocol].candidates(action.target.names)
+        enforced = [one for ready in candidates.enforced.values() for one in ready]
+        matched, observed = (
+            [one.rule for one in ready if one.opening.counts(action, bindings)] for ready in (enforced, candidates.observed)
+        )
+        return self._decision(action, bindings, matched, observed, opening=True)
+
+    def _decision(
+        self,
+        action: Action,
+        bindings: Bindings,
+        matched: Sequence[Rule],
+        observed: Sequence[Rule],
+        *,
+        opening: bool,
+        unread: Rule | None = None,
+    ) -> Decision:
+        """Give what follows from rules that count, and from those that are only observed."""
         mode, recording = self._scoped(action, bindings)
-        carried_out = judge(matched, action)
-        judged = judge([*matched, *observed], action) if observed else carried_out
+        around = self.redis.around(action, bindings)
+        carried_out = _judged(matched, action, around, unread, opening=opening)
+        judged = _judged([*matched, *observed], action, around, unread, opening=opening) if observed else carried_out
         if mode is Mode.OBSERVE:
             carried_out = Judgement(outcome=Outcome.ALLOW, rules=(), reason="only observed")
         forwarded = mode is Mode.ENFORCE and carried_out.outcome is not Outcome.DENY
@@ -184,7 +242,11 @@ class Evaluator:
             policy=self._version,
         )
         more = [rule for rule in matched if rule.then is not Effect.ALLOW]
-        return _obliged(decision, more, held=held, forwarded=forwarded) if more else decision
+        if not more:
+            return decision
+        if not opening and PROTOCOLS[action.protocol].opens:
+            more = [rule for rule in more if rule.then is not Effect.INJECT]  # its session was opened with it
+        return _obliged(decision, more, held=held, forwarded=forwarded)
 
     def _scoped(self, action: Action, bindings: Bindings) -> tuple[Mode, Recording | None]:
         """Give mode and level. A scope of which it is not known whether it matches can make it stricter, never laxer."""
@@ -201,6 +263,18 @@ class Evaluator:
         return mode_of([*certain, *possible]), recording_of(certain)
 
 
+def _judged(matched: Sequence[Rule], action: Action, around: Rule | None, unread: Rule | None, *, opening: bool) -> Judgement:
+    """Say what rules make of an action; `around` a rule for Redis none permits it, and `unread` is one that it may go round."""
+    judging = judge_opening if opening else judge
+    if around is not None:
+        matched = [rule for rule in matched if not is_withheld(rule, action)]
+    found = judging(matched, action)
+    if found.rules or found.outcome is not Outcome.DENY or (around is None and unread is None):
+        return found
+    words = f"rule {around.id} {WORDS}" if around is not None else f"rule {unread.id} {UNDECODED}" if unread else ""
+    return Judgement(outcome=Outcome.DENY, rules=(), reason=words)
+
+
 def _obliged(decision: Decision, rules: Sequence[Rule], *, held: bool, forwarded: bool) -> Decision:
     """Add what rules beside the one that allows ask for."""
     return replace(
@@ -208,12 +282,16 @@ def _obliged(decision: Decision, rules: Sequence[Rule], *, held: bool, forwarded
         approvals=tuple((rule.id, rule.approval) for rule in rules if rule.approval is not None) if held else (),
         masks=tuple((rule.id, rule.mask) for rule in rules if rule.mask is not None) if forwarded else (),
         injections=tuple((rule.id, rule.injection) for rule in rules if rule.injection is not None) if forwarded else (),
+        limits=tuple((rule.id, rule.limit) for rule in rules if rule.limit is not None) if forwarded else (),
         logs=tuple(rule.id for rule in rules if rule.then is Effect.LOG),
     )
 
 
-def _matched(candidates: _Candidates, action: Action, bindings: Bindings) -> list[Rule]:
-    """Give the rules that count, by effect and id. Those that a stronger one leaves nothing to do are not asked."""
+def _matched(candidates: _Candidates, action: Action, bindings: Bindings, *, unread: bool) -> list[Rule]:
+    """Give the rules that count, by effect and id. Those that a stronger one leaves nothing to do are not asked.
+
+    Where an action is `unread`, a rule that does not name what is not decoded allows nothing.
+    """
     enforced = candidates.enforced
 
     def ask(effect: Effect) -> list[Rule]:
@@ -224,10 +302,11 @@ def _matched(candidates: _Candidates, action: Action, bindings: Bindings) -> lis
     if denies := ask(Effect.DENY):
         return [*denies, *logs]
     approves = ask(Effect.APPROVE)
-    obligations = by_id([*ask(Effect.MASK), *ask(Effect.INJECT)])
+    obligations = by_id([*ask(Effect.MASK), *ask(Effect.INJECT), *ask(Effect.LIMIT)])
     matched = [*approves, *obligations]
     if not approves:  # where it is held first, no rule that allows is needed, and one is as good as ten
-        allowed = next((one.rule for one in enforced[Effect.ALLOW] if one.counts(action, bindings)), None)
+        allows = [one for one in enforced[Effect.ALLOW] if not is_unnamed(one.rule)] if unread else enforced[Effect.ALLOW]
+        allowed = next((one.rule for one in allows if one.counts(action, bindings)), None)
         matched += [] if allowed is None else [allowed]
     return [*matched, *logs]
 
@@ -249,6 +328,15 @@ def judge(matched: Sequence[Rule], action: Action) -> Judgement:
     if allows:
         return Judgement(outcome=Outcome.ALLOW, rules=_ids(allows), reason=f"rule {allows[0].id} allows it")
     return Judgement(outcome=Outcome.DENY, rules=(), reason=_with_problems(NO_RULE, action))
+
+
+def judge_opening(matched: Sequence[Rule], action: Action) -> Judgement:
+    """Say what rules that count make of an opening: one that wants what is said approved lets it be said."""
+    permitting = [rule for effect in (Effect.ALLOW, Effect.APPROVE) for rule in _of(effect, matched)]
+    stopped = judge([rule for rule in matched if rule not in permitting], action)
+    if stopped.rules or not permitting:
+        return stopped
+    return Judgement(outcome=Outcome.ALLOW, rules=(permitting[0].id,), reason=f"rule {permitting[0].id} may let something go")
 
 
 def _of(effect: Effect, rules: Sequence[Rule]) -> list[Rule]:

@@ -37,7 +37,8 @@ EXAMPLE_KEYS: Final[dict[str, Key]] = {
     **{
         str(outcome): Key(
             read=line,
-            form="`METHOD URL`, `connect HOST:PORT`, `sql HOST[:PORT] STATEMENT`",
+            form="`METHOD URL`, `connect HOST:PORT`, `open PROTOCOL HOST[:PORT]`, `sql HOST[:PORT] STATEMENT`, "
+            "`mysql …`, `redis …`",
             words=f"the action that must come out as {outcome}; each example has one of these three",
         )
         for outcome in Outcome
@@ -47,6 +48,8 @@ EXAMPLE_KEYS: Final[dict[str, Key]] = {
     "labels": Key(read=named(line), form="name: value", words="labels of the run"),
     "address": Key(read=parsed(_address), form="address", words="where the host leads; 192.0.2.1"),
     "tls": Key(read=one_of(Tls), form="as in `match`", words="how the target is protected; `inspected` of https"),
+    "database": Key(read=line, form="name", words="of the session of a database; left out: not known"),
+    "user": Key(read=line, form="name", words="of the database, as whom it is opened; left out: not known"),
     "by": Key(read=parsed(_by), form="id", words="the rule that must decide it"),
 }
 
@@ -66,6 +69,8 @@ def read_example(node: Node, problems: Problems) -> Example | None:
         run=Run(name=found.get("run"), labels=dict(found.get("labels", ()))),
         address=found.get("address"),
         tls=found.get("tls"),
+        database=found.get("database"),
+        user=found.get("user"),
     )
     try:
         action = written_action(found[expected], known)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Final
+from urllib.parse import unquote_plus
 
 from capd.enforcer.policy.action import UNREADABLE_HOST, Action, Principal, Run, Target, Tls, Tri
 from capd.enforcer.policy.host_name import HostNameError, normal_host
@@ -24,14 +25,20 @@ OVERRIDES: Final = frozenset(
     {"x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url", "x-original-method"}
 )
 """Fields by which some servers take another method or path than the request line's."""
+FORWARDED: Final = frozenset({"x-forwarded-host", "x-host", "x-http-host-override"})
+"""Fields by which some servers take another host: no matter where they name the same."""
+PARAMETERS: Final = frozenset({"_method", "$httpmethod"}) | OVERRIDES
+"""Parameters of a query by which some servers take another method: Laravel's and Symfony's, Google's."""
 NAMING: Final = (":authority", "host")
 """Fields that name the target; the first in HTTP/2 (RFC 9113 section 8.3.1)."""
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_OTHER: Final = OVERRIDES | FORWARDED
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}", re.ASCII)
 _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^?]*)(\?.*)?", re.IGNORECASE | re.DOTALL)
 _AUTHORITY: Final = re.compile(r"(\[[^\]]*\]|[^:\[\]@]*)(?::(\d{0,5}))?", re.ASCII)
 _CONTROL: Final = re.compile(r"[\x00-\x20\x7f]")
 _NO_LETTER: Final = re.compile(r"[^a-z0-9]")
+_SEPARATOR: Final = re.compile(r"[&;]")
 REMEMBERED_MAX: Final = 4_096
 """Names and authorities that were read; agents use the same few again and again."""
 REMEMBERED_CHARACTERS_MAX: Final = 300
@@ -138,10 +145,26 @@ def _read_target(head: RequestHead, default: int, reading: _Reading) -> None:
     else:
         path, _, query = head.target.partition("?")
     _read_path(path, reading)
-    if _CONTROL.search(query) or "#" in query:
+    if not is_clean_query(query):
         reading.problems.append("the query has characters that no client sends")
     else:
         reading.query = query
+    overriding = overriding_parameters(query)
+    if overriding:
+        reading.problems.append(f"the request says something else to some servers: it has the parameter {overriding[0]}")
+
+
+def is_clean_query(query: str) -> bool:
+    """Say whether all of a query's characters are such as clients send."""
+    return "#" not in query and _CONTROL.search(query) is None
+
+
+def overriding_parameters(query: str) -> list[str]:
+    """Give the names in PARAMETERS that a query has, in whichever case and encoding."""
+    if "=" not in query or ("%" not in query and "method" not in query.lower()):
+        return []
+    names = (unquote_plus(part.partition("=")[0]).strip().lower() for part in _SEPARATOR.split(query))
+    return sorted(PARAMETERS.intersection(names))
 
 
 def _read_path(raw: str, reading: _Reading) -> None:
@@ -168,13 +191,27 @@ def _read_fields(head: RequestHead, default: int, reading: _Reading) -> None:
             _take_authority(value.strip(" \t"), default, reading)
         if len(hosts) > 1:
             reading.problems.append(f"the request has more than one {field_name} field")
-    overriding = sorted({name for name, _ in telling} & OVERRIDES)
+    elsewhere = {name for name, value in telling if name in FORWARDED and not _names_the_same(value, reading)}
+    overriding = sorted(({name for name, _ in telling} & OVERRIDES) | elsewhere)
     if overriding:
         reading.problems.append(f"the request says something else to some servers: it has {', '.join(overriding)}")
 
 
+def _names_the_same(value: str, reading: _Reading) -> bool:
+    """Say whether a field of FORWARDED names the host that the request is for."""
+    named = _Reading([])
+    for one in value.split(","):
+        _take_authority(one.strip(" \t"), DEFAULT_PORTS["https"], named)
+    return not named.problems and set(named.hosts) <= set(reading.hosts)
+
+
+def telling_names(fields: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Give which of NAMING, FORWARDED and OVERRIDES fields are, or are taken for, in their order: all that decides of them."""
+    return tuple([read for name, _ in fields if (read := _telling(name)) is not None])
+
+
 def _telling(name: str) -> str | None:
-    """Give one of NAMING or OVERRIDES for the name of a field that is one of them, or that some servers take for one."""
+    """Give one of these for the name of a field that is one of them, or that some servers take for one."""
     return (_read_name if len(name) <= REMEMBERED_CHARACTERS_MAX else _read_name.__wrapped__)(name)
 
 
@@ -185,7 +222,7 @@ def _read_name(name: str) -> str | None:
         return lower
     # Servers with the variables of CGI (RFC 3875 4.1.18) take `X_Method_Override` for `X-Method-Override`.
     variable = _NO_LETTER.sub("-", lower)
-    return variable if variable in OVERRIDES else None
+    return variable if variable in _OTHER else None
 
 
 def _take_authority(text: str, default: int, reading: _Reading) -> None:

@@ -13,7 +13,7 @@ from capd.enforcer.policy.address_range import AddressRange
 from capd.enforcer.policy.glob import Glob, PathGlob
 from capd.enforcer.policy.host_pattern import HostPattern
 from capd.enforcer.policy.port_range import PortRange
-from capd.enforcer.policy.protocol import CONTENT_KEYS, PROTOCOLS
+from capd.enforcer.policy.protocol import CONTENT_KEYS, PROTOCOLS, SESSION_KEYS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,8 +28,9 @@ class Match:
         hosts: of the target; every name that the message claims must be among them.
         ports, addresses: of the target, as it is really connected to.
         tls: how the target is protected.
+        databases, users: of the session of a database.
         methods, paths, path_regex, query_regex: of HTTP.
-        commands, effects, resources: of SQL.
+        commands, effects, resources: of statements.
         text_regex: for what was said.
         facts: facts that must be so.
     """
@@ -42,6 +43,8 @@ class Match:
     ports: tuple[PortRange, ...] = ()
     addresses: tuple[AddressRange, ...] = ()
     tls: tuple[Tls, ...] = ()
+    databases: tuple[Glob, ...] = ()
+    users: tuple[Glob, ...] = ()
     methods: tuple[str, ...] = ()
     paths: tuple[PathGlob, ...] = ()
     path_regex: str | None = None
@@ -66,9 +69,13 @@ class Match:
     def of_protocols(self) -> frozenset[str]:
         """The protocols of which a message can be meant: those named, as far as they have all keys that are given."""
         named = frozenset(self.protocols or PROTOCOLS)
-        wanted = self.given & CONTENT_KEYS
+        wanted = self.given & (CONTENT_KEYS | SESSION_KEYS)
         foreign = {prefix for name, _ in self.facts if (prefix := f"{name.partition('.')[0]}.") in _PREFIXES}
-        return frozenset(name for name in named if wanted <= PROTOCOLS[name].keys and foreign <= {PROTOCOLS[name].variables})
+        return frozenset(
+            name
+            for name in named
+            if wanted <= PROTOCOLS[name].keys | PROTOCOLS[name].session_keys and foreign <= PROTOCOLS[name].variables
+        )
 
 
-_PREFIXES: Final = frozenset(protocol.variables for protocol in PROTOCOLS.values() if protocol.variables is not None)
+_PREFIXES: Final = frozenset[str]().union(*(protocol.variables for protocol in PROTOCOLS.values()))

@@ -24,7 +24,8 @@ from capd.enforcer.policy.variables import names_in
 from capd.enforcer.policy.yaml_node import Node
 
 _METHOD: Final = re.compile(r"[A-Z][A-Z0-9-]{0,31}", re.ASCII)
-_COMMAND: Final = re.compile(r"[A-Z]{2,32}", re.ASCII)
+_COMMAND: Final = re.compile(r"[A-Z][A-Z0-9._|-]{1,63}", re.ASCII)
+"""Redis has `JSON.SET`, and `CONFIG|SET` for what a subcommand does."""
 
 
 def _method(text: str) -> str:
@@ -88,20 +89,30 @@ MATCH_KEYS: Final[dict[str, Key]] = {
     "ports": Key(read=some(parsed(PortRange.parse)), form="`443`, `8000-8999`", words="port of the target"),
     "addresses": Key(read=some(parsed(AddressRange.parse)), form="`10.0.0.0/8`, `::1`", words="address that is connected to"),
     "tls": Key(read=some(one_of(Tls)), form=", ".join(f"`{one}`" for one in Tls), words="how the target is protected"),
+    "databases": Key(
+        read=_NAMES,
+        form="patterns",
+        words="database that the session of a database is in, in Redis its number; not what a statement touches",
+    ),
+    "users": Key(read=_NAMES, form="patterns", words="user of the database that the session is opened as"),
     "methods": Key(read=some(parsed(_method)), form="`GET`, `POST`, …", words="HTTP method"),
     "paths": Key(read=some(parsed(_path)), form="`/v1/*`, `/repos/**`", words="HTTP path, normalised"),
     "path_regex": Key(read=parsed(_regex), form="pattern", words="HTTP path, normalised"),
     "query_regex": Key(read=parsed(_regex), form="pattern", words="HTTP query, raw, without `?`"),
     "commands": Key(
         read=some(parsed(_command)),
-        form="`SELECT`, `COPY`, …",
-        words="first word of a statement; what it does, only its effects say: `WITH` may delete",
+        form="`SELECT`, `CONFIG`, `CONFIG|SET`, …",
+        words="first word of a statement, or a command of Redis; what it does, only its effects say: `WITH` may delete",
     ),
     "effects": Key(
         read=some(known(EFFECTS, "effect")), form=", ".join(f"`{name}`" for name in EFFECTS), words="what a statement does"
     ),
-    "resources": Key(read=_NAMES, form="patterns", words="relations that a statement touches: `schema.table`"),
-    "text_regex": Key(read=parsed(_regex), form="pattern", words="SQL text, or HTTP body"),
+    "resources": Key(
+        read=_NAMES,
+        form="patterns",
+        words="what a statement touches: relations `schema.table`, of MySQL `database.table`; keys of Redis",
+    ),
+    "text_regex": Key(read=parsed(_regex), form="pattern", words="text of a statement, or HTTP body"),
     "facts": Key(read=named(flag), form="`name: true` or `false`", words=f"facts: {', '.join(f'`{name}`' for name in FACTS)}"),
 }
 
@@ -129,7 +140,9 @@ def about(match: Match, when: str | None) -> Match:
     """Give a match that names the protocols that it, or its rule's condition, leaves: what asks for a protocol is about it."""
     protocols = match.of_protocols
     asked = {name.partition(".")[0] + "." for name in names_in(when or "")}
-    spoken = frozenset(name for name in protocols if PROTOCOLS[name].variables in asked)
+    foreign = asked & frozenset[str]().union(*(PROTOCOLS[name].variables for name in protocols))
+    whole = frozenset(name for name in protocols if foreign and foreign <= PROTOCOLS[name].variables)
+    spoken = whole or frozenset(name for name in protocols if foreign & PROTOCOLS[name].variables)
     if not match.protocols and spoken:
         protocols = spoken
     return match if len(protocols) == len(PROTOCOLS) else replace(match, protocols=tuple(sorted(protocols)))

@@ -9,16 +9,17 @@ readings its path has.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
-from capd.enforcer.policy.action import COMMANDS, UNKNOWN_SCHEMA, UNREADABLE_HOST, Action, Tri
+from capd.enforcer.policy.action import COMMANDS, SUBCOMMAND, UNKNOWN_SCHEMA, UNREADABLE_HOST, Action, Tri
 from capd.enforcer.policy.condition import Bindings, Condition
-from capd.enforcer.policy.glob import Glob, any_of
+from capd.enforcer.policy.glob import Glob, PathGlob, any_of
 from capd.enforcer.policy.host_pattern import ANY, any_host
-from capd.enforcer.policy.linear_regex import compile_regex
+from capd.enforcer.policy.linear_regex import RegexError, compile_regex
 from capd.enforcer.policy.match import Match
-from capd.enforcer.policy.protocol import PROTOCOLS
+from capd.enforcer.policy.protocol import HTTP, MYSQL, PROTOCOLS, REDIS
+from capd.enforcer.policy.written_otherwise import decoded, unescaped
 
 Check = Callable[[Action], Tri]
 Matcher = Callable[[Action, Bindings], Tri]
@@ -170,6 +171,29 @@ def _tls(match: Match) -> Check:
     return check
 
 
+def _databases(match: Match) -> Check:
+    matches, folded = any_of(match.databases), _folded(match.databases)
+
+    def check(action: Action) -> Tri:
+        name = action.database
+        if name is None:
+            return None
+        found = matches(name)
+        return None if found is False and action.protocol == MYSQL and folded(name.casefold()) is not False else found
+
+    return check
+
+
+def _users(match: Match) -> Check:
+    matches = any_of(match.users)
+    return lambda action: None if action.user is None else matches(action.user)
+
+
+def _folded(globs: Sequence[Glob]) -> Callable[[str], Tri]:
+    """Give a function that asks without regard to case: where MySQL's file system has none, `Cards` is `cards`."""
+    return any_of([Glob(glob.text.casefold()) for glob in globs])
+
+
 def _methods(match: Match) -> Check:
     """Case counts (RFC 9110 9.1), not for every server: of `delete` nobody knows. Rules have capitals (match_reading.py)."""
     wanted = frozenset(match.methods)
@@ -185,11 +209,49 @@ def _methods(match: Match) -> Check:
 
 def _commands(match: Match) -> Check:
     wanted = frozenset(match.commands)
-    return lambda action: _all_agree([command in wanted for command in action.operation.split(COMMANDS)])
+
+    def is_wanted(command: str) -> bool:
+        return command in wanted or command.partition(SUBCOMMAND)[0] in wanted
+
+    return lambda action: _all_agree([is_wanted(command) for command in action.operation.split(COMMANDS)])
 
 
 def _paths(match: Match) -> Check:
-    return _read_both_ways(any_of(match.paths))
+    texts = [glob.text for glob in match.paths]
+    folded = [PathGlob(text.casefold()) for text in texts]
+    return _read_both_ways(_loosely(any_of(match.paths), any_of(folded), plain=texts == [glob.text for glob in folded]))
+
+
+def _path_regex(match: Match) -> Check:
+    pattern = match.path_regex or ""
+    exactly = compile_regex(pattern)
+    try:
+        folded = compile_regex(f"(?i){pattern}")
+    except RegexError:  # too large so; then there is no other way to read it
+        return _read_both_ways(exactly)
+    return _read_both_ways(_loosely(exactly, folded, plain=pattern == pattern.casefold()))
+
+
+def _loosely(exactly: Callable[[str], Tri], folded: Callable[[str], Tri], *, plain: bool) -> Callable[[str], Tri]:
+    """Case counts, and so does a slash at the end, not for every server: of `/Admin/` nobody knows whether it is `/admin`.
+
+    Args:
+        exactly: asks about a path.
+        folded: asks about one in small letters.
+        plain: whether the two are the same for a path in small letters.
+    """
+
+    def matches(path: str) -> Tri:
+        found = exactly(path)
+        if found is not False:
+            return found
+        small = path.casefold()
+        short = small.removesuffix("/") or small
+        if plain and short == path:
+            return False
+        return False if folded(small) is False and folded(short) is False else None
+
+    return matches
 
 
 def _read_both_ways(matches: Callable[[str], Tri]) -> Check:
@@ -203,14 +265,31 @@ def _read_both_ways(matches: Callable[[str], Tri]) -> Check:
     return check
 
 
-def _regex(pattern: str | None, read: Callable[[Action], str | None]) -> Check:
-    matches = compile_regex(pattern or "")
+def _query(match: Match) -> Check:
+    """As it was sent counts; where a server that decodes it reads what is looked for, nobody knows what it is."""
+    matches = compile_regex(match.query_regex or "")
 
     def check(action: Action) -> Tri:
-        text = read(action)
-        return None if text is None else matches(text)
+        return None if action.query is None else _read_also(matches, action.query, decoded(action.query))
 
     return check
+
+
+def _text(match: Match) -> Check:
+    """As a query: in a body of HTTP letters may stand for others, as in JSON or a form."""
+    matches = compile_regex(match.text_regex or "")
+
+    def check(action: Action) -> Tri:
+        if action.text is None:
+            return None
+        return _read_also(matches, action.text, unescaped(action.text) if action.protocol == HTTP else ())
+
+    return check
+
+
+def _read_also(matches: Callable[[str], Tri], text: str, others: Iterable[str]) -> Tri:
+    found = matches(text)
+    return None if found is False and any(matches(other) is not False for other in others) else found
 
 
 def _effects(match: Match) -> Check:
@@ -226,7 +305,7 @@ def _effects(match: Match) -> Check:
 
 
 def _resources(match: Match) -> Check:
-    matches = any_of(match.resources)
+    matches, folded = any_of(match.resources), _folded(match.resources)
     anywhere = any_of([Glob(glob.text.removeprefix("*.")) for glob in match.resources if _anywhere(glob)])
     tables = any_of([Glob(glob.text.rpartition(".")[2]) for glob in match.resources if glob.text.count(".") == 1])
     undivided = any("." not in glob.text for glob in match.resources)
@@ -238,13 +317,16 @@ def _resources(match: Match) -> Check:
     def check(action: Action) -> Tri:
         if action.resources is None:
             return None
-        answers = [
-            of_unknown_schema(one.name.removeprefix(UNKNOWN_SCHEMA))
-            if one.name.startswith(UNKNOWN_SCHEMA)
-            else matches(one.name)
-            for one in action.resources
-        ]
-        return _all_agree(answers) if answers else False
+        protocol = action.protocol
+        return _all_agree([of(one.name, protocol) for one in action.resources]) if action.resources else False
+
+    def of(name: str, protocol: str) -> Tri:
+        if protocol == REDIS:
+            return matches(name)
+        if name.startswith(UNKNOWN_SCHEMA):
+            return of_unknown_schema(name.removeprefix(UNKNOWN_SCHEMA))
+        found = matches(name)
+        return None if found is False and protocol == MYSQL and folded(name.casefold()) is not False else found
 
     return check
 
@@ -271,6 +353,8 @@ CONNECTION: Final[dict[str, Callable[[Match], Check]]] = {
     "hosts": _hosts,
     "ports": _ports,
     "tls": _tls,
+    "databases": _databases,
+    "users": _users,
     "principals": _principals,
     "runs": _runs,
     "labels": _labels,
@@ -283,7 +367,7 @@ CONTENT: Final[dict[str, Callable[[Match], Check]]] = {
     "effects": _effects,
     "resources": _resources,
     "facts": _facts,
-    "path_regex": lambda match: _read_both_ways(compile_regex(match.path_regex or "")),
-    "query_regex": lambda match: _regex(match.query_regex, lambda action: action.query),
-    "text_regex": lambda match: _regex(match.text_regex, lambda action: action.text),
+    "path_regex": _path_regex,
+    "query_regex": _query,
+    "text_regex": _text,
 }

@@ -52,8 +52,20 @@ class Policy:
     passed: Sequence[Matcher] = ()
 
     def decide(self, action: Action) -> Decision:
-        """Decide about an action."""
+        """Decide about a message."""
         return self.evaluator.decide(action)
+
+    def open(self, action: Action) -> Decision:
+        """Decide about the opening of a session in which messages are judged one by one."""
+        return self.evaluator.open(action)
+
+    def judge(self, action: Action) -> Decision:
+        """Decide about what is written or was recorded, which says itself which of both it is."""
+        return self.open(action) if action.opening else self.decide(action)
+
+    def looks_at(self, action: Action) -> frozenset[str]:
+        """Give what of an HTTP request decides beside the rest (looks.py)."""
+        return self.evaluator.looks_at(action)
 
     def passes_through(self, target: Target) -> bool:
         """Say whether TLS to a target is passed through unopened."""

@@ -10,9 +10,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from capd.enforcer.policy.limit import EVERYWHERE, OF_ANSWERS
+
 HTTP: Final = "http"
 WEBSOCKET: Final = "websocket"
 POSTGRESQL: Final = "postgresql"
+MYSQL: Final = "mysql"
+REDIS: Final = "redis"
 TLS: Final = "tls"
 TCP: Final = "tcp"
 
@@ -28,40 +32,69 @@ class Protocol:
 
     Attributes:
         keys: keys of `match` about the content of its messages.
-        variables: prefix of its variables in conditions.
+        session_keys: keys of `match` about a session, known when it is opened and at each of its messages.
+        variables: prefixes of its variables in conditions.
+        opens: whether a connection is opened as somebody before anything can be said in it, which is a decision of its own.
         masks: whether what it says can be rewritten.
         injects: whether credentials can be put in.
+        limits: which guard rails there are (limit.py).
         hold_seconds_max: how long a message of it can be held.
     """
 
     keys: frozenset[str] = frozenset()
-    variables: str | None = None
+    session_keys: frozenset[str] = frozenset()
+    variables: frozenset[str] = frozenset()
+    opens: bool = False
     masks: bool = False
     injects: bool = False
+    limits: frozenset[str] = frozenset()
     hold_seconds_max: int = HOLD_SECONDS_HTTP_MAX
 
+
+_LOGIN: Final = frozenset({"databases", "users"})
+_STATEMENT: Final = frozenset({"commands", "effects", "resources", "text_regex"})
+SESSION: Final = "session."
+"""Prefix of variables about the session of a database."""
+
+_SQL: Final = Protocol(
+    keys=_STATEMENT,
+    session_keys=_LOGIN,
+    variables=frozenset({"sql.", SESSION}),
+    opens=True,
+    limits=EVERYWHERE | OF_ANSWERS,
+    masks=True,
+    injects=True,
+    hold_seconds_max=HOLD_SECONDS_MAX,
+)
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {
     HTTP: Protocol(
         keys=frozenset({"methods", "paths", "path_regex", "query_regex", "text_regex"}),
-        variables="http.",
+        variables=frozenset({"http."}),
         masks=True,
         injects=True,
     ),
     WEBSOCKET: Protocol(),
-    POSTGRESQL: Protocol(
-        keys=frozenset({"commands", "effects", "resources", "text_regex"}),
-        variables="sql.",
-        masks=True,
+    POSTGRESQL: _SQL,
+    MYSQL: _SQL,
+    REDIS: Protocol(
+        keys=_STATEMENT,
+        session_keys=_LOGIN,
+        variables=frozenset({"redis.", SESSION}),
+        opens=True,
+        limits=EVERYWHERE | OF_ANSWERS,
         injects=True,
         hold_seconds_max=HOLD_SECONDS_MAX,
     ),
     TLS: Protocol(),
     TCP: Protocol(),
 }
-"""`tls` is TLS that is not opened, `tcp` is anything that capd does not decode, `websocket` is what a request of HTTP becomes,
-which is judged as such; of these only the connection is judged."""
+"""`mysql` is MariaDB's too; `tls` is TLS that is not opened, `tcp` is anything that capd does not decode, `websocket` is what a
+request of HTTP becomes, which is judged as such: of these three only the connection is judged. Of a database each message is,
+and before it the opening of its session."""
 
+OF_DATABASES: Final = tuple(name for name, protocol in PROTOCOLS.items() if protocol.opens)
+SESSION_KEYS: Final = frozenset[str]().union(*(protocol.session_keys for protocol in PROTOCOLS.values()))
 CONTENT_KEYS: Final = frozenset[str]().union(*(protocol.keys for protocol in PROTOCOLS.values()))
 
 EFFECTS: Final[Mapping[str, str]] = {
@@ -77,7 +110,8 @@ EFFECTS: Final[Mapping[str, str]] = {
     "file": "reads or writes files or programs of the server",
     "lock": "keeps others from rows or relations: LOCK, SELECT FOR UPDATE, advisory locks",
     "maintain": "rewrites or reorganises what is there: VACUUM, ANALYZE, CLUSTER, REINDEX, REFRESH",
-    "notify": "speaks to other sessions: NOTIFY, pg_notify()",
+    "notify": "speaks to other sessions: NOTIFY, pg_notify(), PUBLISH",
+    "administer": "governs a server of Redis: settings, replication, other sessions, saving, shutting down",
 }
 """What a statement can do, and what that means."""
 
@@ -91,7 +125,12 @@ FACTS: Final[Mapping[str, str]] = {
 }
 """Facts that are true, false or not known, and what they mean. A condition sees them as variables of the same name."""
 
-RECORDED: Final[Mapping[str, str]] = {"http1": HTTP, "http2": HTTP, "websocket": HTTP, "postgresql": POSTGRESQL, "tls": TLS}
+RECORDED: Final[Mapping[str, str]] = {
+    "http1": HTTP,
+    "http2": HTTP,
+    "websocket": HTTP,
+    **{name: name for name in (POSTGRESQL, MYSQL, REDIS, TLS)},
+}
 """A session of WebSocket began with a request.
 
 What decoders call protocols, and what policies do; all else is TCP."""

@@ -18,19 +18,15 @@ from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import HostNameError, normal_host
 from capd.enforcer.policy.http_request import RequestHead, http_action
 from capd.enforcer.policy.port_range import PORT_MAX
-from capd.enforcer.policy.protocol import HTTP, POSTGRESQL, WEBSOCKET, of_recorded
+from capd.enforcer.policy.protocol import HTTP, OF_DATABASES, WEBSOCKET, of_recorded
 from capd.enforcer.policy.protocol import TLS as TLS_PROTOCOL
-from capd.enforcer.policy.sql_statement import read_sql, sql_action
-from capd.enforcer.sql.effect import ANYTHING, Effects
-from capd.enforcer.sql.lexeme import Dialect
-from capd.enforcer.sql.session import new_session
+from capd.enforcer.policy.recorded_database import LEFT_OUT, RecordedDatabase
 from capd.recording.record import Direction, Kind, Record, Value
 from capd.recording.rows import SessionRow
 
 APPLICATION: Final = (None, "", "application")
-PROTOCOLS: Final = ("http1", "http2", "postgresql")
-STATEMENTS: Final = ("Query", "Parse", "FunctionCall")
-"""Tuples, because anything may stand in a record, also what no set can be asked for."""
+PROTOCOLS: Final = ("http1", "http2", *OF_DATABASES)
+"""A tuple, because anything may stand in a record, also what no set can be asked for."""
 PACKED_BYTES: Final = 1 << 20
 """Longer than any head of HTTP/2 that a decoder takes."""
 MASKED_PLACES_MAX: Final = 4_096
@@ -46,7 +42,6 @@ MISSING: Final = {
 }
 """What may hold messages that nobody can judge, by what a record calls it."""
 MASKED: Final = "the recording hides a part of it"
-LEFT_OUT: Final = "the recording has nothing of what it says"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +83,7 @@ def unjudged(row: SessionRow) -> str | None:
 def recorded_actions(row: SessionRow, records: Iterator[Record]) -> Iterator[Recorded | Missing]:
     """Give the actions of a session that a policy judges (`unjudged`), and where some may be missing."""
     reading = _Reading(row)
-    if reading.protocol not in {HTTP, POSTGRESQL}:
+    if reading.protocol not in {HTTP, *OF_DATABASES}:
         action = Action(
             principal=reading.principal, run=reading.run, target=reading.target(), protocol=reading.protocol, operation=CONNECT
         )
@@ -133,7 +128,7 @@ class _Reading:
         self._encrypted = row.tie is not None
         self._masked: list[tuple[int, int]] = []
         self._all_masked = False
-        self._sql = new_session(Dialect.POSTGRESQL)
+        self._database = RecordedDatabase(self.protocol) if self.protocol in OF_DATABASES else None
 
     def target(self) -> Target:
         """Give the target, as far as it is known now."""
@@ -143,8 +138,9 @@ class _Reading:
         return Target(host=self.host, port=port, address=address(host), tls=tls)
 
     def lose(self) -> None:
-        """Note that something is missing: what it made of a session of SQL is not known."""
-        self._sql = self._sql.lost()
+        """Note that something is missing: what it made of a database's session is not known."""
+        if self._database is not None:
+            self._database.lose()
 
     def take_answer(self, record: Record) -> None:
         """Note that what follows was said inside of TLS, and what the server says of the session."""
@@ -152,10 +148,10 @@ class _Reading:
             self._encrypted = True
         elif record.kind is Kind.GAP:
             self.lose()
-        elif record.kind is Kind.MESSAGE and record.body.get("type") == "ParameterStatus":
+        elif record.kind is Kind.MESSAGE and self._database is not None:
             fields = record.body.get("fields")
             if isinstance(fields, Mapping):
-                self._sql = self._sql.reported(_text(fields.get("name")), _text(fields.get("value")))
+                self._database.answered(record.body.get("type"), fields)
 
     def take_masked(self, body: Mapping[str, Value]) -> None:
         """Note what is hidden."""
@@ -174,25 +170,25 @@ class _Reading:
         kind = body.get("type")
         if body.get("protocol") not in PROTOCOLS:
             return
-        if kind == "request":
-            action = self._request(body)
-        elif kind in STATEMENTS:
-            action = self._statement(body)
-        else:
-            return
         ordinal = body.get("ordinal")
-        found = Recorded(
-            action=action,
-            ordinal=ordinal if isinstance(ordinal, int) else None,
-            time_ns=record.time_ns,
-            summary=_text(body.get("summary")) or _text(kind),
-        )
-        yield found
-        if kind == "request" and _upgrades(body):
-            target = action.target
-            whole = Action(principal=self.principal, run=self.run, target=target, protocol=UPGRADED, operation=CONNECT)
-            summary = f"WebSocket with {target.host}:{target.port}, after {found.summary}"
-            yield replace(found, action=replace(whole, problems=action.problems), summary=summary)
+        for action in self._actions(kind, body):
+            found = Recorded(
+                action=action,
+                ordinal=ordinal if isinstance(ordinal, int) else None,
+                time_ns=record.time_ns,
+                summary=_text(body.get("summary")) or _text(kind),
+            )
+            yield found
+            if self._database is None and _upgrades(body):
+                target = action.target
+                whole = Action(principal=self.principal, run=self.run, target=target, protocol=UPGRADED, operation=CONNECT)
+                summary = f"WebSocket with {target.host}:{target.port}, after {found.summary}"
+                yield replace(found, action=replace(whole, problems=action.problems), summary=summary)
+
+    def _actions(self, kind: Value, body: Mapping[str, Value]) -> list[Action]:
+        if self._database is not None:
+            return self._said(kind, body, self._database)
+        return [self._request(body)] if kind == "request" else []
 
     def _request(self, body: Mapping[str, Value]) -> Action:
         fields = body.get("fields")
@@ -218,25 +214,18 @@ class _Reading:
         head = RequestHead(method=method, target=target, headers=headers, connection=self.target(), problems=tuple(problems))
         return http_action(head, principal=self.principal, run=self.run, query_known=not query_hidden)
 
-    def _statement(self, body: Mapping[str, Value]) -> Action:
+    def _said(self, kind: Value, body: Mapping[str, Value], database: RecordedDatabase) -> list[Action]:
+        """Give what a message to a database is judged as."""
         fields = body.get("fields")
-        sql = fields.get("sql") if isinstance(fields, Mapping) else None
         problems = [f"in the recording: {note}" for note in [body.get("incomplete")] if isinstance(note, str)]
-        if not isinstance(sql, str):
-            problems.append(LEFT_OUT)
         start, end = body.get("start"), body.get("end")
         length = end - start if isinstance(start, int) and isinstance(end, int) else 0
         if self._hidden(body, length, forget=True):
             problems.append(MASKED)
-        text = sql if isinstance(sql, str) else ""
-        read = read_sql(text, self._sql)
-        # Whether it succeeded, and when a prepared one was run, stands elsewhere: what it may have changed is not known then.
-        unread = (Effects(command="", changes=(ANYTHING,)),) if read is None or problems else ()
-        for done in unread or (() if read is None else read.statements):
-            self._sql = self._sql.after(done, succeeded=None)
-        return sql_action(
-            text, principal=self.principal, run=self.run, target=self.target(), problems=tuple(problems), read=read
+        opening = Action(
+            principal=self.principal, run=self.run, target=self.target(), protocol=self.protocol, operation=CONNECT
         )
+        return database.said(_text(kind), fields if isinstance(fields, Mapping) else {}, tuple(problems), opening)
 
     def _hidden(self, body: Mapping[str, Value], length: int, *, forget: bool = False) -> bool:
         """Say whether anything of a message's first bytes is hidden; what lies before its end can be forgotten."""

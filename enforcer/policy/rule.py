@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from capd.enforcer.policy.limit import Limit
 from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.problem import Place
 
 
 class Effect(StrEnum):
-    """What happens to an action that a rule matches, the strongest first. A mask, an injection and a log are no permission."""
+    """What happens to an action that a rule matches, the strongest first. Masks, injections, limits and logs permit nothing."""
 
     DENY = "deny"
     APPROVE = "approve"
     MASK = "mask"
     INJECT = "inject"
+    LIMIT = "limit"
     ALLOW = "allow"
     LOG = "log"
 
@@ -59,15 +61,47 @@ class Approval:
     groups: tuple[str, ...] = ()
 
 
+class Replace(StrEnum):
+    """What stands in the place of a value of a hidden column."""
+
+    NULL = "null"
+    """NULL, whatever was there: it is legal in every format, and tells nothing."""
+    FIXED = "fixed"
+    """The same constant for every value of a type; NULL stays NULL."""
+    PARTIAL = "partial"
+    """Of texts the last four characters; all else is as `fixed`."""
+    HASH = "hash"
+    """A keyed hash: equal values have equal ones, in every column, on this host."""
+    TOKEN = "token"  # noqa: S105 - no password
+    """The same, with a prefix that says what it is."""
+
+
+class Predicates(StrEnum):
+    """Whether a hidden column may stand elsewhere than in the list of what is shown: WHERE, ON, ORDER BY, GROUP BY."""
+
+    DENY = "deny"
+    ALLOW = "allow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mask:
-    """What is hidden, as in enforcer/masking: by names, places in JSON, checksums, and secrets by their known formats."""
+    """What is hidden, as in enforcer/masking: by names, places in JSON, checksums, and secrets by their known formats.
+
+    Attributes:
+        headers, cookies, keys, json_paths: of HTTP.
+        columns: of databases: `column`, `table.column`, `schema.table.column` (masking/rows/column_pattern.py).
+        replace: by what, in columns.
+        predicates: whether agents may compare what is hidden in columns.
+        identifiers, formats: what is recognised by its form, anywhere.
+    """
 
     headers: tuple[str, ...] = ()
     cookies: tuple[str, ...] = ()
     keys: tuple[str, ...] = ()
     json_paths: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
+    replace: Replace = Replace.NULL
+    predicates: Predicates = Predicates.DENY
     identifiers: tuple[str, ...] = ()
     formats: bool = False
 
@@ -127,7 +161,7 @@ class Rule:
         when: a condition in CEL; None: none.
         stage: whether it is in force.
         reason: what the agent is told, of deny and approve.
-        approval, mask, injection: the options of its effect.
+        approval, mask, injection, limit: the options of its effect.
         accept_incomplete: of allow: whether it also allows what capd could not read in full.
         accept_paths: of allow and inject: oddities (http_path.ODDITIES) of paths that it also matches, if it does however a
             server reads them.
@@ -144,6 +178,7 @@ class Rule:
     approval: Approval | None = None
     mask: Mask | None = None
     injection: Injection | None = None
+    limit: Limit | None = None
     accept_incomplete: bool = False
     accept_paths: tuple[str, ...] = ()
     description: str | None = field(default=None, compare=False)
@@ -155,7 +190,7 @@ class Rule:
         return self.stage is Stage.ENFORCE
 
 
-CAREFUL: Final = frozenset({Effect.DENY, Effect.APPROVE, Effect.MASK, Effect.LOG})
+CAREFUL: Final = frozenset({Effect.DENY, Effect.APPROVE, Effect.MASK, Effect.LIMIT, Effect.LOG})
 """Effects of rules that match when it is not known whether they do; the others do not match then."""
 
 

@@ -10,17 +10,20 @@ import re
 from dataclasses import replace
 from typing import Any, Final
 
+from capd.enforcer.masking.rows.column_pattern import read_pattern
 from capd.enforcer.masking.rules import Choice, Rules
 from capd.enforcer.policy.condition import ConditionError, compile_condition, never_true
 from capd.enforcer.policy.fields import Key, flag, identifier, integer, known, line, one_of, parsed, read_keys, some, text
 from capd.enforcer.policy.http_path import ENCODED_SLASH, ENCODED_SLASHES, ODDITIES
+from capd.enforcer.policy.limit import Limit
+from capd.enforcer.policy.limit_reading import LIMIT_KEYS, check_limit
 from capd.enforcer.policy.match import Match
 from capd.enforcer.policy.match_reading import about, read_match
 from capd.enforcer.policy.problem import Place, Problems
-from capd.enforcer.policy.protocol import HOLD_SECONDS_MAX, HTTP, PROTOCOLS, hold_seconds_max
-from capd.enforcer.policy.rule import Approval, ApprovalScope, Effect, Form, Injection, Mask, Rule, Stage
+from capd.enforcer.policy.protocol import HOLD_SECONDS_MAX, HTTP, PROTOCOLS, SESSION_KEYS, hold_seconds_max
+from capd.enforcer.policy.rule import Approval, ApprovalScope, Effect, Form, Injection, Mask, Predicates, Replace, Rule, Stage
 from capd.enforcer.policy.scope import Mode, Recording, Scope
-from capd.enforcer.policy.variables import names_in
+from capd.enforcer.policy.variables import names_in, names_of_messages
 from capd.enforcer.policy.yaml_node import Mapping, Node, Scalar
 
 TTL_SECONDS_MAX: Final = 86_400
@@ -66,6 +69,11 @@ def _parameter(found: str) -> str:
     return found
 
 
+def _column(found: str) -> str:
+    read_pattern(found)
+    return found
+
+
 def _credential(found: str) -> str:
     if _CREDENTIAL.fullmatch(found) is None:
         raise ValueError(f"{found!r} is no name of a credential")
@@ -92,7 +100,21 @@ MASK_KEYS: Final[dict[str, Key]] = {
     "cookies": Key(read=_NAMES, form="names", words="cookies"),
     "keys": Key(read=_NAMES, form="names", words="parameters, form fields and JSON members"),
     "json_paths": Key(read=_NAMES, form="`$.user.ssn`", words="places in JSON"),
-    "columns": Key(read=_NAMES, form="names", words="columns of SQL results"),
+    "columns": Key(
+        read=some(parsed(_column)),
+        form="`ssn`, `customers.ssn`, `public.customers.ssn`",
+        words="columns of databases; `*` and `?` in each part",
+    ),
+    "replace": Key(
+        read=one_of(Replace),
+        form=", ".join(f"`{one}`" for one in Replace),
+        words="by what, in `columns` ([databases.md](databases.md#masking)); `null`",
+    ),
+    "predicates": Key(
+        read=one_of(Predicates),
+        form=", ".join(f"`{one}`" for one in Predicates),
+        words="whether a hidden column may be compared, joined, sorted or grouped by, which tells of its values; `deny`",
+    ),
     "identifiers": Key(read=_NAMES, form="`iban`, …", words="numbers with a checksum"),
     "formats": Key(
         read=flag, form="`true`, `false`", words="secrets that are known by their form: private keys, tokens; `false`"
@@ -136,6 +158,7 @@ RULE_KEYS: Final[dict[str, Key]] = {
     "approve": replace(_options(APPROVE_KEYS), words="options of `approve`"),
     "mask": replace(_options(MASK_KEYS), words="what is hidden; of `mask`, where it must be there"),
     "inject": replace(_options(INJECT_KEYS), words="which credential; of `inject`, where it must be there"),
+    "limit": replace(_options(LIMIT_KEYS), words="guard rails; of `limit`, where it must be there"),
     "accept_incomplete": Key(
         read=flag, form="`true`, `false`", words="of `allow`: also allow what capd cannot read in full; `false`"
     ),
@@ -147,7 +170,10 @@ RULE_KEYS: Final[dict[str, Key]] = {
 }
 SCOPE_KEYS: Final[dict[str, Key]] = {
     "id": replace(RULE_KEYS["id"], words="its name"),
-    "match": replace(RULE_KEYS["match"], words="which sessions; only keys that a session has: nothing of what a message says"),
+    "match": replace(
+        RULE_KEYS["match"],
+        words="which sessions; nothing of what a message says, and `databases` and `users` beside `mode` only",
+    ),
     "mode": Key(read=one_of(Mode), form="`enforce`, `observe`", words="`observe`: nothing is stopped or changed, only told of"),
     "recording": Key(
         read=one_of(Recording), form=", ".join(f"`{one}`" for one in Recording), words="how much is recorded of them"
@@ -157,6 +183,7 @@ _OF_EFFECT: Final = {
     "approve": {Effect.APPROVE},
     "mask": {Effect.MASK},
     "inject": {Effect.INJECT},
+    "limit": {Effect.LIMIT},
     "accept_incomplete": {Effect.ALLOW},
     "accept_paths": {Effect.ALLOW, Effect.INJECT},
     "reason": {Effect.DENY, Effect.APPROVE},
@@ -190,6 +217,7 @@ def read_rule(node: Node, problems: Problems, *, prefix: str = "") -> Rule | Non
         approval=Approval(**found.get("approve", {})) if effect is Effect.APPROVE else None,
         mask=Mask(**found["mask"]) if "mask" in found else None,
         injection=_injection(found["inject"]) if "inject" in found else None,
+        limit=Limit(**found["limit"]) if "limit" in found else None,
         accept_incomplete=found.get("accept_incomplete", False),
         accept_paths=found.get("accept_paths", ()),
         description=found.get("description"),
@@ -210,6 +238,9 @@ def read_scope(node: Node, problems: Problems) -> Scope | None:
         problems.add(
             _place(node, "match"), f"a scope is of whole sessions: it cannot ask for {', '.join(sorted(match.content))}"
         )
+    if "recording" in found and (asked := match.given & SESSION_KEYS):
+        words = f"what is recorded is settled before it is known who signs in: this cannot ask for {', '.join(sorted(asked))}"
+        problems.add(_place(node, "match"), words)
     return Scope(**found, place=_place(node, "id")) if len(problems.found) == before else None
 
 
@@ -239,6 +270,8 @@ def _check(rule: Rule, node: Node, problems: Problems) -> None:
         _check_mask(rule, node, problems)
     if rule.then is Effect.INJECT:
         _check_injection(rule, node, problems)
+    if rule.then is Effect.LIMIT:
+        check_limit(rule, node.place, problems)
 
 
 def _check_paths(rule: Rule, node: Node, problems: Problems) -> None:
@@ -264,6 +297,7 @@ def _check_condition(rule: Rule, node: Node, problems: Problems) -> None:
     for name, values, whole in (
         ("http.method", rule.match.methods, True),
         ("sql.command", rule.match.commands, True),
+        ("redis.command", rule.match.commands, True),
         ("target.tls", tuple(rule.match.tls), True),
         ("target.host", exact, len(exact) == len(rule.match.hosts)),
     ):
@@ -289,6 +323,10 @@ def _inside(node: Node, error: ConditionError) -> Place:
     return Place(place.file, place.line, place.column + error.column - (1 if value.plain else 0))
 
 
+_OF_HTTP: Final = ("headers", "cookies", "keys", "json_paths")
+TWO_RULES: Final = "write two rules"
+
+
 def _check_mask(rule: Rule, node: Node, problems: Problems) -> None:
     unfit = sorted(name for name in rule.match.of_protocols if not PROTOCOLS[name].masks)
     if unfit:
@@ -297,9 +335,16 @@ def _check_mask(rule: Rule, node: Node, problems: Problems) -> None:
     if rule.mask is None or rule.mask == Mask():
         problems.add(node.place, "a rule that masks says what, in `mask`")
         return
-    if rule.mask.columns and HTTP in rule.match.of_protocols and len(rule.match.of_protocols) == 1:
-        problems.add(_place(node, "mask"), "HTTP has no columns")
     mask = rule.mask
+    if mask.columns and not unfit and HTTP in rule.match.of_protocols:
+        words = "HTTP has no columns" if len(rule.match.of_protocols) == 1 else f"HTTP has no columns; {TWO_RULES}"
+        problems.add(_place(node, "mask"), words)
+    of_http = [name for name in _OF_HTTP if getattr(mask, name)]
+    if of_http and not unfit and rule.match.of_protocols != {HTTP}:
+        words = f"{', '.join(of_http)} of a mask are about HTTP; {TWO_RULES}, the one about HTTP with `protocols: http`"
+        problems.add(_place(node, "mask"), words)
+    if (mask.replace, mask.predicates) != (Mask().replace, Mask().predicates) and not mask.columns:
+        problems.add(_place(node, "mask"), "`replace` and `predicates` are about `columns`, and there are none")
     try:
         Rules(
             Choice(
@@ -308,7 +353,6 @@ def _check_mask(rule: Rule, node: Node, problems: Problems) -> None:
                 cookies=mask.cookies,
                 keys=mask.keys,
                 json_paths=mask.json_paths,
-                columns=mask.columns,
                 identifiers=mask.identifiers,
                 formats=mask.formats,
             )
@@ -326,6 +370,9 @@ def _check_injection(rule: Rule, node: Node, problems: Problems) -> None:
         problems.add(node.place, "a credential goes to named hosts only: list them in `match`, without stars")
     if not rule.match.ports:
         problems.add(node.place, "a credential goes to named ports only: list them in `match`")
+    if any(PROTOCOLS[name].opens for name in rule.match.of_protocols) and (said := _said(rule)):
+        words = f"a database is signed in to before anything is said: this cannot ask for {', '.join(said)}"
+        problems.add(node.place, words)
     if rule.injection is None:
         problems.add(node.place, "a rule that injects says which credential, in `inject`")
     elif (HTTP in rule.match.of_protocols) != (rule.injection.form is not None):
@@ -334,6 +381,12 @@ def _check_injection(rule: Rule, node: Node, problems: Problems) -> None:
     else:
         for message in _wrong_with(rule.injection):
             problems.add(_place(node, "inject"), message)
+
+
+def _said(rule: Rule) -> list[str]:
+    """Give what a rule asks for that is known of messages only."""
+    facts = {name for name, _ in rule.match.facts if not name.startswith("target.")}
+    return sorted((rule.match.content - {"facts"}) | facts | (names_in(rule.when or "") & names_of_messages()))
 
 
 def _injection(found: dict[str, Any]) -> Injection:

@@ -15,7 +15,7 @@ from capd.enforcer.policy.problem import Problems
 from capd.enforcer.policy.rule import Effect, Rule
 
 _BEATEN_BY: Final = {
-    Effect.DENY: frozenset({Effect.APPROVE, Effect.MASK, Effect.INJECT, Effect.ALLOW}),
+    Effect.DENY: frozenset({Effect.APPROVE, Effect.MASK, Effect.INJECT, Effect.LIMIT, Effect.ALLOW}),
     Effect.APPROVE: frozenset({Effect.ALLOW}),
 }
 """Of an action that a rule matches, these effects of other rules do not come about."""

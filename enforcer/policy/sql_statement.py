@@ -13,13 +13,15 @@ from typing import Final
 
 from capd.enforcer.policy.action import Action, Principal, Resource, Run, Target
 from capd.enforcer.policy.linear_regex import is_unicode
-from capd.enforcer.policy.protocol import POSTGRESQL
+from capd.enforcer.policy.protocol import MYSQL, POSTGRESQL
 from capd.enforcer.sql.lexeme import Dialect
 from capd.enforcer.sql.message import Message, Reader
 from capd.enforcer.sql.session import Session, new_session
 
 TEXT_CHARACTERS_MAX: Final = 65_536
 """Of what was said, so much is judged; there is hardly a statement of more that a person wrote."""
+DIALECTS: Final = {POSTGRESQL: Dialect.POSTGRESQL, MYSQL: Dialect.MYSQL}
+"""What the text of statements is written in."""
 NO_TEXT: Final = "the statement is no text"
 _READER: Final = Reader()
 """Remembers what statements do, which is the same for everybody."""
@@ -47,6 +49,8 @@ def sql_action(
     principal: Principal | None,
     run: Run,
     target: Target,
+    protocol: str = POSTGRESQL,
+    login: tuple[str | None, str | None] = (None, None),
     problems: tuple[str, ...] = (),
     read: Message | None = None,
 ) -> Action:
@@ -57,13 +61,15 @@ def sql_action(
         principal: whom the run acts for.
         run: which.
         target: where it goes.
+        protocol: a key of DIALECTS.
+        login: database and user of its session.
         problems: why the text is not all that was sent.
         read: what it does, where its session is known; None: it is read as in a new session, whose search path is not known.
     """
     found = list(problems)
     if len(text) > TEXT_CHARACTERS_MAX:
         found.append(f"the statement is longer than {TEXT_CHARACTERS_MAX} characters")
-    read = read or read_sql(text, new_session(Dialect.POSTGRESQL))
+    read = read or read_sql(text, new_session(DIALECTS[protocol]))
     if read is None:
         read = Message(command="unknown", shape="", effects=None, resources=None, problems=(NO_TEXT,))
     known = read.resources
@@ -71,8 +77,10 @@ def sql_action(
         principal=principal,
         run=run,
         target=target,
-        protocol=POSTGRESQL,
+        protocol=protocol,
         operation=read.command,
+        database=login[0],
+        user=login[1],
         effects=read.effects,
         resources=None if known is None else tuple(Resource(name=name, access=access) for name, access in known),
         text=text[:TEXT_CHARACTERS_MAX] if is_unicode(text) else None,

@@ -14,7 +14,7 @@ from typing import Final
 
 from capd.enforcer.policy.action import COMMANDS, Action
 from capd.enforcer.policy.linear_regex import is_unicode
-from capd.enforcer.policy.protocol import FACTS, HTTP, POSTGRESQL, PROTOCOLS
+from capd.enforcer.policy.protocol import FACTS, HTTP, PROTOCOLS, SESSION
 
 
 class Kind(Enum):
@@ -38,8 +38,23 @@ def _http(read: Read) -> Read:
     return lambda action: read(action) if action.protocol == HTTP else None
 
 
-def _sql(read: Read) -> Read:
-    return lambda action: read(action) if action.protocol == POSTGRESQL else None
+def _of(prefix: str, read: Read) -> Read:
+    """Give a value in messages of the protocols that have variables of a prefix."""
+    spoken = frozenset(name for name, protocol in PROTOCOLS.items() if prefix in protocol.variables)
+    return lambda action: read(action) if action.protocol in spoken else None
+
+
+def _statement(prefix: str, things: str) -> dict[str, tuple[Kind, str, Read]]:
+    """Give what is known of a statement; of a session's opening nothing is."""
+    return {
+        f"{prefix}command": (
+            Kind.STRING,
+            "first word of the statement, in upper case; not known of several",
+            _of(prefix, _command),
+        ),
+        f"{prefix}effects": (Kind.STRINGS, "what it does", _of(prefix, lambda a: _items(a.effects))),
+        f"{prefix}resources": (Kind.STRINGS, f"{things} that it touches", _of(prefix, _resources)),
+    }
 
 
 def _items(found: Iterable[str] | None) -> list[str] | None:
@@ -52,7 +67,11 @@ def _fact(name: str) -> Read:
 
 
 def _command(action: Action) -> str | None:
-    return None if COMMANDS in action.operation else action.operation
+    return None if action.opening or COMMANDS in action.operation else action.operation
+
+
+def _resources(action: Action) -> list[str] | None:
+    return None if action.resources is None else _items({one.name for one in action.resources})
 
 
 VARIABLES: Final[Mapping[str, tuple[Kind, str, Read]]] = {
@@ -71,22 +90,19 @@ VARIABLES: Final[Mapping[str, tuple[Kind, str, Read]]] = {
     "target.address": (Kind.STRING, "address that is connected to", lambda a: a.target.address and str(a.target.address)),
     "target.tls": (Kind.STRING, "none, inspected, passthrough or unknown", lambda a: a.target.tls.value),
     "protocol": (Kind.STRING, "name of the protocol", lambda a: a.protocol),
-    "complete": (Kind.BOOL, "whether capd could read all of it", lambda a: a.complete),
-    "text": (Kind.STRING, "SQL text, or body", lambda a: a.text),
+    "complete": (Kind.BOOL, "whether capd could read all of it", lambda a: None if a.opening else a.complete),
+    "text": (Kind.STRING, "text of a statement, or body", lambda a: a.text),
     "http.method": (Kind.STRING, "method", _http(lambda a: a.operation)),
     "http.path": (Kind.STRING, "path, normalised", _http(lambda a: a.path)),
     "http.query": (Kind.STRING, "query, raw", _http(lambda a: a.query)),
-    "sql.command": (
+    "session.database": (
         Kind.STRING,
-        "first word of the statement, in upper case; not known of several",
-        _sql(_command),
+        "database that the session of a database is in, in Redis its number",
+        _of(SESSION, lambda a: a.database),
     ),
-    "sql.effects": (Kind.STRINGS, "what it does", _sql(lambda a: _items(a.effects))),
-    "sql.resources": (
-        Kind.STRINGS,
-        "what it does it to",
-        _sql(lambda a: None if a.resources is None else _items({one.name for one in a.resources})),
-    ),
+    "session.user": (Kind.STRING, "user of the database that it is opened as", _of(SESSION, lambda a: a.user)),
+    **_statement("sql.", "relations"),
+    **_statement("redis.", "keys"),
     **{name: (Kind.BOOL, words, _fact(name)) for name, words in FACTS.items()},
 }
 """Name, type, meaning and where the value comes from."""
@@ -94,9 +110,15 @@ VARIABLES: Final[Mapping[str, tuple[Kind, str, Read]]] = {
 
 def names_for(protocols: Iterable[str]) -> frozenset[str]:
     """Give the variables that can have a value in messages of some protocols."""
-    spoken = {PROTOCOLS[name].variables for name in protocols}
-    foreign = tuple(prefix for one in PROTOCOLS.values() if (prefix := one.variables) is not None and prefix not in spoken)
+    spoken = frozenset[str]().union(*(PROTOCOLS[name].variables for name in protocols))
+    foreign = tuple(prefix for one in PROTOCOLS.values() for prefix in one.variables if prefix not in spoken)
     return frozenset(name for name in VARIABLES if not name.startswith(foreign))
+
+
+def names_of_messages() -> frozenset[str]:
+    """Give the variables that have a value once something is said, not when a session is opened."""
+    about = ("target.", "principal.", "run.", SESSION)
+    return frozenset(name for name in VARIABLES if not name.startswith(about)) - {"labels", "protocol"}
 
 
 def values(action: Action, names: Iterable[str]) -> dict[str, object]:

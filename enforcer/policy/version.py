@@ -13,7 +13,7 @@ from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Final
 
-LANGUAGE: Final = 1
+LANGUAGE: Final = 3
 """Goes up when the same text comes to mean something else."""
 
 

@@ -12,19 +12,27 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from capd.decoders.redis.inline import split
 from capd.enforcer.policy.action import CONNECT, Action, Address, Principal, Run, Target, Tls
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.host_name import normal_pattern
 from capd.enforcer.policy.http_request import DEFAULT_PORTS, RequestHead, http_action
 from capd.enforcer.policy.port_range import PORT_MAX
-from capd.enforcer.policy.protocol import TCP, TLS
+from capd.enforcer.policy.protocol import MYSQL, POSTGRESQL, REDIS, TCP, TLS
+from capd.enforcer.policy.redis_command import redis_action
 from capd.enforcer.policy.sql_statement import sql_action
 
 ASSUMED_ADDRESS: Final = "192.0.2.1"
-SQL_PORT: Final = 5432
+PORTS: Final = {POSTGRESQL: 5432, MYSQL: 3306, REDIS: 6379}
+"""Where a database is that is written without a port."""
+_STATEMENTS: Final = {"sql": POSTGRESQL, POSTGRESQL: POSTGRESQL, MYSQL: MYSQL}
+"""What is written before a statement, and what it is."""
 _HTTP: Final = re.compile(r"(\S+)\s+(https?)://([^/?#\s]+)(\S*)", re.IGNORECASE | re.ASCII)
 _PLACE: Final = re.compile(r"(\[[^\]\s]+\]|[^:\s]+)(?::(\d{1,5}))?", re.ASCII)
-FORMS: Final = "write `METHOD URL`, `connect HOST:PORT`, or `sql HOST[:PORT] STATEMENT`"
+FORMS: Final = (
+    "write `METHOD URL`, `connect HOST:PORT`, `open PROTOCOL HOST[:PORT]`, or `sql HOST[:PORT] STATEMENT`, "
+    "for MySQL `mysql HOST[:PORT] STATEMENT`, for Redis `redis HOST[:PORT] COMMAND`"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +44,15 @@ class Circumstances:
         run: which.
         address: where the connection goes; None: the host's if it is one, else ASSUMED_ADDRESS.
         tls: how it is protected; None: as the text says.
+        database, user: of the session of a database; None: not known.
     """
 
     principal: Principal | None = None
     run: Run = field(default_factory=Run)
     address: Address | None = None
     tls: Tls | None = None
+    database: str | None = None
+    user: str | None = None
 
 
 def written_action(text: str, known: Circumstances) -> Action:
@@ -53,12 +64,17 @@ def written_action(text: str, known: Circumstances) -> Action:
     word, _, rest = text.strip().partition(" ")
     if word == "connect":
         return _connection(rest.strip(), known)
-    if word == "sql":
+    if word == "open":
+        protocol, _, where = rest.strip().partition(" ")
+        return _opening(protocol, where.strip(), known)
+    if word == REDIS:
+        where, _, command = rest.strip().partition(" ")
+        return _command(where, command.strip(), known)
+    if word in _STATEMENTS:
         where, _, statement = rest.strip().partition(" ")
         if not statement.strip():
             raise ValueError(f"{text!r} has no statement; {FORMS}")
-        target = _target(where, known, port=SQL_PORT, tls=known.tls or Tls.NONE)
-        return sql_action(statement.strip(), principal=known.principal, run=known.run, target=target)
+        return _statement(_STATEMENTS[word], where, statement.strip(), known)
     found = _HTTP.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no action; {FORMS}")
@@ -80,6 +96,40 @@ def _request(found: re.Match[str], known: Circumstances) -> Action:
     wire = path.partition("#")[0].encode("utf-8", "surrogatepass").decode("latin-1")
     head = RequestHead(method=method, target=wire, headers=(("Host", authority),), connection=connection)
     return http_action(head, principal=known.principal, run=known.run)
+
+
+def _statement(protocol: str, where: str, statement: str, known: Circumstances) -> Action:
+    target = _target(where, known, port=PORTS[protocol], tls=known.tls or Tls.NONE)
+    return sql_action(
+        statement,
+        principal=known.principal,
+        run=known.run,
+        target=target,
+        protocol=protocol,
+        login=(known.database, known.user),
+    )
+
+
+def _command(where: str, command: str, known: Circumstances) -> Action:
+    words = split(command.encode("utf-8", "surrogateescape"))
+    if not words:
+        raise ValueError(f"{command!r} is no command of Redis; {FORMS}")
+    return redis_action(words, (), _opening(REDIS, where, known))
+
+
+def _opening(protocol: str, where: str, known: Circumstances) -> Action:
+    if protocol not in PORTS:
+        raise ValueError(f"{protocol!r} is none of {', '.join(PORTS)}; {FORMS}")
+    target = _target(where, known, port=PORTS[protocol], tls=known.tls or Tls.NONE)
+    return Action(
+        principal=known.principal,
+        run=known.run,
+        target=target,
+        protocol=protocol,
+        operation=CONNECT,
+        database=known.database,
+        user=known.user,
+    )
 
 
 def _connection(where: str, known: Circumstances) -> Action:

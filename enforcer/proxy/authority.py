@@ -57,6 +57,10 @@ def one_host(named: Sequence[str], scheme: str | None, around: Surroundings) -> 
         RequestRefused: there is no such one, or it is not this connection's.
     """
     own = scheme_of(around)
+    if len(named) == 1 and scheme is None:  # nearly always
+        host = _authority(named[0], own, around)
+        if (around.server_name is None or host == around.server_name) and not _is_address(host):
+            return host
     hosts = [_authority(text, own, around) for text in named]
     if scheme is not None and scheme != own:
         raise RequestRefused(MISDIRECTED, f"the request is for {scheme}, its connection is {own}")

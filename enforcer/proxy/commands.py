@@ -1,18 +1,20 @@
 """What the core wants done: everything it can do to the world.
 
-What lives here: the commands. What must not: doing them (shell.py). Commands of one list are done in their order.
+What lives here: the commands. What must not: doing them (shell.py). Commands of one list are done in their order. Nobody
+changes them; those of every message are not frozen, which would take twice as long to build.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from capd.enforcer.limits.meter import Exceeded
 from capd.enforcer.obligations.obligation import CarriedOut
 from capd.enforcer.proxy.events import Side, Timer
 from capd.enforcer.proxy.question import Question
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """Judge, write the decision down, then answer with `Decided`. Until then nothing that hangs on it is forwarded."""
 
@@ -41,7 +43,7 @@ class Dial:
     decision: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Send bytes.
 
@@ -100,6 +102,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
+class Exceed:
+    """Write down that a limit was reached, by what was said under a decision.
+
+    Attributes:
+        number: of the decision, or of a later one of the same session.
+        exceeded: which.
+    """
+
+    number: int
+    exceeded: Exceeded
+
+
+@dataclass(frozen=True, slots=True)
 class Withdraw:
     """Nobody waits for the answer to a question any more."""
 
@@ -113,4 +128,30 @@ class Over:
     number: int
 
 
-Command = Ask | Withdraw | Over | Refused | Report | Dial | Send | Finish | Close | Read | Arm
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """From here on a side speaks TLS; answered with `Secured`, or of the target `DialFailed`, of the agent `Ended`.
+
+    For the layer around (in_band_tls.py); nobody else does it.
+
+    Attributes:
+        side: which; the agent is shown a leaf, the target is verified.
+        decision: for the target: as of `Send`.
+        server_name: for the target: what it must prove; None: its address.
+        data: ciphertext that came already.
+    """
+
+    side: Side
+    decision: int = 0
+    server_name: str | None = None
+    data: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class Unsent:
+    """A decision that allowed something is over, and nothing was sent under it; write that down."""
+
+    number: int
+
+
+Command = Ask | Withdraw | Over | Refused | Report | Exceed | Dial | Send | Finish | Close | Read | Arm | Secure | Unsent

@@ -1,7 +1,7 @@
 """Entries of the decision log: facts of a connection as the recorder will read them (docs/formats/decisions.md).
 
 What lives here: their shape. What must not: writing (enforcer/decision_log.py), payload: paths, queries, fields and bodies may
-hold secrets, and masking is the recorder's; a request is told by its hash, which the recorder has too.
+hold secrets, and masking is the recorder's; a request or statement is told by its hash, which the recorder has too.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Final
 
-from capd.enforcer.proxy.commands import Refused, Report
+from capd.enforcer.decision_words import TEXT_CHARACTERS_MAX, said_sha256
+from capd.enforcer.policy.protocol import REDIS
+from capd.enforcer.proxy.commands import Exceed, Refused, Report
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.proxy.judge import Agent
-from capd.enforcer.proxy.question import Destination, Question, Request, Verdict
+from capd.enforcer.proxy.question import Destination, Login, Question, Request, Verdict
 
 Entry = dict[str, object]
 
@@ -33,8 +35,8 @@ class Heard:
     ended: bool = False
 
 
-TEXT_CHARACTERS_MAX: Final = 1_024
-"""Of what an agent, a target or an operator chose."""
+RESOURCES_MAX: Final = 64
+"""Of a statement; how many there are is told beside them."""
 
 
 def opened_entry(session: str, agent: Agent, owner: Owner, *, client: tuple[str, int], to: Destination, at_ns: int) -> Entry:
@@ -59,11 +61,13 @@ def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: in
         "session": session,
         "at_ns": at_ns,
         "number": question.number,
-        "about": question.kind.value,
+        "about": question.kind.word,
         "protocol": question.protocol,
         "server_name": question.server_name,
         "inspected": question.inspected,
         **({} if question.request is None else _request(question.request)),
+        **({} if question.login is None else _login(question.login)),
+        **({} if question.statement is None else _statement(question)),
         **_exchange(question),
         "allowed": verdict.allowed,
         "needs_body": bool(verdict.body_bytes),
@@ -78,7 +82,8 @@ def decision_entry(session: str, question: Question, verdict: Verdict, at_ns: in
 def held_entry(session: str, question: Question, approval: str, at_ns: int) -> Entry:
     """Tell that a message waits for a person."""
     told: Entry = {"kind": "held", "session": session, "at_ns": at_ns, "number": question.number, "approval": approval}
-    return told | _exchange(question)
+    said = {} if question.statement is None else {"text_sha256": said_sha256(question.statement.text)}
+    return told | _exchange(question) | said
 
 
 def refused_entry(session: str, refused: Refused, at_ns: int) -> Entry:
@@ -94,8 +99,20 @@ def report_entry(session: str, report: Report, at_ns: int) -> Entry:
     return {"kind": "carried_out", "session": session, "at_ns": at_ns, "number": report.number, **told}
 
 
-def closed_entry(session: str, sent: Mapping[Side, int], heard: Heard, at_ns: int) -> Entry:
-    """Tell of a connection's end: what was sent either way, and what the agent's own socket must have moved."""
+def exceeded_entry(session: str, exceed: Exceed, at_ns: int) -> Entry:
+    """Tell that a limit was reached; of exports that is all that follows."""
+    found = exceed.exceeded
+    told = {"rule": found.rule, "limit": found.limit, "most": found.most, "counted": found.counted}
+    return {"kind": "exceeded", "session": session, "at_ns": at_ns, "number": exceed.number, **told}
+
+
+def unsent_entry(session: str, number: int, at_ns: int) -> Entry:
+    """Tell that nothing was sent under a decision that allowed it."""
+    return {"kind": "unsent", "session": session, "at_ns": at_ns, "number": number}
+
+
+def closed_entry(session: str, sent: Mapping[Side, int], heard: Heard, at_ns: int, said: Entry | None = None) -> Entry:
+    """Tell of a connection's end: what was sent either way, what the agent's own socket must have moved, and what was said."""
     to_target, to_agent = sent[Side.UPSTREAM], sent[Side.CLIENT]
     return {
         "kind": "close",
@@ -103,6 +120,7 @@ def closed_entry(session: str, sent: Mapping[Side, int], heard: Heard, at_ns: in
         "at_ns": at_ns,
         "bytes": {"request": to_target, "response": to_agent},
         "agent": {"received": heard.count, "sent": to_agent, "ended": heard.ended},
+        "said": said,
     }
 
 
@@ -114,6 +132,30 @@ def turned_away_entry(reason: str, *, client: tuple[str, int], to: tuple[str, in
 
 def _exchange(question: Question) -> Entry:
     return {} if question.exchange is None else {"exchange": question.exchange}
+
+
+def _login(login: Login) -> Entry:
+    return {
+        "database": None if login.database is None else login.database[:TEXT_CHARACTERS_MAX],
+        "user": None if login.user is None else login.user[:TEXT_CHARACTERS_MAX],
+    }
+
+
+def _statement(question: Question) -> Entry:
+    statement = question.statement
+    assert statement is not None
+    # Keys of Redis are data: a session's token is often one.
+    named = statement.resources is not None and question.protocol != REDIS
+    resources = (statement.resources or ()) if named else ()
+    return {
+        "operation": statement.operation[:TEXT_CHARACTERS_MAX],
+        "effects": None if statement.effects is None else sorted(statement.effects),
+        "resources": [[name[:TEXT_CHARACTERS_MAX], access] for name, access in resources[:RESOURCES_MAX]] if named else None,
+        "resources_count": None if statement.resources is None else len(statement.resources),
+        "complete": not statement.problems,
+        "content_sha256": sha256(statement.content).digest(),
+        "text_sha256": said_sha256(statement.text),
+    }
 
 
 def _request(request: Request) -> Entry:

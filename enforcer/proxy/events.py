@@ -1,11 +1,12 @@
 """What happens to a connection: everything the core is told.
 
-What lives here: the events. What must not: what follows from them.
+What lives here: the events. What must not: what follows from them. Nobody changes them; those of every message are not frozen,
+which would take twice as long to build.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, IntEnum
 
 from capd.enforcer.proxy.question import Verdict
@@ -32,6 +33,10 @@ class Timer(Enum):
     """What has begun must be whole: a ClientHello, a handshake, a request's head, a last flight."""
     TURN = "turn"
     """What waits for others has waited long enough."""
+    STILL = "still"
+    """A client whose request is held has heard nothing for a while."""
+    STATEMENT = "statement"
+    """What was said must be answered."""
     CALM = "calm"
     """What was counted of a flood is forgotten."""
 
@@ -41,7 +46,7 @@ class Started:
     """The connection was accepted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Data:
     """Bytes came; never empty."""
 
@@ -59,9 +64,15 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Dialled:
-    """The target can be spoken to; in TLS it chose this application protocol, or None."""
+    """The target can be spoken to; in TLS it chose this application protocol, or None, and proved its name with a certificate.
+
+    Attributes:
+        application_protocol: that it chose.
+        certificate: DER.
+    """
 
     application_protocol: str | None = None
+    certificate: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,10 +84,43 @@ class DialFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Secured:
+    """A side speaks TLS now, as its layer wanted.
+
+    Attributes:
+        side: which.
+        server_name: of the agent: that it asked for, normalised; None: none.
+        certificate: of the target: that it proved its name with; of the agent: that it was shown, DER.
+    """
+
+    side: Side
+    server_name: str | None = None
+    certificate: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
 class Decided:
     """A question has its verdict."""
 
     verdict: Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A person is asked about a question; its verdict will follow.
+
+    Attributes:
+        number: of the question.
+        approval: id of the request for approval.
+    """
+
+    number: int
+    approval: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interrupted:
+    """The client asked on another connection that what it waits for here be given up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,4 +145,4 @@ class Blocked:
     blocked: bool
 
 
-Event = Started | Data | Ended | Dialled | DialFailed | Decided | Revoked | Expired | Blocked
+Event = Started | Data | Ended | Dialled | DialFailed | Secured | Decided | Held | Interrupted | Revoked | Expired | Blocked

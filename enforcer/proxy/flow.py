@@ -6,6 +6,7 @@ TCP has no SO_PEERCRED. But the agent's own socket is on this host, known by its
 believes to be connected. sock_diag finds it and tells its owner, its cookie, and the cgroup that it was created in
 (INET_DIAG_CGROUP_ID, Linux 5.9; the structures are in linux/inet_diag.h). The agent can change none of them afterwards. A
 socket that is not found, since it was closed at once or is in another network namespace than is asked in, belongs to nobody.
+One that only tries to connect is passed over: it may want the ends that the one who was connected has just left.
 Where there is no such connection the kernel answers with whoever listens at the first end (inet_diag_find_one_icsk): that one
 is passed over.
 """
@@ -27,6 +28,9 @@ NLMSG_ERROR: Final = 2
 NLM_F_REQUEST: Final = 1
 INET_DIAG_CGROUP_ID: Final = 21
 ANY_STATE: Final = 0xFFFFFFFF
+ESTABLISHED: Final = 1
+CLOSING: Final = frozenset({4, 5, 8, 9, 11})
+"""FIN_WAIT1, FIN_WAIT2, CLOSE_WAIT, LAST_ACK, CLOSING (linux/tcp_states.h)."""
 NO_COOKIE: Final = 0xFFFFFFFF
 ANSWER_BYTES_MAX: Final = 8_192
 ANSWER_SECONDS_MAX: Final = 1.0
@@ -36,6 +40,7 @@ _HEADER: Final = struct.Struct("=IHHII")
 _REQUEST: Final = struct.Struct("=BBBBI2H16s16s3I")
 _MESSAGE_BYTES: Final = 72
 _ENDS: Final = struct.Struct("!2H16s16s")
+_STATE_AT: Final = 1
 _ENDS_AT: Final = 4
 _MAPPED: Final = b"\0" * 10 + b"\xff" * 2
 """Before an IPv4 address of a socket of IPv6 (RFC 4291 2.5.5.2)."""
@@ -129,6 +134,8 @@ def _owner(kind: int, body: bytes, own: Endpoint, peer: Endpoint) -> Owner | Non
         if -code in (errno.ENOENT, errno.ESTALE):
             return None
         raise OSError(-code, os.strerror(-code))
+    if body[_STATE_AT] != ESTABLISHED and body[_STATE_AT] not in CLOSING:
+        return None
     if not _connects(body, own, peer):
         return None
     low, high = struct.unpack_from("=II", body, _COOKIE_AT)

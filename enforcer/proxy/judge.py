@@ -15,19 +15,30 @@ from typing import Final
 
 from capd.enforcer.obligations.feasibility import problem_of, signs_body
 from capd.enforcer.obligations.obligation import NOTHING, Obligations
-from capd.enforcer.policy.action import CONNECT, Action, Address, Principal, Run, Target, Tls
+from capd.enforcer.policy.action import CONNECT, Action, Address, Principal, Resource, Run, Target, Tls
 from capd.enforcer.policy.address_range import address
 from capd.enforcer.policy.decision import Decision, Outcome
 from capd.enforcer.policy.http_request import RequestHead, http_action
+from capd.enforcer.policy.limit import READING
+from capd.enforcer.policy.linear_regex import is_unicode
 from capd.enforcer.policy.policy import Policy
 from capd.enforcer.policy.protocol import HTTP, NAME_BOUND, TCP, TLS, WEBSOCKET
+from capd.enforcer.policy.sql_statement import TEXT_CHARACTERS_MAX
+from capd.enforcer.proxy.body_text import body_text
 from capd.enforcer.proxy.held import hold_of, too_long
-from capd.enforcer.proxy.question import Body, Kind, Question, Request, Verdict
+from capd.enforcer.proxy.held_statement import hold_of_statement, statement_too_long
+from capd.enforcer.proxy.question import Body, Kind, Login, Question, Request, Statement, Verdict
+from capd.enforcer.proxy.remembered import Remembered, looks_at_text
 
+PREPARED, APPROVED = "only_prepared", "approved_before"
+"""Reasons of what goes on though rules want it approved."""
+READ_ONLY: Final = "a rule lets nothing be said here but what only reads"
 ADDRESSES_MAX: Final = 4_096
 """Remembered in the form in which policies have them: reading one takes longer than judging."""
+ESTIMATE: Final = 1
+"""In the place of bytes of a body: a statement's estimate is wanted first."""
 BODY_BYTES_MAX: Final = 1 << 20
-"""Of a body that rules look at; what is longer was not read in full, and a rule that allows does not match that."""
+"""Of a body that rules look at; the text of a longer one is not known (body_text.py)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +58,9 @@ class Agent:
     cgroup: str | None = None
 
 
-def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bool) -> Verdict:
+def judge(
+    policy: Policy | None, agent: Agent, question: Question, *, proven: bool, remembered: Remembered | None = None
+) -> Verdict:
     """Decide.
 
     Args:
@@ -56,22 +69,40 @@ def judge(policy: Policy | None, agent: Agent, question: Question, *, proven: bo
         question: what is asked.
         proven: whether the name that the agent uses is known to lead to the destination: by a certificate that will be
             verified, or by the resolver. If not, a rule must allow both the name and the address.
+        remembered: what was decided before; None: decide anew.
     """
     if policy is None:
         return _denied(question, "no_policy", "no policy is in force, so nothing is allowed")
     if question.kind is Kind.PASSTHROUGH and not policy.passes_through(_target(question, Tls.PASSTHROUGH)):
         return _denied(question, "inspected", "its TLS is opened", policy.version)
-    action = _action(agent, question, proven=proven)
-    decision = policy.decide(action)
+    if question.kind is Kind.SESSION:
+        return _verdict(question, policy.open(_session(agent, question, proven=proven)))
+    decision = _decision(policy, agent, question, proven=proven, remembered=remembered)
     if question.body is None and question.request is not None and _wants_body(policy, decision, question.request):
         return Verdict(number=question.number, allowed=False, policy=policy.version, body_bytes=BODY_BYTES_MAX)
+    nobody = decision.outcome is Outcome.APPROVE and _needs_nobody(question, decision)
+    if decision.outcome is Outcome.APPROVE and question.statement is not None and question.statement.estimable and not nobody:
+        return Verdict(number=question.number, allowed=False, policy=policy.version, body_bytes=ESTIMATE)
     verdict = _verdict(question, decision)
-    if decision.outcome is Outcome.APPROVE and question.request is not None:
-        verdict = _held(verdict, agent, question, action, decision)
+    if question.statement is not None and (rule := _only_reading(question.statement, decision)):
+        return replace(verdict, allowed=False, rule=rule, reason="read_only", message=READ_ONLY)
+    if nobody:
+        verdict = _without_person(verdict, question, decision)
+    elif decision.outcome is Outcome.APPROVE and question.kind in {Kind.REQUEST, Kind.STATEMENT}:
+        verdict = _held(verdict, agent, question, _action(agent, question, proven=proven), decision)
     if (verdict.allowed or verdict.held is not None) and question.request is not None and question.request.upgrade is not None:
         socket = policy.decide(_connection(agent, question, WEBSOCKET, proven=proven))
         return replace(verdict, upgrade=socket.outcome is Outcome.ALLOW)
     return verdict
+
+
+def _decision(policy: Policy, agent: Agent, question: Question, *, proven: bool, remembered: Remembered | None) -> Decision:
+    def action() -> Action:
+        return _action(agent, question, proven=proven)
+
+    if remembered is None or (question.request is None and question.statement is None):
+        return policy.decide(action())
+    return remembered.decision(policy, (agent.run, agent.principal), question, proven=proven, action=action)
 
 
 def needs_proof(policy: Policy | None, agent: Agent, question: Question) -> bool:
@@ -96,7 +127,8 @@ def observed(verdict: Verdict) -> Verdict:
 
 
 @lru_cache(maxsize=ADDRESSES_MAX)
-def _address(text: str) -> Address | None:
+def parsed_address(text: str) -> Address | None:
+    """Give an address as policies have it; None: it is none."""
     return address(text)
 
 
@@ -108,6 +140,8 @@ def name_of(question: Question) -> str:
 
 
 def _action(agent: Agent, question: Question, *, proven: bool) -> Action:
+    if question.statement is not None:
+        return _statement(_session(agent, question, proven=proven), question.statement)
     if question.request is None:
         return _connection(agent, question, TLS if question.kind is Kind.PASSTHROUGH else TCP, proven=proven)
     head = _head(question, question.request)
@@ -131,6 +165,31 @@ def _connection(agent: Agent, question: Question, protocol: str, *, proven: bool
     return action if proven else _unproven(action, question)
 
 
+def _session(agent: Agent, question: Question, *, proven: bool) -> Action:
+    """Give the opening of a database's session."""
+    login = question.login or Login(user=None, database=None)
+    opened = _connection(agent, question, question.protocol, proven=proven)
+    assert opened.opening
+    return replace(opened, database=login.database, user=login.user)
+
+
+def _statement(opened: Action, said: Statement) -> Action:
+    """Give what is said in a session."""
+    resources = said.resources
+    text = said.text
+    # Longer text is not looked into: a rule that stops may be about it, and none that lets it go is.
+    readable = text is not None and len(text) <= TEXT_CHARACTERS_MAX and is_unicode(text)
+    return replace(
+        opened,
+        operation=said.operation,
+        effects=said.effects,
+        resources=None if resources is None else tuple(Resource(name=name, access=access) for name, access in resources),
+        text=text if readable else None,
+        facts={**said.facts, **opened.facts},
+        problems=said.problems,
+    )
+
+
 def _unproven(action: Action, question: Question) -> Action:
     """Let a rule that permits have to permit the address as well; one that stops still stops the name."""
     where = question.destination.address
@@ -141,7 +200,7 @@ def _unproven(action: Action, question: Question) -> Action:
 
 def _target(question: Question, tls: Tls) -> Target:
     to = question.destination
-    return Target(host=name_of(question), port=to.port, address=_address(to.address), tls=tls)
+    return Target(host=name_of(question), port=to.port, address=parsed_address(to.address), tls=tls)
 
 
 def _head(question: Question, request: Request) -> RequestHead:
@@ -160,48 +219,63 @@ def _head(question: Question, request: Request) -> RequestHead:
 
 
 def _text(body: Body | None, request: Request) -> tuple[str | None, bool | None]:
-    """Give a body as text, and whether there is more; not known if it was not read, or is compressed."""
+    """Give a body as text, and whether there is more; not known if it was not read, or cannot be."""
     if body is None:
         return None, None
-    coded = any(name.lower() == "content-encoding" and value.lower() != "identity" for name, value in request.fields)
-    if coded and body.content:
-        return None, None
-    return body.content.decode("utf-8", "surrogateescape"), not body.complete
+    text = body_text(body, request.fields)
+    return text, None if text is None and body.complete else not body.complete
 
 
 def _wants_body(policy: Policy, decision: Decision, request: Request) -> bool:
     """Say whether the body decides: a rule looks at it, or a person; or whether it is signed."""
     if decision.outcome is Outcome.DENY:
-        return _looks(policy)
-    return decision.outcome is Outcome.APPROVE or signs_body(request, _obligations(decision))
+        return looks_at_text(policy)
+    if decision.outcome is Outcome.APPROVE:
+        return True
+    return bool(decision.injections) and signs_body(request, _obligations(decision))
 
 
 def _obligations(decision: Decision) -> Obligations:
-    return Obligations(masks=decision.masks, injections=decision.injections)
+    if not decision.masks and not decision.injections and not decision.limits:
+        return NOTHING
+    return Obligations(masks=decision.masks, injections=decision.injections, limits=decision.limits)
 
 
 def _held(verdict: Verdict, agent: Agent, question: Question, action: Action, decision: Decision) -> Verdict:
     """Have a person decide, unless there is something that nobody could be shown."""
-    assert question.body is not None
-    problem = too_long(question, question.body)
+    if question.statement is not None:
+        problem = statement_too_long(question.statement)
+    else:
+        assert question.body is not None
+        problem = too_long(question, question.body)
     problem = problem or problem_of(question, _obligations(decision))
     if problem:
         return replace(verdict, reason="cannot_be_approved", message=problem)
-    return replace(verdict, held=hold_of(question, action, decision, agent.uid))
+    hold = hold_of if question.statement is None else hold_of_statement
+    return replace(verdict, held=hold(question, action, decision, agent.uid))
 
 
-def _looks(policy: Policy) -> bool:
-    """Say whether any rule may look at a body."""
-    return any(rule.match.text_regex is not None or rule.when is not None for rule in policy.rules)
+def _needs_nobody(question: Question, decision: Decision) -> bool:
+    """Say whether no person is asked though rules want one: it is asked about again before it is run, or was approved so."""
+    said = question.statement
+    return said is not None and (said.prepares or said.approved == decision.policy)
+
+
+def _without_person(verdict: Verdict, question: Question, decision: Decision) -> Verdict:
+    """Let a statement go on of which no person is asked, unless what rules want beside cannot be done."""
+    assert question.statement is not None
+    if problem := problem_of(question, _obligations(decision)):
+        return replace(verdict, reason="cannot_be_carried_out", message=problem)
+    return replace(verdict, allowed=True, reason=APPROVED if question.statement.approved else PREPARED)
 
 
 def _verdict(question: Question, decision: Decision) -> Verdict:
-    rules = decision.carried_out.rules
+    outcome, rules = decision.carried_out.outcome, decision.carried_out.rules
     reason, message = "denied_by_policy", decision.carried_out.reason
-    allowed, obligations = decision.outcome is Outcome.ALLOW, _obligations(decision)
-    if decision.outcome is Outcome.APPROVE:
+    allowed, obligations = outcome is Outcome.ALLOW, _obligations(decision)
+    if outcome is Outcome.APPROVE:
         reason = "approval_needed"
-    elif allowed and (problem := problem_of(question, obligations)):
+    elif allowed and obligations is not NOTHING and (problem := problem_of(question, obligations)):
         allowed, reason, message = False, "cannot_be_carried_out", problem
     elif not allowed and not rules:
         reason = "allowed_by_no_rule"
@@ -214,6 +288,12 @@ def _verdict(question: Question, decision: Decision) -> Verdict:
         message=message,
         obligations=obligations,
     )
+
+
+def _only_reading(said: Statement, decision: Decision) -> str:
+    """Give the rule by which a statement may only read, if it does not, or nobody can say so."""
+    reads = said.effects is not None and not said.problems and said.effects <= READING
+    return "" if reads else next((rule for rule, limit in decision.limits if limit.read_only), "")
 
 
 def _denied(question: Question, reason: str, message: str, policy: str = "") -> Verdict:

@@ -17,7 +17,7 @@ from capd.enforcer.proxy.commands import Refused
 from capd.enforcer.proxy.entry import Entry, held_entry
 from capd.enforcer.proxy.held import verdict_of
 from capd.enforcer.proxy.judge import Agent
-from capd.enforcer.proxy.question import Question, Verdict
+from capd.enforcer.proxy.question import Kind, Question, Verdict
 from capd.enforcer.proxy.world import World
 
 LEFT: Final = "the client left while a person was asked"
@@ -43,6 +43,9 @@ class Asking(Protocol):
 
     def revoked(self, question: Question) -> None:
         """Take that what was allowed is not any more."""
+
+    def waits(self, question: Question, approval: str) -> None:
+        """Take that a person is asked, by the id of the request."""
 
     def left(self) -> None:
         """The client left while a person was asked."""
@@ -83,16 +86,16 @@ class Questions:
     def ask(self, question: Question) -> None:
         """Have a question judged, now or when there is room."""
         self._open[question.number] = self._policies
-        if len(self._waiting) - len(self.held) < JUDGED_MAX:
+        if not self._waiting or len(self._waiting) - len(self.held) < JUDGED_MAX:
             self._ask(question)
         else:
             self._queued[question.number] = question
 
     def _ask(self, question: Question) -> None:
-        self._judged_now(question)
         verdict = self.world.judge(self.session.agent, question)
-        if isinstance(verdict, Verdict) and verdict.held is None and not _lacks(verdict):
-            self.session.found(question, verdict)
+        of_statement = question.kind is Kind.STATEMENT  # which lacks nothing
+        if isinstance(verdict, Verdict) and verdict.held is None and (of_statement or not _lacks(question, verdict)):
+            self._settled(question, verdict)
             return
         task = self.tasks.create_task(self._wait(question, verdict), name=f"judge {self.session.id}")
         self._waiting[question.number] = task
@@ -105,7 +108,9 @@ class Questions:
 
     def _go_on(self) -> None:
         while self._queued and len(self._waiting) - len(self.held) < JUDGED_MAX:
-            self._ask(self._queued.pop(next(iter(self._queued))))
+            question = self._queued.pop(next(iter(self._queued)))
+            self._judged_now(question)
+            self._ask(question)
 
     def withdraw(self, number: int) -> None:
         """Nobody waits for an answer any more."""
@@ -129,10 +134,17 @@ class Questions:
         return True
 
     def _stands(self, question: Question, verdict: Verdict) -> None:
-        """Remember what goes on: of a protocol with one exchange at a time the latest, else each until it is over."""
-        if question.exchange is None:
+        """Remember what goes on: of a protocol with one exchange at a time the latest, else each until it is over.
+
+        The session that a statement is said in stands beside it, as long as the connection does.
+        """
+        if question.exchange is None and question.kind is not Kind.STATEMENT:
             self.standing.clear()
             self._obliged.clear()
+        elif question.exchange is None and self.standing:
+            for number, one in list(self.standing.items()):
+                if one.kind is not Kind.SESSION:
+                    self.over(number)
         self.standing[question.number] = question
         self._obliged[question.number] = verdict.obligations
 
@@ -183,16 +195,27 @@ class Questions:
                 self.session.left()
                 return
 
+            told = set[str]()
+
             def waits(approval: str) -> None:
                 self.session.write(held_entry(self.session.id, question, approval, time.time_ns()))
+                if approval not in told:
+                    told.add(approval)
+                    self.session.waits(question, approval)
 
             found = await self._found(question, self.world.hold(self.session.agent, question, found, waits))
             self.held.pop(question.number, None)
             self._judged_now(question)
-        if _lacks(found):
+        if _lacks(question, found):
             found = await self._equipped(question, found)
         assert found.held is None
-        self.session.found(question, found)
+        self._settled(question, found)
+
+    def _settled(self, question: Question, verdict: Verdict) -> None:
+        """Count what has limits, and have the verdict written down."""
+        if verdict.allowed and verdict.obligations.limits:
+            verdict = self.world.admit(self.session.agent, question, verdict)
+        self.session.found(question, verdict)
 
     def _judged_now(self, question: Question) -> None:
         """Remember that the policy in force has judged it."""
@@ -209,7 +232,8 @@ class Questions:
         self._judged_now(question)
         if again.allowed and again.obligations == verdict.obligations:
             return found
-        return replace(found, allowed=False, reason="policy_changed", message=CHANGED, obligations=NOTHING, provision=None)
+        denied = replace(found, allowed=False, reason="policy_changed", message=CHANGED)
+        return replace(denied, obligations=NOTHING, provision=None, sign_in=None)
 
     async def _found(self, question: Question, verdict: Awaitable[Verdict]) -> Verdict:
         """Wait for a verdict; one that cannot be found is a denial."""
@@ -221,6 +245,11 @@ class Questions:
             return Verdict(number=question.number, allowed=False, reason="not_decided", message=str(error))
 
 
-def _lacks(verdict: Verdict) -> bool:
+def _lacks(question: Question, verdict: Verdict) -> bool:
     """Say whether what obligations need is still to be fetched."""
-    return verdict.allowed and bool(verdict.obligations) and verdict.provision is None
+    if not verdict.allowed or question.kind is Kind.STATEMENT:  # a session has signed in before anything is said in it
+        return False
+    if question.kind is Kind.SESSION:  # nobody signs in before it is known as whom
+        known = question.login is not None and question.login.user is not None
+        return known and bool(verdict.obligations.injections) and verdict.sign_in is None
+    return bool(verdict.obligations) and verdict.provision is None

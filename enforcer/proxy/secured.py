@@ -23,9 +23,7 @@ from dataclasses import replace
 from ssl import SSLContext
 from typing import Final, Protocol
 
-from capd.decoders.message import ProtocolError
-from capd.decoders.tls import ClientHello, client_hello, hello_wants
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Send
+from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Refused, Send
 from capd.enforcer.proxy.events import (
     Data,
     Decided,
@@ -38,23 +36,27 @@ from capd.enforcer.proxy.events import (
     Started,
     Timer,
 )
+from capd.enforcer.proxy.greeting import (
+    ALERT_DECODE_ERROR,
+    ALERT_UNRECOGNIZED_NAME,
+    HANDSHAKE_SECONDS,
+    Greeting,
+    GreetingError,
+    Normalise,
+    fatal_alert,
+)
 from capd.enforcer.proxy.layer import Layer, Surroundings
 from capd.enforcer.proxy.opaque import OpaqueLayer
 from capd.enforcer.proxy.question import Destination, Kind, Question
+from capd.enforcer.proxy.tls_sides import TlsSides
 from capd.enforcer.tls.endpoint import Endpoint
 from capd.enforcer.tls.errors import TlsFailure
 
-HANDSHAKE_SECONDS: Final = 20.0
-"""From the first byte of a ClientHello to the end of the agent's handshake; there is no network between."""
 HTTP1: Final = "http/1.1"
 HTTP2: Final = "h2"
 UNSPOKEN: Final = frozenset({"h2c", "h3", "spdy/3", "spdy/3.1"})
 """What the enforcer cannot judge, so it is never agreed on."""
-HELD_BYTES_MAX: Final = 131_072
-"""Of a client that goes on before its ClientHello is answered; twice what a ClientHello may have."""
 ALERT_ACCESS_DENIED: Final = 49
-ALERT_DECODE_ERROR: Final = 50
-ALERT_UNRECOGNIZED_NAME: Final = 112
 ALERT_NO_APPLICATION_PROTOCOL: Final = 120
 """RFC 8446 6."""
 
@@ -77,53 +79,55 @@ class Contexts(Protocol):
 
 Inside = Callable[[Surroundings, str | None], Layer]
 """Makes the layer inside, for the application protocol that was agreed on."""
-Normalise = Callable[[str], str]
-"""Gives the one form of a name in which it is judged; raises ValueError for what has none."""
-
-
-def fatal_alert(description: int) -> bytes:
-    """Give a fatal alert in clear, as it may stand in the place of a ServerHello (RFC 8446 6.2)."""
-    return bytes((21, 3, 3, 0, 2, 2, description))
 
 
 class TlsLayer(Layer):
     """Opens TLS, or relays it unread where a rule says so."""
 
     def __init__(self, around: Surroundings, contexts: Contexts, inside: Inside, normalise: Normalise) -> None:
-        self._around, self._contexts, self._make_inside, self._normalise = around, contexts, inside, normalise
-        self._hello = ClientHello()
-        self._held = b""
-        self._wanted = 0
+        self._around, self._contexts, self._make_inside = around, contexts, inside
+        self._greeting = Greeting(normalise)
         self._asked = 0
-        self._client: Endpoint | None = None
-        self._upstream: Endpoint | None = None
-        self._inside: Layer | None = None
         self._decision = 0
+        self._sides = TlsSides(self._proven, around.transcript)
         self._agreed: str | None = None
         self._unread: OpaqueLayer | None = None
 
     def wants(self, side: Side) -> bool:
         """Ask the layer inside; before there is one, a client that has said enough waits."""
-        if self._inside is not None:
-            return self._inside.wants(side)
-        return side is Side.UPSTREAM or len(self._held) < HELD_BYTES_MAX
+        if self._sides.inside is not None:
+            return self._sides.inside.wants(side)
+        return side is Side.UPSTREAM or not self._greeting.full
 
     def replies(self) -> bool:
         """Ask the layer inside."""
-        return self._inside is not None and self._inside.replies()
+        return self._sides.inside is not None and self._sides.inside.replies()
+
+    def plain_bytes(self, side: Side) -> int:
+        """Ask who has the bytes next."""
+        if self._unread is not None:
+            return self._unread.plain_bytes(side)
+        return 0 if self._sides.inside is None else self._sides.plain_bytes(side)
+
+    def waiting_bytes(self) -> int:
+        """Ask the layer inside; before there is one, count the ClientHello."""
+        return len(self._greeting.held) if self._sides.inside is None else self._sides.inside.waiting_bytes()
 
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
         if self._unread is not None:
             return self._unread.handle(event)
-        return self._before(event) if self._inside is None else self._within(event)
+        if self._sides.inside is None:
+            return self._before(event)
+        if isinstance(event, Dialled) and self._sides.decision:
+            return self._begin_upstream()
+        return self._sides.handle(event)
 
     def _before(self, event: Event) -> list[Command]:
         """Take an event before the agent's side is established."""
         match event:
             case Data(side=Side.CLIENT):
-                self._held += event.data
-                return self._greet() if self._client is None else self._shake_hands()
+                return self._greeted(event.data)
             case Decided():
                 return self._decided(event)
             case Dialled() if self._decision:
@@ -138,22 +142,18 @@ class TlsLayer(Layer):
 
     # -- before the handshake --------------------------------------------------------------------------------------------------
 
-    def _greet(self) -> list[Command]:
+    def _greeted(self, data: bytes) -> list[Command]:
         """Read the ClientHello and ask whether it may pass unread."""
-        if self._asked or len(self._held) < self._wanted:
-            return []
         try:
-            hello = client_hello(self._held)
-            if hello is None:
-                self._wanted = hello_wants(self._held)
-                return []
-            name = None if hello.server_name is None else self._normalise(hello.server_name)
-        except ProtocolError as error:
-            return self._refuse(error.reason, ALERT_DECODE_ERROR)
-        except ValueError as error:
-            return self._refuse(str(error), ALERT_UNRECOGNIZED_NAME)
-        self._hello = hello
-        self._around = replace(self._around, server_name=name)
+            whole = self._greeting.add(data)
+        except GreetingError as error:
+            return self._refuse(error.reason, error.alert)
+        if self._client is not None:
+            return self._shake_hands()
+        hello = self._greeting.hello
+        if not whole or hello is None:
+            return []
+        self._around = replace(self._around, server_name=self._greeting.server_name)
         if hello.encrypted:
             return self._open()
         self._asked = next(self._around.numbers)
@@ -162,7 +162,7 @@ class TlsLayer(Layer):
             kind=Kind.PASSTHROUGH,
             destination=self._around.destination,
             protocol="tls",
-            server_name=name,
+            server_name=self._around.server_name,
         )
         return [Ask(question)]
 
@@ -176,22 +176,23 @@ class TlsLayer(Layer):
 
     def _relay_unread(self) -> list[Command]:
         self._unread = OpaqueLayer(self._decision)
-        held, self._held = self._held, b""
-        return self._unread.handle(Data(Side.CLIENT, held))
+        return self._unread.handle(Data(Side.CLIENT, self._greeting.take()))
 
     def _open(self) -> list[Command]:
         """Answer the agent in the target's name."""
-        offered = self._hello.alpn
+        assert self._greeting.hello is not None
+        offered = self._greeting.hello.alpn
         speakable = [protocol for protocol in offered if protocol.isascii() and protocol.lower() not in UNSPOKEN]
         if offered and not speakable:
             reason = f"the client speaks {', '.join(offered)} only, which cannot be judged"
             return self._refuse(reason, ALERT_NO_APPLICATION_PROTOCOL)
-        name = self._host
         self._agreed = self._agree(speakable)
         try:
-            self._client = Endpoint(self._contexts.leaf(name, self._agreed), server_side=True)
+            endpoint = Endpoint(self._contexts.leaf(self._host, self._agreed), server_side=True)
         except ValueError as error:
             return self._refuse(str(error), ALERT_UNRECOGNIZED_NAME)
+        self._around.transcript.open()
+        self._sides.begin(Side.CLIENT, endpoint)
         return self._shake_hands()
 
     def _agree(self, speakable: Sequence[str]) -> str | None:
@@ -205,23 +206,27 @@ class TlsLayer(Layer):
     def _host(self) -> str:
         return self._around.server_name or self._around.destination.address
 
+    @property
+    def _client(self) -> Endpoint | None:
+        return self._sides.endpoint(Side.CLIENT)
+
     def _shake_hands(self) -> list[Command]:
-        assert self._client is not None
-        held, self._held = self._held, b""
+        client, sides = self._client, self._sides
+        assert client is not None
         try:
-            plaintext = self._client.receive(held)
+            plaintext = client.receive(self._greeting.take())
         except TlsFailure as error:
             reason = f"the client ended the TLS handshake: {error.reason}; does it trust capd's authority?"
-            return [*self._flush(), Refused(next(self._around.numbers), reason, self._name), Close()]
-        commands = self._flush()
-        if not self._client.established:
+            return [*sides.flush(), Refused(next(self._around.numbers), reason, self._name), Close()]
+        commands = sides.flush()
+        if not client.established:
             return commands
-        self._inside = self._make_inside(replace(self._around, inspected=True), self._agreed)
-        commands += [Arm(Timer.DEADLINE, None), *self._wrap(self._inside.handle(Started()))]
+        sides.inside = self._make_inside(replace(self._around, inspected=True), self._agreed)
+        commands += [Arm(Timer.DEADLINE, None), *sides.tell(Started())]
         if plaintext:
-            commands += self._wrap(self._inside.handle(Data(Side.CLIENT, plaintext)))
-        if self._client.ended:
-            commands += self._wrap(self._inside.handle(Ended(Side.CLIENT)))
+            commands += sides.tell(Data(Side.CLIENT, plaintext))
+        if client.ended:
+            commands += sides.tell(Ended(Side.CLIENT))
         return commands
 
     def _refuse(self, reason: str, alert: int) -> list[Command]:
@@ -230,137 +235,26 @@ class TlsLayer(Layer):
 
     @property
     def _name(self) -> str:
-        return f"TLS to {self._around.server_name or self._hello.server_name or self._around.destination.address}"
+        return f"TLS to {self._greeting.asked_for or self._around.destination.address}"
 
     # -- after it --------------------------------------------------------------------------------------------------------------
-
-    def _within(self, event: Event) -> list[Command]:
-        """Give the layer inside what it would see if there were no TLS."""
-        match event:
-            case Data():
-                return self._decrypt(event)
-            case Ended():
-                return self._ciphertext_ended(event)
-            case Dialled() if self._decision:
-                return self._begin_upstream()
-            case DialFailed():
-                self._upstream = None
-        return self._wrap(self._inner(event))
-
-    def _inner(self, event: Event) -> list[Command]:
-        assert self._inside is not None
-        return self._inside.handle(event)
-
-    def _decrypt(self, event: Data) -> list[Command]:
-        endpoint = self._speaking(event.side)
-        if endpoint is None:
-            return []
-        shaking = self._shaking(event.side)
-        try:
-            plaintext = endpoint.receive(event.data)
-        except TlsFailure as error:
-            return self._broken(event.side, shaking, error)
-        commands: list[Command] = []
-        if shaking and not self._shaking(event.side):
-            commands += self._proven()
-            if self._upstream is None:
-                return commands
-        if plaintext:
-            commands += self._wrap(self._inner(Data(event.side, plaintext)))
-        if endpoint.ended:
-            commands += self._wrap(self._inner(Ended(event.side)))
-        return commands + self._flush()
-
-    def _ciphertext_ended(self, event: Ended) -> list[Command]:
-        endpoint = self._speaking(event.side)
-        if endpoint is None:
-            return []
-        if self._shaking(event.side):
-            return self._broken(event.side, True, TlsFailure("the connection was closed during the handshake"))
-        return self._wrap(self._inner(Ended(event.side, clean=False)))
-
-    def _speaking(self, side: Side) -> Endpoint | None:
-        """Give a side's endpoint unless it has said that it will say no more."""
-        endpoint = self._client if side is Side.CLIENT else self._upstream
-        return None if endpoint is None or endpoint.ended else endpoint
-
-    def _shaking(self, side: Side) -> bool:
-        """Say whether the handshake of a side is under way."""
-        endpoint = self._client if side is Side.CLIENT else self._upstream
-        return endpoint is not None and not endpoint.established
-
-    def _broken(self, side: Side, shaking: bool, error: TlsFailure) -> list[Command]:
-        """A side's TLS failed: before it was established, the layer inside can still say so."""
-        commands = self._flush()
-        if side is Side.UPSTREAM and shaking:
-            self._upstream = None
-            reason = f"TLS of the target failed: {error.reason}"
-            return commands + self._wrap(self._inner(DialFailed(reason, refused=error.unverified)))
-        return commands + self._wrap(self._inner(Ended(side, clean=False)))
 
     def _begin_upstream(self) -> list[Command]:
         name = self._around.server_name
         offered = [HTTP2, HTTP1] if self._agreed == HTTP2 else [self._agreed] if self._agreed else []
         context = self._contexts.upstream(offered, name)
-        self._upstream = Endpoint(context, server_side=False, server_name=name or self._around.destination.address)
-        return self._flush()
+        endpoint = Endpoint(context, server_side=False, server_name=name or self._around.destination.address)
+        self._sides.begin(Side.UPSTREAM, endpoint)
+        return self._sides.flush()
 
-    def _proven(self) -> list[Command]:
+    def _proven(self, side: Side) -> list[Command]:
         """The target's handshake is done."""
-        assert self._upstream is not None
-        agreed = self._upstream.application_protocol
+        upstream = self._sides.endpoint(side)
+        assert side is Side.UPSTREAM
+        assert upstream is not None
+        agreed = upstream.application_protocol
         if self._agreed == HTTP2:
             self._contexts.learn(self._host, self._around.destination, http2=agreed == HTTP2)
         elif self._agreed not in (agreed, HTTP1):
-            self._upstream = None
-            return self._wrap(self._inner(DialFailed(f"the target does not speak {self._agreed}", refused=True)))
-        return self._wrap(self._inner(Dialled(agreed)))
-
-    def _wrap(self, commands: list[Command]) -> list[Command]:
-        """Encrypt what the layer inside sends."""
-        wrapped: list[Command] = []
-        for command in commands:
-            match command:
-                case Send():
-                    wrapped += self._encrypt(command)
-                case Finish():
-                    wrapped += self._finish(command.side)
-                case Close(abort=False):
-                    for side in Side:
-                        wrapped += self._finish(side, alone=False)
-                    wrapped.append(command)
-                case Dial():
-                    self._decision = command.decision
-                    self._upstream = None
-                    wrapped.append(command)
-                case _:
-                    wrapped.append(command)
-        return wrapped
-
-    def _encrypt(self, command: Send) -> list[Command]:
-        endpoint = self._client if command.side is Side.CLIENT else self._upstream
-        if endpoint is None:
-            return []
-        if command.side is Side.UPSTREAM:
-            self._decision = command.decision
-        try:
-            endpoint.send(command.data)
-        except TlsFailure:
-            return [Close(abort=True)]
-        return self._flush()
-
-    def _finish(self, side: Side, *, alone: bool = True) -> list[Command]:
-        endpoint = self._client if side is Side.CLIENT else self._upstream
-        if endpoint is None:
-            return []
-        endpoint.close()
-        return [*self._flush(), *([Finish(side)] if alone else [])]
-
-    def _flush(self) -> list[Command]:
-        """Send the ciphertext that is due."""
-        commands: list[Command] = []
-        if self._client is not None and (due := self._client.take()):
-            commands.append(Send(Side.CLIENT, due))
-        if self._upstream is not None and (due := self._upstream.take()):
-            commands.append(Send(Side.UPSTREAM, due, self._decision))
-        return commands
+            return self._sides.fail(f"the target does not speak {self._agreed}", unverified=True)
+        return self._sides.tell(Dialled(agreed, upstream.certificate))

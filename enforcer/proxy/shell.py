@@ -11,49 +11,33 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
+import resource
 import socket
 import time
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Report, Send, Withdraw
-from capd.enforcer.proxy.end import End
+from capd.enforcer.proxy.commands import Close
+from capd.enforcer.proxy.decision_form import filled_decision
+from capd.enforcer.proxy.door import Door
 from capd.enforcer.proxy.entry import (
     Entry,
-    Heard,
     closed_entry,
     decision_entry,
     opened_entry,
-    refused_entry,
-    report_entry,
     turned_away_entry,
 )
-from capd.enforcer.proxy.events import Decided, DialFailed, Dialled, Ended, Event, Expired, Revoked, Side, Started, Timer
-from capd.enforcer.proxy.judge import Agent
-from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
-from capd.enforcer.proxy.questions import Questions
-from capd.enforcer.proxy.socket_options import keep_alive, reset, reset_transport
+from capd.enforcer.proxy.question import Destination, Question, Verdict
+from capd.enforcer.proxy.room import Room, connections_for
+from capd.enforcer.proxy.session import Session
+from capd.enforcer.proxy.socket_options import is_over, keep_alive, keep_urgent, reset
+from capd.enforcer.proxy.turns import TURN_SECONDS, Turns
 from capd.enforcer.proxy.world import Counters, Place, World, leads_out
 
-CONNECTIONS_MAX: Final = 4_096
-"""Of one process: each has two descriptors and, at worst, the bytes below on either side."""
-CONNECTIONS_PER_RUN_MAX: Final = 512
-"""Of one process: one run cannot take all of them; what agents do in earnest stays below a hundred."""
-QUEUED_BYTES_MAX: Final = 65_536
-"""To one side, before the other one is left to wait; what is read at once comes on top (256 KiB)."""
 BACKLOG: Final = 1_024
-ACCEPTS_PER_TURN: Final = 64
-"""So that a flood of connections leaves turns to those that are there."""
-DIAL_SECONDS: Final = 10.0
-IDLE_SECONDS: Final = 7_200.0
-"""Nothing went either way: longer than any server keeps a connection, and databases' pools do."""
-HALF_CLOSED_SECONDS: Final = 300.0
-"""The same once one side has ended: what is still to come is on its way."""
-CLOSE_SECONDS: Final = 30.0
-"""Until what waits has been taken by a peer that nothing else is said to."""
+ROUNDS_PER_TURN: Final = 32
+"""Of decisions that follow each other: statements of a pipeline are sent in one piece then. More would leave others to wait."""
 SWEEP_SECONDS: Final = 5.0
 EVERY_SECONDS: Final = 1.0
 
@@ -66,23 +50,38 @@ class Shell:
         self.loop = asyncio.get_running_loop()
         self.counters = Counters()
         self.sessions: set[Session] = set()
-        self._of_run: Counter[str | None] = Counter()
+        self.turns = Turns(self.loop)
+        self.room: Room[Session] = Room(connections_for(resource.getrlimit(resource.RLIMIT_NOFILE)[0]))
         self._decided: list[tuple[Session, Question, Verdict]] = []
         self._flushing = False
-        self._listening: list[socket.socket] = []
+        self._doors: list[Door] = []
         self._own: set[tuple[str, int]] = set()
 
     def listen(self, listener: socket.socket) -> None:
-        """Accept from a socket that is bound and listens."""
-        listener.setblocking(False)
-        self._listening.append(listener)
+        """Accept from a socket that is bound and listens, and from which other workers accept too."""
         self._own.add(listener.getsockname()[:2])
-        self.loop.add_reader(listener.fileno(), self.accept, listener)
+        self.open(listener, gives_way=self.world.load.gives_way)
+
+    def open(self, listener: socket.socket, place: Place | None = None, gives_way: Callable[[], bool] = lambda: False) -> Door:
+        """Accept from a listener of our network namespace or of another, until its door is shut."""
+
+        def came(connection: socket.socket, peer: tuple[str, int]) -> None:
+            self._came(connection, peer, place)
+
+        keep_urgent(listener)
+        door = Door(self.loop, listener, came, self.counters.turned_away, gives_way)
+        self._doors.append(door)
+        return door
+
+    def shut(self, door: Door) -> None:
+        """Take nobody at a door any more."""
+        door.shut()
+        self._doors.remove(door)
 
     def close(self) -> None:
         """Stop accepting, and cut what is open."""
-        for listener in self._listening:
-            self.loop.remove_reader(listener.fileno())
+        for door in self._doors:
+            door.shut()
         for session in list(self.sessions):
             session.perform([Close(abort=True)])
 
@@ -92,6 +91,14 @@ class Shell:
         for session in list(self.sessions):
             session.sweep(now)
 
+    def make_room(self) -> None:
+        """Cut what keeps runs above their budget for too long; called every second."""
+        for session in self.room.kept_by_those_over():
+            session.weigh()
+        for session in self.room.review(self.loop.time()):
+            self.counters.cut_for_room += 1
+            session.crowded()
+
     def reconsider(self) -> None:
         """The policy has changed: ask again about what was allowed last on each connection; its body may still be under way."""
         for session in list(self.sessions):
@@ -99,24 +106,13 @@ class Shell:
 
     # -- accepting -------------------------------------------------------------------------------------------------------------
 
-    def accept(self, listener: socket.socket, place: Place | None = None) -> None:
-        """Take what waits at a listener, of our network namespace or of another."""
-        for _ in range(ACCEPTS_PER_TURN):
-            try:
-                connection, peer = listener.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as error:  # no descriptors: those that are open will free some
-                if error.errno == errno.EINVAL:  # root of that namespace shut it
-                    self.loop.remove_reader(listener.fileno())
-                self.counters.turned_away[f"accept: {error.strerror}"] += 1
-                return
-            reason = self._admit(connection, peer[:2], place)
-            if reason is not None:
-                self.counters.turned_away[reason] += 1
-                to = self.world.destination(connection)
-                self.record(turned_away_entry(reason, client=peer[:2], to=to, at_ns=time.time_ns()))
-                reset(connection)
+    def _came(self, connection: socket.socket, peer: tuple[str, int], place: Place | None) -> None:
+        reason = self._admit(connection, peer, place)
+        if reason is not None:
+            self.counters.turned_away[reason] += 1
+            to = self.world.destination(connection)
+            self.record(turned_away_entry(reason, client=peer, to=to, at_ns=time.time_ns()))
+            reset(connection)
 
     def _admit(self, connection: socket.socket, peer: tuple[str, int], place: Place | None) -> str | None:
         """Let a connection in; else give the reason why not."""
@@ -125,24 +121,26 @@ class Shell:
             return "not redirected"
         if place is not None and not leads_out(wanted[0]):
             return "loopback of another network namespace"
-        if len(self.sessions) >= CONNECTIONS_MAX:
-            return "too many connections"
         try:
             owner = (place or self.world).owner(peer, wanted)
         except OSError:
             return "owner not told"
+        if is_over(connection):  # looked at afterwards: as long as it is not, nobody else can be connected with its ends
+            return "left before it was known whose it is"
         agent = None if owner is None else self.world.agent(owner)
         if owner is None or agent is None:
             return "of no run"
-        if self._of_run[agent.run.id] >= CONNECTIONS_PER_RUN_MAX:
-            return "too many connections of one run"
+        refusal = self.room.refusal(agent.run.id)
+        if refusal is not None:
+            return refusal
         connection.setblocking(False)
         keep_alive(connection)
         session = Session(self, replace(agent, uid=owner.uid), Destination(address=wanted[0], port=wanted[1]))
         if not self.record(opened_entry(session.id, agent, owner, client=peer, to=session.destination, at_ns=time.time_ns())):
             return "decision log full"
-        self._of_run[agent.run.id] += 1
+        self.room.enter(session)
         self.sessions.add(session)
+        self.world.load.tell(len(self.sessions))
         self.counters.accepted += 1
         self.tasks.create_task(session.begin(connection), name=f"accept {session.id}")
         return None
@@ -151,33 +149,62 @@ class Shell:
         """Take a session that ended from the books."""
         if session in self.sessions:
             self.sessions.discard(session)
-            self._of_run[session.agent.run.id] -= 1
-            if not self._of_run[session.agent.run.id]:
-                del self._of_run[session.agent.run.id]
-            self.record(closed_entry(session.id, session.sent, session.heard, time.time_ns()))
+            self.world.load.tell(len(self.sessions))
+            self.turns.leave(session)
+            self.room.leave(session, self.loop.time())
+            self.record(closed_entry(session.id, session.sent, session.heard, time.time_ns(), session.transcript.end()))
 
     # -- writing down ----------------------------------------------------------------------------------------------------------
 
     def record(self, entry: Entry) -> bool:
         """Queue an entry of the log, to be written at the end of this turn; False: there is no room."""
-        if self.world.log.full:
-            self.counters.unlogged += 1
-            self.world.log.leave_out()
+        if not self._has_room():
             return False
         self.world.log.append(entry)
         if not self._flushing:
-            self._flushing = True
-            self.loop.call_soon(self._flush)
+            self._flush_soon()
         return True
+
+    def _has_room(self) -> bool:
+        """Say whether one more entry has room; count it, if not."""
+        log = self.world.log
+        if not log.full:
+            return True
+        self.counters.unlogged += 1
+        log.leave_out()
+        return False
+
+    def _flush_soon(self) -> None:
+        self._flushing = True
+        self.loop.call_soon(self._flush)
 
     def decided(self, session: Session, question: Question, verdict: Verdict) -> None:
         """Write a decision down with all others of this turn, then tell it."""
-        if not self.record(decision_entry(session.id, question, verdict, time.time_ns())):
-            verdict = _unlogged(verdict)
-        self._decided.append((session, question, verdict))
+        at_ns = time.time_ns()
+        filled = filled_decision(session.id, question, verdict, at_ns)
+        if filled is None:
+            logged = self.record(decision_entry(session.id, question, verdict, at_ns))
+        else:
+            logged = self._has_room()
+            if logged:
+                self.world.log.append_filled(*filled)
+                if not self._flushing:
+                    self._flush_soon()
+        self._decided.append((session, question, verdict if logged else _unlogged(verdict)))
 
     def _flush(self) -> None:
+        """Write down what was decided, and tell it; what follows from that at once is done in the same turn."""
+        until = time.perf_counter() + TURN_SECONDS
+        for _ in range(ROUNDS_PER_TURN):
+            self._write_down()
+            if not self._decided or time.perf_counter() > until:
+                break
         self._flushing = False
+        if self._decided:
+            self._flushing = True
+            self.loop.call_soon(self._flush)
+
+    def _write_down(self) -> None:
         decided, self._decided = self._decided, []
         try:
             self.world.log.flush()
@@ -187,228 +214,9 @@ class Shell:
         for session, question, verdict in decided:
             if verdict.allowed:
                 self.counters.allowed += 1
-            elif not verdict.body_bytes and question.kind is not Kind.PASSTHROUGH:
+            elif not verdict.body_bytes and not question.tentative:
                 self.counters.denied += 1
             session.answered(question, verdict)
-
-
-class Session:
-    """One connection: its core, its two transports, its timers."""
-
-    def __init__(self, shell: Shell, agent: Agent, destination: Destination) -> None:
-        self.shell, self.agent, self.destination = shell, agent, destination
-        self.id = shell.world.session()
-        self.sent = dict.fromkeys(Side, 0)
-        self.heard = Heard()
-        self._core = shell.world.connection(destination, self.id)
-        self._transports: dict[Side, asyncio.Transport] = {}
-        self._ends: dict[Side, End] = {}
-        self._timers: dict[Timer, asyncio.TimerHandle] = {}
-        self._dialling: asyncio.Task[None] | None = None
-        self.questions = Questions(shell.world, shell.tasks, self)
-        self._reading = dict.fromkeys(Side, True)
-        self._half_closed = False
-        self._last = shell.loop.time()
-        self._over = False
-
-    async def begin(self, connection: socket.socket) -> None:
-        """Take the agent's side."""
-        try:
-            await self.shell.loop.connect_accepted_socket(lambda: End(self, Side.CLIENT), connection)
-        except OSError:
-            connection.close()
-            self._end(abort=True)
-
-    # -- events ----------------------------------------------------------------------------------------------------------------
-
-    def feed(self, event: Event) -> None:
-        """Tell the core and do what follows. A defect of ours cuts this connection, and no other."""
-        if self._over:
-            return
-        self._last = self.shell.loop.time()
-        if self.questions.held and isinstance(event, Ended) and event.side is Side.CLIENT:
-            self.left()
-            return
-        try:
-            self.perform(self._core.handle(event))
-        except Exception as error:  # noqa: BLE001 - a mistake of ours must not take other connections with it
-            self.shell.counters.defects += 1
-            self.shell.loop.call_exception_handler({"message": f"session {self.id} was cut", "exception": error})
-            self._end(abort=True)
-
-    def connected(self, end: End, transport: asyncio.Transport) -> None:
-        """Take a transport."""
-        if self._over:
-            transport.abort()
-            return
-        transport.set_write_buffer_limits(high=QUEUED_BYTES_MAX)
-        self._transports[end.side], self._ends[end.side] = transport, end
-        if not self._reading[end.side]:
-            transport.pause_reading()
-        if end.side is Side.CLIENT:
-            self.feed(Started())
-
-    def current(self, end: End) -> bool:
-        """Say whether events of an end still count: a target that was dialled anew has another one."""
-        return not self._over and self._ends.get(end.side) is end
-
-    def gone(self, end: End, error: Exception | None) -> None:
-        """A transport is closed."""
-        if self.current(end):
-            del self._transports[end.side], self._ends[end.side]
-            self.feed(Ended(end.side, clean=error is None and end.ended))
-
-    def sweep(self, now: float) -> None:
-        """Cut this connection if nothing has happened for too long."""
-        if now - self._last > (HALF_CLOSED_SECONDS if self._half_closed else IDLE_SECONDS):
-            self._end(abort=True)
-
-    # -- deciding --------------------------------------------------------------------------------------------------------------
-
-    @property
-    def listening(self) -> bool:
-        """Whether the client is there to be told."""
-        client = self._ends.get(Side.CLIENT)
-        return client is not None and not client.ended
-
-    def found(self, question: Question, verdict: Verdict) -> None:
-        """Take a verdict, to be written down and told."""
-        self.shell.decided(self, question, verdict)
-
-    def answered(self, question: Question, verdict: Verdict) -> None:
-        """Tell the core of a decision that is written down, unless it was withdrawn meanwhile."""
-        if self.questions.answered(question, verdict):
-            self.feed(Decided(verdict))
-
-    def left(self) -> None:
-        """The client ended its side while a person was asked: nobody is there to be told, or to let anything go for."""
-        self.questions.leave()
-        self._end(abort=True)
-
-    def revoked(self, question: Question) -> None:
-        """End what is not allowed any more: a connection, or one of the exchanges that are side by side in it."""
-        if self._over:
-            return
-        self.refused(Refused(0, "the policy has changed and does not allow it any more", ""))
-        if question.exchange is None:
-            self._end(abort=True)
-        elif question.number in self.questions.standing:
-            self.feed(Revoked(question.number))
-
-    def refused(self, command: Refused) -> None:
-        """Write down a refusal."""
-        self.shell.counters.refused += 1
-        self.shell.record(refused_entry(self.id, command, time.time_ns()))
-
-    def _note(self, command: Refused | Report) -> None:
-        if isinstance(command, Refused):
-            self.refused(command)
-        else:
-            self.write(report_entry(self.id, command, time.time_ns()))
-
-    def write(self, entry: Entry) -> None:
-        """Write down anything else."""
-        self.shell.record(entry)
-
-    def failed(self) -> None:
-        """Count a mistake of ours."""
-        self.shell.counters.defects += 1
-
-    # -- commands --------------------------------------------------------------------------------------------------------------
-
-    def perform(self, commands: list[Command]) -> None:
-        """Do what the core wants, in order."""
-        for command in commands:
-            match command:
-                case Send():
-                    self._send(command)
-                case Ask():
-                    self.questions.ask(command.question)
-                case Withdraw():
-                    self.questions.withdraw(command.number)
-                case Over():
-                    self.questions.over(command.number)
-                case Read():
-                    self._read(command)
-                case Arm():
-                    self._arm(command)
-                case Dial():
-                    self._dial()
-                case Finish():
-                    self._finish(command.side)
-                case Refused() | Report():
-                    self._note(command)
-                case Close():
-                    self._end(abort=command.abort)
-
-    def _send(self, command: Send) -> None:
-        transport = self._transports.get(command.side)
-        if transport is not None and not transport.is_closing():
-            transport.write(command.data)
-            self.sent[command.side] += len(command.data)
-            self.shell.counters.bytes[command.side] += len(command.data)
-
-    def _read(self, command: Read) -> None:
-        self._reading[command.side] = command.reading
-        transport = self._transports.get(command.side)
-        if transport is not None and not transport.is_closing():
-            (transport.resume_reading if command.reading else transport.pause_reading)()
-
-    def _arm(self, command: Arm) -> None:
-        running = self._timers.pop(command.timer, None)
-        if running is not None:
-            running.cancel()
-        if command.seconds is not None:
-            event = Expired(command.timer)
-            self._timers[command.timer] = self.shell.loop.call_later(command.seconds, self.feed, event)
-
-    def _finish(self, side: Side) -> None:
-        transport = self._transports.get(side)
-        self._half_closed = True
-        if transport is not None and not transport.is_closing():
-            with contextlib.suppress(OSError, RuntimeError):  # the peer was faster
-                transport.write_eof()
-
-    def _dial(self) -> None:
-        if self._dialling is not None:
-            self._dialling.cancel()
-        former = self._transports.pop(Side.UPSTREAM, None)
-        self._ends.pop(Side.UPSTREAM, None)
-        if former is not None:
-            former.abort()
-        self._dialling = self.shell.tasks.create_task(self._connect(), name=f"dial {self.id}")
-
-    async def _connect(self) -> None:
-        to = self.destination
-        try:
-            async with asyncio.timeout(DIAL_SECONDS):
-                await self.shell.loop.create_connection(lambda: End(self, Side.UPSTREAM), to.address, to.port)
-        except TimeoutError:
-            self.feed(DialFailed(f"{to.address} port {to.port} did not answer within {DIAL_SECONDS:.0f} s"))
-        except OSError as error:
-            self.feed(DialFailed(f"{to.address} port {to.port}: {error.strerror or error}"))
-        else:
-            self.feed(Dialled())
-
-    def _end(self, *, abort: bool) -> None:
-        """Close both sides and forget the session."""
-        if self._over:
-            return
-        self._over = True
-        for timer in self._timers.values():
-            timer.cancel()
-        self.questions.close()
-        if self._dialling is not None and self._dialling is not asyncio.current_task(self.shell.loop):
-            self._dialling.cancel()
-        for transport in self._transports.values():
-            if abort:
-                reset_transport(transport)
-            else:
-                transport.close()
-                self.shell.loop.call_later(CLOSE_SECONDS, transport.abort)
-        self._transports.clear()
-        self._ends.clear()
-        self.shell.forget(self)
 
 
 def _unlogged(verdict: Verdict) -> Verdict:
@@ -435,6 +243,7 @@ async def work(
         for listener in listeners:
             shell.listen(listener)
         while not stopping.is_set():
+            shell.make_room()
             every(shell)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(EVERY_SECONDS):

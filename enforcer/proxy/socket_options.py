@@ -15,6 +15,8 @@ from typing import Final
 
 KEEPALIVE_SECONDS: Final = 30
 """Below conntrack's 60 s for a connection of which one side has ended: else a late end never arrives."""
+TCP_CLOSE: Final = 7
+"""linux/tcp_states.h; the state is the first byte of struct tcp_info (linux/tcp.h)."""
 _RESET: Final = struct.pack("ii", 1, 0)
 """struct linger: on, at once (socket(7))."""
 
@@ -23,6 +25,19 @@ def keep_alive(connection: socket.socket) -> None:
     """Have the kernel find out about peers that are gone."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_SECONDS)
+
+
+def keep_urgent(listener: socket.socket) -> None:
+    """Have what is sent out of band read where it stands in the stream, of all that a listener accepts.
+
+    Else the kernel leaves it out of what is read: something else is judged and sent on than the agent said, and is recorded.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+
+
+def is_over(connection: socket.socket) -> bool:
+    """Say whether a connection was reset, so that another may have its ends now."""
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] == TCP_CLOSE
 
 
 def reset(connection: socket.socket) -> None:

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from capd.enforcer.entry_form import Form
 from capd.enforcer.policy.address_range import address, is_ordinary
 from capd.enforcer.proxy.connection import Connection
 from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner, original_destination
 from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.layer import Opened
+from capd.enforcer.proxy.load import OwnLoad, alone
 from capd.enforcer.proxy.question import Destination, Question, Verdict
 
 
@@ -40,6 +43,18 @@ class Equipping(Protocol):
         """Give what will be a verdict that can be carried out, or one that denies."""
 
 
+class Admitting(Protocol):
+    """Counts a statement that is allowed under limits, just before that is written down."""
+
+    def __call__(self, agent: Agent, question: Question, verdict: Verdict, /) -> Verdict:
+        """Give the verdict, or one that denies."""
+
+
+def uncounted(_agent: Agent, _question: Question, verdict: Verdict) -> Verdict:
+    """Count nothing: whoever has nothing to count with denies."""
+    return replace(verdict, allowed=False, reason="cannot_be_counted", message="nothing is there to count it with")
+
+
 async def unequipped(_agent: Agent, _question: Question, verdict: Verdict) -> Verdict:
     """Fetch nothing: whoever has nothing to fetch it with denies."""
     return replace(verdict, allowed=False, reason="cannot_be_carried_out", message="nothing is there to carry it out with")
@@ -59,6 +74,9 @@ class Log(Protocol):
 
     def append(self, entry: Mapping[str, object]) -> None:
         """Queue an entry."""
+
+    def append_filled(self, form: Form, values: Sequence[bytes]) -> None:
+        """Queue an entry of which a form has all but some values, packed."""
 
     def leave_out(self) -> None:
         """Count an entry that has no room."""
@@ -93,18 +111,24 @@ class World:
         session: makes an id.
         hold: has a person decide about what is held.
         equip: fetches what obligations need.
+        admit: counts statements that have limits.
         destination: says where an accepted connection wanted to go; None: it was not redirected.
+        said_key: by which what is said is digested; empty: it is not.
+        load: how many connections this worker has, beside others.
     """
 
     judge: Judging
     log: Log
     owner: Callable[[tuple[str, int], tuple[str, int]], Owner | None]
     agent: Callable[[Owner], Agent | None]
-    connection: Callable[[Destination, str], Connection]
+    connection: Callable[[Destination, Opened], Connection]
     session: Callable[[], str]
     hold: Holding = nobody
     equip: Equipping = unequipped
+    said_key: bytes = field(default=b"", repr=False)
+    admit: Admitting = uncounted
     destination: Callable[[socket.socket], tuple[str, int] | None] = original_destination
+    load: OwnLoad = field(default_factory=alone)
 
 
 def leads_out(text: str) -> bool:
@@ -123,15 +147,27 @@ class Counters:
         allowed, denied: decisions.
         refused: what the core refused by itself.
         unlogged: decisions that could not be written, and became denials.
+        cut_for_room: connections cut because their run kept too many bytes for too long (room.py).
+        exceeded: limits that were reached, by name.
+        exported_at: when one for exports was, last, by the clock that does not go back.
         defects: connections cut because of a mistake of ours.
         bytes: to the targets, to the agents.
     """
 
     accepted: int = 0
     turned_away: Counter[str] = field(default_factory=Counter)
+    exceeded: Counter[str] = field(default_factory=Counter)
+    exported_at: float | None = None
     allowed: int = 0
     denied: int = 0
     refused: int = 0
     unlogged: int = 0
+    cut_for_room: int = 0
     defects: int = 0
     bytes: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))
+
+    def reached(self, limit: str, now: float) -> None:
+        """Count that a limit was reached."""
+        self.exceeded[limit] += 1
+        if limit.startswith("export_"):
+            self.exported_at = now

@@ -52,6 +52,12 @@ class Bindings:
         while len(self._runs) > RUNS_MAX:
             self._runs.popitem(last=False)
 
+    def counts(self, run: str, address: Address, name: str, now: float) -> bool:
+        """Say whether a run came to an address by a name, and it still counts."""
+        found = self._runs.get(run)
+        names = None if found is None else found.addresses.get(address)
+        return names is not None and names.get(name, now) > now
+
     def names_of(self, run: str, address: Address, now: float) -> tuple[str, ...]:
         """Give the names by which a run came to an address and that still count, the latest first."""
         found = self._runs.get(run)

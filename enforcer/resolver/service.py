@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from capd.enforcer.accepting import PAUSE_SECONDS, words_of
 from capd.enforcer.resolver import core
 from capd.enforcer.resolver.binding import Address, Binding
 from capd.enforcer.resolver.core import QUERY_BYTES_MAX, Answer, Lookup, Resolved
@@ -32,7 +33,6 @@ CONNECTIONS_PER_RUN_MAX: Final = 16
 """A resolver needs one (RFC 7766 section 6.2.2); a run has several processes."""
 PASSING: Final = {errno.ECONNABORTED, errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 """Of accept(2): it can be tried again."""
-PAUSE_SECONDS: Final = 0.1
 ANSWER_BYTES_MAX: Final = 0xFFFF
 """Over TCP."""
 
@@ -100,7 +100,7 @@ class Resolver:
             except OSError as error:
                 if error.errno not in PASSING:
                     raise
-                self.counters["dropped"] += 1
+                self.counters[words_of(error)] += 1
                 await asyncio.sleep(PAUSE_SECONDS)
                 continue
             if self._connections >= CONNECTIONS_MAX:

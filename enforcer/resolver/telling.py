@@ -71,5 +71,9 @@ class Told:
 
     def gave(self, run: str, name: str, address: Address | None) -> bool:
         """Say whether the resolver gave this run that address for the name, and it still counts."""
+        if address is None:
+            return False
+        if self._bindings.counts(run, address, name, self._clock()):
+            return True
         self.take()
-        return address is not None and name in self._bindings.names_of(run, address, self._clock())
+        return self._bindings.counts(run, address, name, self._clock())

@@ -26,6 +26,8 @@ STRANGE: Final = words(
 """Words of statements that are no queries. They can be names of columns; then it is not known what the statement is."""
 _NAMED_AFTER: Final = frozenset({"from", "join", "into", "update", "only", "table", "using"})
 _INTO: Final = frozenset({"into", "temp", "temporary", "unlogged", "local", "global", "table"})
+_CYCLE: Final = frozenset({"set", "default"})
+"""CYCLE a SET b [TO 'Y' DEFAULT 'N'] USING c."""
 _LOCKS: Final = frozenset({("update", "of"), ("update", "nowait"), ("update", "skip")})
 _FROM_WITHIN: Final = frozenset({"extract", "substring", "trim", "overlay", "substr", "mid", "position"})
 _NO_NAME: Final = frozenset(
@@ -53,12 +55,23 @@ def disagreement(statement: Statement, counts: Mapping[str, int], named: Abstrac
     pairs = list(pairwise(said))
     if pairs.count(("on", "conflict")) != counts.get("conflict", 0):
         return "the parser found not as many ON CONFLICT as there are"
+    if statement.dialect is Dialect.POSTGRESQL and _is_named_values(statement, said):
+        return "VALUES without rows may be a relation's name"
     if ("value", "for") in pairs:
         return "it takes the next value of a sequence"
     strange = STRANGE.intersection(said) - ({"do"} if "conflict" in said or "merge" in said else set())
     if strange:
         return f"there is the word {min(strange).upper()}, which capd does not expect there"
     return _unnamed(statement, said, named)
+
+
+def _is_named_values(statement: Statement, words: list[str]) -> bool:
+    """Say whether VALUES stands somewhere without rows, and not in INSERT ... DEFAULT VALUES: a relation may have that name."""
+    lexemes = statement.lexemes
+    return any(
+        word == "values" and words[at - 1] != "default" and [one.text for one in lexemes[at + 1 : at + 2]] != ["("]
+        for at, word in enumerate(words)
+    )
 
 
 def _is_replace(statement: Statement, words: list[str], verb: str) -> bool:
@@ -84,6 +97,9 @@ def _unnamed(statement: Statement, words: list[str], named: AbstractSet[str]) ->
             continue
         if word == "update" and words[at - 1] == "key":
             continue  # ON DUPLICATE KEY UPDATE a = 1
+        typed = lexemes[at - 1].kind is Kind.STRING
+        if word == "using" and words[at - 3 if typed and words[at - 2] not in _CYCLE else at - 2] in _CYCLE:
+            continue
         if word == "from" and (words[at - 1] == "distinct" and "is" in words[max(0, at - 3) : at]):
             continue
         if word == "from" and opened and words[opened[-1] - 1] in _FROM_WITHIN and not _query(words, opened[-1]):

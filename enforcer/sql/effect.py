@@ -11,6 +11,10 @@ from typing import Final
 
 READ: Final = "read"
 WRITE: Final = "write"
+OF_ROW: Final = "."
+"""Before a name: `a.f`, where `a` is a row. It may call `f(a)`."""
+OF_VALUE: Final = ")."
+"""Before a name: `(a).f`, where `a` may be of any type."""
 
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
@@ -52,11 +56,19 @@ TEMPORARY: Final = "=temporary"
 PERHAPS_TEMPORARY: Final = "=perhaps temporary"
 """A relation has a new name, which is temporary if it is of a temporary relation: a view, ALTER TABLE ... RENAME."""
 TEMPORARY_SCHEMA: Final = "pg_temp"
+SETS_LATER: Final = "=sets later"
+"""A cursor was opened whose query changes settings: when it does, whoever fetches from it says."""
 SCHEMA: Final = "=schema"
 """Schemas were made, renamed or dropped."""
 DATABASE: Final = "=database"
 """MySQL: USE."""
 ROLE: Final = "=role"
+ROLES: Final = frozenset({"role", "session_authorization"})
+"""Settings that change as whom it is said."""
+MEANS: Final = "=means"
+"""Functions, operators and types may have other names from now on."""
+UNMAKES: Final = "=unmakes"
+"""Functions, operators or types are gone; they are back if the transaction is rolled back."""
 ANYTHING: Final = Change(setting="")
 
 
@@ -69,6 +81,7 @@ class Effects:
         effects: words as in the policy's table of effects.
         relations: which it reads or writes itself.
         functions: which it calls.
+        fields: names behind a dot, with OF_ROW or OF_VALUE before them: of columns, or of functions that take what is there.
         has_where: every UPDATE and DELETE in it has a WHERE that asks for a column; true if there is none.
         changes: what it makes of the session.
         problems: why that is not all, or not certain.
@@ -79,6 +92,7 @@ class Effects:
     effects: frozenset[str] = frozenset()
     relations: tuple[Relation, ...] = ()
     functions: tuple[str, ...] = ()
+    fields: frozenset[str] = frozenset()
     has_where: bool = True
     changes: tuple[Change, ...] = ()
     problems: tuple[str, ...] = ()
@@ -96,6 +110,7 @@ class Effects:
             effects=self.effects | other.effects,
             relations=ordered((*self.relations, *other.relations)),
             functions=tuple(sorted({*self.functions, *other.functions})),
+            fields=self.fields | other.fields,
             has_where=self.has_where and other.has_where,
             changes=(*self.changes, *other.changes),
             problems=tuple(dict.fromkeys((*self.problems, *other.problems))),
@@ -126,6 +141,7 @@ def explained(inner: Effects, command: str, *, runs: bool) -> Effects:
         effects=frozenset({"select"}),
         relations=tuple(replace(one, access=READ) for one in inner.relations),
         functions=inner.functions,
+        fields=inner.fields,
         problems=inner.problems,
         literal=True,
     )

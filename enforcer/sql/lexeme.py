@@ -64,6 +64,18 @@ def words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+class Server(NamedTuple):
+    """A server of MySQL's kind, as its greeting says.
+
+    Attributes:
+        mariadb: it is MariaDB; else MySQL itself.
+        version: as comments have it: 101119 for 10.11.19, 90704 for 9.7.4.
+    """
+
+    mariadb: bool
+    version: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """How a session reads text.
@@ -74,12 +86,14 @@ class Reading:
         plain_backslash: a backslash in a string is a character like others: PostgreSQL's standard_conforming_strings, MySQL's
             NO_BACKSLASH_ESCAPES. None: not known.
         double_quotes_name: `"a"` is a name: always in PostgreSQL, in MySQL with ANSI_QUOTES. None: not known.
+        server: which server of MySQL's kind it is; None: not known, or PostgreSQL.
     """
 
     dialect: Dialect
     encoding: str | None = "utf-8"
     plain_backslash: bool | None = True
     double_quotes_name: bool | None = True
+    server: Server | None = None
 
 
 POSTGRESQL_DEFAULT: Final = Reading(dialect=Dialect.POSTGRESQL)

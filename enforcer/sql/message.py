@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from capd.enforcer.sql import mysql_scanner, postgresql_scanner
-from capd.enforcer.sql.effect import WRITE, Effects
+from capd.enforcer.sql.effect import MEANS, OF_ROW, OF_VALUE, ROLLBACK, ROLLBACK_TO, WRITE, Effects
+from capd.enforcer.sql.functions import foreign_functions
 from capd.enforcer.sql.lexeme import Dialect, Scanned
 from capd.enforcer.sql.postgresql_statement import UNKNOWN_COMMAND, postgresql_effects
 from capd.enforcer.sql.session import Names, Session
@@ -28,7 +29,11 @@ SHAPE_CHARACTERS_MAX: Final = 8_192
 """All that is remembered by shape is at most 16 MiB of text."""
 SEPARATOR: Final = "; "
 NOTHING: Final = "there is no statement in it"
+_BLANKS: Final = b" \t\r\n;"
 SEVERAL: Final = "statements after one that changes how text is read"
+OTHERWISE: Final = "a statement before it in the message changes what functions, operators and types mean"
+_UNDOES: Final = frozenset({ROLLBACK, ROLLBACK_TO})
+_SESSION_ONLY: Final = frozenset({"session"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +66,10 @@ class Message:
         return not self.problems
 
 
+EMPTY: Final = Message(command="", shape="", effects=frozenset({"session"}), resources=(), has_where=True)
+"""What says nothing at all, not even a comment: clients send it to see whether the server is there."""
+
+
 def _mysql_effects(statement: Statement) -> Effects:
     from capd.enforcer.sql.mysql_statement import mysql_effects  # noqa: PLC0415 - of two dialects a host mostly has one
 
@@ -78,7 +87,7 @@ class Reader:
     """Reads messages, and remembers what it read."""
 
     def __init__(self) -> None:
-        self._messages: dict[tuple[bytes, object, Names, frozenset[str]], Message] = {}
+        self._messages: dict[tuple[bytes, object, Names, frozenset[str], bool, bool, object], Message] = {}
         self._shapes: dict[tuple[Dialect, str], Effects] = {}
 
     def read(self, message: bytes, session: Session) -> Message:
@@ -88,7 +97,9 @@ class Reader:
             message: SQL as it was sent: in PostgreSQL without the zero byte at its end.
             session: in which it is said.
         """
-        key = (message, session.reading, session.names, session.functions)
+        # What a COMMIT or ROLLBACK goes back to counts for statements behind it.
+        ends = (session.before, session.lasting, session.in_transaction, session.turned) if b";" in message else None
+        key = (message, session.reading, session.names, session.functions, session.unsettled, session.sets_later, ends)
         found = self._messages.get(key)
         if found is not None:
             return found
@@ -106,6 +117,8 @@ class Reader:
             self._shapes.clear()
 
     def _read(self, message: bytes, session: Session) -> Message:
+        if not message.strip(_BLANKS):
+            return EMPTY
         dialect = session.reading.dialect
         scanned: Scanned = _SCANS[dialect](message, session.reading)
         statements = split(scanned, dialect)
@@ -149,7 +162,8 @@ def _together(done: list[Effects], shapes: list[str], session: Session) -> Messa
     """Put statements together, each in the session that those before it made."""
     resources: set[tuple[str, str]] = set()
     problems: list[str] = [session.doubt] if session.doubt is not None else []
-    reading = session.reading
+    reading, otherwise = session.reading, False
+    foreign = foreign_functions(reading.server) if reading.dialect is Dialect.MYSQL else frozenset[str]()
     for one in done:
         if session.reading != reading and reading.dialect is Dialect.MYSQL:
             # PostgreSQL reads a message as a whole before it does anything, MySQL statement by statement.
@@ -158,8 +172,13 @@ def _together(done: list[Effects], shapes: list[str], session: Session) -> Messa
             resources |= {(name, relation.access) for name in session.resolved(relation)}
             problems += [f"the name {relation.name!r} has a dot in it"] if _dotted(relation.schema, relation.name) else []
         problems += one.problems
-        hidden = session.functions.intersection(one.functions)
+        hidden = (session.functions | foreign).intersection(one.functions)
         problems += [f"there is a function {min(hidden)}() that is not the server's own"] if hidden else []
+        taking = {name.removeprefix(OF_VALUE).removeprefix(OF_ROW) for name in session.functions & one.fields}
+        problems += [f"{min(taking)!r} may be a function that takes what is before the dot"] if taking else []
+        problems += [OTHERWISE] if otherwise and not one.effects <= _SESSION_ONLY else []
+        settings = {change.setting for change in one.changes}
+        otherwise = otherwise or MEANS in settings or (session.unsettled and not settings.isdisjoint(_UNDOES))
         session = session.after(one, succeeded=True)
         if session.doubt is not None:
             problems.append(session.doubt)

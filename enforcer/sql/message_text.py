@@ -5,7 +5,11 @@ What lives here: from bytes to characters, or why not. What must not: words.
 
 from __future__ import annotations
 
+from typing import Final
+
 from capd.enforcer.sql.lexeme import MESSAGE_BYTES_MAX, Reading
+
+NOT_UTF_8: Final = "a name has characters beyond ASCII in an encoding other than UTF-8: which ones capd does not know"
 
 
 def message_text(message: bytes, reading: Reading) -> tuple[str, tuple[str, ...]]:

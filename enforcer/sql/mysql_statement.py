@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Final
 
 from capd.enforcer.sql.calls import called
@@ -35,6 +36,11 @@ UNKNOWN_COMMAND: Final = "unknown"
 UNKNOWN: Final = "capd does not know what this statement does"
 RUNS_CODE: Final = "it runs code that capd does not see"
 _QUERIES: Final = frozenset({"select", "with", "values", "table", "insert", "update", "delete", "replace", "("})
+ELSEWHERE: Final = "rows lie elsewhere than in the server's own files"
+_ENGINES: Final = frozenset({"innodb", "myisam", "aria", "memory", "heap", "archive", "blackhole", "csv", "rocksdb", "ndb"})
+_NO_RELATION: Final = frozenset({("update", "low_priority"), ("update", "ignore")})
+_BEGINS_QUERY: Final = frozenset({"select", "with", "as"})
+"""Words outside of brackets behind which the query of a definition stands."""
 _INTO_ELSEWHERE: Final = frozenset({"outfile", "dumpfile"})
 Reader = Callable[[Cursor, str], Effects]
 
@@ -72,9 +78,23 @@ def _query(statement: Statement, word: str) -> Effects:
         found = replace(found, effects=found.effects | {"delete"})
     else:
         found = query_effects(statement)
+    odd = _odd(statement)
+    found = replace(found, problems=(*found.problems, odd)) if odd is not None else found
     if assigned:
         return replace(found, effects=found.effects | {"session"}, problems=(*found.problems, "it sets variables"))
     return found
+
+
+def _odd(statement: Statement) -> str | None:
+    """Say what the server reads otherwise than the parser."""
+    said = [one.text.lower() if one.kind is Kind.WORD else "" for one in statement.lexemes]
+    pairs = list(pairwise(said))
+    if said.count("with") - pairs.count(("with", "rollup")) > 1:
+        # MySQL forgets an outer one where a query in brackets has its own.
+        return "which names of a WITH hold within another one is the server's to say"
+    if not _NO_RELATION.isdisjoint(pairs):
+        return "the parser takes a word of the grammar for a relation"
+    return None
 
 
 def _into_variable(statement: Statement) -> bool:
@@ -137,12 +157,15 @@ def _set(cursor: Cursor, command: str) -> Effects:
         if one is None or one.kind not in {Kind.WORD, Kind.VARIABLE}:
             raise NotUnderstoodError(UNKNOWN)
         cursor.at += 1
-        name = one.text.lower().removeprefix("@@").removeprefix("session.").removeprefix("local.")
+        name = one.text.lower().replace("`", "").removeprefix("@@").removeprefix("session.").removeprefix("local.")
         if not (cursor.take("=") or cursor.take(":=")):
             raise NotUnderstoodError(UNKNOWN)
         if name in {"global", "password", "persist", "role", "default"} or name.startswith(("global.", "persist")):
             raise NotUnderstoodError("it changes more than the session")
-        changes.append(Change(setting=name, values=_value(cursor)))
+        values = _value(cursor)
+        if name.endswith("storage_engine") and (values is None or values[0].lower() not in _ENGINES):
+            raise NotUnderstoodError(ELSEWHERE)
+        changes.append(Change(setting=name, values=values))
         if not cursor.take(","):
             break
     cursor.end()
@@ -150,16 +173,32 @@ def _set(cursor: Cursor, command: str) -> Effects:
 
 
 def _value(cursor: Cursor) -> tuple[str, ...] | None:
-    """Read a value of SET: one literal or word; what is more is not read."""
+    """Read a value of SET: one literal or word, a variable, or CONCAT() of literals and variables; what is more is not read."""
     cursor.take("-")
     one = cursor.lexeme()
-    if one is None or one.kind is Kind.VARIABLE or cursor.at + 1 in cursor.statement.closing:
-        raise NotUnderstoodError("it sets what must be worked out first")
+    if one is None:
+        raise NotUnderstoodError(UNKNOWN)
+    closing = cursor.statement.closing.get(cursor.at + 1)
+    if closing is not None:
+        joined = cursor.statement.lexemes[cursor.at + 2 : closing]
+        if one.kind is not Kind.WORD or one.text.lower() != "concat" or not all(_joins(part) for part in joined):
+            raise NotUnderstoodError("it sets what must be worked out first")
+        cursor.at = closing + 1
+        return None
     cursor.at += 1
+    if one.kind is Kind.VARIABLE:
+        return None
     if one.kind is Kind.STRING:
         inside = one.text[1:-1]
         return (inside,) if inside.replace("_", "").replace(",", "").isalnum() or not inside else None
+    if one.kind is Kind.NUMBER and not one.text.isdigit():
+        return None  # 0x414e5349 is 'ANSI'
     return (one.text,) if one.text.lower() != "default" else None
+
+
+def _joins(part: Lexeme) -> bool:
+    """Say whether a piece of CONCAT() is a literal, a variable, or stands between them."""
+    return part.kind in {Kind.STRING, Kind.NUMBER, Kind.VARIABLE} or part.text == ","
 
 
 def _encoding(cursor: Cursor, command: str) -> Effects:
@@ -173,10 +212,41 @@ def _encoding(cursor: Cursor, command: str) -> Effects:
     return replace(_session(cursor, command, Change(setting="character_set_client", values=(name,))), literal=True)
 
 
+_OF_OTHERS: Final = frozenset({"binlog", "relaylog", "processlist", "engine", "explain", "analyze"})
+
+
 def _show(cursor: Cursor, command: str) -> Effects:
-    if any(one.text.lower() in {"select", "call"} for one in cursor.rest().lexemes if one.kind is Kind.WORD):
+    said = {one.text.lower() for one in cursor.rest().lexemes if one.kind is Kind.WORD}
+    if said & {"select", "call", "with"} or ("where" in said and "table" in said):
         raise NotUnderstoodError(UNKNOWN)
-    return Effects(command=command, effects=frozenset({"select"})).joined(called(cursor.rest()))
+    if said & _OF_OTHERS:
+        raise NotUnderstoodError("it shows what others said to the server")
+    found = Effects(command=command, effects=frozenset({"select"})).joined(called(cursor.rest()))
+    shown = _shown(cursor)
+    return found if shown is None else replace(found, relations=(shown,))
+
+
+_USERS: Final = Relation(name="user", schema="mysql", access=READ)
+"""SHOW GRANTS and SHOW CREATE USER show what is kept of passwords, MariaDB's to each user his own."""
+
+
+def _shown(cursor: Cursor) -> Relation | None:
+    """Read of which relation SHOW [FULL] COLUMNS FROM a [FROM b], INDEX FROM a, CREATE TABLE a is."""
+    created = cursor.take("create")
+    if cursor.take("grants" if not created else "user"):
+        return _USERS
+    if created:
+        return cursor.relation(READ) if cursor.take_any("table", "view", "sequence") else None
+    while cursor.take_any("full", "extended"):
+        pass
+    if not cursor.take_any("columns", "fields", "index", "indexes", "keys") or not cursor.take_any("from", "in"):
+        return None
+    found = cursor.relation(READ)
+    return replace(found, schema=cursor.name()) if cursor.take_any("from", "in") else found
+
+
+_EXPLAINS: Final = frozenset({"extended", "partitions", "format", "=", "analyze"})
+_FORMATS: Final = frozenset({"traditional", "traditional_strict", "json", "tree"})
 
 
 def _explain(cursor: Cursor, command: str) -> Effects:
@@ -193,7 +263,8 @@ def _explain(cursor: Cursor, command: str) -> Effects:
     analyzes = command == "ANALYZE"
     while cursor.left and cursor.peek() not in _QUERIES:
         analyzes = analyzes or cursor.peek() == "analyze"
-        cursor.at += 1
+        if not cursor.take_any(*_EXPLAINS, *_FORMATS):
+            raise NotUnderstoodError(UNKNOWN)  # FOR SCHEMA b: names are looked for there
     if not cursor.left:
         raise NotUnderstoodError(UNKNOWN)
     inner = mysql_effects(cursor.rest())
@@ -231,14 +302,15 @@ def _drop(cursor: Cursor, command: str) -> Effects:
 
 
 def _create(cursor: Cursor, command: str) -> Effects:
-    cursor.take("or", "replace")
+    replaces = cursor.take("or", "replace")
     if cursor.take_any("user", "role"):
         return Effects(command=command, effects=frozenset({"define", "grant"}))
     if cursor.take_any("database", "schema"):
         return Effects(command=command, effects=frozenset({"define"}))
     cursor.take("temporary")
     if cursor.take("table"):
-        return _create_table(cursor, command)
+        table = _create_table(cursor, command)
+        return replace(table, effects=table.effects | {"drop"}) if replaces else table
     while cursor.take_any("unique", "fulltext", "spatial"):
         pass
     if cursor.take("index"):
@@ -259,22 +331,41 @@ def _create(cursor: Cursor, command: str) -> Effects:
 def _create_table(cursor: Cursor, command: str) -> Effects:
     cursor.take("if", "not", "exists")
     made = cursor.relation(WRITE)
-    words = [one.text.lower() if one.kind is Kind.WORD else "" for one in cursor.rest().lexemes]
-    if "select" in words:
-        return _of_query(cursor, command, made, "define", "insert")
+    query = Cursor(cursor.statement, cursor.at)
+    while query.left and query.peek() not in _BEGINS_QUERY:
+        query.skip()
+    said = {one.text.lower() for one in cursor.rest().lexemes if one.kind is Kind.WORD}
+    if "table" in said:
+        raise NotUnderstoodError("it may be made of a relation that it does not select from")
+    selects = "select" in said
+    part = cursor.statement.part(cursor.at, query.at if selects else None)
+    words = [one.text.lower() if one.kind is Kind.WORD else "" for one in part.lexemes]
+    if {"union", "connection", "directory"} & set(words) or not _is_of_server(cursor):
+        raise NotUnderstoodError(ELSEWHERE)
+    _expect_no_sequence(cursor)
     more = []
     for at, word in enumerate(words):
         if word in {"references", "like"} and at + 1 < len(words) and (word == "references" or at <= 1):
             more.append(Cursor(cursor.statement, cursor.at + at + 1).relation(WRITE if word == "references" else READ))
-    if {"union", "connection", "directory"} & set(words):
-        raise NotUnderstoodError("its rows lie elsewhere")
-    return Effects(command=command, effects=frozenset({"define"}), relations=ordered((made, *more))).joined(
-        called(cursor.rest())
-    )
+    defined = Effects(command=command, effects=frozenset({"define"}), relations=ordered((made, *more))).joined(called(part))
+    return defined.joined(_of_query(cursor, command, made, "define", "insert")) if selects else defined
+
+
+def _is_of_server(cursor: Cursor) -> bool:
+    """Say whether each engine that is named keeps rows in the server's own files."""
+    rest = [one.text.lower() for one in cursor.rest().lexemes if one.text != "="]
+    return all(name in _ENGINES for word, name in pairwise(rest) if word == "engine")
+
+
+def _expect_no_sequence(cursor: Cursor) -> None:
+    """Be without MariaDB's NEXT VALUE FOR a, PREVIOUS VALUE FOR a: the default of a column may be one."""
+    said = [one.text.lower() for one in cursor.rest().lexemes]
+    if ("value", "for") in pairwise(said):
+        raise NotUnderstoodError("it takes values of a sequence")
 
 
 def _of_query(cursor: Cursor, command: str, made: Relation, *effects: str) -> Effects:
-    while cursor.left and cursor.peek() not in {"select", "with", "as"}:
+    while cursor.left and cursor.peek() not in _BEGINS_QUERY:
         cursor.skip()
     cursor.take("as")
     words = [one.text.lower() for one in cursor.rest().lexemes]
@@ -296,6 +387,11 @@ def _alter(cursor: Cursor, command: str) -> Effects:
     words = {one.text.lower() for one in cursor.rest().lexemes if one.kind is Kind.WORD}
     if words & {"rename", "exchange", "union", "connection", "directory", "discard", "import", "select"}:
         raise NotUnderstoodError("capd does not read this kind of ALTER TABLE")
+    if not _is_of_server(cursor):
+        raise NotUnderstoodError(ELSEWHERE)
+    _expect_no_sequence(cursor)
+    if "convert" in words and words & {"table", "partition"}:
+        raise NotUnderstoodError("another table becomes a partition, or a partition another table")
     rest = cursor.rest()
     for at, one in enumerate(rest.lexemes):
         if one.kind is Kind.WORD and one.text.lower() == "references":

@@ -16,7 +16,20 @@ from capd.enforcer.sql.lexeme import Dialect, words
 _QUERY: Final = frozenset({"with_", "order", "limit", "offset", "locks"})
 PARTS: Final = {
     "Select": _QUERY
-    | {"expressions", "distinct", "into", "from_", "joins", "laterals", "where", "group", "having", "windows", "kind"},
+    | {
+        "expressions",
+        "distinct",
+        "into",
+        "from_",
+        "joins",
+        "laterals",
+        "where",
+        "group",
+        "having",
+        "windows",
+        "kind",
+        "operation_modifiers",
+    },
     "Union": _QUERY | {"this", "expression", "distinct", "by_name"},
     "Except": _QUERY | {"this", "expression", "distinct", "by_name"},
     "Intersect": _QUERY | {"this", "expression", "distinct", "by_name"},
@@ -44,13 +57,14 @@ _EXPRESSIONS: Final = words(
     """
     Add Alias Aliases All And Any Array ArrayContainsAll AtTimeZone Between BitString BitwiseAnd BitwiseLeftShift
     BitwiseNot BitwiseOr BitwiseRightShift BitwiseXor Boolean Bracket ByteString Case Cast Collate Column
-    ColumnDef Cube DataType DataTypeParam Distance Distinct Div Dot EQ Escape Exists Fetch Filter FormatJson GT
-    GTE Glob Group GroupingSets Having HexString ILike Identifier If In IntDiv Interval IntervalSpan Introducer Is
-    IsNotDistinctFrom JSON JSONExtract JSONKeyValue JSONPath Kwarg LT LTE Lambda Like Limit LimitOptions Literal
-    Mod Mul NEQ NationalString Neg Not Null NullSafeEQ NullSafeNEQ ObjectIdentifier Offset Opclass Or Order
-    Ordered Overlaps Parameter Paren Placeholder PropertyEQ PseudoType RecursiveWithSearch RegexpILike RegexpLike
-    Rollup Schema SessionParameter SimilarTo Slice Star StraightJoin Sub TableAlias TableSample Tuple Var Variadic
-    Whens Where Window WindowSpec WithinGroup XMLElement Xor
+    ColumnConstraint ColumnDef Cube DataType DataTypeParam DefaultColumnConstraint Distance Distinct Div Dot EQ
+    Escape Exists Fetch Filter FormatJson GT GTE Glob Group GroupingSets Having HexString ILike Identifier If In
+    IntDiv Interval IntervalSpan Introducer Is IsNotDistinctFrom JSON JSONExtract JSONKeyValue JSONPath Kwarg LT
+    LTE Lambda Like Limit LimitOptions Literal Mod Mul NEQ NationalString Neg Not NotNullColumnConstraint Null
+    NullSafeEQ NullSafeNEQ ObjectIdentifier Offset Opclass Or Order Ordered Overlaps Parameter Paren
+    PathColumnConstraint Placeholder PropertyEQ PseudoType RecursiveWithSearch RegexpILike RegexpLike Rollup
+    Schema SessionParameter SimilarTo Slice Star StraightJoin Sub TableAlias TableSample Tuple Var Variadic Whens
+    Where Window WindowSpec WithinGroup XMLElement XMLNamespace Xor
     """
 )
 ALLOWED: Final = {

@@ -45,6 +45,7 @@ def _bounded(dialect: Dialect) -> tuple[Any, Any]:
     of = sqlglot().Dialect.get_or_raise(_PARSERS[dialect])
     if not sqlglot().parser.__file__.endswith(".py"):
         raise TooManyStepsError("the parser is compiled: its steps cannot be counted")
+    of.INDEX_OFFSET = 0  # for others it would look through all that is before an index, again for each: `a[1].b[1].c[1]`
 
     class Bounded(of.parser_class):  # type: ignore[misc, name-defined] # known at run time only
         steps = 0

@@ -12,27 +12,39 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
+from capd.enforcer.sql import postgresql_object as object_
 from capd.enforcer.sql.calls import called
 from capd.enforcer.sql.cursor import Cursor, NotUnderstoodError
 from capd.enforcer.sql.effect import (
-    ANYTHING,
     PERHAPS_TEMPORARY,
     READ,
     SCHEMA,
     TEMPORARY,
     TEMPORARY_SCHEMA,
+    UNMAKES,
     WRITE,
     Change,
     Effects,
     Relation,
     ordered,
 )
+from capd.enforcer.sql.functions import OWN_SCHEMA
 from capd.enforcer.sql.lexeme import words
+from capd.enforcer.sql.postgresql_object import (
+    CASCADES,
+    NOT_NAMED,
+    NOT_SEEN,
+    OF_WHICH,
+    collation,
+    defined,
+    publication,
+    tablespace,
+    text_search,
+    type_,
+    unseen,
+)
 from capd.enforcer.sql.query import query_effects
 
-CASCADES: Final = "with CASCADE it is about more than it names"
-OF_WHICH: Final = "it does not name the table that it is about"
-NOT_SEEN: Final = "what it defines is code, or reaches outside, and capd does not see what that does"
 _QUERY: Final = frozenset({"select", "with", "values", "table", "("})
 _RELATIONS: Final = (("table",), ("view",), ("materialized", "view"), ("index",), ("sequence",), ("foreign", "table"))
 _PLAIN: Final = words(
@@ -41,18 +53,18 @@ _PLAIN: Final = words(
     language cast operator extension server subscription tablespace transform access foreign text event user large
     """
 )
-_RIGHTS: Final = frozenset({"role", "user", "group"})
-_ALTERED: Final = frozenset(
-    {"type", "domain", "schema", "collation", "database", "statistics", "function", "procedure", "routine"}
+_ROLES_OF_SESSION: Final = frozenset({"current_role", "current_user", "session_user"})
+_ENDINGS: Final = (
+    ["with", "no", "data"],
+    ["with", "data"],
+    ["with", "check", "option"],
+    ["with", "local", "check", "option"],
+    ["with", "cascaded", "check", "option"],
 )
-
-
-def _define(command: str, *relations: Relation, also: tuple[str, ...] = (), problems: tuple[str, ...] = ()) -> Effects:
-    return Effects(command=command, effects=frozenset({"define", *also}), relations=ordered(relations), problems=problems)
-
-
-def _unseen(_cursor: Cursor, command: str) -> Effects:
-    return Effects(command=command, effects=frozenset({"define"}), problems=(NOT_SEEN,), changes=(ANYTHING,))
+_MADE: Final = words("schema type domain policy statistics database publication text collation tablespace")
+_SETS: Final = "set_config"
+SETS: Final = "what it defines changes settings of whoever uses it"
+_RIGHTS: Final = frozenset({"role", "user", "group"})
 
 
 def _kind(cursor: Cursor) -> tuple[str, ...]:
@@ -61,6 +73,17 @@ def _kind(cursor: Cursor) -> tuple[str, ...]:
 
 def create(cursor: Cursor, command: str) -> Effects:
     """Read CREATE."""
+    return _without_settings(_create(cursor, command))
+
+
+def _without_settings(found: Effects) -> Effects:
+    """Add the problem of a definition that changes a setting: of whoever uses it, and whenever."""
+    if not any(name.rpartition(".")[2] == _SETS for name in found.functions):
+        return found
+    return replace(found, problems=(*found.problems, SETS))
+
+
+def _create(cursor: Cursor, command: str) -> Effects:
     cursor.take("or", "replace")
     cursor.take_any("global", "local")
     temporary = bool(cursor.take_any("temp", "temporary"))
@@ -68,8 +91,8 @@ def create(cursor: Cursor, command: str) -> Effects:
     cursor.take("unique")
     cursor.take("recursive")
     if not temporary and cursor.take_any(*_RIGHTS):
-        return _unseen(cursor, command) if cursor.peek() == "mapping" else _granted(command)
-    word = "".join(_kind(cursor)) or cursor.take_any("schema", "type", "domain", "policy", "statistics", "database")
+        return unseen(cursor, command) if cursor.peek() == "mapping" else _granted(command)
+    word = "".join(_kind(cursor)) or cursor.take_any(*_MADE)
     cursor.take("concurrently")
     cursor.take("if", "not", "exists")
     named = Cursor(cursor.statement, cursor.at).relation(WRITE) if temporary else None
@@ -80,12 +103,16 @@ def create(cursor: Cursor, command: str) -> Effects:
         "index": _index,
         "sequence": _sequence,
         "schema": _schema,
-        "type": _type,
+        "type": type_,
         "domain": _domain,
         "policy": _policy,
         "statistics": _statistics,
         "database": _database,
-    }.get(word, _unseen)(cursor, command)
+        "publication": publication,
+        "text": text_search,
+        "collation": collation,
+        "tablespace": tablespace,
+    }.get(word, unseen)(cursor, command)
     return made if named is None else _temporary(made, named)
 
 
@@ -123,7 +150,7 @@ def _table(cursor: Cursor, command: str) -> Effects:
     query = _query_at(cursor)
     if query is None:
         body = cursor.statement.part(start)
-        found = _define(command, made, *_mentioned(cursor, start)).joined(called(body, definition=True))
+        found = defined(command, made, *_mentioned(cursor, start, made)).joined(called(body, definition=True))
     else:
         found = _of_query(cursor, command, made, query, "define", "insert")
     return found.joined(_in_temporary_schema(made))
@@ -141,7 +168,7 @@ def _query_at(cursor: Cursor) -> int | None:
 def _of_query(cursor: Cursor, command: str, made: Relation, at: int, *effects: str) -> Effects:
     rest = cursor.statement.part(at)
     texts = [one.text for one in rest.lexemes]
-    for ending in (["with", "no", "data"], ["with", "data"], ["with", "check", "option"], ["with", "local", "check", "option"]):
+    for ending in _ENDINGS:
         if texts[-len(ending) :] == ending:
             rest = rest.part(0, len(texts) - len(ending))
     if not rest.lexemes or rest.lexemes[0].text not in _QUERY:
@@ -160,7 +187,7 @@ def _view(cursor: Cursor, command: str) -> Effects:
     return replace(found, changes=(*found.changes, Change(setting=PERHAPS_TEMPORARY, values=(made.name,))))
 
 
-def _mentioned(cursor: Cursor, start: int) -> Iterator[Relation]:
+def _mentioned(cursor: Cursor, start: int, made: Relation) -> Iterator[Relation]:
     """Give the relations that the definition of a table names."""
     lexemes = cursor.statement.lexemes
     depth = 0
@@ -173,6 +200,8 @@ def _mentioned(cursor: Cursor, start: int) -> Iterator[Relation]:
             yield Cursor(cursor.statement, at + 1).relation(READ)
         elif text == "inherits" and at + 1 in cursor.statement.closing:
             yield from Cursor(cursor.statement, at + 2).relations(WRITE)
+        elif text == "identity" and at + 1 in cursor.statement.closing:
+            yield from _sequence_named(Cursor(cursor.statement, at + 1), made)
 
 
 def _index(cursor: Cursor, command: str) -> Effects:
@@ -183,7 +212,7 @@ def _index(cursor: Cursor, command: str) -> Effects:
     made = cursor.relation(WRITE)
     if cursor.take("using"):
         cursor.name()
-    return _define(command, made).joined(called(cursor.rest()))
+    return defined(command, made).joined(called(cursor.rest()))
 
 
 def _sequence(cursor: Cursor, command: str) -> Effects:
@@ -193,32 +222,37 @@ def _sequence(cursor: Cursor, command: str) -> Effects:
         word = cursor.peek()
         cursor.at += 1
         owners += _named_in_action(cursor, word)
-    return _define(command, made, *owners).joined(_in_temporary_schema(made))
+    return defined(command, made, *owners).joined(_in_temporary_schema(made))
 
 
 def _schema(cursor: Cursor, command: str) -> Effects:
-    if cursor.peek() != "authorization":
-        cursor.name()
+    name = "" if cursor.peek() == "authorization" else cursor.name()
     if cursor.take("authorization"):
+        owner = cursor.lexeme()
         cursor.name()
-    cursor.end()
-    return _define(command).joined(Effects(command=command, changes=(Change(setting=SCHEMA),)))
+        name = name or (owner.text if owner is not None and owner.text not in _ROLES_OF_SESSION else "")
+    found = defined(command).joined(Effects(command=command, changes=(Change(setting=SCHEMA),)))
+    while cursor.left:
+        found = found.joined(_element(cursor, name))
+    return replace(found, command=command)
 
 
-def _type(cursor: Cursor, command: str) -> Effects:
-    cursor.names()
-    cursor.expect("as")
-    cursor.take("enum")
-    if cursor.peek() != "(":
-        return _unseen(cursor, command)
-    cursor.skip()
-    cursor.end()
-    return _define(command)
+def _element(cursor: Cursor, schema: str) -> Effects:
+    """Read one of the definitions in CREATE SCHEMA; what they name is looked for in that schema first."""
+    start = cursor.at
+    cursor.expect("create")
+    while cursor.left and cursor.peek() not in {"create", "grant"}:
+        cursor.skip()
+    if not schema:
+        raise NotUnderstoodError("of which schema it is, the session's role says")
+    inner = create(Cursor(cursor.statement.part(start, cursor.at), 1), "CREATE")
+    here = [replace(one, schema=schema) for one in inner.relations if one.schema is None]
+    return replace(inner, relations=ordered((*inner.relations, *here)))
 
 
 def _domain(cursor: Cursor, command: str) -> Effects:
     cursor.names()
-    return _define(command).joined(called(cursor.rest()))
+    return defined(command).joined(called(cursor.rest()))
 
 
 def _policy(cursor: Cursor, command: str) -> Effects:
@@ -226,20 +260,33 @@ def _policy(cursor: Cursor, command: str) -> Effects:
     cursor.expect("on")
     made = cursor.relation(WRITE)
     rest = cursor.rest()
-    queries = any(rest.lexemes[opened + 1].text in _QUERY - {"("} for opened in rest.closing)
-    problems = ("it has a query in it",) if queries else ()
-    return _define(command, made, also=("grant",), problems=problems).joined(called(rest))
+    queries = [opened for opened in rest.closing if rest.lexemes[opened + 1].text in _QUERY - {"("}]
+    found = defined(command, made, also=("grant",)).joined(called(rest))
+    for opened, closed in rest.closing.items():
+        # Of brackets within brackets, the outer ones are read.
+        outer = not any(begin < opened and closed < end for begin, end in rest.closing.items())
+        if outer and any(opened <= one < closed for one in queries):
+            inner = query_effects(rest.part(opened, closed + 1))
+            found = found.joined(replace(inner, effects=frozenset()))
+    return found
 
 
 def _statistics(cursor: Cursor, command: str) -> Effects:
+    if cursor.peek() != "on":
+        cursor.names()
+    if cursor.peek() == "(":
+        cursor.skip()
+    start = cursor.at
     while cursor.left and cursor.peek() != "from":
         cursor.skip()
     cursor.expect("from")
-    return _define(command, cursor.relation(WRITE)).joined(called(cursor.statement))
+    return defined(command, cursor.relation(WRITE)).joined(called(cursor.statement.part(start)))
 
 
-def _database(_cursor: Cursor, command: str) -> Effects:
-    return _define(command)
+def _database(cursor: Cursor, command: str) -> Effects:
+    said = [one.text for one in cursor.rest().lexemes if one.text != "="]
+    copied = said[said.index("template") + 1 :][:1] if "template" in said else []
+    return defined(command, problems=() if copied in ([], *_EMPTY) else (NOT_NAMED,))
 
 
 def drop(cursor: Cursor, command: str) -> Effects:
@@ -266,43 +313,44 @@ def drop(cursor: Cursor, command: str) -> Effects:
     word = cursor.take_any(*_PLAIN)
     if not word:
         raise NotUnderstoodError("what it drops is not known")
-    changes = (Change(setting=SCHEMA),) if word == "schema" else ()
+    changes = (Change(setting=SCHEMA if word == "schema" else UNMAKES),)
     problems = (*problems, OF_WHICH) if word == "statistics" else problems
+    problems = (*problems, NOT_NAMED) if word == "database" else problems
+    problems = (*problems, NOT_SEEN) if word in _ELSEWHERE else problems
     return Effects(command=command, effects=frozenset({"drop"}), problems=problems, changes=changes)
 
 
+_ELSEWHERE: Final = frozenset({"extension", "subscription"})
+"""With an extension goes what its own script made; with a subscription what another server keeps for it."""
+_EMPTY: Final = (["template0"], ["template1"], ["default"])
 _ALTER_WORDS: Final = {"drop": "drop", "owner": "grant", "security": "grant", "detach": "define"}
 
 
 def alter(cursor: Cursor, command: str) -> Effects:
     """Read ALTER."""
+    return _without_settings(_alter(cursor, command))
+
+
+def _alter(cursor: Cursor, command: str) -> Effects:
     kind = _kind(cursor)
     if kind:
+        if [one.text for one in cursor.statement.lexemes[-3:]] == ["set", "schema", OWN_SCHEMA]:
+            return unseen(cursor, command)
         found = _alter_relation(cursor, command)
-        return replace(found, problems=(*found.problems, OF_WHICH)) if kind == ("index",) else found
+        attaches = kind == ("index",) and any(one.text == "attach" for one in cursor.statement.lexemes)
+        return replace(found, problems=(*found.problems, OF_WHICH)) if attaches else found
     if cursor.take("default", "privileges") or (cursor.peek(1) != "mapping" and cursor.take_any(*_RIGHTS)):
         return _granted(command)
     if cursor.take("policy"):
         return _policy(cursor, command)
-    word = cursor.take_any(*_ALTERED)
-    if not word:
-        return _unseen(cursor, command)
-    said = {one.text for one in cursor.rest().lexemes}
-    also = tuple(effect for name, effect in _ALTER_WORDS.items() if name in said)
-    problems = [CASCADES] if "cascade" in said else []
-    if word == "domain" or (word == "type" and said.isdisjoint({"value", "owner", "rename"})):
-        problems.append("it is about relations that it does not name: those that have columns of it")
-    problems += [OF_WHICH] if word == "statistics" else []
-    changes = (Change(setting=SCHEMA),) if word == "schema" else ()
-    found = _define(command, also=also, problems=tuple(problems)).joined(Effects(command=command, changes=changes))
-    return found.joined(called(cursor.rest())) if word == "domain" else found
+    return object_.alter(cursor, command)
 
 
 def _alter_relation(cursor: Cursor, command: str) -> Effects:
     cursor.take("if", "exists")
     cursor.take("only")
     if cursor.peek() == "all" and cursor.peek(1) == "in":
-        raise NotUnderstoodError("it is about relations that it does not name")
+        raise NotUnderstoodError(NOT_NAMED)
     altered = [cursor.relation(WRITE)]
     start = cursor.at
     also: list[str] = []
@@ -313,21 +361,38 @@ def _alter_relation(cursor: Cursor, command: str) -> Effects:
         cursor.at += 1
         also += [_ALTER_WORDS[word]] if word in _ALTER_WORDS else []
         if word == "rename" and cursor.take("to"):
-            changes = (Change(setting=PERHAPS_TEMPORARY, values=(cursor.name(),)),)
+            named = cursor.name()
+            altered += [replace(altered[0], name=named)]
+            changes = (Change(setting=PERHAPS_TEMPORARY, values=(named,)),)
+        if word == "set" and cursor.take("schema"):
+            altered += [replace(altered[0], schema=cursor.name())]
         if word == "cascade":
             problems = (CASCADES,)
         altered += _named_in_action(cursor, word)
-    found = _define(command, *altered, also=tuple(also), problems=problems).joined(called(cursor.statement.part(start)))
-    return replace(found, changes=changes)
+        if word == "identity" and cursor.peek() == "(":
+            altered += _sequence_named(cursor, altered[0])
+    found = defined(command, *altered, also=tuple(also), problems=problems)
+    return replace(found.joined(called(cursor.statement.part(start), definition=True)), changes=changes)
 
 
 def _named_in_action(cursor: Cursor, word: str) -> list[Relation]:
     """Give the relation that stands after a word of ALTER, if one does."""
     if word == "owned" and cursor.take("by"):
-        return [] if cursor.peek() == "none" else [_of_column(cursor)]
+        return [] if cursor.peek() == "none" and cursor.peek(1) != "." else [_of_column(cursor)]
+    if word == "inherit" and cursor.peek(-2) == "no" and cursor.peek(-3) == ")":
+        return []  # of a constraint: CHECK (...) NO INHERIT
     if word in {"references", "inherit"} or (word == "partition" and cursor.peek(-2) in {"attach", "detach"}):
         return [Cursor(cursor.statement, cursor.at).relation(WRITE)]
     return []
+
+
+def _sequence_named(cursor: Cursor, table: Relation) -> Iterator[Relation]:
+    """Give the sequence that the options of an identity column name, as pg_dump does: without a schema it is in the table's."""
+    for at in range(cursor.at + 1, cursor.statement.closing[cursor.at]):
+        here = Cursor(cursor.statement, at)
+        if here.take("sequence", "name"):
+            found = here.relation(WRITE)
+            yield replace(found, schema=found.schema or table.schema)
 
 
 def _of_column(cursor: Cursor) -> Relation:
@@ -344,14 +409,16 @@ def comment(cursor: Cursor, command: str) -> Effects:
         cursor.at += 1
     cursor.expect("on")
     if _kind(cursor):
-        return _define(command, cursor.relation(WRITE))
+        return defined(command, cursor.relation(WRITE))
     if cursor.take("column"):
-        return _define(command, _of_column(cursor))
+        return defined(command, _of_column(cursor))
     if cursor.take_any("constraint", "trigger", "rule", "policy"):
         cursor.name()
         cursor.expect("on")
-        return _define(command) if cursor.take("domain") else _define(command, cursor.relation(WRITE))
-    return _define(command)
+        if cursor.peek(1) not in {".", "is"} and cursor.take("domain"):
+            return defined(command)
+        return defined(command, cursor.relation(WRITE))
+    return defined(command)
 
 
 _NO_RELATIONS: Final = words(
@@ -369,8 +436,8 @@ def grant(cursor: Cursor, command: str) -> Effects:
     problems: tuple[str, ...] = ()
     if cursor.take("on"):
         if cursor.peek() == "all":
-            problems = ("it is about relations that it does not name",)
-        elif cursor.peek() not in _NO_RELATIONS or cursor.peek(1) in {"to", "from", ","}:
+            problems = (NOT_NAMED,)
+        elif cursor.peek() not in _NO_RELATIONS or cursor.peek(1) in {"to", "from", ",", "."}:
             cursor.take_any("table", "sequence")
             relations = cursor.relations(WRITE)
             if cursor.peek() not in {"to", "from"}:
@@ -380,4 +447,4 @@ def grant(cursor: Cursor, command: str) -> Effects:
 
 def reassign(_cursor: Cursor, _command: str) -> Effects:
     """Read REASSIGN OWNED."""
-    raise NotUnderstoodError("it is about relations that it does not name")
+    raise NotUnderstoodError(NOT_NAMED)

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Final
 
 from capd.enforcer.sql.lexeme import LEXEMES_MAX, Kind, Lexeme, Reading, Scanned
-from capd.enforcer.sql.message_text import message_text
+from capd.enforcer.sql.message_text import NOT_UTF_8, message_text
 
 _LETTER: Final = r"A-Za-z_\x80-\U0010ffff"
 _BLANK: Final = r"[ \t\n\r\f]"
@@ -108,7 +108,9 @@ def _take(text: str, lexical: re.Pattern[str], lexemes: list[Lexeme]) -> str | N
 
 def _doubtful(lexemes: list[Lexeme], *, narrow: bool) -> str | None:
     for one in lexemes:
-        if one.kind is Kind.WORD and not one.text.isascii() and (narrow or one.text != one.text.lower()):
+        if narrow and one.kind <= Kind.NAME and not one.text.isascii():
+            return NOT_UTF_8
+        if one.kind is Kind.WORD and not one.text.isascii() and one.text != one.text.lower():
             return "a name without quotes has letters beyond ASCII, whose case the server may change"
         if one.kind <= Kind.NAME and len(one.text) * 4 > _NAME_BYTES_MAX and len(one.text.encode()) > _NAME_BYTES_MAX:
             return f"a name has more than {_NAME_BYTES_MAX} bytes; the server cuts it"

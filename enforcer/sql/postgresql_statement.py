@@ -19,16 +19,21 @@ from capd.enforcer.sql.effect import (
     ANYTHING,
     BEGIN,
     COMMIT,
+    MEANS,
     READ,
     ROLE,
+    ROLES,
     ROLLBACK,
     ROLLBACK_TO,
+    SETS_LATER,
     WRITE,
     Change,
     Effects,
     explained,
 )
+from capd.enforcer.sql.functions import OWN_CATALOGUE, is_own
 from capd.enforcer.sql.lexeme import Kind
+from capd.enforcer.sql.postgresql_object import OF_WHICH
 from capd.enforcer.sql.query import query_effects
 from capd.enforcer.sql.statement import Statement
 
@@ -86,7 +91,7 @@ def _start(cursor: Cursor, command: str) -> Effects:
 def _end(cursor: Cursor, command: str) -> Effects:
     if cursor.take("prepared"):
         cursor.at += 1
-        return _session(cursor, command)
+        return _session(cursor, command, Change(setting=MEANS))  # what it defined is there from now on, or gone
     cursor.take_any("work", "transaction")
     chain = False
     if cursor.take("and"):
@@ -143,8 +148,12 @@ def _notify(cursor: Cursor, command: str) -> Effects:
 
 def _set(cursor: Cursor, command: str) -> Effects:
     local = cursor.take("local")
-    if not local and cursor.peek(1) not in {"=", "to"}:
+    if cursor.peek(1) not in {"=", "to", "."} and (not local or cursor.peek(1) == "authorization"):
         cursor.take("session")
+    if cursor.peek(1) == ".":
+        return _setting_named(cursor, command, local=local)  # whatever word the name begins with
+    if cursor.take("xml", "option"):
+        return Effects(command=command, effects=frozenset({"session"}))
     if cursor.take("constraints") or cursor.take("transaction") or cursor.take("characteristics"):
         return Effects(command=command, effects=frozenset({"session"}))
     if cursor.take("role") or cursor.take("authorization"):
@@ -155,6 +164,10 @@ def _set(cursor: Cursor, command: str) -> Effects:
         return _setting(cursor, command, "client_encoding", local=local)
     if cursor.take("schema"):
         return _setting(cursor, command, "search_path", local=local)
+    return _setting_named(cursor, command, local=local)
+
+
+def _setting_named(cursor: Cursor, command: str, *, local: bool) -> Effects:
     setting = ".".join(cursor.names()).lower()
     if not cursor.take("="):
         cursor.expect("to")
@@ -174,18 +187,22 @@ def _setting(cursor: Cursor, command: str, setting: str, *, local: bool) -> Effe
             values = None
         elif one.text != "," and values is not None:
             values = [*values, one.text]
-    effects = {"session", "grant"} if setting in {"role", "session_authorization"} else {"session"}
+    effects = {"session", "grant"} if setting in ROLES else {"session"}
     kept = None if values is None else tuple(values)
     changed = Change(setting=ROLE) if "grant" in effects else Change(setting=setting, values=kept, local=local)
     return Effects(command=command, effects=frozenset(effects), changes=(changed,), literal=True)
 
 
 def _reset(cursor: Cursor, command: str) -> Effects:
-    if cursor.take("all") or cursor.take("session", "authorization") or cursor.peek() in {"role", "session_authorization"}:
+    if cursor.take("all") or cursor.take("session", "authorization"):
         return Effects(command=command, effects=frozenset({"session", "grant"}), changes=(ANYTHING,))
     if cursor.take("time", "zone") or cursor.take("transaction", "isolation", "level"):
         return _session(cursor, command)
-    return _session(cursor, command, Change(setting=".".join(cursor.names()).lower()))
+    setting = ".".join(cursor.names()).lower()
+    cursor.end()
+    if setting in ROLES:
+        return Effects(command=command, effects=frozenset({"session", "grant"}), changes=(ANYTHING,))
+    return _session(cursor, command, Change(setting=setting))
 
 
 def _discard(cursor: Cursor, command: str) -> Effects:
@@ -233,13 +250,15 @@ def _maintain(cursor: Cursor, command: str) -> Effects:
         pass
     cursor.take("concurrently")
     if cursor.take("index"):
-        raise NotUnderstoodError(definition.OF_WHICH)
+        raise NotUnderstoodError(OF_WHICH)
     if command == "CHECKPOINT":
         cursor.end()
         return Effects(command=command, effects=frozenset({"maintain"}))
     if cursor.lexeme() is None or (command == "REINDEX" and cursor.peek() in {"schema", "database", "system"}):
         raise NotUnderstoodError("it is about relations that it does not name")
     found = [cursor.relation(WRITE)]
+    if command == "CLUSTER" and cursor.take("on"):
+        found = [cursor.relation(WRITE)]  # before it stood an index of it
     while cursor.left:
         if cursor.peek() == "(":
             cursor.skip()
@@ -260,7 +279,8 @@ def _declare(cursor: Cursor, command: str) -> Effects:
         cursor.at += 1
     cursor.expect("for")
     inner = _inner(cursor)
-    return replace(inner, command=command, effects=inner.effects | {"session"})
+    changes = (*inner.changes, Change(setting=SETS_LATER)) if inner.changes else ()
+    return replace(inner, command=command, effects=inner.effects | {"session"}, changes=changes)
 
 
 def _fetch(_cursor: Cursor, command: str) -> Effects:
@@ -302,7 +322,7 @@ def _copy(cursor: Cursor, command: str) -> Effects:
     cursor.take("binary")
     if cursor.peek() == "(":
         end = cursor.statement.closing[cursor.at]
-        inner = postgresql_effects(cursor.statement.part(cursor.at + 1, end))
+        inner = _inner(Cursor(cursor.statement.part(cursor.at + 1, end)))
         cursor.at = end + 1
         cursor.expect("to")
         way = "to"
@@ -315,7 +335,8 @@ def _copy(cursor: Cursor, command: str) -> Effects:
             raise NotUnderstoodError(UNKNOWN)
         relation = relation if way == "to" else replace(relation, access=WRITE)
         effects = frozenset({"select" if way == "to" else "insert"})
-        inner = Effects(command=command, effects=effects, relations=(relation,))
+        problems = (OWN_CATALOGUE,) if relation.access == WRITE and is_own(relation) else ()
+        inner = Effects(command=command, effects=effects, relations=(relation,), problems=problems)
     after = Effects(command=command, literal=True)
     if cursor.take("program"):
         after = Effects(command=command, effects=frozenset({"code", "file"}), problems=("it runs a program",), literal=True)

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from capd.enforcer.sql.agreement import disagreement
-from capd.enforcer.sql.calls import called
-from capd.enforcer.sql.effect import ANYTHING, READ, TEMPORARY, TEMPORARY_SCHEMA, WRITE, Change, Effects, Relation, ordered
-from capd.enforcer.sql.functions import catalogue
-from capd.enforcer.sql.lexeme import Dialect
+from capd.enforcer.sql.calls import called, of_fields
+from capd.enforcer.sql.effect import READ, TEMPORARY, TEMPORARY_SCHEMA, WRITE, Change, Effects, Relation, ordered
+from capd.enforcer.sql.functions import OWN_CATALOGUE, catalogue, is_own
+from capd.enforcer.sql.lexeme import Dialect, words
 from capd.enforcer.sql.nodes import ALLOWED, PARTS
 from capd.enforcer.sql.parsing import parsed, sqlglot
+from capd.enforcer.sql.postgresql_rewritten import CALL
 from capd.enforcer.sql.shape import Shown, shown
 from capd.enforcer.sql.statement import Statement
 
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 
 FORM: Final = "C"
 """Words that are no functions' names: what stands in their brackets the grammar itself reads."""
-SETTINGS: Final = "pg_settings"
+_NO_RELATION: Final = frozenset({"R", "T"})
+"""Classes of PostgreSQL's words that are no relation's name: in FROM, current_user is a function."""
+_VALUES: Final = words("current_date current_time current_timestamp localtime localtimestamp current_user session_user")
+"""Of these, those that are functions without brackets, and reserved."""
 NODES_MAX: Final = 50_000
 """Of a tree; more than any text of MESSAGE_BYTES_MAX needs."""
 NOT_PARSED: Final = "capd's parser does not understand it"
@@ -54,6 +58,8 @@ def query_effects(statement: Statement) -> Effects:
         changes=tuple(walk.changes),
         problems=tuple(dict.fromkeys(problems)),
     )
+    if walk.calls_in_from:  # a name for it is one of its value, where that is no row
+        functions = functions.joined(of_fields(functions.fields, values=True))
     return found.joined(functions)
 
 
@@ -82,6 +88,7 @@ class _Walk:
     problems: list[str] = field(default_factory=list)
     changes: list[Change] = field(default_factory=list)
     has_where: bool = True
+    calls_in_from: bool = False
     counts: dict[str, int] = field(default_factory=dict)
     named: set[str] = field(default_factory=set)
     _todo: list[tuple[exp.Expression, Scope]] = field(default_factory=list)
@@ -149,11 +156,16 @@ class _Walk:
         if type(node).__name__ != "Identifier":
             self.problems.append("a name is none")
             return ""
-        return self.text.name(node.this, quoted=bool(node.args.get("quoted")))
+        found = self.text.name(node.this, quoted=bool(node.args.get("quoted")))
+        if found == CALL:
+            self.problems.append("a relation has the name that stands for calls")
+        return found
 
     def _is_called(self, node: exp.Expression) -> bool:
         """Say whether our own scanner sees the call, too."""
         name = self.text.name(node.name, quoted=True) if node.args.get("quoted") else str(node.name)
+        if name.lower() in {CALL, "all", "any", "some"} and not node.args.get("quoted"):
+            return True
         if catalogue(self.dialect).keywords.get(name.lower()) == FORM:
             return True
         return any(name.lower() == one.rpartition(".")[2].lower() for one in self.functions)
@@ -170,10 +182,8 @@ class _Walk:
             return None
         schema = table.args.get("db")
         found = Relation(schema=None if schema is None else self._name(schema), name=self._name(table.this), access=access)
-        if found.name == SETTINGS and access == WRITE:
-            # An UPDATE of this view is SET.
-            self.effects.add("session")
-            self.changes.append(ANYTHING)
+        if access == WRITE and self.dialect is Dialect.POSTGRESQL and is_own(found):
+            self.problems.append(OWN_CATALOGUE)
         self.relations.append(found)
         self.named.add(found.name)
         return found
@@ -181,14 +191,28 @@ class _Walk:
     def _table(self, node: exp.Expression) -> frozenset[str]:
         kind = type(node.this).__name__
         if kind == "Identifier":
-            name = self._name(node.this)
+            name, plain = self._name(node.this), not node.this.args.get("quoted")
             self.named.add(name)
+            if plain and name in _VALUES and node.args.get("db") is None and self.dialect is Dialect.POSTGRESQL:
+                self.calls_in_from = True
+                return frozenset({"this"})
+            if plain and catalogue(self.dialect).keywords.get(name) in _NO_RELATION:
+                self.problems.append(f"{name} in FROM is no relation")
             if node.args.get("db") is not None or name not in self._scope:
                 self._relation(node, READ)
                 self.effects.add("select")
-        elif not node.args.get("rows_from") and not isinstance(node.this, sqlglot().exp.Func) and kind != "Dot":
-            self.problems.append(f"capd does not know what {kind} in FROM is")
+        else:
+            self.calls_in_from = True
+            if not node.args.get("rows_from") and not isinstance(node.this, sqlglot().exp.Func) and kind != "Dot":
+                self.problems.append(f"capd does not know what {kind} in FROM is")
         return frozenset({"this", "db"}) if kind == "Identifier" else frozenset()
+
+    def _called(self, node: exp.Expression) -> frozenset[str]:
+        self.calls_in_from = True
+        exp = sqlglot().exp
+        if self.dialect is Dialect.MYSQL and not isinstance(node.this, exp.Subquery | exp.Func):
+            self.problems.append("in MariaDB, LATERAL may be a relation's name")
+        return frozenset()
 
     def _target(self, node: Any) -> frozenset[str]:  # noqa: ANN401 - as in _name
         """Note what a statement writes; what hangs on it is walked over."""
@@ -256,7 +280,8 @@ class _Walk:
         self.effects.add("delete")
         if node.args.get("returning"):
             self.effects.add("select")
-        if node.args.get("tables"):
+        if node.args.get("tables") or (node.args.get("using") and self.dialect is Dialect.MYSQL):
+            # MySQL's DELETE FROM a USING b AS a empties b.
             self.problems.append("capd does not know which relations lose rows")
         self.has_where &= self._restricted(node.args.get("where"))
         return self._target(node.this)
@@ -296,4 +321,5 @@ class _Walk:
         "Delete": _delete,
         "Merge": _merge,
         "When": _when,
+        **dict.fromkeys(("Lateral", "Unnest"), _called),
     }

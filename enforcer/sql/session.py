@@ -8,6 +8,7 @@ where more than one does, a name without a schema may be in any of them, and all
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Final
@@ -15,15 +16,16 @@ from typing import Final
 from capd.enforcer.sql import effect
 from capd.enforcer.sql.effect import Change, Effects, Relation
 from capd.enforcer.sql.encodings import safe_mysql, safe_postgresql
-from capd.enforcer.sql.functions import catalogue
+from capd.enforcer.sql.functions import OWN_SCHEMA, catalogue
 from capd.enforcer.sql.lexeme import MYSQL_DEFAULT, POSTGRESQL_DEFAULT, Dialect, Reading
 
 Tri = bool | None
 UNKNOWN_SCHEMA: Final = "?"
 """Stands for a schema that is not known. The policy takes it for one that may be any."""
-CATALOGUE_SCHEMA: Final = "pg_catalog"
 TEMPORARY_MAX: Final = 1_000
 """Names of temporary relations that are remembered; beyond, any name may be one."""
+_OF_SERIAL: Final = re.compile("_seq[0-9]*$")
+"""How the names of sequences end that the server makes for columns."""
 _SWITCH: Final = {"on": True, "true": True, "yes": True, "1": True, "off": False, "false": False, "no": False, "0": False}
 
 
@@ -50,7 +52,12 @@ class Session:
         in_transaction: whether a transaction is open, as far as statements say.
         before: what `names` goes back to when the transaction is rolled back.
         lasting: what it is once the transaction ends well.
-        functions: names of functions that are not the server's own, as far as it was asked: one may hide the server's.
+        functions: names of functions that are not the server's own, as far as it was asked: one may hide the server's;
+            those that take a row, with effect.OF_ROW before them; and those that take one value, with effect.OF_VALUE.
+        turned: whether the search path was changed since no transaction was open: what it goes back to when one ends, even one
+            that no statement began, or at a savepoint, is the server's to say.
+        sets_later: whether a cursor may change settings whenever it is fetched from.
+        unsettled: whether something was perhaps done in the open transaction to what functions, operators and types mean.
     """
 
     reading: Reading
@@ -59,6 +66,9 @@ class Session:
     before: Names = Names(temporary=None)
     lasting: Names = Names(temporary=None)
     functions: frozenset[str] = frozenset()
+    turned: bool = False
+    unsettled: bool = False
+    sets_later: bool = False
 
     def told_functions(self, names: Iterable[str]) -> Session:
         """Note the names of functions outside of pg_catalog: PostgreSQL prefers one whose arguments fit better."""
@@ -76,7 +86,7 @@ class Session:
     def lost(self) -> Session:
         """Give the session after something that nobody saw."""
         nothing = Names(temporary=None)
-        reading = _unknown_reading(self.reading.dialect)
+        reading = _unknown_reading(self.reading)
         return Session(
             reading=reading,
             names=nothing,
@@ -84,6 +94,9 @@ class Session:
             before=nothing,
             lasting=nothing,
             functions=self.functions,
+            turned=True,
+            unsettled=True,
+            sets_later=self.sets_later,
         )
 
     def reported(self, name: str, value: str) -> Session:
@@ -114,11 +127,14 @@ class Session:
         reading, names = self.reading, self.names
         return replace(
             self,
-            reading=reading if reading == other.reading else _unknown_reading(reading.dialect),
+            reading=reading if reading == other.reading else _unknown_reading(reading),
             names=names if names == other.names else Names(temporary=None),
             in_transaction=self.in_transaction if self.in_transaction == other.in_transaction else None,
             before=self.before if self.before == other.before else Names(temporary=None),
             lasting=self.lasting if self.lasting == other.lasting else Names(temporary=None),
+            turned=self.turned or other.turned,
+            unsettled=self.unsettled or other.unsettled,
+            sets_later=self.sets_later or other.sets_later,
         )
 
     def _changed(self, change: Change) -> Session:
@@ -136,15 +152,15 @@ class Session:
         if mysql:
             # A temporary table hides another one of its name and its database.
             return _either_case([f"{schema}.{relation.name}" for schema in schemas or (UNKNOWN_SCHEMA,)])
-        if schemas is None or temporary is None:
+        if schemas is None or temporary is None or self.sets_later:
             return (f"{UNKNOWN_SCHEMA}.{relation.name}",)
         # Of a temporary table, a sequence has a name that the server chose.
-        perhaps = relation.name in temporary or (bool(temporary) and relation.name.endswith("_seq"))
+        perhaps = relation.name in temporary or (bool(temporary) and _OF_SERIAL.search(relation.name) is not None)
         found = [effect.TEMPORARY_SCHEMA] if perhaps else []
-        if CATALOGUE_SCHEMA not in schemas:
+        if OWN_SCHEMA not in schemas:
             known = relation.name in catalogue(Dialect.POSTGRESQL).relations
             if known or relation.name.startswith("pg_"):
-                found.append(CATALOGUE_SCHEMA)
+                found.append(OWN_SCHEMA)
             schemas = () if known else schemas
         found += schemas
         return tuple(f"{schema}.{relation.name}" for schema in found) or (f"{UNKNOWN_SCHEMA}.{relation.name}",)
@@ -153,7 +169,7 @@ class Session:
     def doubt(self) -> str | None:
         """Why no statement of this session can be complete; None: one can."""
         schemas = self.names.schemas
-        if self.reading.dialect is Dialect.POSTGRESQL and schemas and CATALOGUE_SCHEMA in schemas[1:]:
+        if self.reading.dialect is Dialect.POSTGRESQL and schemas and OWN_SCHEMA in schemas[1:]:
             return "the search path has other schemas before pg_catalog: functions may be others than they seem"
         return None
 
@@ -168,10 +184,9 @@ def _either_case(names: list[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys([*names, *(name.lower() for name in names)]))
 
 
-def _unknown_reading(dialect: Dialect) -> Reading:
-    return Reading(
-        dialect=dialect, encoding=None, plain_backslash=None, double_quotes_name=dialect is Dialect.POSTGRESQL or None
-    )
+def _unknown_reading(reading: Reading) -> Reading:
+    named = reading.dialect is Dialect.POSTGRESQL or None
+    return replace(reading, encoding=None, plain_backslash=None, double_quotes_name=named)
 
 
 Applied = Callable[[Session, tuple[str, ...] | None, bool], Session]
@@ -201,7 +216,7 @@ def _search_path(session: Session, values: tuple[str, ...] | None, local: bool) 
         session = _temporary(session, None, local)
         names = replace(names, temporary=None)
     lasting = session.lasting if local else replace(session.lasting, schemas=names.schemas)
-    return replace(session, names=names, lasting=lasting)
+    return replace(session, names=names, lasting=lasting, turned=True)
 
 
 def _temporary(session: Session, values: tuple[str, ...] | None, _local: bool) -> Session:
@@ -220,7 +235,8 @@ def _perhaps_temporary(session: Session, values: tuple[str, ...] | None, local: 
 
 
 def _schemas(session: Session, _values: tuple[str, ...] | None, _local: bool) -> Session:
-    return replace(session, names=replace(session.names, schemas=None), lasting=replace(session.lasting, schemas=None))
+    names, lasting = replace(session.names, schemas=None), replace(session.lasting, schemas=None)
+    return replace(session, names=names, lasting=lasting, turned=True)
 
 
 def _begin(session: Session, _values: tuple[str, ...] | None, _local: bool) -> Session:
@@ -231,6 +247,10 @@ def _begin(session: Session, _values: tuple[str, ...] | None, _local: bool) -> S
 
 def _end(kept: Callable[[Session], Names]) -> Applied:
     def apply(session: Session, _values: tuple[str, ...] | None, _local: bool) -> Session:
+        session = replace(session, unsettled=False) if session.unsettled else session
+        if session.turned:
+            session = _schemas(session, None, False)
+            return replace(session, in_transaction=False)
         if not session.in_transaction:
             return session if session.in_transaction is False else replace(session, in_transaction=False)
         temporary = session.names.temporary
@@ -240,23 +260,33 @@ def _end(kept: Callable[[Session], Names]) -> Applied:
 
 
 def _rollback_to(session: Session, _values: tuple[str, ...] | None, _local: bool) -> Session:
-    if session.names == session.before:
-        return session
-    return _schemas(session, None, False)
+    return _schemas(session, None, False) if session.turned else session
 
 
 def _database(session: Session, values: tuple[str, ...] | None, _local: bool) -> Session:
-    return replace(session, names=replace(session.names, schemas=values))
+    # No transaction takes it back.
+    before, lasting = replace(session.before, schemas=values), replace(session.lasting, schemas=values)
+    return replace(session, names=replace(session.names, schemas=values), before=before, lasting=lasting)
 
 
-_MODES_THAT_NAME: Final = frozenset({"ANSI_QUOTES", "ANSI", "DB2", "MAXDB", "MSSQL", "POSTGRESQL"})
-_OTHER_GRAMMAR: Final = "ORACLE"
-"""MariaDB then has another grammar altogether."""
+def _sets_later(session: Session, _values: tuple[str, ...] | None, _local: bool) -> Session:
+    return replace(session, sets_later=True)
+
+
+def _unsettled(session: Session, _values: tuple[str, ...] | None, _local: bool) -> Session:
+    return replace(session, unsettled=True)
+
+
+_MODES_THAT_NAME: Final = frozenset({"ANSI_QUOTES", "ANSI", "DB2", "MAXDB", "POSTGRESQL"})
+_MODE: Final = re.compile("(?:[A-Z_]+[0-9]*)?", re.ASCII)
+"""Numbers are modes, too, and a string may be written as one."""
+_OTHER_GRAMMARS: Final = frozenset({"ORACLE", "MSSQL"})
+"""MariaDB then has another grammar altogether; or `[` is a quote."""
 
 
 def _sql_mode(session: Session, values: tuple[str, ...] | None, _local: bool) -> Session:
     modes = {one.strip() for value in values or () for one in value.upper().split(",")}
-    if values is None or _OTHER_GRAMMAR in modes or any(one.isdigit() for one in modes):
+    if values is None or not modes.isdisjoint(_OTHER_GRAMMARS) or not all(_MODE.fullmatch(one) for one in modes):
         return replace(session, reading=replace(session.reading, plain_backslash=None, double_quotes_name=None))
     named = not modes.isdisjoint(_MODES_THAT_NAME)
     return replace(
@@ -273,6 +303,9 @@ _SETTINGS: Final[dict[str, Applied]] = {
     effect.TEMPORARY: _temporary,
     effect.PERHAPS_TEMPORARY: _perhaps_temporary,
     effect.SCHEMA: _schemas,
+    effect.SETS_LATER: _sets_later,
+    effect.MEANS: _unsettled,
+    effect.UNMAKES: _unsettled,
     effect.ROLE: _schemas,
     effect.DATABASE: _database,
     effect.BEGIN: _begin,

@@ -15,8 +15,8 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from capd.enforcer.sql.functions import catalogue
 from capd.enforcer.sql.lexeme import LITERALS, Dialect, Kind, Lexeme
+from capd.enforcer.sql.postgresql_rewritten import rewritten
 from capd.enforcer.sql.statement import Statement
 
 _SIGNED: Final = re.compile(r"(?<=[(,] )[-+] (?=\?)")
@@ -25,14 +25,8 @@ _ROWS: Final = re.compile(r"(\( \?\+? \))(?: , \( \?\+? \))+")
 _SHOWN_LIST: Final = r"\( (?:'1'|1|null|true|false|default)(?: , (?:'1'|1|null|true|false|default))* \)"
 _SHOWN_IN: Final = re.compile(rf"\bin {_SHOWN_LIST}")
 _SHOWN_ROWS: Final = re.compile(rf"\bvalues {_SHOWN_LIST}(?: , {_SHOWN_LIST})*")
-_OPERATORS: Final = frozenset({"*", "=", "<", ">", "<=", ">=", "<>", "!=", "+", "-", "/", "=>"})
-_ANY_OPERATOR: Final = "+"
-"""Of other operators only the place counts: PostgreSQL has any number of them, before an operand or between two, as `+`."""
-
-
 _PLAIN_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _STAND_IN: Final = "n"
-_OWN_SCHEMA: Final = "pg_catalog"
 
 
 def shape(statement: Statement) -> str:
@@ -75,54 +69,19 @@ class Shown:
         return self.names[int(text.removeprefix(_STAND_IN))] if quoted else text
 
 
-_OVERRIDING: Final = frozenset({"user", "system"})
-
-
-def _postgresql(statement: Statement, at: int) -> tuple[str, int] | None:
-    """Give what the parser is shown where PostgreSQL has what it does not know, and how many pieces that is; None: as it is.
-
-    None of it has effects: that the row is a cursor's, by which operator rows are sorted, of which type a literal is.
-
-    Raises:
-        ValueError: nobody knows what it does: an operator of a schema.
-    """
-    kind, text = statement.lexemes[at][:2]
-    said = [one.text for one in statement.lexemes[at : at + 3]]
-    if kind is Kind.OPERATOR and text not in _OPERATORS:
-        return _ANY_OPERATOR, 1
-    if kind is not Kind.WORD:
-        return None
-    if text == "operator" and at + 1 in statement.closing:
-        end = statement.closing[at + 1]
-        inside = [part.text for part in statement.lexemes[at + 2 : end]]
-        if inside[:-1] not in ([], [_OWN_SCHEMA, "."]):
-            raise ValueError(inside[0])
-        return _ANY_OPERATOR, end - at + 1
-    if said[:2] == ["current", "of"] and at and statement.lexemes[at - 1].text == "where":
-        return "current = 1", 3
-    if text == "using" and [one.kind for one in statement.lexemes[at + 1 : at + 2]] == [Kind.OPERATOR]:
-        return "asc", 2
-    if text == "overriding" and len(said) > 2 and said[1] in _OVERRIDING and said[2] == "value":  # noqa: PLR2004 - three words
-        return "", 3
-    before = statement.lexemes[at - 1].text if at else ""
-    typed = [one.kind for one in statement.lexemes[at + 1 : at + 2]] == [Kind.STRING]
-    if typed and before != "." and text not in catalogue(Dialect.POSTGRESQL).keywords:
-        return "", 1
-    return None
-
-
 def shown(statement: Statement) -> Shown | None:
     """Give the text that the parser is shown; None: it has what nobody knows."""
     words: list[str] = []
     names: dict[str, int] = {}
     postgresql = statement.dialect is Dialect.POSTGRESQL
     quote = '"' if postgresql else "`"
+    try:
+        others = rewritten(statement) if postgresql else {}
+    except ValueError:
+        return None
     at = 0
     while at < len(statement.lexemes):
-        try:
-            other = _postgresql(statement, at) if postgresql else None
-        except ValueError:
-            return None
+        other = others.get(at)
         if other is not None:
             words.append(other[0])
             at += other[1]

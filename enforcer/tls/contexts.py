@@ -45,6 +45,16 @@ class ClientCertificate:
     key: Path
 
 
+class LeafContext(ssl.SSLContext):
+    """One that shows a leaf.
+
+    Attributes:
+        certificate: the leaf, DER: OpenSSL's own does not tell what it shows.
+    """
+
+    certificate: bytes = b""
+
+
 class Leaves:
     """Contexts for the side of the agent, by name and application protocol."""
 
@@ -53,12 +63,12 @@ class Leaves:
         self._authority, self._clock = authority, clock
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._key_pem = self._key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        self._known: OrderedDict[tuple[str, str | None], tuple[datetime, ssl.SSLContext]] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str | None], tuple[datetime, LeafContext]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._known)
 
-    def context(self, name: str, application_protocol: str | None) -> ssl.SSLContext:
+    def context(self, name: str, application_protocol: str | None) -> LeafContext:
         """Give the context for a name or an address.
 
         Raises:
@@ -76,9 +86,10 @@ class Leaves:
             self._known.popitem(last=False)
         return context
 
-    def _make(self, name: str, application_protocol: str | None, now: datetime) -> ssl.SSLContext:
+    def _make(self, name: str, application_protocol: str | None, now: datetime) -> LeafContext:
         leaf = mint(self._authority, name, self._key.public_key(), now)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context = LeafContext(ssl.PROTOCOL_TLS_SERVER)
+        context.certificate = leaf.public_bytes(Encoding.DER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         # Resuming would carry an agent's session from one decision to the next; early data could be said twice.
         context.options |= ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION
@@ -149,7 +160,7 @@ class TlsContexts:
     upstreams: Upstreams
     protocols: TargetProtocols = field(default_factory=TargetProtocols)
 
-    def leaf(self, name: str, application_protocol: str | None) -> ssl.SSLContext:
+    def leaf(self, name: str, application_protocol: str | None) -> LeafContext:
         """Give what to show to an agent.
 
         Raises:

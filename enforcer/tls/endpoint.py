@@ -48,6 +48,11 @@ class Endpoint:
         return self._tls.selected_alpn_protocol()
 
     @property
+    def certificate(self) -> bytes | None:
+        """Give the peer's certificate, DER; None: it showed none."""
+        return self._tls.getpeercert(binary_form=True)
+
+    @property
     def version(self) -> str | None:
         """Give the version agreed on, such as `TLSv1.3`."""
         return self._tls.version()
@@ -87,6 +92,11 @@ class Endpoint:
             self._tls.unwrap()
         except (ssl.SSLError, ValueError):
             return  # it waits for the peer's own, which need not come
+
+    @property
+    def due(self) -> bool:
+        """Whether there is ciphertext for the peer."""
+        return self._outgoing.pending > 0
 
     def take(self) -> bytes:
         """Give the ciphertext for the peer; empty when there is none."""

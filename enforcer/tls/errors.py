@@ -15,8 +15,8 @@ class AuthorityUnusableError(CapdError):
 
     exit_status: ClassVar[int] = ExitStatus.STATE
     hint: ClassVar[str] = (
-        "remove `authority.key` and `authority.pem` below `state_dir`; "
-        "the next start makes new ones, which agents have to trust again"
+        "remove `authority.key` in `state_dir`/enforcer, then `systemctl restart capd capd-enforcer`: "
+        "the daemon makes another authority, which agents must trust"
     )
 
 

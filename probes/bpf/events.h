@@ -36,6 +36,8 @@ enum absence {
 	ABSENCE_RING_FULL = 6,
 	ABSENCE_UNKNOWN_CALL = 7,
 	ABSENCE_OTHER_STACK = 8,
+	/* No part of the stream: looked at where it was (MSG_PEEK), up to position and length. */
+	ABSENCE_PEEKED = 9,
 };
 
 #define PATH_BYTES 108

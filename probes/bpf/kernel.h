@@ -36,6 +36,7 @@
 #define S_IFSOCK 0140000
 #define RCV_SHUTDOWN 1
 #define PROT_EXEC 4
+#define ENOSYS 38
 /* Code segment of 32-bit tasks: their system calls have other numbers. */
 #define USER32_CS 0x23
 

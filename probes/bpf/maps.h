@@ -26,8 +26,12 @@ struct socket_state {
 	u32 pid;
 	u32 flags;
 	u64 position[2];
+	/* Up to where the response was looked at, taken or not. */
+	u64 peeked;
 	/* write_seq and copied_seq when no byte had moved. */
 	u32 baseline[2];
+	/* What TCP had counted and no probe seen when the connection was over; the socket may be taken for another one. */
+	u32 unseen[2];
 	u16 family;
 	u16 role;
 	u32 pad;
@@ -47,7 +51,9 @@ struct tls_call {
 	u8 result;
 	u8 library;
 	u8 tie;
-	u32 pad;
+	/* The bytes stay where they are. */
+	u8 peeks;
+	u8 pad[3];
 };
 
 /*
@@ -72,6 +78,7 @@ struct tls_stream {
 	u64 id;
 	u64 socket;
 	u64 position[2];
+	u64 peeked;
 	u8 library;
 	u8 tie;
 	u8 pad[6];

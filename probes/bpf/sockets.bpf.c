@@ -13,6 +13,7 @@ static __always_inline u64 inode_number(u64 sk)
 	return socket ? READ(u64, socket + OFFSET_SOCKET_INODE + OFFSET_INODE_NUMBER) : 0;
 }
 
+#define TLS_HEADER_BYTES 5
 /* Of one call, kept back until its end. */
 #define WIRE_BYTES_MAX (1 << 30)
 
@@ -163,7 +164,9 @@ static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *stat
 	event.header.pid = state->pid;
 	event.socket = id;
 	event.position[REQUEST] = state->position[REQUEST];
-	event.position[RESPONSE] = state->position[RESPONSE];
+	/* What was heard: of TLS, the header of a record says nothing. */
+	u32 header = state->flags & SOCKET_TLS ? TLS_HEADER_BYTES : 0;
+	event.position[RESPONSE] = state->position[RESPONSE] + header < state->peeked ? state->peeked : state->position[RESPONSE];
 	if (state->flags & SOCKET_COUNTED) {
 		/* TCP counts modulo 2^32; the probes' own count tells the rest. */
 		u32 fin = state->flags & SOCKET_FIN ? 1 : 0;
@@ -175,6 +178,38 @@ static __always_inline void tell_close(u64 sk, u64 id, struct socket_state *stat
 	}
 	emit_control(&event, sizeof(event));
 	sockets.delete(&id);
+}
+
+/* By how much TCP counted more than the probes. */
+static __always_inline u32 beyond(u32 counted, u64 position)
+{
+	s32 more = counted - (u32)position;
+	return more > 0 ? more : 0;
+}
+
+/* A connection is over, and its socket is not gone: connect() may begin another on it, for which TCP counts anew. */
+static __always_inline void note_over(u64 sk, struct socket_state *state)
+{
+	if (!(state->flags & SOCKET_COUNTED))
+		return;
+	u32 fin = state->flags & SOCKET_FIN ? 1 : 0;
+	state->unseen[REQUEST] = beyond(tcp_written(sk) - fin - state->baseline[REQUEST], state->position[REQUEST]);
+	state->unseen[RESPONSE] = beyond(tcp_read(sk) - state->baseline[RESPONSE], state->position[RESPONSE]);
+}
+
+/* Before it is: what no probe saw of the one before. */
+static __always_inline void note_unseen(u64 id, struct socket_state *state)
+{
+	for (u32 direction = 0; direction < 2; direction++) {
+		struct loss_key key = {};
+		key.stream = id;
+		key.run = state->member.run;
+		key.layer = LAYER_SOCKET;
+		key.direction = direction;
+		key.cause = ABSENCE_UNKNOWN_CALL;
+		if (state->unseen[direction])
+			note_loss(&key, state->unseen[direction]);
+	}
 }
 
 /*
@@ -195,6 +230,9 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		struct member *member = current_member();
 		if (!member)
 			return 0;
+		struct socket_state *before = sockets.lookup(&id);
+		if (before)
+			note_unseen(id, before);
 		struct socket_state *state = meet(sk, id, member, bpf_get_current_pid_tgid() >> 32, ROLE_CLIENT, 0, 0);
 		if (state) {
 			state->flags &= ~SOCKET_COUNTED;
@@ -206,7 +244,8 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 	if (!state)
 		return 0;
 	if (new == TCP_ESTABLISHED) {
-		state->baseline[REQUEST] = tcp_written(sk);
+		/* Fast Open: bytes may have been written before. The peer has acknowledged the SYN, which counts as one. */
+		state->baseline[REQUEST] = READ(u32, sk + OFFSET_TCP_SND_UNA) - (u32)READ(u64, sk + OFFSET_TCP_BYTES_ACKED) + 1;
 		state->baseline[RESPONSE] = tcp_read(sk);
 		state->flags |= SOCKET_COUNTED;
 		if (announce(sk, id, &state->member, state->pid, state->role, 0))
@@ -217,10 +256,12 @@ int on_tcp_state(struct bpf_raw_tracepoint_args *ctx)
 		tell_close(sk, id, state); /* a FIN that goes out now is not counted yet */
 	else if (new == TCP_FIN_WAIT1 || new == TCP_LAST_ACK)
 		state->flags |= SOCKET_FIN;
+	else if (new == TCP_CLOSE) {
+		note_over(sk, state);
 #if !MODERN
-	else if (new == TCP_CLOSE)
 		over.update(&sk, &id);
 #endif
+	}
 	return 0;
 }
 
@@ -495,13 +536,47 @@ static __always_inline void tell_end(u64 sk, u64 id, struct socket_state *state,
 	emit_absent(event, LAYER_SOCKET);
 }
 
+/*
+ * What is looked at and left where it is has been heard, and nobody counts it: the recorder finds at the end whether it was taken as well. Every look
+ * tells how far it went, if that is further than any before; the kernel moves the offset of SO_PEEK_OFF on before the call is over.
+ */
+static __always_inline void peeked(u64 sk, struct socket_state *state, struct data_event *event, u32 bytes)
+{
+	s32 offset = READ(s32, sk + OFFSET_SK_PEEK);
+	event->length = offset > 0 && (u32)offset > bytes ? (u32)offset : bytes;
+	event->absence = ABSENCE_PEEKED;
+	if (event->position + event->length <= state->peeked)
+		return;
+	state->peeked = event->position + event->length;
+	emit_absent(event, LAYER_SOCKET);
+}
+
+/* Of a message that was looked at, what is not taken with it is gone: what comes later is another one. */
+static __always_inline void note_left(u64 sk, u64 id, struct socket_state *state, struct member *member)
+{
+	u64 taken = state->position[RESPONSE], seen = state->peeked;
+	if (!seen || sock_type(sk) == SOCK_STREAM)
+		return;
+	state->peeked = 0;
+	if (seen <= taken)
+		return;
+	struct loss_key key = {};
+	key.stream = id;
+	key.run = member->run;
+	key.layer = LAYER_SOCKET;
+	key.direction = RESPONSE;
+	key.cause = ABSENCE_PEEKED;
+	note_loss(&key, seen - taken);
+}
+
 /* One finished send or receive of `bytes` bytes whose buffers `at` points to. */
 static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 direction, u32 bytes, struct cursor *at, struct peer_address *peer)
 {
 	u32 pid = bpf_get_current_pid_tgid() >> 32;
+	u32 looks = at->unknown == ABSENCE_PEEKED;
 	struct socket_state *state = sockets.lookup(&id);
 	if (!state)
-		state = meet(sk, id, member, pid, ROLE_UNKNOWN, direction == REQUEST ? bytes : 0, direction == RESPONSE ? bytes : 0);
+		state = meet(sk, id, member, pid, ROLE_UNKNOWN, direction == REQUEST ? bytes : 0, direction == RESPONSE && !looks ? bytes : 0);
 	if (!state)
 		return;
 	struct data_event event = {};
@@ -510,6 +585,11 @@ static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 dir
 	event.socket = id;
 	event.direction = direction;
 	event.position = state->position[direction & 1];
+	if (looks) {
+		peeked(sk, state, &event, bytes);
+		note_untold(state);
+		return;
+	}
 	if (!bytes) {
 		if (direction == RESPONSE)
 			tell_end(sk, id, state, &event);
@@ -517,8 +597,10 @@ static __always_inline void moved(u64 sk, u64 id, struct member *member, u32 dir
 		return;
 	}
 	event.position = __sync_fetch_and_add(&state->position[direction & 1], bytes);
-	if (direction == RESPONSE)
+	if (direction == RESPONSE) {
 		discount_fin(sk, state);
+		note_left(sk, id, state, member);
+	}
 	if (nested_in_tls(id, state, at, bytes)) {
 		event.length = bytes;
 		event.absence = ABSENCE_CIPHERTEXT;
@@ -550,7 +632,7 @@ static __always_inline u64 next_message(u64 messages)
 }
 
 /* Finds the buffers of the system call that is going on, and the peer that a datagram goes to. */
-static __always_inline void locate(u64 sk, struct cursor *at, struct peer_address *peer, u32 direction)
+static __always_inline void locate(struct cursor *at, struct peer_address *peer, u32 direction)
 {
 	u64 registers = user_registers();
 	u64 second = READ(u64, registers + offsetof(struct pt_regs, si));
@@ -560,14 +642,14 @@ static __always_inline void locate(u64 sk, struct cursor *at, struct peer_addres
 		at->unknown = ABSENCE_UNKNOWN_CALL;
 		return;
 	}
-#ifdef OFFSET_TASK_IO_URING
-	/* io_uring goes on with what had to wait at the end of any system call: its buffers are not that call's. */
-	if (READ(u64, bpf_get_current_task() + OFFSET_TASK_IO_URING) &&
-	    sock_of(file_of(READ(u32, registers + offsetof(struct pt_regs, di)))) != sk) {
+	/*
+	 * Within a system call this stands where its result will be (arch/x86/entry). On the way back from any call io_uring goes on with what had to
+	 * wait, on whatever socket: its buffers are not that call's, nor those of the one in which a thread of its own was made.
+	 */
+	if (READ(s64, registers + offsetof(struct pt_regs, ax)) != -ENOSYS) {
 		at->unknown = ABSENCE_URING;
 		return;
 	}
-#endif
 	switch (READ(u64, registers + offsetof(struct pt_regs, orig_ax))) {
 	case CALL_SENDTO:
 		read_name(peer, READ(u64, registers + offsetof(struct pt_regs, r8)), READ(u32, registers + offsetof(struct pt_regs, r9)));
@@ -616,7 +698,7 @@ static __always_inline int moved_on(struct bpf_raw_tracepoint_args *ctx, u32 dir
 	u64 sk = ctx->args[0];
 	int result = ctx->args[1];
 	u16 family = sock_family(sk);
-	if (result < 0 || flags & (MSG_PEEK | MSG_ERRQUEUE) || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
+	if (result < 0 || flags & MSG_ERRQUEUE || (family != AF_INET && family != AF_INET6 && family != AF_UNIX))
 		return 0;
 	u64 id = socket_id(sk, sk);
 	struct tls_call *call = direction == REQUEST ? current_call() : 0;
@@ -624,9 +706,11 @@ static __always_inline int moved_on(struct bpf_raw_tracepoint_args *ctx, u32 dir
 		return 0;
 	struct cursor at = {};
 	struct peer_address peer = {};
-	locate(sk, &at, &peer, direction);
+	locate(&at, &peer, direction);
 	if (direction == RESPONSE && flags & MSG_TRUNC)
 		at.unknown = ABSENCE_KERNEL_COPY;
+	if (direction == RESPONSE && flags & MSG_PEEK)
+		at.unknown = ABSENCE_PEEKED;
 	struct member copy = *member;
 	u32 datagram = family != AF_UNIX && sock_type(sk) == SOCK_DGRAM;
 	if (datagram && direction == RESPONSE) {
@@ -768,7 +852,7 @@ int on_call_enter(struct call_args *ctx)
 		else
 			call.sk = sock_of(file_of(call.third));
 	}
-	if (!call.sk || call.flags & (MSG_PEEK | MSG_ERRQUEUE))
+	if (!call.sk || call.flags & MSG_ERRQUEUE)
 		return 0;
 	u16 family = sock_family(call.sk);
 	if (family != AF_INET && family != AF_INET6 && family != AF_UNIX)
@@ -813,6 +897,8 @@ static __always_inline void tell_moved(struct socket_call *call, struct member *
 	struct cursor at = {};
 	struct peer_address peer = {};
 	locate(call, &at, &peer);
+	if (call->direction == RESPONSE && call->flags & MSG_PEEK)
+		at.unknown = ABSENCE_PEEKED;
 	u16 family = sock_family(call->sk);
 	u32 datagram = family != AF_UNIX && sock_type(call->sk) == SOCK_DGRAM;
 	if (datagram && !peer.family)

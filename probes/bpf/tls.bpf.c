@@ -27,7 +27,15 @@ enum result {
 	RESULT_FOURTH = 1,
 	/* through a pointer in its fifth argument, when it returns a positive value */
 	RESULT_FIFTH = 2,
+	/* by its return value, when positive, but not where the bytes are */
+	RESULT_ELSEWHERE = 3,
 };
+
+/* Up to where the response was taken, or looked at. */
+static __always_inline u64 heard(struct tls_stream *stream)
+{
+	return stream->peeked > stream->position[RESPONSE] ? stream->peeked : stream->position[RESPONSE];
+}
 
 static __always_inline struct tls_stream *stream_of(struct tls_key *key, struct tls_call *call, struct member *member)
 {
@@ -49,7 +57,7 @@ static __always_inline struct tls_stream *stream_of(struct tls_key *key, struct 
 		event.stream = stream->id;
 		event.socket = stream->socket;
 		event.position[REQUEST] = stream->position[REQUEST];
-		event.position[RESPONSE] = stream->position[RESPONSE];
+		event.position[RESPONSE] = heard(stream);
 		emit_control(&event, sizeof(event));
 	}
 	fresh.id = (bpf_ktime_get_boot_ns() << 8 | (bpf_get_smp_processor_id() & 0xff)) & ~(1ULL << 63);
@@ -127,7 +135,7 @@ static __always_inline int set_aside(struct tls_call *outer, struct tls_call *ca
 }
 
 /* Gives 0 when the call is to be looked at again at its return. */
-static __always_inline int enter_call(struct pt_regs *ctx, struct member *member, u32 direction, u32 result, u32 library)
+static __always_inline int enter_call(struct pt_regs *ctx, struct member *member, u32 direction, u32 result, u32 library, u32 peeks)
 {
 	struct tls_call *current = begin_call();
 	if (!current) {
@@ -147,6 +155,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, struct member *member
 	call.direction = direction;
 	call.result = result;
 	call.library = library;
+	call.peeks = peeks;
 	if (current->stack) {
 		emit_wire(current);
 		/* The same frame: gnutls_record_send jumps into gnutls_record_send2. */
@@ -159,7 +168,7 @@ static __always_inline int enter_call(struct pt_regs *ctx, struct member *member
 
 static __always_inline u64 bytes_moved(struct tls_call *call, s64 returned)
 {
-	if (call->result == RESULT_RETURNED)
+	if (call->result == RESULT_RETURNED || call->result == RESULT_ELSEWHERE)
 		return call->library == LIBRARY_OPENSSL ? ((s32)returned > 0 ? (u32)returned : 0) : (returned > 0 ? returned : 0);
 	return (s32)returned > 0 ? READ_USER(u64, call->moved_pointer) : 0;
 }
@@ -179,11 +188,24 @@ static __always_inline void tell_call(struct tls_call *call, u64 bytes)
 	event.direction = call->direction;
 	event.tie = stream->tie;
 	event.library = call->library;
+	if (call->peeks) {
+		/* As in `peeked`. */
+		event.position = stream->position[RESPONSE];
+		event.length = bytes;
+		event.absence = ABSENCE_PEEKED;
+		if (event.position + bytes <= stream->peeked)
+			return;
+		stream->peeked = event.position + bytes;
+		emit_absent(&event, LAYER_TLS);
+		return;
+	}
 	event.position = __sync_fetch_and_add(&stream->position[call->direction & 1], bytes);
 	struct cursor at = {};
 	at.base = call->buffer;
 	at.left = bytes;
-	if (bytes > call->bytes || !call->buffer) {
+	if (call->result == RESULT_ELSEWHERE) {
+		at.unknown = ABSENCE_UNKNOWN_CALL;
+	} else if (bytes > call->bytes || !call->buffer) {
 		/* GnuTLS finishing an earlier call's bytes: the buffer that held them is not known any more. */
 		at.unknown = ABSENCE_FAULT;
 	}
@@ -234,28 +256,31 @@ int on_tls_call(struct pt_regs *ctx)
 	if (!member)
 		return 1;
 	u64 what = bpf_get_attach_cookie(ctx);
-	return enter_call(ctx, member, what & 1, what >> 1 & 3, what >> 8 & 0xff);
+	return enter_call(ctx, member, what & 1, what >> 1 & 3, what >> 8 & 0xff, what >> 3 & 1);
 }
 
 #else
 
-#define TLS_ENTRY(name, direction, result, library)                     \
-	int name(struct pt_regs *ctx)                                   \
-	{                                                               \
-		keep_own_stack(ctx);                                    \
-		struct member *member = current_member();               \
-		if (member)                                             \
-			enter_call(ctx, member, direction, result, library); \
-		return 0;                                               \
+#define TLS_ENTRY(name, direction, result, library, peeks)                     \
+	int name(struct pt_regs *ctx)                                          \
+	{                                                                      \
+		keep_own_stack(ctx);                                           \
+		struct member *member = current_member();                      \
+		if (member)                                                    \
+			enter_call(ctx, member, direction, result, library, peeks); \
+		return 0;                                                      \
 	}
 
-TLS_ENTRY(on_openssl_read, RESPONSE, RESULT_RETURNED, LIBRARY_OPENSSL)
-TLS_ENTRY(on_openssl_write, REQUEST, RESULT_RETURNED, LIBRARY_OPENSSL)
-TLS_ENTRY(on_openssl_read_fourth, RESPONSE, RESULT_FOURTH, LIBRARY_OPENSSL)
-TLS_ENTRY(on_openssl_write_fourth, REQUEST, RESULT_FOURTH, LIBRARY_OPENSSL)
-TLS_ENTRY(on_openssl_write_fifth, REQUEST, RESULT_FIFTH, LIBRARY_OPENSSL)
-TLS_ENTRY(on_gnutls_read, RESPONSE, RESULT_RETURNED, LIBRARY_GNUTLS)
-TLS_ENTRY(on_gnutls_write, REQUEST, RESULT_RETURNED, LIBRARY_GNUTLS)
+TLS_ENTRY(on_openssl_read, RESPONSE, RESULT_RETURNED, LIBRARY_OPENSSL, 0)
+TLS_ENTRY(on_openssl_write, REQUEST, RESULT_RETURNED, LIBRARY_OPENSSL, 0)
+TLS_ENTRY(on_openssl_read_fourth, RESPONSE, RESULT_FOURTH, LIBRARY_OPENSSL, 0)
+TLS_ENTRY(on_openssl_write_fourth, REQUEST, RESULT_FOURTH, LIBRARY_OPENSSL, 0)
+TLS_ENTRY(on_openssl_write_fifth, REQUEST, RESULT_FIFTH, LIBRARY_OPENSSL, 0)
+TLS_ENTRY(on_gnutls_read, RESPONSE, RESULT_RETURNED, LIBRARY_GNUTLS, 0)
+TLS_ENTRY(on_openssl_peek, RESPONSE, RESULT_RETURNED, LIBRARY_OPENSSL, 1)
+TLS_ENTRY(on_openssl_peek_fourth, RESPONSE, RESULT_FOURTH, LIBRARY_OPENSSL, 1)
+TLS_ENTRY(on_gnutls_write, REQUEST, RESULT_RETURNED, LIBRARY_GNUTLS, 0)
+TLS_ENTRY(on_gnutls_packet, RESPONSE, RESULT_ELSEWHERE, LIBRARY_GNUTLS, 0)
 
 /* Return probes of inner functions come here too; only the one whose frame the entry saw counts. */
 int on_tls_return(struct pt_regs *ctx)
@@ -284,7 +309,7 @@ int on_tls_free(struct pt_regs *ctx)
 	event.stream = stream->id;
 	event.socket = stream->socket;
 	event.position[REQUEST] = stream->position[REQUEST];
-	event.position[RESPONSE] = stream->position[RESPONSE];
+	event.position[RESPONSE] = heard(stream);
 	emit_control(&event, sizeof(event));
 	tls_streams.delete(&key);
 	return 0;

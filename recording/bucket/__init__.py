@@ -181,6 +181,16 @@ class Bucket:
         same = self.holds(key, source.size, source.sha256())
         return Outcome.EXISTS_SAME if same else Outcome.EXISTS_DIFFERENT
 
+    def settle(self, key: str) -> None:
+        """Remove copies of an object that its creators left behind it, because they were ended too early to look.
+
+        Raises:
+            BucketError: it could not be asked.
+        """
+        if (guard := self._guard(_checked(key))) is not None:
+            self.counters.requests += 1
+            guard.taken()
+
     def _guard(self, key: str) -> VersionGuard | None:
         """Give what keeps a name from being taken twice where the server may not."""
         if self.signed is None:

@@ -86,6 +86,15 @@ class BucketForbiddenError(BucketError):
     hint = "the shipper needs to list, read and create objects, and to delete them where a retention policy is configured"
 
 
+class BucketDirectoryError(BucketForbiddenError):
+    """The bucket is a directory, and this user, or this unit, may not write there."""
+
+    hint = (
+        "the directory must belong to the shipper's user; under systemd name it in `ReadWritePaths=` of capd-shipper and "
+        "capd-catalogue: docs/operations.md, under Shipping, has the commands"
+    )
+
+
 class BucketClockError(BucketError):
     """The clocks of this host and of the bucket differ too much for signed requests."""
 

@@ -48,19 +48,23 @@ class Hold:
     until_ns: int | None = None
     released: tuple[str, int, str] | None = None
 
-    def covers(self, host: UUID, members: Collection[UUID] | None, first_ns: int, last_ns: int) -> bool:
+    def covers(
+        self, host: UUID, members: Collection[UUID] | None, first_ns: int, last_ns: int, *, runs_known: bool = True
+    ) -> bool:
         """Tell whether it holds a segment.
 
         Args:
             host: who recorded it.
-            members: ids of its sessions and runs; None: not known, and so any.
+            members: ids of its sessions, of their runs, and of other runs that it has records of; None: not known, and so any.
             first_ns: time of its earliest record.
             last_ns: time of its latest record.
+            runs_known: whether the runs of all its sessions are among the members; else any may be one.
         """
         if self.hosts and host not in self.hosts:
             return False
         named = self.sessions | self.runs
-        if named and members is not None and named.isdisjoint(members):
+        unnamed = members is not None and named.isdisjoint(members) and (runs_known or not self.runs)
+        if named and unnamed:
             return False
         early = self.until_ns is None or first_ns < self.until_ns
         return early and (self.from_ns is None or last_ns >= self.from_ns)
@@ -108,6 +112,15 @@ def release(bucket: Bucket, hold: UUID, *, by: str, now_ns: int, reason: str) ->
     bucket.size(f"{FOLDER}{hold}.hold")
     content = json.dumps({"version": VERSION, "by": by, "ns": now_ns, "reason": reason}, indent=1).encode() + b"\n"
     return bucket.create(f"{FOLDER}{hold}.released", content) is Outcome.CREATED
+
+
+def names(bucket: Bucket) -> frozenset[str]:
+    """Give what is there of holds and releases, which never change: as long as this is the same, all holds are.
+
+    Raises:
+        BucketError: the bucket failed.
+    """
+    return frozenset(entry.key for entry in bucket.list(FOLDER))
 
 
 def read(bucket: Bucket) -> list[Hold]:

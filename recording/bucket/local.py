@@ -10,18 +10,21 @@ readers pass over.
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from capd.recording.bucket.errors import BucketError, BucketForbiddenError, BucketMissingError, ObjectMissingError
+from capd.recording.bucket.errors import BucketDirectoryError, BucketError, BucketMissingError, ObjectMissingError
 from capd.recording.bucket.store import Entry, Source
 from capd.recording.durable import DIRECTORY_MODE, FILE_MODE, open_regular, sync_directory
 
 _NO_UNNAMED: Final = frozenset({errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL, errno.ENOSYS})
 """What open(2) says where O_TMPFILE is not known."""
+_PART: Final = ".part"
+"""How the name of an unfinished object ends there."""
 
 
 class LocalStore:
@@ -88,6 +91,8 @@ class LocalStore:
         """Remove an object, if it is there."""
         target = self._path(key)
         with self._translated("delete", key), suppress(FileNotFoundError):
+            for unfinished in target.parent.glob(f".{glob.escape(target.name)}.*{_PART}"):
+                unfinished.unlink(missing_ok=True)  # of one who was killed while it was made: it holds the same
             target.unlink()
             sync_directory(target.parent)
 
@@ -116,8 +121,8 @@ class _Translated:
         match error:
             case FileNotFoundError() | NotADirectoryError():
                 raise ObjectMissingError(f"{self._what}: there is no such object") from error
-            case PermissionError():
-                raise BucketForbiddenError(f"{self._what}: {error.strerror}") from error
+            case PermissionError() | OSError(errno=errno.EROFS):
+                raise BucketDirectoryError(f"{self._what}: {error.strerror}") from error
             case OSError():
                 raise BucketError(f"{self._what}: {error.strerror or error}") from error
 
@@ -147,7 +152,7 @@ def _create(target: Path, source: Source) -> bool:
     except OSError as error:
         if error.errno not in _NO_UNNAMED:
             raise
-        temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
+        temporary = target.with_name(f".{target.name}.{os.getpid()}{_PART}")
         fd = os.open(temporary, flags | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     try:
         for part in source.parts():

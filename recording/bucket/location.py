@@ -15,7 +15,6 @@ from urllib.parse import unquote, urlsplit
 from capd.recording.bucket.errors import BucketUrlError
 
 AWS_REGION_DEFAULT: Final = "us-east-1"
-S3_ENDPOINTS: Final = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
 TRUE_WORDS: Final = frozenset({"1", "true", "yes", "on"})
 
 

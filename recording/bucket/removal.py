@@ -22,13 +22,13 @@ def locked(bucket: Bucket, key: str, now_ns: int) -> bool:
 
 
 def remove(bucket: Bucket, key: str) -> None:
-    """Remove an object with all its versions; none of that name is fine.
+    """Remove an object with all its versions, also those that somebody deleted before and the bucket kept; none is fine.
 
     Raises:
         BucketError: it could not be removed.
     """
     signed = bucket.signed
-    versions = signed.versions(key) if signed is not None else []
+    versions = [version.name for version in signed.versions(key, deleted=True)] if signed is not None else []
     if signed is None or versions in ([], ["null"]):
         bucket.delete(key)
         return

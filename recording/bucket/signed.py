@@ -93,6 +93,19 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One version of an object.
+
+    Attributes:
+        name: its id.
+        content: what the server calls its bytes, and their number: equal where the bytes are.
+    """
+
+    name: str
+    content: tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """What a server said."""
 
@@ -217,8 +230,12 @@ class SignedRequests:
         self._expect(answer, "ask for the versioning")
         return _fields(answer.body).get("Status") == "Enabled" and answer.headers.get("server") != AMAZON
 
-    def versions(self, key: str) -> list[str]:
-        """Give the ids of an object's versions since it was last deleted, the oldest first.
+    def versions(self, key: str, *, deleted: bool = False) -> list[Version]:
+        """Give an object's versions since it was last deleted, the oldest first.
+
+        Args:
+            key: of the object.
+            deleted: also what is behind a marker of deletion, and the markers.
 
         Raises:
             BucketError: it could not be asked.
@@ -231,10 +248,11 @@ class SignedRequests:
             kind, fields = element.tag.rpartition("}")[2], {child.tag.rpartition("}")[2]: child.text or "" for child in element}
             if fields.get("Key") != name:
                 continue
-            if kind == "DeleteMarker":
+            if kind == "DeleteMarker" and not deleted:
                 break
-            if kind == "Version":
-                found.append(fields["VersionId"])
+            if kind in {"Version", "DeleteMarker"}:
+                content = (fields.get("ETag", ""), fields.get("Size", ""))
+                found.append(Version(name=fields["VersionId"], content=content))
         return found[::-1]
 
     def delete_version(self, key: str, version: str, *, bypass: bool = False) -> None:

@@ -21,7 +21,8 @@ from capd.recording.catalogue.fleet import Fleet
 from capd.recording.deletions import range_of
 from capd.recording.errors import CapdError, ExitStatus
 from capd.recording.excerpt import Excerpt, from_bucket
-from capd.recording.record import Kind, Record, Value
+from capd.recording.holes import expired, gone
+from capd.recording.record import Record
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.cipher import Keys
 from capd.recording.segment.source import ObjectSource
@@ -82,17 +83,16 @@ class FleetArchive:
         parts = deque(self._fleet.expired_parts(session))
         for host, day, sequence in self._fleet.segments_of(session):
             while parts and parts[0].first < sequence:
-                yield _hole(session, last_ns, parts.popleft().words())
+                yield expired(session, last_ns, parts.popleft().words())
             try:
                 with self._open(host, day, sequence) as reader:
                     for record in reader.records(session, from_ns=from_ns, until_ns=until_ns):
                         last_ns = record.time_ns
                         yield record
             except ObjectMissingError:
-                gone = "expired" if self._is_expired(host, sequence) else "missing"
-                yield _hole(session, last_ns, f"segment {sequence} is {gone}")
+                yield gone(session, last_ns, sequence, by_policy=self._is_expired(host, sequence))
         for part in parts:
-            yield _hole(session, last_ns, part.words())
+            yield expired(session, last_ns, part.words())
 
     def excerpt(self, identities: Sequence[UUID]) -> Excerpt:
         """Give the evidence for some sessions and runs.
@@ -124,8 +124,3 @@ class FleetArchive:
         """Tell whether a record of deletion names a segment; whether it is genuine is for `capd verify` to tell."""
         names = (entry.key.rpartition("/")[2] for entry in self._bucket.list(deletions_folder(host)))
         return any(first <= sequence <= last for first, last in filter(None, map(range_of, names)))
-
-
-def _hole(session: UUID, time_ns: int, reason: str) -> Record:
-    body: dict[str, Value] = {"position": 0, "length": None, "reason": reason}
-    return Record(Kind.GAP, session, time_ns, None, body)

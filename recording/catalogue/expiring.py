@@ -10,7 +10,6 @@ same name, and a file that the other has removed is nobody's work any more.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -20,14 +19,13 @@ from typing import Any, Final
 from uuid import UUID
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import ObjectMissingError
 from capd.recording.bucket.holds import Hold
 from capd.recording.bucket.removal import locked, remove
 from capd.recording.catalogue.layout import Part, host_prefix, newest, parse_key
-from capd.recording.catalogue.schema import DECIDER, TABLES, pack_table, range_of
+from capd.recording.catalogue.schema import DECIDER, TABLES, pack_table, range_of, read_table
 
 OWNERS: Final = {"sessions": "session", "runs": "run"}
 """Tables whose rows are of several segments, with the column that names what a row is of."""
@@ -110,7 +108,8 @@ class CatalogueExpiry:
         """Make the files of a range anew, if more of it expired than they know."""
         decider = self._read(part)
         rows = decider.select(["sequence", "first_ns", "last_ns", "sessions"]).to_pylist()
-        gone = {row["sequence"] for row in rows if self._expired(row["sequence"]) and not self._is_held(row)}
+        runs = self._runs_in(part) if any(hold.runs for hold in self._holds) else {}
+        gone = {row["sequence"] for row in rows if self._expired(row["sequence"]) and not self._is_held(row, runs)}
         if not gone and rows:
             return
         left = [row for row in rows if row["sequence"] not in gone]
@@ -135,12 +134,21 @@ class CatalogueExpiry:
             for table in sorted(TABLES, key=DECIDER.__eq__):
                 self._remove([there for there in self._parts(table, part.day) if there.first == part.first])
 
-    def _is_held(self, row: Mapping[str, Any]) -> bool:
-        members = [UUID(identity) for identity in row["sessions"] or ()]
-        first_ns, last_ns = row["first_ns"] or 0, row["last_ns"] or 1 << 63
-        held = any(hold.covers(self._host, members, first_ns, last_ns) for hold in self._holds)
+    def _is_held(self, row: Mapping[str, Any], runs: Mapping[str, str | None]) -> bool:
+        """Tell whether a segment is held; `runs`: of the sessions in its range."""
+        named = row["sessions"] or ()
+        of_sessions = {runs[identity] for identity in named if identity in runs}
+        members = {UUID(identity) for identity in (*named, *of_sessions) if identity is not None}
+        about = members, row["first_ns"] or 0, row["last_ns"] or 1 << 63
+        held = any(hold.covers(self._host, *about, runs_known=None not in of_sessions) for hold in self._holds)
         self.done.held += held
         return held
+
+    def _runs_in(self, part: Part) -> dict[str, str | None]:
+        """Give the run of each session in a range; None: it is not known."""
+        content = self._read_if_there(replace(part, table="sessions"))
+        rows = [] if content is None else content.select(["session", "run"]).to_pylist()
+        return {row["session"]: row["run"] for row in rows}
 
     def _without(self, table: str, content: pa.Table, change: _Change) -> pa.Table:
         """Give the rows of a table that are not only of segments that have gone."""
@@ -187,7 +195,7 @@ class CatalogueExpiry:
                 self.done.removed += 1
 
     def _read(self, part: Part) -> pa.Table:
-        return pq.read_table(io.BytesIO(self._bucket.read(part.key)))
+        return read_table(self._bucket.read(part.key), part.key)
 
     def _read_if_there(self, part: Part) -> pa.Table | None:
         """Read the file of another table, of whichever expiry; None when a dead cataloguer left none."""

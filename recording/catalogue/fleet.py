@@ -7,10 +7,11 @@ presentation.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 from uuid import UUID
 
 import duckdb
@@ -22,7 +23,7 @@ from capd.recording.catalogue.questions import PROCESSES, RUNS_VIEW, SEARCHED, S
 from capd.recording.catalogue.schema import TABLES
 from capd.recording.catalogue.snippet import snippet
 from capd.recording.deletions import range_of
-from capd.recording.errors import AmbiguousSessionError, UnknownSessionError
+from capd.recording.errors import AmbiguousSessionError, CatalogueError, UnknownSessionError
 from capd.recording.identity import identities_from, unix_ms_of
 from capd.recording.index_columns import process_from, run_from, session_from
 from capd.recording.index_reading import MATCHES_SHOWN
@@ -39,6 +40,7 @@ DAYS_LISTED_MAX: Final = 62
 MEMORY_MAX: Final = "1GB"
 """DuckDB's share of a laptop; more goes to its temporary directory."""
 _DAY: Final = timedelta(days=1)
+_Row = TypeVar("_Row")
 ADDED: Final = {"expired": "BIGINT[]", "decision": "VARCHAR"}
 """Columns that the files of an earlier capd lack, with their types."""
 
@@ -57,8 +59,11 @@ class Fleet:
         self._clock = clock
         self._sizes: dict[str, int] = {}
         self._searched: tuple[date, date] | None = None
+        self._kinds: dict[str, dict[str, str]] = {}
         self._listed: dict[tuple[str, tuple[date, date] | None], list[Part]] = {}
         self._filesystem = BucketFilesystem(bucket.read, self._sizes)
+        self.unreadable: list[str] = []
+        """Keys of files that are none of a catalogue, or damaged: what they told is in no answer."""
         self._connection = duckdb.connect(
             config={
                 "autoinstall_known_extensions": "false",
@@ -131,7 +136,7 @@ class Fleet:
     def processes(self, run: UUID) -> list[ProcessRow]:
         """Give the processes of a run, in the order in which they were seen."""
         self._prepare("process_parts", "processes", self._days_from(run))
-        return [process_from(row) for row in self._ask(PROCESSES, [str(run)])]
+        return self._read(process_from, self._ask(PROCESSES, [str(run)]))
 
     def search(self, text: str, where: SessionFilter | None = None, *, limit: int = LISTED_DEFAULT) -> list[Hit]:
         """Give the messages that hold all words of a text, latest first; arguments as those of an index."""
@@ -157,7 +162,7 @@ class Fleet:
             FROM message_parts WHERE {" AND ".join(conditions)} ORDER BY time_ns DESC, ordinal DESC LIMIT ?
         """  # noqa: S608 - no text of a user's in it
         words = [word for term in terms for word in term.words]
-        return [_hit(row, words) for row in self._ask(sql, [*values, limit])]
+        return self._read(lambda row: _hit(row, words), self._ask(sql, [*values, limit]))
 
     def expired_parts(self, identity: UUID) -> Sequence[ExpiredPart]:
         """Give what of a session or run is gone because its time was over."""
@@ -200,7 +205,7 @@ class Fleet:
             SELECT DISTINCT host, date, sequence FROM segment_parts
             WHERE list_contains(sessions, ?) ORDER BY host, sequence
         """
-        return [(UUID(host), day, sequence) for host, day, sequence in self._ask(sql, [str(identity)])]
+        return self._read(lambda row: (UUID(row[0]), row[1], row[2]), self._ask(sql, [str(identity)]))
 
     def close(self) -> None:
         """End the asking."""
@@ -209,10 +214,12 @@ class Fleet:
     def _sessions(self, conditions: str, values: Sequence[object], limit: int | None) -> list[SessionRow]:
         columns = ", ".join(f'"{column}"' for column in SESSIONS.columns)
         sql = f"SELECT {columns}, gone, there FROM sessions WHERE {conditions} ORDER BY started DESC, session"  # noqa: S608 - as above
-        rows = []
-        for *cells, gone, there in self._ask(*_limited(sql, values, limit)):
-            rows.append(replace(session_from(cells), expired=parts_of(gone or (), there or ())))
-        return rows
+
+        def row(found: tuple[Any, ...]) -> SessionRow:
+            *cells, gone, there = found
+            return replace(session_from(cells), expired=parts_of(gone or (), there or ()))
+
+        return self._read(row, self._ask(*_limited(sql, values, limit)))
 
     def _runs(self, conditions: str, values: Sequence[object], limit: int | None) -> list[RunRow]:
         self._prepare("run_parts", "runs", None)
@@ -221,13 +228,21 @@ class Fleet:
         columns = ", ".join(RUNS.columns)
         counts = "(SELECT count(DISTINCT session) FROM session_parts WHERE session_parts.run = runs.run)"
         sql = f"SELECT {columns}, {counts}, gone FROM runs WHERE {conditions} ORDER BY started DESC, run"  # noqa: S608 - as above
-        rows = []
-        for *cells, gone in self._ask(*_limited(sql, values, limit)):
-            rows.append(replace(run_from(cells), expired=parts_of(gone or (), ())))
-        return rows
+
+        def row(found: tuple[Any, ...]) -> RunRow:
+            *cells, gone = found
+            return replace(run_from(cells), expired=parts_of(gone or (), ()))
+
+        return self._read(row, self._ask(*_limited(sql, values, limit)))
 
     def _ask(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        return self._connection.execute(sql, list(values)).fetchall()
+        with _blamed():
+            return self._connection.execute(sql, list(values)).fetchall()
+
+    @staticmethod
+    def _read(one: Callable[[tuple[Any, ...]], _Row], rows: Iterable[tuple[Any, ...]]) -> list[_Row]:
+        with _blamed():
+            return [one(row) for row in rows]
 
     def _prepare_sessions(self, days: tuple[date, date] | None) -> None:
         self._prepare("session_parts", "sessions", days)
@@ -241,12 +256,33 @@ class Fleet:
             self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS SELECT {columns} WHERE FALSE")
             return
         self._filesystem.prefetch(part.key for part in parts)
+        with _blamed():
+            if not self._view(view, table, parts):
+                self._listed[table, days] = whole = [part for part in parts if self._view(view, table, [part])]
+                self.unreadable += sorted({part.key for part in parts} - {part.key for part in whole} - {*self.unreadable})
+                self._prepare(view, table, days)
+
+    def _view(self, view: str, table: str, parts: Sequence[Part]) -> bool:
+        """Make a view of files; False: one of them is something else than a file of that table."""
         files = ", ".join(f"'{SCHEME}://{part.key}'" for part in parts)
         options = "union_by_name = true, hive_partitioning = true, hive_types = {'host': VARCHAR, 'date': DATE}"
         rows = f"SELECT * FROM read_parquet([{files}], {options})"  # noqa: S608 - keys that were parsed
         if later := [f"NULL::{kind} AS {name}" for name, kind in ADDED.items() if name in TABLES[table].names]:
             rows = f"SELECT {', '.join(later)} WHERE FALSE UNION ALL BY NAME {rows}"
-        self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {rows}")
+        try:
+            self._connection.execute(f"CREATE OR REPLACE TEMP VIEW {view} AS {rows}")
+            found = {name: kind for name, kind, *_ in self._connection.execute(f"DESCRIBE {view}").fetchall()}
+        except (duckdb.Error, OSError):
+            return False
+        return self._types(table).items() <= found.items()
+
+    def _types(self, table: str) -> dict[str, str]:
+        """Give the columns of a table with their types as DuckDB calls them."""
+        if table not in self._kinds:
+            empty = TABLES[table].empty_table()
+            described = self._connection.from_arrow(empty)
+            self._kinds[table] = dict(zip(described.columns, map(str, described.types), strict=True))
+        return self._kinds[table]
 
     def _parts(self, table: str, days: tuple[date, date] | None) -> list[Part]:
         known = self._listed.get((table, days))
@@ -280,6 +316,21 @@ class Fleet:
             return self._days(unix_ms_of(identity) * 1_000_000, None)
         except (ValueError, OverflowError):
             return None
+
+
+@contextmanager
+def _blamed() -> Iterator[None]:
+    """Say that it is the catalogue which is wrong, where what is in it cannot be.
+
+    Raises:
+        CatalogueError: it cannot.
+    """
+    try:
+        yield
+    except duckdb.Error as error:
+        raise CatalogueError(str(error).partition("\n")[0]) from error
+    except (ValueError, TypeError, KeyError) as error:  # an id that is none, text that is no JSON
+        raise CatalogueError(f"something in it is not of its kind: {error}") from error
 
 
 def _limited(sql: str, values: Sequence[object], limit: int | None) -> tuple[str, list[object]]:

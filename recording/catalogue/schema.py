@@ -9,12 +9,14 @@ nanoseconds in an integer beside them.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Final, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from capd.recording.errors import CatalogueError
 from capd.recording.record import Value
 
 VERSION: Final = 1
@@ -193,6 +195,35 @@ def _cell(row: Row, name: str) -> object:
         return list(value.items()) if isinstance(value, Mapping) else value
     nanoseconds = row.get(f"{name}_ns")
     return nanoseconds // 1_000 if isinstance(nanoseconds, int) else None
+
+
+def read_range(content: bytes, key: str) -> tuple[int, int]:
+    """Give the first and last segment of a file.
+
+    Raises:
+        CatalogueError: it is no file of a catalogue.
+    """
+    with _blamed(key):
+        return range_of(pq.read_metadata(io.BytesIO(content)).metadata or {})
+
+
+def read_table(content: bytes, key: str) -> pa.Table:
+    """Read a file.
+
+    Raises:
+        CatalogueError: it is no file of a catalogue.
+    """
+    with _blamed(key):
+        return pq.read_table(io.BytesIO(content))
+
+
+@contextmanager
+def _blamed(key: str) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, ValueError, OSError) as error:  # what is no Parquet at all is the last
+        reason = str(error).partition("\n")[0]
+        raise CatalogueError(f"{key} is damaged, or none of a catalogue ({reason})") from error
 
 
 def range_of(metadata: Mapping[bytes, bytes]) -> tuple[int, int]:

@@ -8,7 +8,6 @@ was killed anywhere, leave neither a hole nor a range twice.
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -17,14 +16,12 @@ from pathlib import Path
 from typing import Final
 from uuid import UUID
 
-import pyarrow.parquet as pq
-
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.errors import ObjectMissingError
 from capd.recording.bucket.layout import SegmentKey, day_folder, host_folder
 from capd.recording.catalogue.layout import SUFFIX, Part, day_of, host_prefix, newest, parse_key
 from capd.recording.catalogue.rows import Gathering
-from capd.recording.catalogue.schema import DECIDER, TABLES, pack, range_of
+from capd.recording.catalogue.schema import DECIDER, TABLES, pack, read_range
 from capd.recording.errors import CorruptSegmentError, EncryptedError, StateDirectoryError
 from capd.recording.record import Record
 from capd.recording.rows import RunRow, SessionRow
@@ -200,8 +197,7 @@ class CatalogueWriter:
                 self._bucket.create(replace(part, table=table).key, content)
 
     def _last(self, part: Part) -> int:
-        content = self._bucket.read(part.key)
-        return range_of(pq.read_metadata(io.BytesIO(content)).metadata or {})[1]
+        return read_range(self._bucket.read(part.key), part.key)[1]
 
     def _tables(self, chosen: Sequence[Candidate], last: int) -> dict[str, bytes]:
         gathering = Gathering(find_session=self._find_session, find_run=self._find_run)

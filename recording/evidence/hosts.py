@@ -6,106 +6,32 @@ What lives here: the chain, signatures, heads, pins, and the walk over a shelf. 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
+from capd.recording.bucket.layout import SegmentKey
 from capd.recording.deletions import RECORD_BYTES_MAX, Deletion, MalformedDeletionError, is_deletion
 from capd.recording.errors import HostKeyError
+from capd.recording.evidence.host_report import HostReport, Trust
+from capd.recording.evidence.key_order import KeyOrder
 from capd.recording.evidence.pins import Pin
 from capd.recording.evidence.seals import Fault, Finding, SegmentSeal, check_segment
-from capd.recording.evidence.shelf import Item, Shelf, host_of, is_key, is_sealed, name_of
-from capd.recording.heads import IDLE_NS, Head, MalformedHeadError
+from capd.recording.evidence.shelf import Item, Shelf, evidence, host_of, is_key, is_sealed, name_of
+from capd.recording.heads import HEAD, IDLE_NS, Head, MalformedHeadError
 from capd.recording.heads import number_of as head_number
-from capd.recording.keys import PublicKey, trusted
-from capd.recording.segment.layout import UNSIGNED_VERSION, sequence_of
+from capd.recording.keys import KEY_FILE_BYTES_MAX, PublicKey, trusted
+from capd.recording.segment.layout import UNSIGNED_VERSION, FileHeader, sequence_of
 from capd.recording.segment.trailer import seal_message
 
 AHEAD: Final = 256
 """Segments in work at once, so that their footers are not all in memory together."""
 SILENT_NS: Final = 2 * IDLE_NS
 NS_PER_HOUR: Final = 3600 * 1_000_000_000
-
-
-@dataclass(slots=True, kw_only=True)
-class HostReport:
-    """What was found out about one host.
-
-    Attributes:
-        host: its id; None when nothing readable says it.
-        segments: the sealed ones, in their order.
-        findings: what is wrong with it as a whole; each segment has its own.
-        missing: numbers of segments that are not there: first and last of each hole.
-        expired: first and last of those that are not there because a policy let them go, as signed records say.
-        unsigned: how many sealed segments nobody signed.
-        signed_from: lowest number of a signed one; None without any.
-        head: the newest head whose signature is right.
-        heads: how many there are.
-        root: the key that all trust came from; None when there is none.
-        keys: ids of all trusted keys.
-        pin: what was remembered from before; None: this host was never seen.
-    """
-
-    host: UUID | None
-    segments: list[SegmentSeal] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    missing: list[tuple[int, int]] = field(default_factory=list)
-    expired: list[tuple[int, int]] = field(default_factory=list)
-    unsigned: int = 0
-    signed_from: int | None = None
-    head: Head | None = None
-    heads: int = 0
-    root: PublicKey | None = None
-    keys: Sequence[bytes] = ()
-    pin: Pin | None = None
-
-    def all_findings(self) -> Iterator[Finding]:
-        """Give what is wrong, with the host and with each of its segments."""
-        yield from self.findings
-        for seal in self.segments:
-            yield from seal.findings
-
-    @property
-    def faults(self) -> set[Fault]:
-        """What kinds of damage there are."""
-        return {finding.fault for finding in self.all_findings() if finding.damage}
-
-    def next_pin(self, now_ns: int) -> Pin | None:
-        """Give what to remember of it; None when there is damage, or nothing signed."""
-        newest = next((seal for seal in reversed(self.segments) if seal.trailer), None)
-        if self.faults or self.root is None or self.signed_from is None or newest is None or newest.trailer is None:
-            return None
-        before = self.pin
-        return Pin(
-            key=self.root.raw,
-            signed_from=min(self.signed_from, before.signed_from) if before else self.signed_from,
-            sequence=newest.sequence,
-            digest=newest.trailer.digest,
-            head=self.head.number if self.head else 0,
-            head_digest=self.head.own_digest if self.head else b"",
-            seen_ns=now_ns,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
-    """What is known before anything is read.
-
-    Attributes:
-        pins: what was seen before, by host.
-        keys: public keys that were given by hand: they are trusted for themselves, and nothing else is.
-        now_ns: wall time, to say how old a head is; None does not ask.
-        only: numbers of the segments that are asked for, of a host that has more; None: all there are.
-    """
-
-    pins: Mapping[UUID, Pin] = field(default_factory=dict)
-    keys: Sequence[PublicKey] = ()
-    now_ns: int | None = None
-    only: frozenset[int] | None = None
 
 
 def verify_shelf(shelf: Shelf, trust: Trust, *, workers: int | None = None) -> Iterator[HostReport]:
@@ -117,10 +43,35 @@ def verify_shelf(shelf: Shelf, trust: Trust, *, workers: int | None = None) -> I
     groups: dict[UUID | None, list[Item]] = {}
     for item in shelf.list():
         groups.setdefault(host_of(item.key), []).append(item)
+    owners: dict[bytes, UUID | None] = {}
     threads = workers or max(2, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
         for host, items in sorted(groups.items(), key=lambda group: str(group[0])):
-            yield _HostCheck(shelf, trust, host).run(items, pool)
+            report = _HostCheck(shelf, trust, host).run(items, pool)
+            _tell_shared(report, owners)
+            yield report
+    for host, pin in sorted(trust.pins.items()):
+        if trust.bucket in pin.buckets and host not in groups:
+            yield _gone(host, pin)
+
+
+def _tell_shared(report: HostReport, owners: dict[bytes, UUID | None]) -> None:
+    """Tell of a key that signed for two hosts: whoever owns one of them can speak for the other.
+
+    That is no damage: a host that was given another id has its key still.
+    """
+    for key in sorted(report.signers):
+        other = owners.setdefault(key, report.host)
+        if other != report.host:
+            words = f"key {key.hex()} signed for host {other} as well: who has the key of one can sign for the other"
+            report.findings.append(Finding(fault=Fault.UNKNOWN_KEY, message=words, damage=False))
+
+
+def _gone(host: UUID, pin: Pin) -> HostReport:
+    """Tell of a host of which nothing is left where it was seen before: not even a key, or a record of what was let go."""
+    words = f"nothing of this host is here any more: segment {pin.sequence} and head {pin.head} were seen in this bucket"
+    missing = Finding(fault=Fault.MISSING, message=words)
+    return HostReport(host=host, findings=[missing], pin=pin, in_bucket=True)
 
 
 class _HostCheck:
@@ -129,21 +80,29 @@ class _HostCheck:
     def __init__(self, shelf: Shelf, trust: Trust, host: UUID | None) -> None:
         self._shelf = shelf
         self._trust = trust
-        self.report = HostReport(host=host)
+        self.report = HostReport(host=host, in_bucket=host is not None or bool(trust.bucket))
         self._keys: dict[bytes, PublicKey] = {}
         self._known: set[bytes] = set()
         self._chosen = False
         self._digests: dict[int, bytes] = {}
         self._before: SegmentSeal | None = None
         self._deletions: list[Deletion] = []
+        self._believed: list[Deletion] = []
         self._deleted: dict[int, bytes] = {}
         """Footers of the segments that were let go; filled once it is known whose signatures count."""
+        self._gone: Sequence[int] = ()
+        """Their numbers, in order."""
+        self._heads: dict[int, bytes] = {}
+        self._signers = KeyOrder({}, (), "segment")
+        self._head_signers = KeyOrder({}, (), "head")
 
     def run(self, items: Sequence[Item], pool: ThreadPoolExecutor) -> HostReport:
         report = self.report
         numbers = {item.key: number for item in items if (number := sequence_of(Path(name_of(item.key)))) is not None}
         # An open segment has no seal to check; its end, which a recovery may cut, is nobody's loss.
         sealed = [item for item in items if item.key in numbers and is_sealed(item.key)]
+        if self._trust.bucket:
+            self._judge_places(items, numbers.keys())
         wanted = sorted(sealed, key=lambda item: numbers[item.key])
         heads = self._read_heads(items)
         public = self._read_keys(items)
@@ -156,6 +115,7 @@ class _HostCheck:
                 self._take(seal)
         self._choose_keys(public, None, heads)
         self._judge_heads(heads)
+        self._judge_deleted()
         self._tell_expired_end()
         self._judge_pin()
         if report.signed_from is None and report.unsigned:
@@ -165,6 +125,26 @@ class _HostCheck:
     def _find(self, fault: Fault, message: str, *, segment: int | None = None, damage: bool = True) -> None:
         self.report.findings.append(Finding(fault=fault, message=message, segment=segment, damage=damage))
 
+    # -- places ----------------------------------------------------------------------------------------------------------------
+
+    def _judge_places(self, items: Iterable[Item], segments: Collection[str]) -> None:
+        """Tell what lies in a bucket as no capd puts it there: readers pass over it, and would not miss it."""
+        unsealed = [key for key in segments if not is_sealed(key)]
+        if unsealed:
+            self._find(Fault.ORDER, f"{unsealed[0]} is not sealed: no shipper puts such a segment into a bucket")
+        outside = [item.key for item in items if self.report.host is None and evidence(name_of(item.key))]
+        if outside:
+            more = f" and {len(outside) - 1:,} more" if len(outside) > 1 else ""
+            self._find(Fault.ORDER, f"in no host's folder, where no reader looks: {outside[0]}{more}")
+
+    def _judge_place(self, seal: SegmentSeal, header: FileHeader) -> None:
+        """Hold a segment's key in a bucket against the one that it must have there: at any other no reader finds it."""
+        if not self._trust.bucket or (header.host, header.sequence) != (self.report.host, seal.sequence):
+            return  # no bucket, or told already
+        own = str(SegmentKey.of(header.host, header.sequence, header.created_ns))
+        if seal.key != own:
+            seal.find(Fault.ORDER, f"it lies at {seal.key}, where no reader looks for it; its place is {own}")
+
     # -- keys ------------------------------------------------------------------------------------------------------------------
 
     def _read_keys(self, items: Iterable[Item]) -> list[PublicKey]:
@@ -172,7 +152,7 @@ class _HostCheck:
         for item in items:
             if is_key(name_of(item.key)):
                 try:
-                    found.append(PublicKey.from_text(self._shelf.read(item.key), item.key))
+                    found.append(PublicKey.from_text(self._shelf.read(item.key, 0, KEY_FILE_BYTES_MAX), item.key))
                 except HostKeyError as error:
                     self._find(Fault.ALTERED, str(error))
         return found
@@ -209,6 +189,9 @@ class _HostCheck:
             roots = _first(keys, seal, heads)
         self._known = set(keys)
         self._keys = trusted(keys.values(), report.host, roots)
+        seen = (pin.sequence, pin.signer) if pin is not None and pin.sequence else None
+        self._signers = KeyOrder(self._keys, roots, "segment", seen=seen)
+        self._head_signers = KeyOrder(self._keys, roots, "head")
         report.root = next((self._keys[root] for root in roots if root in self._keys), None)
         report.keys = sorted(self._keys)
 
@@ -216,7 +199,10 @@ class _HostCheck:
         """Say what is wrong with a signature; None when nothing is."""
         key = self._keys.get(key_id)
         if key is not None:
-            return None if key.verifies(signature, message) else (Fault.ALTERED, f"it is not what key {key_id.hex()} signed")
+            if not key.verifies(signature, message):
+                return Fault.ALTERED, f"it is not what key {key_id.hex()} signed"
+            self.report.signers.add(key_id)
+            return None
         if key_id in self._known:
             return Fault.UNKNOWN_KEY, f"signed with key {key_id.hex()}, for which no trusted key of this host vouches"
         return Fault.UNKNOWN_KEY, f"signed with key {key_id.hex()}, which is not here"
@@ -229,12 +215,14 @@ class _HostCheck:
         report.segments.append(seal)
         if seal.header is not None and seal.header.host != report.host:
             seal.find(Fault.ORDER, f"it is a segment of host {seal.header.host}")
+        if seal.header is not None:
+            self._judge_place(seal, seal.header)
         if before is not None and seal.sequence == before.sequence:
             seal.find(Fault.ORDER, f"there are two segments {seal.sequence}: the other is {before.key}")
         elif before is not None and seal.sequence > before.sequence + 1:
             self._miss(before.sequence + 1, seal.sequence - 1)
         elif before is None:
-            self._tell_expired_start(seal.sequence)
+            self._tell_start(seal.sequence)
         self._check_previous(seal)
         self._check_signature(seal)
         if seal.trailer is not None:
@@ -246,26 +234,52 @@ class _HostCheck:
     def _miss(self, first: int, last: int, reason: str = "") -> None:
         """Tell what is not there: segments that a policy let go apart from those that nobody accounts for."""
         only = self._trust.only
-        for gone, numbers in groupby(range(first, last + 1), lambda number: number in self._deleted):
-            together = [number for number in numbers if only is None or number in only]
+        for gone, *ends in self._parted(first, last):
+            together = ends if only is None else sorted(number for number in only if ends[0] <= number <= ends[1])
             if gone and together:
                 self._expire(together[0], together[-1])
             elif together:
                 self._miss_unaccounted(together[0], together[-1], reason)
 
-    def _tell_expired_start(self, first: int) -> None:
-        """Tell which segments before the first one here a policy let go; of others before it nothing is known."""
-        for gone, numbers in groupby(range(1, first), lambda number: number in self._deleted):
-            if gone and (together := list(numbers)):
-                self._expire(together[0], together[-1])
+    def _parted(self, first: int, last: int) -> Iterator[tuple[bool, int, int]]:
+        """Divide a range of numbers, as large as whoever named a file liked, by whether a policy let them go."""
+        gone = self._gone[bisect_left(self._gone, first) : bisect_right(self._gone, last)]
+        at = first
+        for one, other in _in_a_row(gone):
+            if at < one:
+                yield False, at, one - 1
+            yield True, one, other
+            at = other + 1
+        if at <= last:
+            yield False, at, last
+
+    def _tell_start(self, first: int) -> None:
+        """Tell which segments before the first one here a policy let go, and of a bucket, which it begins without.
+
+        From a host local copies go once they are shipped. A bucket has all that was shipped to it, so only a verifier that saw
+        more of it before knows that its beginning is missing.
+        """
+        pin = self._trust.pins.get(self.report.host) if self.report.host is not None else None
+        seen_from = pin.first if pin is not None else 0
+        for gone, one, other in self._parted(1, first - 1):
+            if gone:
+                self._expire(one, other)
+            elif self.report.in_bucket and self._trust.only is None:
+                unseen = min(other, seen_from - 1) if seen_from else other
+                if one <= unseen:
+                    words = (
+                        f"{_named(one, unseen)} not here, and no record says why: it begins later, or its beginning was removed"
+                    )
+                    self._find(Fault.MISSING, words, segment=one, damage=False)
+                if unseen < other:
+                    self._miss_unaccounted(max(one, unseen + 1), other, " that was seen in a bucket before")
 
     def _tell_expired_end(self) -> None:
         """Tell which segments a policy let go that nothing else asked for: after the last one here and the newest head."""
         told = {number for first, last in self.report.expired for number in range(first, last + 1)}
         rest = sorted(self._deleted.keys() - told - self._digests.keys())
-        for _, numbers in groupby(enumerate(rest), lambda pair: pair[1] - pair[0]):
-            together = [number for _, number in numbers]
-            self._expire(together[0], together[-1])
+        for first, last in _in_a_row(rest):
+            self._expire(first, last)
 
     def _expire(self, first: int, last: int) -> None:
         self.report.expired.append((first, last))
@@ -274,8 +288,7 @@ class _HostCheck:
 
     def _miss_unaccounted(self, first: int, last: int, reason: str) -> None:
         self.report.missing.append((first, last))
-        words = f"segment {first} is" if first == last else f"segments {first} to {last} are"
-        self._find(Fault.MISSING, f"{words} missing{reason}", segment=first)
+        self._find(Fault.MISSING, f"{_named(first, last)} missing{reason}", segment=first)
 
     def _check_previous(self, seal: SegmentSeal) -> None:
         footer, before = seal.footer, self._before
@@ -302,13 +315,15 @@ class _HostCheck:
             problem = self._signed(
                 trailer.key_id, trailer.signature, seal_message(header.host, header.sequence, trailer.digest)
             )
+            if problem is None and (words := self._signers.take(seal.sequence, trailer.key_id)) is not None:
+                problem = (Fault.REPLACED_KEY, words)
             if problem is not None:
                 seal.find(*problem)
             return
         report.unsigned += 1
         seen = [number for number in (report.signed_from, report.pin.signed_from if report.pin else None) if number is not None]
-        if seen and seal.sequence > min(seen):
-            seal.find(Fault.UNSIGNED, f"nobody signed it, although segment {min(seen)} before it was signed")
+        if seen and seal.sequence >= min(seen):
+            seal.find(Fault.UNSIGNED, f"nobody signed it, although segment {min(seen)} was signed")
         else:
             words = "written by a capd that did not sign yet" if header.version == UNSIGNED_VERSION else "nobody signed it"
             seal.find(Fault.UNSIGNED, words, damage=False)
@@ -332,7 +347,20 @@ class _HostCheck:
             if problem is not None:
                 self._find(problem[0], f"{deletion.name}: {problem[1]}")
                 continue
+            self._believed.append(deletion)
             self._deleted |= {one.sequence: one.digest for one in deletion.segments}
+        self._gone = sorted(self._deleted)
+
+    def _judge_deleted(self) -> None:
+        """Hold records of deletion against the segments: who signed these, and those that are still here."""
+        for deletion in self._believed:
+            words = self._signers.judge(deletion.segments[-1].sequence, deletion.key_id)
+            if words is not None:
+                self._find(Fault.REPLACED_KEY, f"{deletion.name}: {words}")
+        for number in sorted(self._deleted.keys() & self._digests.keys()):
+            if self._deleted[number] != self._digests[number]:
+                words = f"segment {number} is another one than the record of its deletion names"
+                self._find(Fault.ORDER, words, segment=number)
 
     # -- heads -----------------------------------------------------------------------------------------------------------------
 
@@ -344,7 +372,7 @@ class _HostCheck:
                 continue
             self.report.heads += 1
             try:
-                head = Head.parse(self._shelf.read(item.key))
+                head = Head.parse(self._shelf.read(item.key, 0, HEAD.size + 1))
             except MalformedHeadError as error:
                 self._find(Fault.ALTERED, f"head {number}: {error}")
                 continue
@@ -362,6 +390,9 @@ class _HostCheck:
             if problem is not None:
                 self._find(problem[0], f"head {head.number}: {problem[1]}")
                 continue
+            words = self._head_signers.take(head.number, head.key_id) or self._signers.judge(head.sequence, head.key_id)
+            if words is not None:
+                self._find(Fault.REPLACED_KEY, f"head {head.number}: {words}")
             if before is not None and head.number > before.number + 1:
                 if self._trust.only is None:
                     self._find(Fault.MISSING, f"heads {before.number + 1} to {head.number - 1} are missing")
@@ -372,13 +403,14 @@ class _HostCheck:
                 words = f"segment {head.sequence} is another one than head {head.number} names"
                 self._find(Fault.ORDER, words, segment=head.sequence)
             before = self.report.head = head
+            self._heads[head.number] = head.own_digest
         self._judge_end()
 
     def _judge_end(self) -> None:
         """Hold the end of the recording against the newest head."""
         report, head = self.report, self.report.head
         if head is None:
-            if report.signed_from is not None:
+            if report.signed_from is not None and self._trust.only is None:
                 self._find(Fault.SILENT, "there is no head: a missing end would not show", damage=False)
             return
         last = max(self._digests, default=head.sequence if not report.segments else 0)
@@ -400,14 +432,25 @@ class _HostCheck:
         newest = report.head.number if report.head else 0
         if newest < pin.head:
             self._find(Fault.ROLLED_BACK, f"head {pin.head} was seen before; the newest one here is {newest or 'none'}")
-        elif report.head is not None and newest == pin.head and report.head.own_digest != pin.head_digest:
+        elif self._heads.get(pin.head, pin.head_digest) != pin.head_digest:
             self._find(Fault.ROLLED_BACK, f"head {pin.head} is another one than was seen before")
         last = max(self._digests, default=0)
         if max((last, *self._deleted)) < pin.sequence:
             self._find(Fault.ROLLED_BACK, f"segment {pin.sequence} was seen before; the newest one here is {last or 'none'}")
-        elif self._digests.get(pin.sequence, pin.digest) != pin.digest:
+        elif self._digests.get(pin.sequence, self._deleted.get(pin.sequence, pin.digest)) != pin.digest:
             words = f"segment {pin.sequence} is another one than was seen before"
             self._find(Fault.ROLLED_BACK, words, segment=pin.sequence)
+
+
+def _named(first: int, last: int) -> str:
+    return f"segment {first} is" if first == last else f"segments {first} to {last} are"
+
+
+def _in_a_row(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
+    """Give first and last of the numbers that follow each other."""
+    for _, pairs in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
+        together = [number for _, number in pairs]
+        yield together[0], together[-1]
 
 
 def _first(keys: Mapping[bytes, PublicKey], seal: SegmentSeal | None, heads: Sequence[Head]) -> list[bytes]:

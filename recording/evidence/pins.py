@@ -7,7 +7,7 @@ nor a bucket can make it forget.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +29,9 @@ class Pin:
         sequence, digest: newest sealed segment that was seen, and the hash of its footer.
         head, head_digest: number and hash of the newest head that was seen; 0 and empty without any.
         seen_ns: when, ns since 1970 UTC.
+        first: the oldest sealed segment that was in a bucket; 0: none was seen in one.
+        buckets: URLs of the buckets in which the host was seen.
+        signer: id of the key that signed the newest segment; empty: not known, or nobody.
     """
 
     key: bytes
@@ -38,8 +41,11 @@ class Pin:
     head: int
     head_digest: bytes
     seen_ns: int
+    first: int = 0
+    buckets: Sequence[str] = ()
+    signer: bytes = b""
 
-    def to_json(self) -> dict[str, int | str]:
+    def to_json(self) -> dict[str, int | str | list[str]]:
         """Give the form in the file."""
         return {
             "key": self.key.hex(),
@@ -49,6 +55,9 @@ class Pin:
             "head": self.head,
             "head_hash": self.head_digest.hex(),
             "seen_ns": self.seen_ns,
+            "first": self.first,
+            "buckets": list(self.buckets),
+            "signer": self.signer.hex(),
         }
 
 
@@ -89,7 +98,7 @@ def save(path: Path, pins: Mapping[UUID, Pin]) -> None:
 
 def _pin(fields: Mapping[str, object]) -> Pin:
     def number(name: str) -> int:
-        value = fields[name]
+        value = fields.get(name, 0) if name == "first" else fields[name]  # an earlier capd did not write it
         if not isinstance(value, int):
             raise TypeError(f"{name} is no number")
         return value
@@ -102,4 +111,13 @@ def _pin(fields: Mapping[str, object]) -> Pin:
         head=number("head"),
         head_digest=bytes.fromhex(str(fields["head_hash"])),
         seen_ns=number("seen_ns"),
+        first=number("first"),
+        buckets=_texts(fields.get("buckets", [])),  # an earlier capd wrote neither this nor the next
+        signer=bytes.fromhex(str(fields.get("signer", ""))),
     )
+
+
+def _texts(found: object) -> tuple[str, ...]:
+    if not isinstance(found, list):
+        raise TypeError("buckets is no list")
+    return tuple(map(str, found))

@@ -51,6 +51,8 @@ class Fault(StrEnum):
     """Nobody vouches for it."""
     UNKNOWN_KEY = "unknown key"
     """It was signed with a key that the host's trusted ones do not vouch for."""
+    REPLACED_KEY = "replaced key"
+    """It was signed with a key of this host in whose place another had signed before."""
     ROLLED_BACK = "rolled back"
     """Less is there, or something else, than was seen before."""
     NEWER = "newer"

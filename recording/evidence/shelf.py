@@ -62,12 +62,12 @@ class File:
 class DirectoryShelf:
     """A directory: of segments, a state directory or a copy of one, or a bucket's content."""
 
-    def __init__(self, directory: Path, *, only: str | None = None, keys: Path | None = None) -> None:
+    def __init__(self, directory: Path, *, only: frozenset[str] | None = None, keys: Path | None = None) -> None:
         """Take the directory.
 
         Args:
             directory: where segments are.
-            only: name of the one segment that is asked for; None: all.
+            only: names of the segments that are asked for; None: all.
             keys: another directory, with public keys.
         """
         self.directory = directory
@@ -75,8 +75,8 @@ class DirectoryShelf:
         self._keys = keys
 
     @property
-    def one(self) -> bool:
-        """Whether only one segment of it is asked for, so that others may be missing."""
+    def partial(self) -> bool:
+        """Whether only some segments of it are asked for, so that others may be missing."""
         return self._only is not None
 
     def list(self, prefix: str = "") -> Sequence[File]:
@@ -86,7 +86,7 @@ class DirectoryShelf:
             StateDirectoryError: it cannot be read.
         """
         with on_disk("read", self.directory):
-            files = [file for file in self._walk("", 0) if self._only in (None, file.key) or is_key(name_of(file.key))]
+            files = [file for file in self._walk("", 0) if self._asked(file.key)]
             if self._keys is not None:
                 files += [
                     File(key=f"{KEYS}{path.name}", size=path.stat().st_size)
@@ -111,6 +111,9 @@ class DirectoryShelf:
                 return os.pread(descriptor, max(0, wanted), offset)
             finally:
                 os.close(descriptor)
+
+    def _asked(self, key: str) -> bool:
+        return self._only is None or key in self._only or is_key(name_of(key))
 
     def _walk(self, folder: str, depth: int) -> Iterator[File]:
         for entry in os.scandir(self.directory / folder):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Final
@@ -175,6 +175,10 @@ class Block:
     def wall_time_ns(self, boottime_ns: int) -> int:
         """Give the wall time of an event of this block from its CLOCK_BOOTTIME, in ns since 1970 UTC."""
         return self.realtime_ns - (self.boottime_ns - boottime_ns)
+
+    def without_payload(self) -> Block:
+        """Give it for who remembers where it was: its payload may be a ring's worth."""
+        return replace(self, payload=memoryview(b""))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,11 +91,11 @@ class JournalKey:
 
 
 class JournalKeys:
-    """The keys of a file; read again when one is asked for that was not there."""
+    """The keys of files; read again when one is asked for that was not there."""
 
-    def __init__(self, path: Path) -> None:
-        """Take the file; it may still be missing."""
-        self._path = path
+    def __init__(self, *paths: Path) -> None:
+        """Take the files, the one that is to be first: a writer that goes by an earlier configuration has them in another."""
+        self._paths = paths
         self._keys: dict[int, JournalKey] = {}
 
     def key(self, identity: int) -> JournalKey:
@@ -103,10 +103,10 @@ class JournalKeys:
 
         Raises:
             UnknownKeyError: it is not there.
-            StateDirectoryError: the file cannot be read.
+            StateDirectoryError: a file cannot be read.
         """
         if identity not in self._keys:
-            self._keys |= {key.id: key for key in read_keys(self._path)}
+            self._keys |= {key.id: key for path in self._paths for key in read_keys(path)}
         if identity not in self._keys:
             raise UnknownKeyError(identity)
         return self._keys[identity]
@@ -117,7 +117,7 @@ class JournalKeys:
         Raises:
             StateDirectoryError: the file cannot be read.
         """
-        found = read_keys(self._path)
+        found = next(filter(None, map(read_keys, self._paths)), None)
         return self._keys.setdefault(found[-1].id, found[-1]) if found else None
 
 

@@ -369,6 +369,8 @@ def check_entries(frames: Sequence[FrameEntry], header: FileHeader, end: int) ->
     for number, entry in enumerate(frames):
         if entry.offset != offset or entry.length < frame_header_bytes(header.version):
             raise MalformedSegmentError(f"the footer has frame {number} at {entry.offset}, not at {offset}")
+        if entry.length > FRAME_BYTES_MAX:  # who checks its hash reads it at once
+            raise MalformedSegmentError(f"the footer has frame {number} with {entry.length} bytes, which is over the limit")
         offset += entry.length
     if offset != end:
         raise MalformedSegmentError(f"the frames of the footer end at {offset}, the footer starts at {end}")

@@ -99,6 +99,9 @@ def recover(
             sealed.append(sealed_path(directory, sequence))
             cut_bytes += cut
     paths = _segments(directory, SEALED_SUFFIX)
+    if paths:  # a dead writer may not have come to that
+        with on_disk("recover", directory):
+            sync_directory(directory)
     # The numbers of what was set aside are free: nothing sealed had them, and a hole would tell of a segment that is missing.
     last = max((sequence_of(path) or 0 for path in paths), default=FIRST_SEQUENCE - 1)
     newest, previous = _newest(directory, last + 1)

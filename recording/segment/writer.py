@@ -122,6 +122,7 @@ class SegmentWriter:
         self._buffer_bytes = 0
         self._buffer_times: list[int] = []
         self._tallies: dict[UUID, Tally] = {}
+        self._unsettled = False
         self._begin()
 
     def _begin(self) -> None:
@@ -230,7 +231,8 @@ class SegmentWriter:
     def seal(self, losses: Mapping[str, int]) -> Path | None:
         """Make the segment final: footer, sync, rename. The next record starts the next segment.
 
-        Records that were appended and not flushed are flushed with the position that was given last.
+        Records that were appended and not flushed are flushed with the position that was given last. That the new name survives
+        a power cut, `settle` sees to: the segment is sealed whether or not that can be done now.
 
         Args:
             losses: counters of what was lost on the host since capd's start, by cause.
@@ -269,9 +271,19 @@ class SegmentWriter:
         self._sequence += 1
         self._previous = digest
         self._begin()
-        with on_disk("seal", target):
-            sync_directory(self._directory)
+        self._unsettled = True
         return target
+
+    def settle(self) -> None:
+        """Make the names of sealed segments survive a power cut: before that the journal must not be freed, nor a head said.
+
+        Raises:
+            StorageFullError, StateDirectoryError: that could not be made sure of; the call may be repeated.
+        """
+        if self._unsettled:
+            with on_disk("seal", self._directory):
+                sync_directory(self._directory)
+            self._unsettled = False
 
     def close(self) -> None:
         """Close the file without sealing it: what was flushed is for `recover` to seal."""

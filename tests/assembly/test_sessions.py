@@ -8,6 +8,7 @@ import pytest
 
 from capd.daemon.assembly import sessions as table
 from capd.daemon.assembly.completeness import FOREIGN, URING
+from capd.daemon.assembly.waiting import DRAINED_FORM
 from capd.probes.layouts import EventKind, MidStream, Role
 from capd.recording.journal import Block
 from capd.recording.record import Kind, Record, Value
@@ -305,3 +306,30 @@ def test_ids_follow_from_the_journal_alone() -> None:
         ids.append(list(sessions(assemble(story))))
     assert ids[0] == ids[1]
     assert 2 == len(set(ids[0]))
+
+
+def late_story(*, heir: bool = False, late_ns: int = 20 * MS) -> list[Record]:
+    """Give what is recorded of a unix socket of which a process is told to have ended before it is told what it said."""
+    daemon = Daemon()
+    story = [daemon.started(form=DRAINED_FORM), daemon.run_started()]
+    facts = opened(1_000, 9, family=1, protocol=0)
+    story.append(daemon.cycle(10 * MS, control=[facts, *([forked(1_500, 77, 1_500)] if heir else []), exited(5_000)]))
+    story.append(daemon.cycle(20 * MS, data=[moved(2_000, 9, REQUEST, 0, b"hello "), moved(2_500, 9, REQUEST, 6, b"you ")]))
+    story.append(daemon.cycle(late_ns, data=[moved(3_000, 9, REQUEST, 10, b"there")]))
+    story.append(daemon.drained(late_ns))
+    story.append(daemon.cycle(9_000 * MS, control=[executed(8_000 * MS, b"/bin/true", pid=5, start=6)]))
+    return assemble(story)
+
+
+@pytest.mark.parametrize("late_ns", [20 * MS, 8_000 * MS])
+def test_what_is_told_after_its_speaker_ended_ends_too(late_ns: int) -> None:
+    """A session of a process that was told to have ended first is closed like any whose users are gone, once all is there."""
+    records = late_story(late_ns=late_ns)
+    (end,) = of_kind(records, Kind.CLOSE)
+    assert {end.session} == {record.session for record in of_kind(records, Kind.OPEN)}
+    assert b"hello you there" == stream(records, REQUEST)
+
+
+def test_a_child_of_a_speaker_that_ended_keeps_its_socket_open() -> None:
+    """While a child lives that may hold the descriptor, the session goes on."""
+    assert [] == of_kind(late_story(heir=True), Kind.CLOSE)

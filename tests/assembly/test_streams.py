@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from capd.daemon.assembly.assembler import BATCH_RECORDS
 from capd.probes.layouts import Absence, Role
 from capd.recording.journal import Source
-from capd.recording.record import Kind
+from capd.recording.record import Kind, Value
 from tests.assembly.world import (
+    BOOT,
     EPOCH,
     HOST,
     MS,
@@ -206,6 +207,23 @@ def test_the_same_start_note_twice_is_no_restart() -> None:
     story.append(daemon.cycle(MS, control=[opened(500, 9)], data=[moved(1_000, 9, REQUEST, 0, b"abc")]))
     story.append(daemon.started(2 * MS, epoch=EPOCH))
     assert [] == gaps(assemble(story))
+
+
+def test_a_daemon_that_goes_on_with_the_probes_makes_no_gap() -> None:
+    """A start note that says so, of the same epoch, is told of the host, and positions go on."""
+    daemon = Daemon()
+    story = [daemon.started(), daemon.run_started()]
+    story.append(daemon.cycle(MS, control=[opened(500, 9)], data=[moved(1_000, 9, REQUEST, 0, b"abc")]))
+    facts: dict[str, Value] = {"boot": BOOT.bytes, "host": HOST.bytes, "version": "0.2.0", "continued": True, "form": 2}
+    story.append(daemon.note(2 * MS, note="start", epoch=EPOCH.bytes, **facts))
+    story.append(daemon.cycle(3 * MS, data=[moved(3 * MS, 9, REQUEST, 3, b"def")]))
+    records = assemble(story)
+    assert [] == gaps(records)
+    assert b"abcdef" == stream(records, REQUEST)
+    told = [record for record in of_kind(records, Kind.MARKER) if record.body["name"] == "capture_start"]
+    assert [(HOST, None, "0.1.0"), (HOST, True, "0.2.0")] == [
+        (record.session, record.body.get("continued"), record.body["version"]) for record in told
+    ]
 
 
 def test_a_block_that_cannot_be_read_interrupts_what_is_open() -> None:

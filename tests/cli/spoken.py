@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import struct
 
 from hpack import Encoder
 
 from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation
 from tests.decoders import http2_bytes as h2
+from tests.decoders import mysql_bytes as my
 from tests.decoders import postgresql_bytes as pg
 from tests.decoders import test_websocket as ws
 
@@ -130,6 +132,36 @@ def over_postgresql() -> Conversation:
     said.say(RESPONSE, pg.error("42501", "must be owner of table customers") + pg.ready())
     said.lose(RESPONSE, 120331)
     said.say(REQUEST, pg.message("X"))
+    return said.close("partial", ["ring full: 120331 bytes of the response"])
+
+
+def over_mysql() -> Conversation:
+    """A conversation with MariaDB: a query, several results, a prepared statement, an error, something lost."""
+    said = Conversation(b"mysql", port=3306, target="db.internal", started_ns=START_NS + 3_000_000_000)
+    said.say(RESPONSE, my.greeting())
+    said.say(REQUEST, my.login(user="ann", database="shop"))
+    said.say(RESPONSE, my.ok(2))
+    said.say(REQUEST, my.query("SELECT id, name, email\n  FROM `customers`\n ORDER BY id"))
+    columns = my.packet(1, b"\3") + my.column(2, "id", 3) + my.column(3, "name") + my.column(4, "email") + my.eof(5)
+    rows = (
+        my.row(6, b"1", b"Ada", b"ada@example.org")
+        + my.row(7, b"20", "Zoë 世界".encode(), None)
+        + my.row(8, b"3", b"NULL", b"\x1b[31mred")
+    )
+    said.say(RESPONSE, columns + rows + my.eof(9, my.MORE) + my.ok(10, 2), pause_ms=12)
+    said.say(REQUEST, my.prepare("INSERT INTO orders VALUES (?, ?)"))
+    parameters = my.column(2, "?", 253, "") + my.column(3, "?", 253, "") + my.eof(4)
+    said.say(RESPONSE, my.prepared(1, 1, 0, 2) + parameters)
+    said.say(REQUEST, my.execute(1, [(3, 0), (253, 0)], struct.pack("<i", 7), nulls=b"\2"))
+    said.say(RESPONSE, my.ok(1, 1, 42, 3))
+    said.say(REQUEST, my.query("DROP TABLE customers -- 'quietly'"))
+    said.say(RESPONSE, my.err(1, 1142, "42000", "DROP command denied to user 'ann'"))
+    said.say(REQUEST, my.query("LOAD DATA LOCAL INFILE '/etc/passwd' INTO TABLE t"))
+    said.say(RESPONSE, my.packet(1, b"\xfb/etc/passwd"))
+    said.say(REQUEST, my.packet(2, b"root:x:0:0\n") + my.packet(3))
+    said.say(RESPONSE, my.ok(4, 1))
+    said.lose(RESPONSE, 120331)
+    said.say(REQUEST, my.QUIT)
     return said.close("partial", ["ring full: 120331 bytes of the response"])
 
 

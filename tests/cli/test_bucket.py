@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
+import shutil
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,15 +15,20 @@ from capd.cli.options import CorrectedUsageError
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import BucketError
 from capd.recording.bucket.layout import SegmentKey
+from capd.recording.errors import CatalogueError, NothingRecordedError
 from capd.recording.index import Index
 from capd.recording.segment import SegmentReader
 from capd.recording.segment.layout import sealed_path
 from tests.cli.conftest import VERBS, Capd
-from tests.cli.recorded import RUN, START_NS, Conversation, Recording
+from tests.cli.recorded import HOST, RUN, START_NS, Conversation, Recording
 
 pytest.importorskip("duckdb", reason="the fleet extra is not installed")
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from capd.recording.catalogue.archive import FollowBucketError
+from capd.recording.catalogue.schema import pack
 from capd.recording.catalogue.writing import CatalogueWriter
 
 LATE_NS = 1 << 62
@@ -87,6 +95,22 @@ def test_a_verb_answers_as_from_the_directory(capd: Capd, bucket: Bucket, verb: 
     assert (given.exit_code, given.return_value) == (expected.exit_code, expected.return_value)
 
 
+def test_a_file_that_is_none_of_a_catalogue_hides_no_other(capd: Capd, bucket: Bucket) -> None:
+    """What is damaged, or of other columns, is named and left out; an id that is none is an error of its own."""
+    others = [f"catalogue/sessions/date=2026-11-21/host={UUID(int=number)}/000000000001.parquet" for number in (7, 8, 9)]
+    columns = pa.table({"session": [1], "started_ns": ["never"]})
+    contents = io.BytesIO()
+    pq.write_table(columns, contents)
+    for key, content in zip(others, (b"no parquet", contents.getvalue()), strict=False):
+        bucket.create(key, content)
+    for verb in ("sessions", "runs"):
+        given, expected = from_bucket(bucket, verb, "--json"), capd(verb, "--json")
+        assert given.stdout == expected.stdout
+        assert all(f"{key} is damaged, or no file of a catalogue" in given.stderr for key in others[:2])
+    bucket.create(others[2], pack("sessions", [{"session": "\x1b[31m", "started_ns": 1, "last_ns": 1}], first=1, last=1))
+    assert isinstance(from_bucket(bucket, "sessions").exception, CatalogueError)
+
+
 @pytest.mark.parametrize("form", ["text", "json", "raw"])
 def test_a_replay_is_the_same(capd: Capd, bucket: Bucket, form: str) -> None:
     """Transcript, records and bytes come out of the bucket as out of the directory."""
@@ -120,6 +144,40 @@ def test_verify_finds_in_the_bucket_what_is_missing(bucket: Bucket, tmp_path: Pa
     assert "segment 2 is missing" not in from_bucket(bucket, "verify", *pins).stdout
     bucket.delete(next(entry.key for entry in bucket.list("host=") if entry.key.endswith("000000000002.seg")))
     assert "segment 2 is missing" in from_bucket(bucket, "verify", *pins).stdout
+
+
+def test_verify_takes_a_url_for_a_bucket(bucket: Bucket, tmp_path: Path, capd: Capd) -> None:
+    """A URL means the bucket, as --bucket does; two buckets at once are refused."""
+    place, pins = (tmp_path / "bucket").as_uri(), ["--pins", str(tmp_path / "pins.json")]
+    done = capd("verify", place, "--json", *pins)
+    assert json.loads(from_bucket(bucket, "verify", "--json", *pins).stdout)["hosts"] == json.loads(done.stdout)["hosts"] != []
+    assert isinstance(capd("verify", place, "--bucket", "s3://another").exception, CorrectedUsageError)
+
+
+@pytest.mark.parametrize("by_path", [False, True])
+def test_verify_misses_a_host_that_is_gone_from_the_bucket(
+    bucket: Bucket, recorded: Recording, tmp_path: Path, by_path: bool
+) -> None:
+    """Who saw a host in a bucket says when all of it is gone from there, also of a bucket that is given as a directory."""
+    directory, pins = tmp_path / "bucket", ["--pins", str(tmp_path / "pins.json")]
+    shutil.copytree(recorded.state_dir / "keys", directory / f"host={HOST}" / "keys", ignore=lambda *_: ["host.key"])
+    shutil.copytree(directory / f"host={HOST}", directory / f"host={UUID(int=2)}")  # another, of which this does not ask
+
+    def verify() -> Result:
+        if not by_path:
+            return from_bucket(bucket, "verify", *pins)
+        return CliRunner().invoke(VERBS["verify"], [str(directory), *pins], standalone_mode=False)
+
+    verify()
+    for folder in list(directory.rglob(f"host={HOST}")):
+        shutil.rmtree(folder)
+    assert "nothing of this host is here any more" in verify().stdout
+
+
+def test_verify_does_not_call_nothing_whole(tmp_path: Path) -> None:
+    """A bucket, or a prefix of one, in which there is nothing is more likely the wrong one than whole."""
+    done = from_bucket(Bucket.open(str(tmp_path)), "verify", "--pins", str(tmp_path / "pins.json"))
+    assert isinstance(done.exception, NothingRecordedError)
 
 
 @pytest.mark.parametrize("arguments", [["--records"], ["0197f3a4"]])

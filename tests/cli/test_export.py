@@ -5,7 +5,10 @@ from __future__ import annotations
 import base64
 import io
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from capd.cli.replay import FORMS
 from capd.recording.bundle import BundleError, read_manifest
 from capd.recording.errors import UnknownSessionError
 from capd.recording.heads import HeadLog
+from capd.recording.index import Index
 from capd.recording.keys import HostKey
 from capd.recording.record import Kind, Value
 from capd.recording.segment import SegmentReader
@@ -167,6 +171,36 @@ def test_a_segment_that_was_taken_out_shows(capd: Capd, scattered: Recording, ta
         assert any(("beginning" if sequence == 3 else "jumps") in one for one in told["missing"])
 
 
+def test_an_index_in_a_bundle_counts_for_nothing(capd: Capd, scattered: Recording, target: Path) -> None:
+    """An index that whoever handed the bundle on put into it and its manifest explains no missing segment."""
+    said = Conversation(b"raw", port=9, started_ns=START_NS + 4_000_000_000)
+    for number in range(3):
+        said.say(REQUEST, b"\x00\x01%d" % number)
+    records = said.close().records
+    for number, record in enumerate(records[:4]):
+        scattered.write([record, *([] if number < 3 else records[4:])])
+    capd("export", str(said.id), "-o", str(target))
+    manifest = read_manifest(target)
+    assert manifest is not None
+    assert "whole" == verified(capd, target)["verdict"]
+    drop(target, manifest.segments[2])
+    shutil.copytree(scattered.state_dir / "index", target / "index")
+    with Index.open(target / "index" / "capd.db") as index:
+        index.upsert_session(replace(index.session(said.id), protocol="made-up"))
+    added = [path.relative_to(target).as_posix() for path in (target / "index").iterdir()]
+    tamper_manifest(target, lambda told: told["files"].extend(entry(target, name) for name in added))
+    told = verified(capd, target)
+    assert ("damaged", []) == (told["verdict"], told["excerpt"]["notes"])
+    assert any("jumps from byte" in words for words in told["missing"])
+    assert "made-up" not in capd("sessions", state_dir=target).stdout
+
+
+def entry(target: Path, name: str) -> dict[str, Any]:
+    """Give what a manifest says of a file."""
+    content = (target / name).read_bytes()
+    return {"path": name, "size": len(content), "sha256": sha256(content).hexdigest()}
+
+
 def test_a_changed_file_of_a_bundle_is_named(capd: Capd, recorded: Recording, target: Path) -> None:
     """A changed page, a missing form, a flipped bit of a segment, something added: each is told for what it is."""
     capd("export", "nightly", "-o", str(target))
@@ -195,6 +229,7 @@ def test_a_changed_file_of_a_bundle_is_named(capd: Capd, recorded: Recording, ta
         lambda told: told.update(files=[{"path": "../x", "size": 1, "sha256": ""}]),
         lambda told: told.update(files=[{"path": "/etc/passwd", "size": 1, "sha256": ""}]),
         lambda told: told.update(segments="x"),
+        lambda told: told.update(segments=[float("inf")]),
         lambda told: told.pop("sessions"),
     ],
 )
@@ -205,6 +240,47 @@ def test_a_manifest_that_is_none_is_an_error(
     capd("export", "nightly", "-o", str(target))
     tamper_manifest(target, change)
     assert isinstance(capd("verify", str(target)).exception, BundleError)
+
+
+def test_a_manifest_makes_no_excerpt_of_what_is_none(capd: Capd, scattered: Recording, target: Path, tmp_path: Path) -> None:
+    """What a bundle may lack, a host's own recording and a bucket may not: a manifest put there explains nothing away."""
+    capd("export", str(long_one().id), "-o", str(target))
+    gone = scattered.state_dir / "segments" / "000000000002.seg"
+    gone.unlink()
+    shutil.copy(target / "manifest.json", scattered.state_dir)
+    config = tmp_path / "capd.toml"
+    config.write_text(f'state_dir = "{scattered.state_dir}"\n')
+    done = capd("verify", "--config", str(config), "--json", state_dir=None)
+    told = json.loads(done.stdout)
+    assert ("damaged", None, [{"first": 2, "last": 2}]) == (told["verdict"], told["excerpt"], told["hosts"][0]["missing"])
+    day = tmp_path / "bucket" / f"host={HOST}" / "date=2026-11-21"
+    shutil.copytree(scattered.state_dir / "segments", day)
+    shutil.copytree(scattered.state_dir / "keys", day.parent / "keys", ignore=lambda *_: ["host.key"])
+    shutil.copy(target / "manifest.json", tmp_path / "bucket")
+    told = verified(capd, tmp_path / "bucket")
+    assert ("damaged", None, [{"first": 2, "last": 2}]) == (told["verdict"], told["excerpt"], told["hosts"][0]["missing"])
+
+
+def test_a_bucket_that_was_flattened_is_still_a_bucket(capd: Capd, scattered: Recording, tmp_path: Path) -> None:
+    """Moved out of its folders, what a verifier saw in a directory as a bucket may not begin later, as a host's may."""
+    bucket = tmp_path / "bucket"
+    day = bucket / f"host={HOST}" / "date=2026-11-21"
+    shutil.copytree(scattered.state_dir / "segments", day)
+    shutil.copytree(scattered.state_dir / "keys", day.parent / "keys", ignore=lambda *_: ["host.key"])
+    assert "whole" == verified(capd, bucket)["verdict"]
+    for path in [*day.iterdir(), *(day.parent / "keys").iterdir()]:
+        path.rename(bucket / path.name)
+    shutil.rmtree(day.parent)
+    (bucket / "000000000001.seg").unlink()
+    told = verified(capd, bucket)
+    assert ("damaged", [{"first": 1, "last": 1}]) == (told["verdict"], told["hosts"][0]["missing"])
+
+
+def test_a_manifest_that_names_nothing_proves_nothing(capd: Capd, recorded: Recording, target: Path) -> None:
+    """Without a session or run there is nothing that could be whole."""
+    capd("export", "nightly", "-o", str(target))
+    tamper_manifest(target, lambda told: told.update(sessions=[], runs=[]))
+    assert "damaged" == verified(capd, target)["verdict"]
 
 
 def test_a_segment_that_is_gone_is_told(capd: Capd, scattered: Recording, target: Path) -> None:

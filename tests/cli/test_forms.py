@@ -23,7 +23,7 @@ from capd.cli.veil import StreamVeil
 from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record
 from tests.cli.recorded import REQUEST, RESPONSE, Conversation
-from tests.cli.spoken import over_http, over_http2, over_postgresql, over_terminal
+from tests.cli.spoken import over_http, over_http2, over_mysql, over_postgresql, over_terminal
 from tests.cli.test_transcript_hostile import RECORD, STEERS
 from tests.decoders import postgresql_bytes as pg
 
@@ -49,6 +49,8 @@ def form_of(form: str, *conversations: Conversation, limits: Limits = BRIEF) -> 
         ("har", over_http, "http.har"),
         ("har", over_http2, "http2.har"),
         ("sql", over_postgresql, "postgresql.sql"),
+        ("sql", over_mysql, "mysql.sql"),
+        ("pcap", over_mysql, "mysql.pcapng"),
         ("cast", over_terminal, "terminal.cast"),
         ("pcap", over_postgresql, "postgresql.pcapng"),
     ],
@@ -235,6 +237,36 @@ def test_a_statement_ends_where_its_text_does(statement: str, closed: bool) -> N
     assert closed == is_closed(statement)
 
 
+@pytest.mark.parametrize(
+    ("statement", "closed"),
+    [
+        ("SELECT `a'b`, \"c;\" # it's\n, 'it''s' -- \"quiet\"", True),
+        ("SELECT /* it's */ 1", True),
+        ("SELECT 1--'2'", True),
+        ("SELECT 1--'", False),
+        ("SELECT 'it\\'s'", False),
+        ("SELECT `open", False),
+        ('SELECT "open', False),
+        ("SELECT /* open", False),
+        ("SELECT 1 /*!50000 , '*/", False),
+        ("SELECT 1 /*M! , 2 */", False),
+        ("SELECT 1\n\\! rm -rf /", False),
+    ],
+)
+def test_a_statement_of_mysql_ends_where_its_text_does(statement: str, closed: bool) -> None:
+    """So it is with the quotes, names and comments of MySQL, whatever its sql_mode is."""
+    assert closed == is_closed(statement, mysql=True)
+
+
+@pytest.mark.parametrize(
+    "statement", ["LOAD DATA\nLOCAL INFILE 'x' INTO TABLE t", "source /x", "select 1\n  delimiter //", "system ls"]
+)
+def test_what_mysqls_client_would_do_itself_is_a_comment(statement: str) -> None:
+    """Commands of the client, and files that it would send."""
+    assert takes_what_follows(statement, mysql=True)
+    assert not takes_what_follows("select source, status from t", mysql=True)
+
+
 def test_what_takes_more_than_its_text_is_a_comment() -> None:
     """COPY from the client would eat the lines after it; to or from a program it would run one."""
     assert takes_what_follows("copy t\nFROM STDIN with (format csv)")
@@ -373,7 +405,11 @@ def test_a_checksum_is_that_of_rfc_1071(data: bytes) -> None:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(RECORD, max_size=12), st.sampled_from(["http1", "postgresql", "unknown"]), st.sampled_from(sorted(SUFFIXES)))
+@given(
+    st.lists(RECORD, max_size=12),
+    st.sampled_from(["http1", "mysql", "postgresql", "unknown"]),
+    st.sampled_from(sorted(SUFFIXES)),
+)
 def test_no_record_breaks_a_form(records: list[Record], protocol: str, form: str) -> None:
     """For any records: a file that its readers take, with nothing in a text form that steers a terminal, and no exception."""
     row = replace(spoken(over_http().records).row, protocol=protocol)

@@ -46,3 +46,10 @@ def test_readers_load_only_what_they_use(recorded: Recording, arguments: list[st
     done = subprocess.run([sys.executable, "-P", "-c", SCRIPT, command], capture_output=True, text=True, check=True)
     assert done.stdout
     assert set() == refused & set(json.loads(done.stderr))
+
+
+def test_the_recorder_does_not_load_the_proxy() -> None:
+    """Who decides nothing keeps nothing in memory of what decides: five megabytes of the budget at rest."""
+    script = "import sys, capd.cli.recorder; print(*(name for name in sys.modules if name.startswith('capd.enforcer.')))"
+    done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)
+    assert not {"capd.enforcer.proxy.judge", "capd.enforcer.policy.policy", "capd.enforcer.sql"} & set(done.stdout.split())

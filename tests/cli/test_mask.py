@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from capd.cli.main import capd
+from capd.enforcer.masking import scanner
 
 SECRETS = ("abcdefghij", "x-y-z", "pw-123", "4711")
 REQUEST = (
@@ -55,6 +57,13 @@ def test_nothing_to_hide(tmp_path: Path) -> None:
     assert (1, True) == (status, "nothing would be masked" in text)
 
 
+def test_a_failure_is_not_taken_for_nothing_to_hide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where masking itself fails nothing of a session is stored, and that is what is said."""
+    monkeypatch.setattr(scanner, "valid", lambda _rule, _found: 1 // 0)
+    status, text = run(tmp_path, "test", str(tmp_path / "said"), data=b"card 4111111111111111\n")
+    assert (0, True) == (status, "masking failed" in text and "22 bytes would be masked" in text)
+
+
 def test_the_configuration_counts(tmp_path: Path) -> None:
     """Rules of the configuration are used, and listed with the level and its scopes."""
     config = '[masking]\nbuiltin = false\nidentifiers = []\nkeys = ["colour"]\n[[recording.scope]]\nlevel = "off"\nport = 25\n'
@@ -70,7 +79,7 @@ def test_the_configuration_counts(tmp_path: Path) -> None:
     ("config", "problem"),
     [
         ('[masking]\nkey = ["a"]\n', "masking.key: no such key"),
-        ('[[masking.pattern]]\nname = "a"\npattern = "(a+)+"\n', "masking.pattern.0.pattern: it can match more"),
+        ('[[masking.pattern]]\nname = "a"\npattern = "(a+)+"\n', "masking.pattern[0].pattern: it can match more"),
         ('[masking]\nidentifiers = ["xx"]\n', "there is no identifier"),
         ('[masking]\njson_paths = ["a.b"]\n', "no path"),
         ('[[recording.scope]]\nlevel = "off"\n', "needs a condition"),
@@ -79,5 +88,5 @@ def test_the_configuration_counts(tmp_path: Path) -> None:
 )
 def test_mistakes_are_named(tmp_path: Path, config: str, problem: str) -> None:
     """A mistake in the two sections is refused with the key and the reason."""
-    with pytest.raises(Exception, match=problem.replace("(", r"\(")):
+    with pytest.raises(Exception, match=re.escape(problem)):
         run(tmp_path, "rules", config=config)

@@ -220,9 +220,9 @@ def test_a_hundred_thousand_messages(tmp_path: Path) -> None:
         said.records.append(Record(Kind.MESSAGE, said.id, START_NS + number * 1000, REQUEST, query))
         done: dict[str, Value] = {**body, "type": "CommandComplete", "summary": "SELECT 1", "ordinal": 2 * number + 1}
         said.records.append(Record(Kind.MESSAGE, said.id, START_NS + number * 1000 + 500, RESPONSE, done))
-    begun = time.monotonic()
+    begun = time.process_time()
     content = page_of(spoken(said.close().records))
-    assert time.monotonic() - begun < 60
+    assert time.process_time() - begun < 60
     assert len(content) < 20 << 20
     told = shown(content, tmp_path, "slider=25")
     assert 400 < len(told["blocks"]) < 410

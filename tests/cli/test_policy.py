@@ -85,6 +85,34 @@ def test_credentials_that_are_not_configured_are_told(rules: Path, tmp_path: Pat
     assert words not in run("check", "--config", configuration).stdout
 
 
+UNBOUND = [
+    ("http", "a.test", 443, "", None),
+    ("http", "b.test", 443, "", "the credential it is not for the host b.test"),
+    ("http", "a.test", 8443, "", "the credential it is not for port 8443"),
+    ("http", "a.test", 443, 'databases = ["shop"]', "the credential it is for databases"),
+    ("postgresql", "a.test", 443, 'databases = ["shop"]', None),
+]
+
+
+@pytest.mark.parametrize(("protocol", "host", "port", "more", "problem"), UNBOUND)
+def test_credentials_that_are_not_for_their_rule(
+    rules: Path, tmp_path: Path, *, protocol: str, host: str, port: int, more: str, problem: str | None
+) -> None:
+    """A rule that would put a credential where that may not go is told of: all that it matches there will be denied."""
+    form = ", form: bearer" if protocol == "http" else ""
+    (rules / "60.yaml").write_text(
+        f"rules:\n  - id: key\n    match: {{protocols: {protocol}, hosts: {host}, ports: {port}}}\n"
+        f"    then: inject\n    inject: {{credential: it{form}}}\n"
+    )
+    configuration = tmp_path / "capd.toml"
+    configuration.write_text(
+        f'policy_dir = "{rules}"\n[credentials.it]\nfile = "/etc/x"\nhosts = ["a.test"]\nports = [443]\n{more}\n'
+    )
+    told = json.loads(run("check", "--config", configuration, "--json").stdout)["unbound_credentials"]
+    assert ([] if problem is None else [{"rule": "key", "problem": problem}]) == told
+    assert (problem is not None) == (f"key: {problem}, so" in run("check", "--config", configuration).stdout)
+
+
 def test_examples_come_out(rules: Path) -> None:
     """`test` ends with 0 when all examples come out, with 1 when one does not, which it shows with its place and reason."""
     assert (0, "all 3 examples come out as they must\n") == ((done := run("test", rules)).return_value, done.stdout)
@@ -138,11 +166,48 @@ def test_explain_takes_what_it_prints(rules: Path, tmp_path: Path) -> None:
     assert [first, first] == [json.loads(again.stdout), json.loads(piped.stdout)]
 
 
+APP = ("--database", "shop", "--user", "app")
+DATABASES = """
+rules:
+  - {id: shop, match: {hosts: db, databases: shop, users: app}, then: allow}
+  - {id: cards, match: {resources: shop.cards}, then: deny}
+"""
+
+
+@pytest.mark.parametrize(
+    ("status", "arguments"),
+    [
+        (0, ["--open", "db", *APP]),
+        (0, ["--open", "db:1", "--protocol", "redis"]),
+        (1, ["--open", "db", "--protocol", "mysql", "--user", "root"]),
+        (0, ["--sql", "SELECT 1", "--target", "db", "--protocol", "mysql", *APP]),
+        (1, ["--sql", "SELECT 1", "--target", "db", "--protocol", "mysql", *APP[:2]]),
+        (1, ["--sql", "SELECT * FROM `shop`.`Cards`", "--target", "db", "--protocol", "mysql", *APP]),
+        (0, ["--sql", "SELECT * FROM public.x", "--target", "db", *APP]),
+        (0, ["--sql", "GET token:1", "--target", "db", "--protocol", "redis", *APP]),
+        (1, ["--sql", "GET shop.cards", "--target", "db", "--protocol", "redis", *APP]),
+        (1, ["--sql", "MGET a shop.cards", "--target", "db", "--protocol", "redis", *APP]),
+        (1, ["--sql", "KEYS *", "--target", "db", "--protocol", "redis", *APP]),
+    ],
+)
+def test_explain_of_databases(tmp_path: Path, status: int, arguments: list[str]) -> None:
+    """Openings and statements of each protocol are explained, by what is said to be known of their session."""
+    (tmp_path / "rules.yaml").write_text(DATABASES)
+    done = run("explain", *arguments, "--policy", tmp_path, "--json")
+    told = json.loads(done.stdout)
+    assert (status, ["allow", "deny"][status]) == (done.return_value, told["decision"]["outcome"])
+    protocol = arguments[arguments.index("--protocol") + 1] if "--protocol" in arguments else "postgresql"
+    assert (protocol, "--open" in arguments) == (told["action"]["protocol"], told["action"]["operation"] == "connect")
+
+
 USAGE = [
     [],
     ["--http", "GET https://a/", "--connect", "a:1"],
     ["--http", "https://a/"],
     ["--sql", "SELECT 1"],
+    ["--sql", "SELECT 1", "--open", "db"],
+    ["--open", "db:x"],
+    ["--sql", "GET 'a", "--target", "cache", "--protocol", "redis"],
     ["--connect", "a"],
     ["--http", "GET https://a/", "--label", "x"],
     ["--http", "GET https://a/", "--address", "x"],
@@ -163,9 +228,9 @@ def replay(recording: Recording, rules: Path, *arguments: object) -> tuple[int, 
 
 
 def test_replay_says_what_would_have_been_stopped(recorded: Recording, rules: Path) -> None:
-    """Each request and statement of the recording is judged; a statement is denied, allowed or held by what it does."""
+    """Each request, opening and statement of the recording is judged; a statement by what it does."""
     status, told = replay(recorded, rules)
-    assert (1, 2, 1, 3) == (status, told["allowed"], told["held"], told["denied"])
+    assert (1, 3, 1, 3) == (status, told["allowed"], told["held"], told["denied"])
     assert (2, 1, 0) == (told["sessions"], told["partial_sessions"], told["incomplete"])
     stopped = [(one["operation"], one["outcome"], one["rules"]) for one in told["messages"]]
     assert [
@@ -185,7 +250,7 @@ def test_replay_for_people_groups_what_is_alike(recorded: Recording, rules: Path
         r"1 x denied +http api.example.org:443  DELETE /v1/customers/42 HTTP/1.1\n +no rule allows this\n +capd replay ",
         done.stdout,
     )
-    assert "3 denied, 1 held for approval, 2 allowed  in 2 sessions" in done.stdout
+    assert "3 denied, 1 held for approval, 3 allowed  in 2 sessions" in done.stdout
     assert "1 session not recorded completely: what is missing was not judged" in done.stdout
     assert [] == re.findall(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", done.stdout)
 
@@ -196,7 +261,7 @@ def test_replay_keeps_within_what_is_asked(recorded: Recording, rules: Path) -> 
     assert 1 == replay(recorded, rules, "--protocol", "postgresql")[1]["held"]
     assert 0 == replay(recorded, rules, "--since", "2026-11-21T07:25:00Z")[1]["denied"]
     limited = replay(recorded, rules, "--limit", "1", "--all")[1]
-    assert (1, 5) == (len(limited["messages"]), limited["messages_left_out"])
+    assert (1, 6) == (len(limited["messages"]), limited["messages_left_out"])
 
 
 def test_replay_judges_connections_that_are_not_decoded(recording: Recording, rules: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -14,8 +15,17 @@ import pytest
 
 from capd.cli.options import CorrectedUsageError
 from capd.daemon.errors import ConfigurationError
-from capd.recording.errors import ExitStatus, IndexUnusableError, NothingRecordedError, NotTextError, UnknownSessionError
+from capd.recording.errors import (
+    ExitStatus,
+    IndexUnusableError,
+    NothingRecordedError,
+    NothingSealedError,
+    NotTextError,
+    UnknownSessionError,
+)
+from capd.recording.keys import HostKey
 from capd.recording.record import Kind, Record, Value
+from capd.recording.segment import SegmentReader
 from tests.cli.conftest import VERBS, Capd
 from tests.cli.recorded import HOST, REQUEST, RUN, START_NS, Conversation, Recording, run_records
 from tests.cli.spoken import over_http, over_postgresql
@@ -135,12 +145,60 @@ def test_harm_is_found(capd: Capd, recorded: Recording, harm: object) -> None:
     assert "damaged" == json.loads(capd("verify", "--json").stdout)["verdict"]
 
 
+def test_a_segment_that_a_stranger_signed_is_no_proof_of_a_session(capd: Capd, recorded: Recording) -> None:
+    """Of one session or run the signatures count as they do of everything."""
+    path = min((recorded.state_dir / "segments").iterdir())
+    with SegmentReader(path) as reader:
+        footer = reader.footer
+    assert footer is not None
+    end = footer.frames[-1].offset + footer.frames[-1].length
+    path.write_bytes(path.read_bytes()[:end] + footer.pack(HostKey.new())[0])
+    for which in (str(over_http().id), "nightly"):
+        done = capd("verify", which)
+        assert (1, True) == (done.return_value, "unknown key" in done.stdout)
+    assert 0 == capd("verify", str(over_postgresql().id)).return_value
+
+
+def test_what_an_index_was_made_to_forget_is_missed(capd: Capd, recording: Recording) -> None:
+    """Without its middle a session is not whole, and without its end not ended, whatever the index knows of it."""
+    parts = over_http().records
+    cut = len(parts) // 3
+    for part in (parts[:cut], parts[cut : 2 * cut], parts[2 * cut :]):
+        recording.write(part)
+    recording.close()
+    session = str(over_http().id)
+    whole = capd("verify", session)
+    assert (0, False) == (whole.return_value, "note:" in whole.stdout)
+    database = sqlite3.connect(recording.state_dir / "index" / "capd.db")
+    with database:
+        database.execute("DELETE FROM session_segments WHERE sequence > 1")
+    database.close()
+    assert json.loads(capd("verify", session, "--json").stdout)["segments"][1:] != []
+    (recording.state_dir / "segments" / "000000000002.seg").unlink()
+    assert 1 == capd("verify", session).return_value
+    (recording.state_dir / "segments" / "000000000003.seg").unlink()
+    assert "its end is missing" in capd("verify", session).stdout
+    shutil.rmtree(recording.state_dir / "index")
+    done = capd("verify", session)
+    assert (0, True) == (done.return_value, "note: it had not ended" in done.stdout)
+
+
 @pytest.mark.parametrize("verb", ["runs", "sessions"])
 def test_an_empty_recording_lists_nothing(capd: Capd, recording: Recording, verb: str) -> None:
     """Before anything was recorded, lists are empty, not an error, and say so."""
     result = capd(verb)
     assert ("", True) == (result.stdout, result.stderr.startswith("capd: no "))
     assert [] == json.loads(capd(verb, "--json").stdout)
+
+
+def test_an_empty_recording_is_no_whole_one(capd: Capd, recording: Recording) -> None:
+    """Whoever removed all of it must not be told that nothing is missing."""
+    recording.close()
+    for path in (recording.state_dir / "segments").iterdir():
+        path.unlink()
+    for arguments in ([], ["--json"], [str(recording.state_dir)]):
+        done = capd("verify", *arguments)
+        assert ("", True) == (done.stdout, isinstance(done.exception, NothingSealedError))
 
 
 def test_files_that_are_not_watched_are_shown_with_their_run(capd: Capd, recording: Recording) -> None:
@@ -235,6 +293,7 @@ def test_the_configuration_names_the_recording(capd: Capd, recorded: Recording, 
 def test_unknown_ids_are_negative_answers(capd: Capd, recorded: Recording) -> None:
     """An id that fits nothing is said by every verb that takes one."""
     results = [capd("show", "fff0"), capd("replay", "fff0"), capd("verify", "fff0"), capd("sessions", "--run", "fff0")]
+    results += [capd("show", ""), capd("replay", ""), capd("verify", "")]  # of a variable that is not set: not all that is here
     assert [UnknownSessionError] * len(results) == [type(result.exception) for result in results]
 
 

@@ -20,7 +20,7 @@ from capd.cli.replay_forms import PAUSE_SECONDS_MAX, Pace
 from capd.recording.errors import AmbiguousSessionError, CorruptSegmentError, UnknownSessionError
 from tests.cli.conftest import Capd
 from tests.cli.recorded import REQUEST, RESPONSE, START_NS, Conversation, Recording
-from tests.cli.spoken import over_http, over_postgresql
+from tests.cli.spoken import over_http, over_mysql, over_postgresql
 
 GOLDEN = Path(__file__).parent / "golden"
 ROOT = Path(__file__).parents[2]
@@ -41,6 +41,13 @@ def test_the_transcript_reads_as_it_always_did(
     """A recording of real bytes, decoded and sealed by the real parts, gives exactly the golden transcript."""
     golden = GOLDEN / f"{name}.txt"
     assert golden.read_text(encoding="utf-8") == capd("replay", str(said().id)).output
+
+
+def test_the_transcript_of_mysql(capd: Capd, recording: Recording) -> None:
+    """So does one of MySQL."""
+    recording.write(over_mysql().records)
+    golden = GOLDEN / "mysql.txt"
+    assert golden.read_text(encoding="utf-8") == capd("replay", str(over_mysql().id)).output
 
 
 def test_a_partial_session_never_looks_clean(capd: Capd, recorded: Recording) -> None:
@@ -261,7 +268,7 @@ def test_following_shows_what_is_said_until_the_end(recording: Recording) -> Non
     recording.write(said.close().records[told:], seal=False)
     assert (0, "") == follower.finish()
     assert [1, 1, 1] == [follower.text.count(part) for part in ("GET /one", "200 OK", "STILL OPEN")]
-    assert follower.text.rstrip().endswith("COMPLETE  every byte that was exchanged is here")
+    assert follower.text.rstrip().endswith("COMPLETE  every byte that was exchanged was recorded")
 
 
 def test_following_ends_cleanly_on_interrupt(recording: Recording) -> None:

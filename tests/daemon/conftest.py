@@ -30,6 +30,7 @@ PYTHON = sys.executable
 REPOSITORY = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "NO_COLOR": "1"}
 READY_SECONDS = 180.0
+PAUSE_SECONDS_MIN, PAUSE_SECONDS_MAX = 0.02, 1.0
 
 
 def capd(*arguments: str | Path) -> list[str]:
@@ -37,22 +38,44 @@ def capd(*arguments: str | Path) -> list[str]:
     return [PYTHON, "-P", "-m", "capd.cli.main", *map(str, arguments)]
 
 
-def call(*arguments: str | Path, timeout: float = 60, **settings: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's
+def call(*arguments: str | Path, timeout: float = 180, **settings: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's
     """Run a verb to its end."""
     settings = {"env": ENVIRONMENT, "stdin": subprocess.DEVNULL, **settings}
     return subprocess.run(capd(*arguments), capture_output=True, text=True, check=False, timeout=timeout, **settings)
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = READY_SECONDS) -> None:
-    """Wait for a condition.
+    """Wait for a condition. Looking takes a third of the time at most, for what is waited for needs the processor too.
 
     Raises:
         AssertionError: it did not come true in time.
     """
-    deadline = time.monotonic() + seconds
+    begun = time.monotonic()
+    deadline = begun + seconds
     while not condition():
-        assert time.monotonic() < deadline, f"not in {seconds:.0f} s: {what}"
-        time.sleep(0.02)
+        now = time.monotonic()
+        assert now < deadline, f"not in {seconds:.0f} s: {what}"
+        time.sleep(max(PAUSE_SECONDS_MIN, min(2 * (now - begun), PAUSE_SECONDS_MAX)))
+        begun = time.monotonic()
+
+
+def interpreter_seconds() -> float:
+    """Measure what it takes here and now to start an interpreter with what the enforcer imports."""
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-P", "-c", "import capd.daemon.enforcer_role"], check=True, env=ENVIRONMENT)
+    return time.monotonic() - began
+
+
+def in_time(took: float, promised: float = 2.0, *, interpreters: int = 0) -> bool:
+    """Say whether capd kept what it promises, on this machine as it is now.
+
+    Args:
+        took: seconds.
+        promised: seconds; two, where nothing else is said.
+        interpreters: that had to be started for it. Where it took longer, another interpreter's start is measured and added:
+            a machine that is busy is slow for both.
+    """
+    return took < promised or took < promised + (interpreters + 1) * interpreter_seconds()
 
 
 @pytest.fixture
@@ -134,11 +157,15 @@ class Daemon:
         """End it with a signal; give its exit status."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(READY_SECONDS)
 
     def status(self) -> dict[str, Any]:
-        """Ask for its status."""
-        return control_client.ask(self.socket, "status")
+        """Ask for its status; where nobody answers, what it said is told with the error."""
+        try:
+            return control_client.ask(self.socket, "status")
+        except DaemonUnreachableError as error:
+            error.add_note(self.said())
+            raise
 
     def run(self, *words: str, name: str = "agent", **settings: Any) -> subprocess.CompletedProcess[str]:  # noqa: ANN401 - subprocess's
         """Run a command as an agent."""
@@ -174,7 +201,7 @@ def daemons(instance_dir: Path) -> Iterator[Callable[..., Daemon]]:
             daemon.stop()
 
 
-def in_namespace(script: str, *, prepare: str = "", timeout: float = 60) -> subprocess.CompletedProcess[str]:
+def in_namespace(script: str, *, prepare: str = "", timeout: float = 180) -> subprocess.CompletedProcess[str]:
     """Run Python in a private mount namespace, after shell commands that change what is mounted there."""
     require_root()
     require_command("unshare")

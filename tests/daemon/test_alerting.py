@@ -17,7 +17,9 @@ from capd.daemon import alert_files, journald
 from capd.daemon.alert_kinds import KINDS, Alert
 from capd.daemon.alert_log import AlertLog, fields, message
 from capd.daemon.alerting import Active, Alerts, Change, Patience, follow
+from capd.daemon.configuration import AlertsSection, Configuration
 from capd.daemon.health import Health, Verdict
+from capd.daemon.metrics_role import Watch
 from capd.daemon.reason import Reason
 
 LATE = Alert.SHIPPER_LATE
@@ -195,3 +197,15 @@ def test_a_file_of_another_shape_is_no_alert(tmp_path: Path, content: bytes) -> 
     """What somebody else left in the directory changes nothing."""
     (tmp_path / "shipper-late.json").write_bytes(content)
     assert {} == alert_files.load(tmp_path)
+
+
+def test_who_wants_no_alerts_has_none(tmp_path: Path) -> None:
+    """Alerts that are switched off leave no file that looks as if something lasted; what is down is told until then."""
+    left = []
+    for enabled in (True, False):
+        wanted = AlertsSection(enabled=enabled, begin_seconds=0)
+        settings = Configuration(state_dir=tmp_path / "state", runtime_dir=tmp_path / "run", alerts=wanted)
+        settings.alerts_dir.mkdir(parents=True, exist_ok=True)
+        Watch(settings, AlertLog(None)).check()
+        left.append([path.name for path in settings.alerts_dir.iterdir()])
+    assert [["daemon-down.json"], []] == left

@@ -52,7 +52,7 @@ def test_what_is_taken(approvals: dict[str, Any]) -> None:
     ("approvals", "problem"),
     [
         ({"webhooks": [BOT, BOT]}, "two webhooks have the same name"),
-        ({"webhooks": [BOT | {"name": "A"}]}, "webhooks.0.name: must be 1 to 32 of a-z"),
+        ({"webhooks": [BOT | {"name": "A"}]}, "webhooks[0].name: must be 1 to 32 of a-z"),
         ({"webhooks": [BOT | {"url": "http://bot.test/"}]}, "must begin with https://"),
         ({"webhooks": [BOT | {"url": "http://localhost/"}]}, "must begin with https://"),
         ({"webhooks": [BOT | {"url": "https://ann:pw@bot.test/"}]}, "without user and fragment"),

@@ -29,7 +29,7 @@ from capd.enforcer.callbacks.site import Asked, Reply
 from tests.e2e.certificates import make
 from tests.requirements import require_command, require_root
 
-SECONDS = 20
+SECONDS = 120
 AGENT, PROXY, ENFORCER = 61_001, 61_002, 61_003
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from capd.daemon.canary import judge
+from capd.daemon.canary import AGAIN_SECONDS, Findings, Pace, judge
 
 FORCED = {"redirected": "done", "redirected6": "done", "direct": "ECONNREFUSED", "datagram": "EPERM"}
 CASES = [
@@ -51,3 +51,12 @@ def test_silence_is_no_finding() -> None:
     """A canary that said nothing proves neither, and an attempt that it left out counts as not refused."""
     assert ("unknown", "it gave no answer") == (judge({}, enforced=True).result, judge({}, enforced=True).unknown)
     assert "open" == judge({"redirected": "done", "redirected6": "done"}, enforced=True).result
+
+
+def test_what_is_wrong_is_tried_again_soon_and_then_more_seldom() -> None:
+    """An enforcer that was started after the rules is seen within seconds; one that stays away costs little."""
+    pace, closed = Pace(30), Findings(closed=("it does not listen",))
+    assert [AGAIN_SECONDS, 2 * AGAIN_SECONDS, 4 * AGAIN_SECONDS] == [pace.after(closed) for _ in range(3)]
+    assert 30 == max(pace.after(closed) for _ in range(5)) == pace.after(closed)
+    assert 30 == pace.after(Findings())
+    assert AGAIN_SECONDS == pace.after(closed)

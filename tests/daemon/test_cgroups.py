@@ -102,7 +102,7 @@ def test_what_a_run_made_below_is_removed_with_it(hierarchy: Hierarchy, sleeper:
     assert ["/capd/test-nested/own"] == hierarchy.children(made.path)
     sleeper.kill()
     sleeper.wait()
-    wait_until(lambda: not hierarchy.is_populated(made.path), "empty", 5)
+    wait_until(lambda: not hierarchy.is_populated(made.path), "empty")
     hierarchy.remove(made)
     assert not hierarchy.directory(made.path).exists()
 
@@ -116,7 +116,7 @@ def test_emptiness_is_told_by_the_kernel(hierarchy: Hierarchy, sleeper: subproce
     assert [] == watch.read()
     sleeper.kill()
     sleeper.wait()
-    wait_until(lambda: events in [change.path for change in watch.read()], "told", 5)
+    wait_until(lambda: events in [change.path for change in watch.read()], "told")
     watch.remove(events)
     watch.close()
     hierarchy.remove(made)

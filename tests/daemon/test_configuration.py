@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
+import subprocess
 import tomllib
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
-from capd.daemon import configuration, locations
+from capd.daemon import configuration, configuration_reference, locations
 from capd.daemon.configuration import MIB, Configuration
 from capd.daemon.errors import ConfigurationError
+from capd.daemon.instance_paths import InstancePaths
+from tests.packaging_module import packaging_module
+from tests.requirements import require_command
 
-OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+REPOSITORY = Path(__file__).parents[2]
 
 
 def write(directory: Path, text: str) -> str:
@@ -32,7 +38,7 @@ def test_empty_file_is_good(tmp_path: Path) -> None:
 def test_all_paths_move_with_two_keys(tmp_path: Path) -> None:
     """state_dir and runtime_dir move every path of an instance, so that two can live side by side."""
     moved = configuration.load(write(tmp_path, f'state_dir = "{tmp_path}/s"\nruntime_dir = "{tmp_path}/r"\n'))
-    properties = [name for name, value in vars(Configuration).items() if isinstance(value, property)]
+    properties = [name for name, value in vars(InstancePaths).items() if isinstance(value, property)]
     assert len(properties) > 10
     assert [] == [name for name in properties if not getattr(moved, name).is_relative_to(tmp_path)]
 
@@ -58,7 +64,7 @@ def test_each_problem_names_file_key_and_reason(tmp_path: Path, text: str, probl
     path = write(tmp_path, text)
     with pytest.raises(ConfigurationError) as caught:
         configuration.load(path)
-    assert str(caught.value).startswith(f"{path}: ")
+    assert str(caught.value).startswith(f"{path}:")
     assert problem in str(caught.value)
 
 
@@ -92,41 +98,66 @@ def test_client_finds_the_socket_without_the_model(tmp_path: Path, text: str, ex
     assert Path(expected) == locations.control_socket(write(tmp_path, f"{text}\nunknown = 1\n"))
 
 
-def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, object]:
-    """Give every key of a model with its default."""
-    found: dict[str, object] = {}
+def leaves(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Give every key of a model, looking at its classes and not at its schema."""
     for name, field in model.model_fields.items():
-        default = field.get_default(call_default_factory=True)
-        if isinstance(default, BaseModel):
-            found |= leaves(type(default), f"{prefix}{name}.")
-        else:
-            found[prefix + name] = default
-    return found
+        below = list(models(field.annotation))
+        if not below or not isinstance(field.annotation, type):
+            yield prefix + name
+        array = "tuple" in str(field.annotation)
+        between = "" if isinstance(field.annotation, type) else "[]" if array else ".NAME"
+        for one in below:
+            yield from leaves(one, f"{prefix}{name}{between}.")
 
 
-def test_operations_page_lists_every_key() -> None:
-    """docs/operations.md has a row for each key, with its default, and for nothing else."""
-    text = OPERATIONS.read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `([a-z_.]+)` \| `([^`]*)` \|", text, re.MULTILINE))
-    assert {key: _toml(value) for key, value in leaves(Configuration).items()} == rows
+def models(annotation: object) -> Iterator[type[BaseModel]]:
+    """Give the models in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in getattr(annotation, "__args__", ()):
+        yield from models(part)
 
 
-def test_operations_page_example_is_valid() -> None:
-    """Every example file in docs/operations.md is a configuration that loads."""
-    examples = re.findall(r"```toml\n(.*?)```", OPERATIONS.read_text(encoding="utf-8"), re.DOTALL)
-    assert examples
-    for example in examples:
-        configuration.parse(tomllib.loads(example), "example")
+def test_reference_has_every_key() -> None:
+    """What the pages are made from has every key of the model, each once, with words for it."""
+    entries = configuration_reference.entries()
+    assert sorted(leaves(Configuration)) == sorted(entry.key for entry in entries)
+    assert [] == [entry.key for entry in entries if not entry.meaning or entry.kind == "value"]
+    tables = {entry.table for entry in entries} - {""}
+    assert tables == set(configuration_reference.sections())
 
 
-def _toml(value: object) -> str:
-    if value is None:
-        return "(none)"
-    if isinstance(value, tuple):
-        return f"[{', '.join(_toml(item) for item in value)}]"
-    if isinstance(value, dict):
-        assert not value
-        return "{}"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value) if isinstance(value, int) else f'"{value}"'
+def test_page_is_made_from_the_model() -> None:
+    """docs/configuration.md is what the model says: `make docs` writes it."""
+    text = (REPOSITORY / "docs" / "configuration.md").read_text(encoding="utf-8")
+    assert packaging_module("configuration_pages").markdown() == text
+
+
+def test_manual_page_has_every_key() -> None:
+    """capd.toml(5) has every key, and groff and man have nothing to say against it."""
+    text = packaging_module("configuration_pages").manual("2026-01-01")
+    listed = [entry for entry in configuration_reference.entries() if entry.kind != "tables by name"]
+    assert [] == [entry.key for entry in listed if f"\\fB{entry.path[-1]}\\fP" not in text]
+    require_command("groff")
+    done = subprocess.run(["groff", "-man", "-ww", "-z", "-Tutf8"], input=text, capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+
+
+def test_a_new_key_changes_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page cannot stay as it is when a key of the model, its default or its limits change."""
+    module = packaging_module("configuration_pages")
+    before = module.markdown()
+    one, *others = configuration_reference.entries()
+    for changed in ((), (replace(one, default="/other"), *others), (replace(one, limits="none"), *others)):
+        monkeypatch.setattr(module, "entries", lambda changed=changed: changed or tuple(others))
+        assert before != module.markdown()
+
+
+def test_examples_of_pages_are_valid() -> None:
+    """Every example file in docs/operations.md and docs/configuration.md is a configuration that loads."""
+    for name in ("operations.md", "configuration.md"):
+        text = (REPOSITORY / "docs" / name).read_text(encoding="utf-8")
+        examples = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+        assert examples
+        for example in examples:
+            configuration.parse(tomllib.loads(example), "example")

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from capd.daemon import drain as draining
+from capd.daemon import drained, notes
 from capd.daemon import losses as losing
-from capd.daemon import notes
 from capd.daemon.configuration import MIB, JournalSection
 from capd.daemon.drain import Drain, FileHint, Turn
+from capd.daemon.drained import Drained
 from capd.daemon.losses import LossBook
 from capd.daemon.spool import Spool, Stoppage, read_position
 from capd.probes import layouts
@@ -33,6 +34,7 @@ class MemoryRing:
         self.pending = bytearray()
         self.count = 0
         self._drained = 0
+        self.position = 0
 
     def put(self, *records: bytes) -> None:
         """Append records."""
@@ -56,6 +58,7 @@ class MemoryRing:
     def release(self) -> None:
         """Forget what was drained."""
         del self.pending[: self._drained]
+        self.position += self._drained
         self._drained = 0
 
 
@@ -304,6 +307,17 @@ def test_full_journal_stops_the_drain_until_the_recorder_has_sealed(tmp_path: Pa
     assert data.used() == 0
 
 
+def test_other_bounds_count_at_once(tmp_path: Path) -> None:
+    """After a reload a journal that is full by the new bound stops, and one that is not any more goes on."""
+    journal = spool(tmp_path, bytes_max=1 << 30)
+    for _ in range(3):
+        assert journal.append(Source.DATA, os.urandom(1 << 20), count=1, boottime_ns=0, realtime_ns=0)
+    for bound, cause in ((1 << 20, "journal full"), (1 << 30, None)):
+        journal.follow(JournalSection(bytes_max=bound))
+        journal.refresh()
+        assert (cause, bound) == (None if journal.stoppage is None else journal.stoppage.cause, journal.bytes_max)
+
+
 def test_low_disk_stops_the_drain_and_room_lets_it_go_on(tmp_path: Path) -> None:
     """Without room nothing is written; with room again it is, by itself."""
     shortage: list[str | None] = ["100 MiB free, out is below 200 MiB"]
@@ -398,3 +412,46 @@ def test_position_ahead_of_the_journal_frees_nothing(tmp_path: Path) -> None:
     (tmp_path / "position").write_bytes(msgpack.packb([99, 0]))
     journal.refresh()
     assert (None, 1) == (journal.sealed, len(blocks(tmp_path)))
+
+
+def test_all_is_drained_up_to_when_the_rings_were_read_to_their_end(tmp_path: Path) -> None:
+    """Of a moment it is said when all that was in both rings then is in the journal; what comes after it delays nothing."""
+    drain, control, data, journal = rig(tmp_path, compression="none")
+    said = drain.drained()
+    assert said == Drained(realtime_ns=20, file=journal.position.file, offset=journal.position.offset)
+    control.put(event(EventKind.SOCKET_OPEN))
+    for _record in range(draining.BLOCKS_A_TURN + 1):
+        data.put(bytes(draining.BLOCK_BYTES))
+    assert drain.drained() is None
+    drain.turn()
+    assert drain.drained() is None
+    data.put(bytes(draining.BLOCK_BYTES))
+    drain.turn()
+    said = drain.drained()
+    assert said is not None
+    assert (20, 0) == (said.read_ns(journal.position), said.read_ns(Position(said.file, said.offset - 1)))
+
+
+def test_nothing_is_drained_while_the_journal_does_not_take_it(tmp_path: Path) -> None:
+    """Events that wait for room in the journal, and losses that are not noted yet, are not said to have been told."""
+    kernel = Kernel()
+    drain, control, _data, journal = rig(tmp_path, kernel)
+    control.put(event(EventKind.SOCKET_OPEN))
+    kernel.lose(9, 1, 30)
+    journal.stoppage = Stoppage(cause="disk low", detail="")
+    drain.turn()
+    assert drain.drained() is None
+    journal.refresh()
+    drain.turn()
+    assert drain.drained() is not None
+    assert ["losses", "control"] == names(tmp_path)
+
+
+def test_the_word_of_a_daemon_outlives_it(tmp_path: Path) -> None:
+    """What was told is read as it was, by a recorder that begins later too; what is no word says nothing."""
+    said = Drained(realtime_ns=7, file=1, offset=2)
+    assert drained.NEVER == drained.told(tmp_path / "drained")
+    drained.tell(tmp_path / "drained", said)
+    assert said == drained.told(tmp_path / "drained")
+    (tmp_path / "drained").write_text('{"realtime_ns": 9}', encoding="ascii")
+    assert drained.NEVER == drained.told(tmp_path / "drained")

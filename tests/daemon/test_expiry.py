@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -9,17 +10,18 @@ import pytest
 
 from capd.daemon.deletion_copies import DeletionCopies
 from capd.daemon.expiry import Expiry
-from capd.daemon.retention import DAY_NS, FOR_EVER, Lifetime, Rule, Subject, lifetime
+from capd.daemon.retention import DAY_NS, FOR_EVER, UNKNOWN, Lifetime, Rule, Subject, lifetime
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import BucketError
 from capd.recording.bucket.holds import Hold, place, read, release
 from capd.recording.bucket.layout import SegmentKey
 from capd.recording.deletions import Deleted, Deletion, MalformedDeletionError
-from capd.recording.evidence.hosts import HostReport, Trust, verify_shelf
+from capd.recording.evidence.host_report import HostReport, Trust
+from capd.recording.evidence.hosts import verify_shelf
 from capd.recording.evidence.seals import Fault
 from capd.recording.index import Index
 from capd.recording.keys import HostKey
-from capd.recording.rows import Endpoint, SegmentRow, SessionRow
+from capd.recording.rows import Endpoint, RunRow, SegmentRow, SessionRow
 from tests.daemon.conftest import call
 from tests.daemon.recorded_segments import HOST, seal
 from tests.servers.ceph import Ceph
@@ -32,6 +34,7 @@ RULES = [
     Rule(name="alice", principal="alice", keep_ns=None),
 ]
 CI, BANK, ALICE, NOBODY = "ci", "bank", "alice", "nobody"
+RUN = UUID(int=7)
 
 
 def session(kind: str, number: int) -> SessionRow:
@@ -199,6 +202,39 @@ def test_a_hold_keeps_and_its_release_lets_go(desk: Desk) -> None:
     assert [4] == desk.there()
 
 
+def test_a_hold_on_a_run_keeps_its_sessions(desk: Desk) -> None:
+    """A segment that holds records of a run's sessions alone is held with the run; so is one whose runs nobody knows."""
+    desk.record([CI], [CI], [CI], [BANK])
+    with Index.open(desk.directory / "capd.db") as index:
+        index.upsert_session(replace(session(CI, 1), run=UUID(int=8)))
+        index.upsert_session(replace(session(CI, 2), run=RUN))
+    hold = Hold(id=uuid4(), reason="case 4711", placed_by="t", placed_ns=1, runs=frozenset([RUN]))
+    place(desk.bucket, hold)
+    made = desk.after(11)
+    assert ([2, 3, 4], 2) == (desk.there(), made.expired.held)
+    if desk.bucket.signed is not None:
+        assert desk.bucket.signed.held(desk.key(2))
+
+
+def test_a_hold_counts_from_when_it_is_placed(tmp_path: Path) -> None:
+    """What a pass had not come to when a hold was placed stays, though it had read the holds before."""
+    (tmp_path / "bucket").mkdir()
+    desk = Desk(tmp_path, str(tmp_path / "bucket"))
+    desk.record([CI], [BANK], [CI], [BANK], [CI])
+    passing = desk.expiry()
+    asked = iter(range(9))
+
+    def pause() -> bool:
+        if next(asked) == 1:
+            place(desk.bucket, Hold(id=uuid4(), reason="case 4711", placed_by="t", placed_ns=1))
+        return True
+
+    passing._pause = pause
+    passing.turn(RECORDED_NS + 11 * DAY_NS)
+    assert [2, 3, 4, 5] == desk.there()
+    assert (2, [2, 3, 4, 5]) == (desk.after(11).expired.held, desk.there())
+
+
 def test_a_hold_that_cannot_be_read_stops_all_deletion(desk: Desk) -> None:
     """What a later capd wrote, or what is damaged, might hold anything."""
     desk.record([CI], [BANK])
@@ -255,6 +291,35 @@ def subject(kind: str) -> Subject:
 def test_lifetime_of_a_segment_is_the_longest(kinds: list[str], expected: Lifetime) -> None:
     """One session that nobody's rule fits, or whose rule says for ever, keeps all of a segment."""
     assert expected == lifetime([subject(kind) for kind in kinds], RULES)
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        (RULES[:2], FOR_EVER),
+        ([*RULES[:2], Rule(name="rest", keep_ns=50 * DAY_NS)], Lifetime(policy="bank", hot_ns=None, keep_ns=100 * DAY_NS)),
+        ([Rule(name="rest", keep_ns=5 * DAY_NS), *RULES], Lifetime(policy="rest", hot_ns=None, keep_ns=5 * DAY_NS)),
+        ([*RULES, Rule(name="rest", keep_ns=5 * DAY_NS)], Lifetime(policy="alice", hot_ns=None, keep_ns=None)),
+    ],
+)
+def test_of_whom_nothing_is_known_any_rule_may_fit(rules: list[Rule], expected: Lifetime) -> None:
+    """A session whose beginning no segment here tells is kept as long as any rule says that could be its own."""
+    assert expected == lifetime([UNKNOWN], rules)
+
+
+def test_an_index_that_was_made_of_later_segments_lets_nothing_go_too_early(desk: Desk) -> None:
+    """Whose a session was stands in its first segment: without that the longest class counts, for a run as for a session."""
+    desk.record([CI], [CI], [CI])
+    with Index.open(desk.directory / "capd.db") as index:
+        index._connection.execute("DELETE FROM sessions WHERE session = ?", [str(session(CI, 1).session)])
+        index.upsert_session(SessionRow(session=session(CI, 1).session, started_ns=RECORDED_NS))
+        index._connection.execute("DELETE FROM sessions WHERE session = ?", [str(session(CI, 2).session)])
+        index.upsert_run(RunRow(run=session(CI, 2).session, started_ns=RECORDED_NS))
+    rules = [*RULES[:2], Rule(name="rest", keep_ns=10 * DAY_NS)]
+    desk.expiry(rules).turn(RECORDED_NS + 11 * DAY_NS)
+    assert [1, 2] == desk.there()
+    desk.expiry(rules).turn(RECORDED_NS + 101 * DAY_NS)
+    assert [] == desk.there()
 
 
 def test_rules_match_by_pattern_and_the_first_decides() -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 from click.testing import CliRunner
@@ -22,6 +22,7 @@ from capd.recording.bucket import Bucket
 from capd.recording.bucket.errors import BucketError
 from capd.recording.bucket.holds import Hold, place, read, release
 from capd.recording.bucket.layout import SegmentKey
+from capd.recording.bucket.removal import remove
 from capd.recording.deletions import Deleted, Deletion
 from capd.recording.index import Index
 from capd.recording.journal import Position
@@ -313,11 +314,12 @@ def test_a_cataloguer_that_dies_is_finished(site: Site, calls: int, monkeypatch:
     assert ["000000000001.e2.parquet", "000000000004.parquet"] == names
 
 
-def test_what_is_held_stays_in_the_catalogue(site: Site) -> None:
+@pytest.mark.parametrize(("sessions", "runs"), [([identity(1)], []), ([], [RUN])])
+def test_what_is_held_stays_in_the_catalogue(site: Site, sessions: list[UUID], runs: list[UUID]) -> None:
     """A hold that was placed after the segments went keeps what the catalogue tells of them, until it is released."""
     spoken(site)
     site.pass_days(11)
-    hold = Hold(id=uuid4(), reason="case", placed_by="t", placed_ns=1, sessions=frozenset([identity(1)]))
+    hold = Hold(id=uuid4(), reason="case", placed_by="t", placed_ns=1, sessions=frozenset(sessions), runs=frozenset(runs))
     place(site.bucket, hold)
     assert 2 == site.forget().held
     assert site.ask("search", GONE[0])[0] == 0
@@ -415,6 +417,21 @@ def test_versions_go_and_locks_hold(
     versions = [site.bucket.signed.versions(key) for key in sorted(old)]
     assert [bool(retention)] * 7 == [bool(found) for found in versions]
     site.index.close()
+
+
+def test_what_somebody_deleted_before_goes_too(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version that a bucket kept behind a marker of deletion, before the object was shipped again, is removed with it."""
+    for name, value in ceph.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = Bucket.open(ceph.url(lock=True))
+    bucket.create("a", b"said before")
+    bucket.delete("a")
+    bucket.create("a", b"said again")
+    signed = bucket.signed
+    assert signed is not None
+    assert (1, 3) == (len(signed.versions("a")), len(signed.versions("a", deleted=True)))
+    remove(bucket, "a")
+    assert [] == signed.versions("a", deleted=True)
 
 
 def test_days_are_those_of_what_expired() -> None:

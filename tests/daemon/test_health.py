@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import selectors
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -13,22 +13,26 @@ from typing import Any
 
 import pytest
 
-from capd.daemon import health, status
+from capd.daemon import health, status_facts
 from capd.daemon.alert_kinds import Alert
 from capd.daemon.configuration import Configuration
 from capd.daemon.control import ControlServer, Peer, Verb
 from capd.daemon.enforcer_facts import EnforcerFacts
 from capd.daemon.health import (
     DaemonFacts,
-    EnforcementFacts,
     Facts,
     ShipperFacts,
     StorageFacts,
     Verdict,
 )
+from capd.daemon.health_enforcement import CANARY_NS_STALE, EnforcementFacts
+from capd.daemon.health_masking import MaskingFacts
+from capd.daemon.health_secrets import SecretFacts
+from capd.daemon.health_upkeep import Certificate, UpkeepFacts
 from capd.daemon.health_witness import WitnessFacts
 from capd.daemon.reason import LOSS_NS_RECENT
 from capd.daemon.status import _reported, gather
+from tests.daemon.conftest import in_namespace
 
 DAEMON = DaemonFacts(
     stopped=None,
@@ -57,6 +61,16 @@ def with_daemon(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
     return replace(GOOD, daemon=replace(DAEMON, **changes))
 
 
+def with_upkeep(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Change what needs somebody's hand some day."""
+    return replace(GOOD, upkeep=UpkeepFacts(**changes))
+
+
+def certificate(days: float) -> Certificate:
+    """Give a certificate that ends in so many days."""
+    return Certificate(kind="client", name="it", until=GOOD.now_ns / 1e9 + days * 86_400)
+
+
 SHIPPER = ShipperFacts(
     running=True,
     seconds=0.5,
@@ -69,7 +83,6 @@ SHIPPER = ShipperFacts(
     hint="",
     conflicts=0,
     unshippable=0,
-    seconds_until_full=None,
 )
 
 
@@ -89,6 +102,16 @@ def with_enforcer(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
     return replace(GOOD, enforcer=replace(enforcer, **changes))
 
 
+def with_secrets(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Give facts with this of looking for credentials."""
+    return replace(GOOD, secrets=SecretFacts(**changes))
+
+
+def with_masking(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
+    """Give facts with this of masking."""
+    return replace(GOOD, masking=MaskingFacts(**changes))
+
+
 def with_witness(**changes: Any) -> Facts:  # noqa: ANN401 - a table of fields
     """Change what came of comparing probes and enforcer."""
     return replace(GOOD, witness=WitnessFacts(**changes))
@@ -103,6 +126,34 @@ CASES = [
     (with_daemon(lost_records={"map_full": 3}, lost_ns=10**15), Verdict.DEGRADED, "map_full 3"),
     (with_daemon(attach_failures=2), Verdict.DEGRADED, "2 TLS libraries cannot be watched"),
     (with_daemon(unselected=1), Verdict.DEGRADED, "1 cgroups that a selector names are not recorded"),
+    (
+        with_daemon(configuration_problem="a:1: k: no such key\nmore"),
+        Verdict.DEGRADED,
+        "what was in force stays: a:1: k: no such key (and 1 more)",
+    ),
+    (replace(GOOD, configuration_on_disk=""), Verdict.HEALTHY, ""),
+    (
+        replace(GOOD, configuration_on_disk="a:1: k: no such key"),
+        Verdict.DEGRADED,
+        "wrong, what was in force stays: a:1: k: no such key",
+    ),
+    (
+        replace(with_daemon(configuration_problem="a:1: old"), configuration_on_disk="a:2: new"),
+        Verdict.DEGRADED,
+        "stays: a:2: new",
+    ),
+    (
+        replace(with_daemon(configuration_problem="a:1: old"), configuration_on_disk=""),
+        Verdict.DEGRADED,
+        "it has been mended since",
+    ),
+    (with_upkeep(certificates=(certificate(31),)), Verdict.HEALTHY, ""),
+    (with_upkeep(certificates=(certificate(29), certificate(12))), Verdict.DEGRADED, "it ends in 12 days, and 1 more"),
+    (with_upkeep(certificates=(certificate(-2), certificate(50))), Verdict.DEGRADED, "it is over since 2 days"),
+    (with_upkeep(version="2", versions={"daemon": "2", "recorder": "2"}), Verdict.HEALTHY, ""),
+    (with_upkeep(version="2", versions={"daemon": "2", "recorder": "1"}), Verdict.DEGRADED, "installed: the recorder is 1"),
+    (with_upkeep(seconds_until_full=3601), Verdict.HEALTHY, ""),
+    (with_upkeep(seconds_until_full=3599), Verdict.DEGRADED, "full in 60 minutes"),
     (with_daemon(backlog_bytes=500), Verdict.HEALTHY, ""),
     (with_daemon(backlog_bytes=501), Verdict.DEGRADED, "behind"),
     (replace(GOOD, recorder_running=False), Verdict.DEGRADED, "the recorder does not run"),
@@ -110,6 +161,12 @@ CASES = [
     (replace(GOOD, recorder_seconds=11.0), Verdict.DEGRADED, "for 11 s not reported"),
     (replace(GOOD, recorder_state="disk full"), Verdict.DEGRADED, "the recorder says: disk full"),
     (with_enforcer(), Verdict.HEALTHY, ""),
+    (with_enforcer(exported_seconds=3.0), Verdict.DEGRADED, "more by a database than a rule's limit for exports"),
+    (with_enforcer(exported_seconds=601.0), Verdict.HEALTHY, ""),
+    (replace(with_enforcement(mode="enforce"), witness=WitnessFacts(enforced=False)), Verdict.DEGRADED, "compares nothing"),
+    (replace(with_enforcement(mode="enforce"), witness=WitnessFacts(enforced=True)), Verdict.HEALTHY, ""),
+    (with_enforcement(namespaces="KeyError(7)"), Verdict.DEGRADED, "such as containers, may reach nothing: KeyError(7)"),
+    (with_witness(enforced=False), Verdict.HEALTHY, ""),
     (with_witness(undecided=2, alarmed_ns=10**15 - 1), Verdict.DEGRADED, "of runs: 2 without a decision"),
     (with_witness(unseen=1, differing=3, alarmed_ns=10**15 - 1), Verdict.DEGRADED, "1 that no probe saw, 3 whose bytes differ"),
     (with_witness(unseen=1, alarmed_ns=10**15 - LOSS_NS_RECENT), Verdict.HEALTHY, ""),
@@ -118,6 +175,23 @@ CASES = [
         with_witness(requests=2, unknown=1, alarmed_ns=10**15),
         Verdict.DEGRADED,
         "2 whose requests differ, 1 whose",
+    ),
+    (
+        with_secrets(seen_ns=10**15 - 1, latest="key in session a of run b"),
+        Verdict.DEGRADED,
+        "heard: key in session a",
+    ),
+    (with_secrets(seen_ns=10**15 - LOSS_NS_RECENT), Verdict.HEALTHY, ""),
+    (
+        with_masking(failed=2, latest_ns=10**15 - 1, latest="session a: KeyError in b"),
+        Verdict.DEGRADED,
+        "of 2 sessions: session a: Key",
+    ),
+    (with_masking(failed=2, latest_ns=10**15 - LOSS_NS_RECENT), Verdict.HEALTHY, ""),
+    (
+        with_secrets(unsearched_ns=10**15 - 1, unsearched_bytes=5, problem="nobody answers"),
+        Verdict.DEGRADED,
+        "5 bytes of what agents said were not searched for credentials: nobody answers",
     ),
     (with_witness(missing=4, missing_files=1, damaged_ns=10**15), Verdict.DEGRADED, "4 entries of it are missing, 1 files"),
     (replace(GOOD, policy_problem="x.yaml:1: no\nmore"), Verdict.DEGRADED, "the policy on disk is not in force: x.yaml:1: no"),
@@ -143,8 +217,6 @@ CASES = [
     (with_shipper(failing_seconds=31.0, error="no bucket"), Verdict.DEGRADED, "nothing can be shipped for 31 s: no bucket"),
     (with_shipper(conflicts=2), Verdict.DEGRADED, "something else under 2 keys"),
     (with_shipper(unshippable=1), Verdict.DEGRADED, "1 files among the segments are none"),
-    (with_shipper(seconds_until_full=3601.0), Verdict.HEALTHY, ""),
-    (with_shipper(seconds_until_full=600.0), Verdict.DEGRADED, "the disk will be full in 10 minutes"),
     (with_daemon(storage=StorageFacts(state="low", described="7 MiB free")), Verdict.DEGRADED, "low: /state has 7 MiB free"),
     (with_daemon(storage=StorageFacts(state="critical")), Verdict.DEGRADED, "new connections of agents are refused"),
     (with_daemon(storage=StorageFacts(state="critical", action="stop")), Verdict.DEGRADED, "agents are stopped"),
@@ -157,7 +229,9 @@ CASES = [
     (with_enforcement(open=("a datagram",)), Verdict.DEGRADED, "gets around the enforcer: a datagram"),
     (with_enforcement(closed=("IPv4",)), Verdict.DEGRADED, "agents reach nothing: IPv4"),
     (with_enforcement(unknown="it gave no answer"), Verdict.DEGRADED, "says nothing: it gave no answer"),
-    (with_enforcement(canary_ns=10**15 - health.CANARY_NS_STALE - 1), Verdict.DEGRADED, "no canary has tried"),
+    (with_enforcement(untrusted=("the authority is over", "make another")), Verdict.DEGRADED, "could trust"),
+    (with_enforcer(running=False, failure=("it is over", "make another")), Verdict.DEGRADED, "does not run: it is over"),
+    (with_enforcement(canary_ns=10**15 - CANARY_NS_STALE - 1), Verdict.DEGRADED, "no canary has tried"),
     (with_enforcement(escaped=2), Verdict.DEGRADED, "2 processes of runs left their cgroup"),
     (with_enforcement(owned=False), Verdict.DEGRADED, "other programs of root can remove the rules"),
     (with_enforcement(repaired="it is gone", repaired_ns=10**15 - 1), Verdict.DEGRADED, "others changed what forces"),
@@ -237,7 +311,7 @@ def test_a_status_of_other_types_is_not_shown(tmp_path: Path, value: object) -> 
 )
 def test_what_the_desk_of_approvals_tells(desk: object, problem: str | None) -> None:
     """A desk that cannot write, or is silent, is told of; an enforcer of an earlier version has none."""
-    assert problem == status.enforcer_facts({"approvals": desk}, 1.0).approvals_problem
+    assert problem == status_facts.enforcer_facts({"approvals": desk}, 1.0).approvals_problem
 
 
 @pytest.mark.parametrize(
@@ -257,6 +331,39 @@ def test_what_the_desk_of_approvals_tells(desk: object, problem: str | None) -> 
 )
 def test_what_the_process_of_links_tells(callbacks: object, problem: str | None) -> None:
     """A webhook that fails for a minute, and a process that is silent or complains, are told of; a moment's failure is not."""
-    found = status.enforcer_facts({"callbacks": callbacks}, 1.0).callbacks_problem
+    found = status_facts.enforcer_facts({"callbacks": callbacks}, 1.0).callbacks_problem
     assert (problem is None) == (found is None)
     assert (problem or "") in (found or "")
+
+
+HIDDEN_FROM = """
+import os
+from capd.daemon import status_facts
+seen = os.fork()
+if not seen: os.execvp("sleep", ["sleep", "60"])
+gone = os.fork()
+if not gone: os._exit(0)
+os.waitpid(gone, 0)
+child = os.fork()
+if not child:
+    os.setgroups([]); os.setgid(61190); os.setuid(61190)
+    found = [status_facts.is_running({"pid": pid}, 1.0) for pid in (seen, gone, 0, -1, 1 << 70)]
+    os._exit(not (not os.path.exists(f"/proc/{seen}") and found == [True, False, False, False, False]))
+status = os.waitpid(child, 0)[1]
+os.kill(seen, 9); os.waitpid(seen, 0)
+print(status)
+"""
+
+
+def test_a_role_of_another_user_is_seen_to_live_where_processes_are_hidden() -> None:
+    """Who watches as a unit sees only its own user's processes in /proc (ProtectProc=), and the enforcer is another's."""
+    done = in_namespace(HIDDEN_FROM, prepare="mount -t proc -o hidepid=invisible proc /proc")
+    assert ("0\n", "") == (done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(("facts", "unit"), [(with_enforcer, "capd-enforcer"), (with_shipper, "capd-shipper")])
+def test_a_unit_that_was_never_enabled_is_one_command_away(facts: Callable[..., Facts], unit: str) -> None:
+    """`restart` would start it until the next boot only; one that hangs is not started by `enable --now`."""
+    down, silent = (health.judge(facts(running=running, seconds=100.0)).reasons for running in (False, True))
+    assert any(f"`systemctl enable --now {unit}`" in one.next_step for one in down)
+    assert any(f"`systemctl restart {unit}`" in one.next_step for one in silent)

@@ -13,6 +13,7 @@ from tests.daemon.conftest import ENVIRONMENT
 
 TAKES = """
 import os, sys
+from capd.daemon.descriptor_store import close_all, received
 from capd.daemon.kept_descriptors import take
 source, count, names, pid = sys.argv[1:]
 kept = os.dup(int(source))  # its number may be one of those below
@@ -20,7 +21,9 @@ os.dup2(kept, 99)
 os.closerange(3, 99)
 for number in range(3, 3 + int(count)): os.dup2(99, number)
 os.environ.update(LISTEN_FDS=count, LISTEN_FDNAMES=names, LISTEN_PID=str(os.getpid()) if pid == "own" else pid)
-found = take(os.environ)
+came = received(os.environ)
+found = take(came)
+for others in came.values(): close_all(others)
 def is_open(number):
     try: os.fstat(number)
     except OSError: return False

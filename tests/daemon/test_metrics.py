@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from capd.daemon.alert_kinds import KINDS, Alert
 from capd.daemon.metrics import FIGURES, PROBE_COUNTERS, Type, exposition
+from tests.packaging_module import packaging_module
+from tests.requirements import require_command
 
 REPOSITORY = Path(__file__).parents[2]
 PAGE = (REPOSITORY / "docs" / "metrics.md").read_text(encoding="utf-8")
@@ -50,13 +53,25 @@ STATUS: dict[str, Any] = {
                 "unseen": 0,
                 "differing": HOSTILE,
                 "incomparable": 2,
+                "digested": 3,
                 "missing": 5,
                 "log": {"damages": 1, "missing_files": 2},
             },
+            "masking": {"failed": 2, "latest": "session a: b", "latest_ns": 5},
+            "secrets": {"seen_total": 1, "searched_bytes": 1 << 20, "unsearched_bytes": 7, "problem": HOSTILE},
             "errors": [HOSTILE],
         },
         "enforcer": {
             "state": "running",
+            "age_seconds": 1.0,
+            "approvals": {"pending": 2, "problem": HOSTILE},
+            "certificates": [
+                {"kind": "authority", "name": HOSTILE, "until": 2e9},
+                {"kind": "client", "name": HOSTILE, "until": HOSTILE},
+                {"kind": "client", "name": HOSTILE, "until": 3e9},
+                {"kind": HOSTILE, "name": HOSTILE, "until": 1e9},
+                HOSTILE,
+            ],
             "callbacks": {
                 "webhooks": [
                     {
@@ -88,7 +103,6 @@ STATUS: dict[str, Any] = {
             "conflicts": [HOSTILE],
             "unshippable": [],
             "local": {"segments": 1, "bytes": 2, "released_segments": 3, "released_bytes": 4},
-            "disk": {"fills_bytes_per_second": 1000, "seconds_until_full": 7200},
             "retention": {"segments": 0, "bytes": 0, "holds": 1, "error": None},
             "catalogue": {"possible": True, "waiting": 2},
         },
@@ -105,7 +119,18 @@ STATUS: dict[str, Any] = {
     "runs": [{"name": HOSTILE, "cgroup": HOSTILE, "labels": {HOSTILE: HOSTILE}}],
     "withheld": {"runs": 2, "attachments": 0, "attach_failures": 3, "unselected": 1, "problems": 2},
     "journal": {"backlog_bytes": 500, "bytes_max": 1000, "stopped": None},
-    "storage": {"state": "low", "free_inodes": 5, "reserve_bytes": 6, "held": 0, "refused": 0, "problems": []},
+    "clock": {"synchronised": True, "error_seconds": 0.01},
+    "configuration": {"problem": HOSTILE},
+    "storage": {
+        "fills_bytes_per_second": 1000,
+        "seconds_until_full": 7200,
+        "state": "low",
+        "free_inodes": 5,
+        "reserve_bytes": 6,
+        "held": 0,
+        "refused": 0,
+        "problems": [],
+    },
 }
 
 Samples = dict[tuple[str, tuple[str, ...]], float]
@@ -187,8 +212,8 @@ def test_what_is_not_known_is_left_out() -> None:
     found = samples(down)
     assert {"capd_health", "capd_alert_active", "capd_role_up"} == names(found)
     assert (1, 0) == (found["capd_alert_active", ("daemon-down", "critical")], found["capd_role_up", ("daemon",)])
-    idle = {**STATUS["roles"]["shipper"], "oldest_unshipped_seconds": None, "disk": {"seconds_until_full": None}}
-    found = samples({"roles": {"shipper": idle}})
+    idle = {**STATUS["roles"]["shipper"], "oldest_unshipped_seconds": None}
+    found = samples({"roles": {"shipper": idle}, "storage": {"seconds_until_full": None}})
     assert 0 == found["capd_shipper_oldest_unshipped_seconds", ()]
     assert "capd_disk_until_full_seconds" not in names(found)
 
@@ -200,9 +225,9 @@ def test_what_others_chose_is_in_no_line() -> None:
     assert "zq" not in text
 
 
-WORDS = {"capd_info", "capd_health", "capd_alert_active", "capd_role_up", "capd_storage_state"}
+WORDS = {"capd_info", "capd_health", "capd_alert_active", "capd_role_up", "capd_storage_state", "capd_clock_synchronised"}
 """Metrics of what is no number."""
-FLAGS = {"capd_journal_draining", "capd_shipper_failing", "capd_retention_failing"}
+FLAGS = {"capd_journal_draining", "capd_shipper_failing", "capd_retention_failing", "capd_configuration_refused"}
 KNOWN = {key for key in samples(STATUS) if key[0] != "capd_info"}
 COUNTERS = {figure.name for figure in FIGURES if figure.type is Type.COUNTER}
 
@@ -268,6 +293,23 @@ def test_the_page_lists_every_alert() -> None:
     assert len(Alert) == len({kind.message_id for kind in KINDS.values()}) == len(KINDS)
 
 
+def test_journald_takes_the_catalogue(tmp_path: Path) -> None:
+    """The catalogue that is packaged has an entry for each alert, and systemd's own program takes all of it in."""
+    require_command("journalctl")
+    module = packaging_module("journal_catalogue")
+    place = tmp_path / module.PLACE
+    place.parent.mkdir(parents=True)
+    place.write_text(module.text(), encoding="utf-8")
+    (tmp_path / "var/lib/systemd/catalog").mkdir(parents=True)
+    done = subprocess.run(["journalctl", f"--root={tmp_path}", "--update-catalog"], capture_output=True, text=True, check=False)
+    assert (0, "") == (done.returncode, done.stderr)
+    listed = subprocess.run(
+        ["journalctl", f"--root={tmp_path}", "--list-catalog"], capture_output=True, text=True, check=True
+    ).stdout
+    found = dict(re.findall(r"^([0-9a-f]{32}) capd: capd: the alert ([a-z-]+) ", listed, re.MULTILINE))
+    assert {kind.message_id.hex: alert.value for alert, kind in KINDS.items()} == found
+
+
 def test_rules_name_only_what_exists() -> None:
     """The rules for Prometheus use only metrics, and names of alerts, that there are."""
     text = RULES.read_text(encoding="utf-8")
@@ -282,6 +324,7 @@ def test_dashboard_names_only_what_exists() -> None:
     assert board["panels"]
     labels = {label for figure in FIGURES for label in figure.labels} | {"instance"}
     for panel in board["panels"]:
+        assert panel["fieldConfig"]["defaults"]["unit"] not in {"Bps", "decbytes"}, panel["title"]  # thousands, beside KiB
         for target in panel["targets"]:
             asked = set(re.findall(r"\bcapd_[a-z_]+", target["expr"]))
             assert asked
@@ -289,3 +332,16 @@ def test_dashboard_names_only_what_exists() -> None:
             assert set() == set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])) - labels
     places = [tuple(panel["gridPos"][key] for key in "xy") for panel in board["panels"]]
     assert len(places) == len(set(places)) == len({panel["id"] for panel in board["panels"]})
+
+
+def test_dashboard_tells_now_and_colours_nothing_that_is_not_known() -> None:
+    """A figure of the dashboard is that of now, not the last of a silent host; where there is none the colour is no verdict."""
+    stats = [panel for panel in json.loads(DASHBOARD.read_bytes())["panels"] if panel["type"] == "stat"]
+    assert stats
+    for panel in stats:
+        assert {(target.get("instant"), target.get("range")) for target in panel["targets"]} == {(True, False)}, panel["title"]
+        assert panel["options"]["textMode"] == "value_and_name"  # `auto` leaves the host out where one alone has a figure
+        nothing, *verdicts = panel["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        assert nothing["value"] is None
+        assert verdicts[0]["value"] == 0, panel["title"]
+        assert nothing["color"] not in {verdict["color"] for verdict in verdicts}

@@ -55,6 +55,30 @@ def test_missing_ones_are_mounted_and_said() -> None:
     assert ("", f"bpf tracefs\n{said}\n\n\n") == (done.stderr, done.stdout)
 
 
+AT_ONCE = """
+import threading
+from capd.daemon import mounts
+asked = threading.Barrier(8)
+def start(missing=mounts.missing()):
+    asked.wait()
+    said.append([mounts._mount(kind, point).partition(" at ")[0] for kind, point in missing.items()])
+said = []
+threads = [threading.Thread(target=start) for _ in range(8)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+print(len(said), sorted({words for each in said for words in each}), len(mounts.missing()))
+"""
+
+
+def test_two_that_start_at_once_mount_once() -> None:
+    """Who finds that another was faster goes on."""
+    done = in_namespace(AT_ONCE, prepare=GONE)
+    assert "" == done.stderr
+    assert ("8", "0") == (done.stdout.split()[0], done.stdout.split()[-1])
+    assert "tracefs was not mounted: another mounted it" in done.stdout
+    assert "cannot be" not in done.stdout
+
+
 def test_refusal_of_the_kernel_gives_the_command() -> None:
     """Without the right to mount, the error says what to type for tracefs; bpffs, which nothing needs, is only mentioned."""
     script = f"""

@@ -162,6 +162,15 @@ def test_a_session_goes_on_over_a_death(closed_settings: Configuration, start: S
     assert any(record.body.get("state") == "closed" for records in found.values() for record in records)
 
 
+def test_a_key_that_has_not_moved_yet_is_found(settings: Configuration, start: Start, identity: Path) -> None:
+    """A recorder that goes by recipients before the daemon does reads what that still writes with a key from the disk."""
+    journal = ClosedJournal(settings, make_key(settings, BOOT))
+    for blocks in story()[:4]:
+        journal.put(blocks)
+    end(settings, start())
+    assert (0, True) == (status(settings)["damages"], bool(recorded(settings, Identities.load(identity))))
+
+
 def test_keys_of_segments_go_when_nothing_needs_them(closed_settings: Configuration, start: Start, key: JournalKey) -> None:
     """While a session is open the recorder can read its segments; when all are closed no key is left but those of the end."""
     settings = closed_settings
@@ -171,7 +180,7 @@ def test_keys_of_segments_go_when_nothing_needs_them(closed_settings: Configurat
     for blocks in cycles[:4]:
         journal.put(blocks)
     process = start()
-    wait_until(lambda: ring.exists() and list(ring.iterdir()), "a key is kept")
+    wait_until(lambda: list(ring.glob("*.key")), "a key is kept: under this name it is whole")
     assert 0o700 == ring.stat().st_mode & 0o777
     assert {0o600} == {path.stat().st_mode & 0o777 for path in ring.glob("*.key")}
     for blocks in cycles[4:]:

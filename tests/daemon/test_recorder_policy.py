@@ -103,6 +103,7 @@ def test_a_policy_that_changes_counts_from_then_on(settings: Configuration, star
     policy.unlink()
     wait_until(lambda: of_policy(settings) == {"version": "", "known": True, "problem": None}, "there is none any more")
     talk.begin(1_004)
+    wait_until(lambda: status(settings).get("sessions_total") == 4 and not status(settings)["sessions_open"], "it was recorded")
     end(settings, process)
     found = said(settings)
     assert (True, b"", b"", True) == (bool(found[1_001]), found[1_002], found[1_003], found[1_001] == found[1_004])

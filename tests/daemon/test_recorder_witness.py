@@ -14,6 +14,9 @@ import pytest
 
 from capd.daemon import recorder_user, state_directory
 from capd.daemon.configuration import Configuration
+from capd.daemon.drained import Drained, tell
+from capd.daemon.recorder_witness import DUE_SECONDS
+from capd.daemon.witness.matching import AGE_NS
 from capd.enforcer.decision_log import DecisionLog
 from capd.enforcer.policy.action import Principal
 from capd.enforcer.policy.action import Run as PolicyRun
@@ -56,9 +59,9 @@ def flow(number: int) -> str:
     return str(UUID(int=5_000 + number))
 
 
-def let_in(log: DecisionLog, number: int, decided: int = REQUESTS) -> None:
+def let_in(log: DecisionLog, number: int, decided: int = REQUESTS, *, later_ns: int = LATER_NS) -> None:
     """Write that a connection was let in, and what was decided about so many of its requests."""
-    at_ns = time.time_ns() + LATER_NS
+    at_ns = time.time_ns() + later_ns
     owner = Owner(uid=1000, cookie=1_000 + number, cgroup=5)
     log.append(entry.opened_entry(flow(number), AGENT, owner, client=("192.0.2.1", 40_000), to=TO, at_ns=at_ns))
     for asked in range(decided):
@@ -110,7 +113,7 @@ def test_kill_9_at_any_moment_loses_and_repeats_no_verdict(settings: Configurati
             process.kill()
             process.wait()
             process = start()
-    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared", 30)
+    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared")
     end(settings, process)
     found = witness(settings)
     names = ("undecided", "unseen", "differing", "requests", "unknown", "missing", "malformed", "orphans", "incomparable")
@@ -153,7 +156,7 @@ def test_damage_of_the_log_is_told(settings: Configuration, start: Start, log: D
     assert isinstance(log_counts, dict)
     assert (1, True) == (log_counts["damages"], log_counts["damaged_ns"] is not None)
     assert [f"{path.name}.8.damaged"] == [kept.name for kept in settings.quarantine_dir.iterdir()]
-    wait_until(settings.decisions_done_file.exists, "it says which file is done", 20)
+    wait_until(settings.decisions_done_file.exists, "it says which file is done")
     after.let_go([path.name])
     assert not path.exists()
     after.close()
@@ -187,7 +190,7 @@ def test_missing_decisions_are_told_in_the_recording(settings: Configuration, st
     passed = {Side.UPSTREAM: 0, Side.CLIENT: ends[1]}
     log.append(entry.closed_entry(flow(1), passed, entry.Heard(count=ends[0], ended=True), time.time_ns()))
     log.flush()
-    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared", 30)
+    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared")
     end(settings, process)
     assert [["verdicts not known: 2 entries of the decision log missing"]] == reasons(settings)
     findings = [
@@ -208,7 +211,27 @@ def test_requests_are_held_against_decisions(settings: Configuration, start: Sta
     journal.put(daemon.cycle(100 * MS, data=[]))
     process = start()
     converse(daemon, journal, log, 0, log_first=True, decided=REQUESTS - 1)
-    wait_until(lambda: witness(settings).get("requests") == 1, "the alarm is counted", 30)
-    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared", 30)
+    wait_until(lambda: witness(settings).get("requests") == 1, "the alarm is counted")
+    wait_until(lambda: witness(settings).get("flows") == 0, "all were compared")
     end(settings, process)
     assert [["undecided request: number 2 was answered, and the enforcer has no decision about it"]] == reasons(settings)
+
+
+def test_silence_of_the_probes_is_no_answer(settings: Configuration, start: Start, log: DecisionLog) -> None:
+    """Without a probe's word a connection is an alarm only once the daemon says that all is told, by the clock of now."""
+    daemon, journal = Daemon(), Journal(settings)
+    journal.put([*daemon.started(), *daemon.run_started()])
+    process = start()
+    wait_until(lambda: witness(settings).get("enforced"), "the role works")
+    let_in(log, 1, later_ns=0)
+    told_ns, position = time.time_ns() + AGE_NS + 1_000_000_000, journal.position()
+    wait_until(lambda: witness(settings).get("flows") == 1 and time.time_ns() > told_ns, "the log was read, and it is late")
+    not_read = Drained(realtime_ns=told_ns, file=position.file, offset=position.offset + 1)
+    before_a_jump = Drained(realtime_ns=told_ns + LATER_NS, file=position.file, offset=position.offset)
+    for word in (not_read, before_a_jump):
+        tell(settings.drained_file, word)
+        time.sleep(3 * DUE_SECONDS)
+        assert 0 == witness(settings)["unseen"], word
+    tell(settings.drained_file, Drained(realtime_ns=told_ns, file=position.file, offset=position.offset))
+    wait_until(lambda: witness(settings).get("unseen") == 1, "the alarm is counted")
+    end(settings, process)

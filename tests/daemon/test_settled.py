@@ -38,6 +38,12 @@ def config(tmp_path: Path) -> str:
     return str(path)
 
 
+def properties(kind: type[BaseModel]) -> set[str]:
+    """Give what a model says beside its keys."""
+    ours = [one for one in kind.__mro__ if one.__module__.startswith("capd.")]
+    return {name for one in ours for name, value in vars(one).items() if isinstance(value, property)}
+
+
 def same(model: object, values: object) -> bool:
     """Tell whether values are what a model says, key for key and path for path."""
     if isinstance(model, tuple):
@@ -45,7 +51,7 @@ def same(model: object, values: object) -> bool:
     if not isinstance(model, BaseModel):
         return model == values
     kind = type(model)
-    names = {*kind.model_fields, *(name for name, value in vars(kind).items() if isinstance(value, property))}
+    names = {*kind.model_fields, *properties(kind)}
     return names == set(vars(values)) and all(same(getattr(model, name), getattr(values, name)) for name in names)
 
 
@@ -78,13 +84,24 @@ def test_what_is_wrong_is_told_as_ever(tmp_path: Path) -> None:
     assert (str(expected.value), expected.value.hint) == (str(caught.value), caught.value.hint)
 
 
-@pytest.mark.parametrize("role", ["up", "daemon", "recorder", "shipper"])
-def test_no_role_holds_the_library(role: str, config: str) -> None:
+@pytest.mark.parametrize(
+    ("role", "modules"),
+    [
+        ("up", "supervision"),
+        ("daemon", "capture_role"),
+        ("daemon", "enforcement, capd.daemon.kept_descriptors"),
+        ("recorder", "recorder"),
+        ("shipper", "shipper"),
+        ("enforcer", "enforcer_role"),
+        ("metrics", "metrics_role"),
+    ],
+)
+def test_no_role_holds_the_library(role: str, modules: str, config: str) -> None:
     """After a role has its configuration and all its modules, neither pydantic nor the model is in its memory."""
     library = ["pydantic", "capd.daemon.configuration", "capd.daemon.recording_policy", "duckdb", "rich"]
     script = (
         f"import sys, capd.cli.{role}, capd.daemon.settled as settled; settled.load({config!r});"
-        f"import capd.daemon.{ {'up': 'supervision', 'daemon': 'capture_role'}.get(role, role) };"
+        f"import capd.daemon.{modules};"
         f"print(sorted(set({library}) & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-P", "-c", script], capture_output=True, text=True, check=True)

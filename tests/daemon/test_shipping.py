@@ -242,6 +242,38 @@ def test_a_memory_that_is_wrong_loses_nothing(desk: Desk) -> None:
     assert contents == desk.shipped()
 
 
+def test_copies_that_a_killed_one_left_go(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second version that a shipper made, and was killed before it looked, goes with the next look; other content is told."""
+    desk = Desk(tmp_path, empty_bucket(LOCKING, request, monkeypatch, tmp_path))
+    made = desk.seal(count=4)
+    desk.shipping().turn()
+    signed = Bucket.open(desk.url).signed
+    assert signed is not None
+
+    def put(number: int, content: bytes) -> None:
+        assert 200 == signed.request("PUT", key(number), {}, content).status
+
+    def versions() -> list[int]:
+        return [len(signed.versions(key(number))) for number in range(1, 5)]
+
+    first = signed.versions(key(1))
+    put(1, made[0].read_bytes())
+    put(3, b"something else")
+    shipping = desk.shipping(Limits(age_ns_max=0, bytes_max=0, free_bytes_min=0), name="other.json")
+    put(4, made[3].read_bytes())
+    assert [2, 1, 2, 2] == versions()
+    shipping._release = lambda: None  # type: ignore[method-assign] # later
+    shipping.turn()
+    assert [1, 1, 2, 1] == versions()
+    assert (first, {3: key(3)}) == (signed.versions(key(1)), shipping.progress.conflicts)
+    put(2, made[1].read_bytes())
+    desk.shipping(Limits(age_ns_max=0, bytes_max=0, free_bytes_min=0), name="other.json").turn()
+    assert [1, 1, 2, 1] == versions(), "what is only carried out after that goes at the latest before the local copy does"
+    assert [False, False, True, True] == [path.exists() for path in made]
+
+
 def test_another_bucket_starts_from_nothing(desk: Desk, tmp_path: Path) -> None:
     """What was shipped to one bucket counts for nothing with another, and nothing is removed because of it."""
     made = desk.seal(count=2)
@@ -300,6 +332,16 @@ def test_memory_is_short() -> None:
     assert (9, set()) == (memory.through, memory.above)
     memory.doubt(8)
     assert [8, 9] == memory.settle([6, 7, 8, 9])
+
+
+def test_a_memory_of_later_segments_is_of_another_recording() -> None:
+    """Where the newest segment is behind what was shipped, numbers are used anew: nothing of them is in the bucket."""
+    memory = Memory(Path(), "b", HOST, through=9, above={11})
+    assert [1, 2] == memory.settle([1, 2])
+    memory = Memory(Path(), "b", HOST, through=9)
+    assert [] == memory.settle([8, 9])
+    assert [] == memory.settle([])
+    assert 9 == memory.through
 
 
 COPIES = [Copy(sequence=number, size=10, sealed_ns=number * 100) for number in range(1, 6)]

@@ -91,6 +91,29 @@ def test_new_user_is_given_only_what_the_former_one_owned(configuration: Configu
     assert ({"2.seg": 0, "pipe": NOBODY.uid, "below": 61191}, 0) == (uids, outside.stat().st_uid)
 
 
+@pytest.mark.parametrize("name", ["decisions", "approvals", "callbacks"])
+def test_a_link_that_a_role_put_there_leads_nowhere(
+    configuration: Configuration, root: None, tmp_path: Path, name: str
+) -> None:
+    """What the enforcer puts in the place of one of its directories has nothing of others' changed; root may put a link."""
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o751)
+    state_directory.prepare(configuration, NOBODY)
+    state_directory.prepare_enforcer(configuration, 61192, 61192, NOBODY.gid)
+    place = configuration.enforcer_dir / name
+    place.rmdir()
+    place.symlink_to(outside)
+    os.chown(place, 61192, 61192, follow_symlinks=False)
+    with pytest.raises(StateDirectoryError, match=f"{place}: "):
+        state_directory.prepare_enforcer(configuration, 61192, 61192, NOBODY.gid)
+    assert (0, 0o751) == (outside.stat().st_uid, outside.stat().st_mode & 0o7777)
+    place.unlink()
+    configuration.segments_dir.rmdir()
+    configuration.segments_dir.symlink_to(outside)
+    state_directory.prepare(configuration, NOBODY)
+    assert (NOBODY.uid, 0o750) == (outside.stat().st_uid, outside.stat().st_mode & 0o7777)
+
+
 def test_no_room_is_a_clear_error(configuration: Configuration, root: None) -> None:
     """With less free than free_bytes_min the error names the directory, both figures and has exit status 5."""
     state_directory.prepare(configuration, NOBODY)

@@ -91,6 +91,37 @@ def test_a_disk_that_refuses_although_there_is_room_counts_as_out_for_a_while(tm
     assert (State.OK, True) == (change.after, (tmp_path / "reserve").exists())
 
 
+def test_other_thresholds_count_from_the_next_look_on(tmp_path: Path) -> None:
+    """After a reload the new thresholds decide, and the reserve has its new size."""
+    keeper = StorageKeeper(tmp_path, tmp_path / "reserve", tmp_path / "state", replace(SMALL, reserve_bytes=8192))
+    keeper.look(now=0, wall_ns=1, refused=False)
+    for size in (4096, 12_288):
+        keeper.follow(replace(SMALL, reserve_bytes=size))
+        keeper.look(now=1, wall_ns=1, refused=False)
+        assert size == (tmp_path / "reserve").stat().st_size
+    keeper.follow(replace(SMALL, critical=Threshold(bytes=1 << 60, inodes=0)))
+    change = keeper.look(now=2, wall_ns=2, refused=False)
+    assert change is not None
+    assert (State.OK, State.CRITICAL) == (change.before, change.after)
+
+
+def test_it_is_said_when_the_disk_will_be_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After five minutes the rate at which the disk fills says when only what is reserved is left; the reserve is no trend."""
+    left = [10_000]
+    keeper = StorageKeeper(tmp_path, tmp_path / "reserve", tmp_path / "state", replace(SMALL, reserve_bytes=0))
+    monkeypatch.setattr(keeper, "_measure", lambda: Room(free_bytes=left[0], free_inodes=10**6, reserve_held=0))
+    told = []
+    for now in range(0, 601, 10):
+        left[0] = 10_000 - now
+        keeper.look(now=now, wall_ns=1, refused=False)
+        told.append(keeper.facts()["seconds_until_full"])
+    assert [None] * 30 == told[:30]
+    assert left[0] - SMALL.out.bytes == told[-1]
+    monkeypatch.setattr(keeper, "_measure", lambda: Room(free_bytes=9_400, free_inodes=10**6, reserve_held=600))
+    keeper.look(now=605, wall_ns=1, refused=False)
+    assert keeper.facts()["seconds_until_full"] is None
+
+
 def test_a_bad_state_is_told_again_after_a_restart(tmp_path: Path) -> None:
     """A daemon that finds the state that an earlier one left tells it once, so that the record of the new start has it."""
     greedy = replace(SMALL, critical=Threshold(bytes=1 << 60, inodes=0))

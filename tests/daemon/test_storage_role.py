@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -84,7 +85,7 @@ class Agent:
 
     def end(self) -> None:
         """Let it end by itself."""
-        self.process.communicate("", timeout=20)
+        self.process.communicate("", timeout=180)
 
 
 @pytest.fixture
@@ -119,16 +120,27 @@ def small(instance_dir: Path) -> Iterator[Path]:
 
 
 def fill(state: Path, leave: int) -> None:
-    """Fill the file system until so many bytes are free."""
-    (state / "fill").unlink(missing_ok=True)
-    if leave:
-        free = int(subprocess.run(["stat", "-f", "-c", "%a", state], check=True, capture_output=True, text=True).stdout) * 4096
-        subprocess.run(["fallocate", "-l", str(free - leave), state / "fill"], check=True)
+    """Fill the file system, from as full as it is and in one go, until so many bytes are free; with 0, give all back."""
+    if not leave:
+        (state / "fill").unlink()
+        return
+    with (state / "fill").open("ab") as file:
+        free = os.statvfs(state)
+        os.posix_fallocate(file.fileno(), 0, file.tell() + free.f_bavail * free.f_bsize - leave)
+
+
+def filled(state: Path) -> bool:
+    """Take all that is free at once, and so nothing of a reserve that is given up meanwhile; False: others wrote."""
+    free = os.statvfs(state)
+    with (state / "fill").open("wb") as file, suppress(OSError):
+        os.posix_fallocate(file.fileno(), 0, free.f_bavail * free.f_bsize)
+        return True
+    return False
 
 
 def wait_for(daemon: Daemon, state: str) -> dict[str, Any]:
     """Wait for a state; give what the status says of storage."""
-    wait_until(lambda: daemon.status()["storage"]["state"] == state, f"storage is {state}", 15)
+    wait_until(lambda: daemon.status()["storage"]["state"] == state, f"storage is {state}")
     found: dict[str, Any] = daemon.status()["storage"]
     return found
 
@@ -142,7 +154,7 @@ def sessions(daemon: Daemon, count: int) -> list[dict[str, Any]]:
         found[:] = [one for one in listed if one["transport"] == "tcp" and one["state"] == "closed"]
         return len(found) >= count
 
-    wait_until(enough, f"{count} sessions", 40)
+    wait_until(enough, f"{count} sessions")
     return found
 
 
@@ -170,7 +182,7 @@ def test_new_connections_are_refused_until_there_is_room(daemons: Make, small: P
     agent = Agent(daemon, port)
     fill(small, 14 * MIB)
     wait_for(daemon, "critical")
-    wait_until(lambda: daemon.status()["storage"]["held"] == 1, "held", 5)
+    wait_until(lambda: daemon.status()["storage"]["held"] == 1, "held")
     assert ("Operation not permitted", "recorded") == (agent.says("new", "x"), agent.says("open", "recorded"))
     socket.create_connection(("127.0.0.1", port)).close()
     told = call("status", "--config", daemon.config)
@@ -181,11 +193,11 @@ def test_new_connections_are_refused_until_there_is_room(daemons: Make, small: P
     fill(small, 5 * MIB)
     assert 0 == wait_for(daemon, "out")["reserve_bytes"]
     assert not (small / "reserve").exists()
-    wait_until(lambda: not list((small / "segments").glob("*.open")), "what is open is sealed", 15)
+    wait_until(lambda: not list((small / "segments").glob("*.open")), "what is open is sealed")
     assert "unseen" == agent.says("open", "unseen")
     fill(small, 0)
     assert 4 * MIB == wait_for(daemon, "ok")["reserve_bytes"]
-    wait_until(lambda: daemon.status()["storage"]["held"] == 0, "let go", 5)
+    wait_until(lambda: daemon.status()["storage"]["held"] == 0, "let go")
     assert ("again", "last") == (agent.says("new", "again"), agent.says("open", "last"))
     agent.end()
     assert 0 == daemon.run("true").returncode
@@ -218,15 +230,14 @@ def test_a_disk_without_a_byte_left_damages_nothing(daemons: Make, small: Path, 
     command = capd("run", "--config", daemon.config, "--", "/usr/bin/python3", "-c", STREAM, str(port), str(done))
     with subprocess.Popen(command, env=ENVIRONMENT) as agent:
         wait_until(lambda: sessions(daemon, 3), "it talks")
-        subprocess.run(["/bin/sh", "-c", f"cat /dev/zero >'{small}/fill'"], check=False, capture_output=True)
+        wait_until(lambda: filled(small), "the disk is full")
         wait_for(daemon, "out")
-        wait_until(lambda: not list((small / "segments").glob("*.open")), "what is open is sealed", 60)
-        fill(small, 0)
-        wait_for(daemon, "ok")
+        wait_until(lambda: not list((small / "segments").glob("*.open")), "what is open is sealed")
         before = len(sessions(daemon, 3))
-        wait_until(lambda: len(sessions(daemon, 3)) > before + 1, "it is recorded again", 40)
+        fill(small, 0)
+        wait_until(lambda: len(sessions(daemon, 3)) > before + 1, "it is recorded again")
         done.touch()
-        agent.wait(30)
+        agent.wait(180)
     assert 0 == daemon.stop()
     checked = call("verify", "--config", daemon.config)
     assert (0, True) == (checked.returncode, ("out", False) in changes(small)), checked.stdout
@@ -242,7 +253,7 @@ def test_agents_that_go_on_say_that_they_were_not_recorded(daemons: Make, small:
     wait_for(daemon, "critical")
     assert ("unwritten", "unwritten") == (agent.says("new", "unwritten"), agent.says("open", "unwritten"))
     assert 0 == daemon.run("true").returncode
-    wait_until(lambda: daemon.status()["drained"]["discarded_bytes"], "discarded", 5)
+    wait_until(lambda: daemon.status()["drained"]["discarded_bytes"], "discarded")
     fill(small, 0)
     wait_for(daemon, "ok")
     assert ("later", "later") == (agent.says("open", "later"), agent.says("new", "later"))
@@ -266,7 +277,7 @@ def test_stopped_agents_stay_stopped_without_a_daemon_and_go_on_with_room(daemon
     events = Hierarchy().directory(run["cgroup"]) / "cgroup.events"
     fill(small, 14 * MIB)
     wait_for(daemon, "critical")
-    wait_until(lambda: "frozen 1" in events.read_text(), "stopped", 5)
+    wait_until(lambda: "frozen 1" in events.read_text(), "stopped")
     agent.tell("new", "later")
     daemon.stop(signal.SIGKILL)
     assert "frozen 1" in events.read_text()
@@ -276,7 +287,7 @@ def test_stopped_agents_stay_stopped_without_a_daemon_and_go_on_with_room(daemon
     assert "1 runs stay stopped because storage is critical" in daemon.said()
     fill(small, 0)
     daemon.start()
-    wait_until(lambda: "frozen 0" in events.read_text(), "goes on", 5)
+    wait_until(lambda: "frozen 0" in events.read_text(), "goes on")
     assert "later" == agent.answer()
     agent.end()
 

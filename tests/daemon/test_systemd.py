@@ -1,36 +1,26 @@
-"""The systemd units: right by systemd's own check, and, on request, at work in a systemd container.
-
-The container test takes minutes and some 300 MB. It runs when CAPD_TEST_NSPAWN is set: to a directory with a root file system
-of Debian 12 that has systemd, dbus and python3-bpfcc, or to 1, and then mmdebstrap makes one.
-"""
+"""The systemd units: right by systemd's own check. tests/system has them at work."""
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from capd.daemon.alert_kinds import KINDS, Alert
+from capd.daemon import start_pause
 from capd.daemon.cgroups import AGENTS_SLICE
-from tests.daemon.conftest import REPOSITORY, wait_until
-from tests.requirements import require_command, require_probes
+from capd.daemon.errors import ConfigurationError, KeeperError, PortTakenError, StateDirectoryFullError
+from tests.daemon.conftest import REPOSITORY
+from tests.requirements import require_command
 
 UNITS = REPOSITORY / "systemd"
-PACKAGES = "systemd,systemd-sysv,dbus,python3-bpfcc,iproute2,procps,curl"
-WANTED = os.environ.get("CAPD_TEST_NSPAWN", "")
 
 
 def test_units_are_right(tmp_path: Path) -> None:
     """systemd-analyze has nothing to say about the units, once the command is where they expect it."""
     require_command("systemd-analyze")
-    for unit in (*UNITS.glob("*.service"), *UNITS.glob("*.slice")):
+    for unit in (*UNITS.glob("*.service"), *UNITS.glob("*.slice"), *UNITS.glob("*.target")):
         text = unit.read_text(encoding="utf-8").replace("/usr/bin/capd", "/bin/true")
         text = re.sub(r"^(User|Group)=capd(-enforcer)?$", r"\1=daemon", text, flags=re.MULTILINE)
         (tmp_path / unit.name).write_text(text, encoding="utf-8")
@@ -40,111 +30,44 @@ def test_units_are_right(tmp_path: Path) -> None:
     assert [] == mine
 
 
+def test_what_shows_a_claim_is_there() -> None:
+    """Every test that docs/security.md names is one."""
+    page = (REPOSITORY / "docs/security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"`([a-z0-9_]+/[a-z0-9_]+\.py)`((?:: |, )`test_\w+`(?:, `test_\w+`)*)?", page)
+    assert len(rows) > 20
+    for file, names in rows:
+        text = (REPOSITORY / "tests" / file).read_text(encoding="utf-8")
+        for name in re.findall(r"test_\w+", names):
+            assert f"def {name}(" in text, f"{file}: {name}"
+
+
+@pytest.mark.parametrize("unit", sorted(path.name for path in UNITS.glob("*.service") if "Restart=" in path.read_text()))
+def test_nobody_stays_down_because_some_starts_failed(unit: str) -> None:
+    """A unit that is started more than five times in ten seconds is given up; none of ours comes to that, or it may."""
+    found = dict(re.findall(r"^(\w+)=(.*)$", (UNITS / unit).read_text(encoding="utf-8"), flags=re.MULTILINE))
+    seconds = re.fullmatch(r"(\d+)(m?s)", found["RestartSec"])
+    assert seconds is not None
+    assert found.get("StartLimitIntervalSec") == "0" or 5 * int(seconds[1]) >= 10_000 / {"ms": 1, "s": 1_000}[seconds[2]]
+
+
+@pytest.mark.parametrize(
+    ("error", "environment", "expected"),
+    [
+        (PortTakenError("127.0.0.1", 1, OSError(98, "in use")), {"NOTIFY_SOCKET": "/x"}, [start_pause.SECONDS]),
+        (StateDirectoryFullError("full"), {"NOTIFY_SOCKET": "/x"}, [start_pause.SECONDS]),
+        (StateDirectoryFullError("full"), {}, []),
+        (ConfigurationError("wrong"), {"NOTIFY_SOCKET": "/x"}, []),
+        (KeeperError("ended"), {"NOTIFY_SOCKET": "/x"}, []),
+        (OSError("of ours"), {"NOTIFY_SOCKET": "/x"}, []),
+    ],
+)
+def test_what_passes_is_not_tried_again_at_once(error: Exception, environment: dict[str, str], expected: list[float]) -> None:
+    """Under a service manager a start ends late where trying again helps later, and at once where it helps now or never."""
+    slept: list[float] = []
+    start_pause.pause(error, environment, slept.append)
+    assert expected == slept
+
+
 def test_slice_of_the_units_is_the_daemons() -> None:
     """The slice that capd asks systemd for is the one that the package brings."""
     assert (UNITS / AGENTS_SLICE).exists()
-
-
-class Machine:
-    """A booted container."""
-
-    def __init__(self, root: Path) -> None:
-        self._process = subprocess.Popen(
-            [
-                *("systemd-nspawn", "--quiet", f"--directory={root}", "--register=no", "--keep-unit", "--private-network"),
-                *(f"--bind-ro={REPOSITORY}:/opt/capd", f"--bind-ro={Path(sys.executable).parent.parent}:/opt/v"),
-                *("--volatile=overlay", "--capability=all", "--system-call-filter=bpf perf_event_open @debug"),
-                *("--console=pipe", "--boot"),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "SYSTEMD_NSPAWN_API_VFS_WRITABLE": "yes"},
-        )
-
-    def wait_booted(self) -> None:
-        """Wait until all of its services are there."""
-        wait_until(self._booted, "booted")
-
-    def _booted(self) -> bool:
-        assert self._process.poll() is None
-        return self("systemctl", "is-system-running").stdout.strip() in {"running", "degraded"}
-
-    def __call__(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Run a command inside: in the namespaces of its first process, the child of systemd-nspawn."""
-        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text().split()
-        command = ["nsenter", f"--target={children[-1] if children else 0}", "--all", *words]
-        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL)
-
-    def stop(self) -> None:
-        """Power it off, and remove the empty cgroups that systemd-nspawn leaves."""
-        self("systemctl", "poweroff")
-        try:
-            self._process.wait(30)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        for cgroup in Path("/sys/fs/cgroup").glob("*/supervisor"), Path("/sys/fs/cgroup").glob("*/payload"):
-            for directory in cgroup:
-                for below, _directories, _files in os.walk(directory, topdown=False):
-                    with suppress(OSError):
-                        Path(below).rmdir()
-
-
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """Give a systemd machine with capd's files where the package puts them."""
-    require_probes()
-    require_command("systemd-nspawn", "nsenter")
-    root = Path(WANTED)
-    if WANTED == "1":
-        require_command("mmdebstrap")
-        root = tmp_path / "root"
-        subprocess.run(["mmdebstrap", "--variant=minbase", f"--include={PACKAGES}", "bookworm", str(root)], check=True)
-    for directory in ("opt/capd", "opt/v"):
-        (root / directory).mkdir(parents=True, exist_ok=True)
-    launcher = root / "usr/bin/capd"
-    launcher.write_text('#!/bin/sh\nPYTHONPATH=/opt/capd/src exec /opt/v/bin/python -P -m capd.cli.main "$@"\n')
-    launcher.chmod(0o755)
-    for unit in (*UNITS.glob("*.service"), *UNITS.glob("*.slice")):
-        shutil.copy(unit, root / "usr/lib/systemd/system")
-    shutil.copy(UNITS / "capd.sysusers", root / "usr/lib/sysusers.d/capd.conf")
-    shutil.copy(UNITS / "capd.tmpfiles", root / "usr/lib/tmpfiles.d/capd.conf")
-    made = Machine(root)
-    try:
-        made.wait_booted()
-        yield made
-    finally:
-        made.stop()
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not WANTED, reason="CAPD_TEST_NSPAWN is not set: a systemd container takes minutes")
-def test_capd_under_systemd(machine: Machine) -> None:
-    """As a service capd gets healthy; runs are scopes or units of the slice and outlive the daemon; the journal has alerts."""
-    started = machine("systemctl", "start", "capd")
-    assert 0 == started.returncode, started.stderr + machine("journalctl", "-u", "capd").stdout
-    wait_until(lambda: machine("capd", "status").returncode == 0, "healthy")
-    assert "capd" == machine("ps", "-o", "user=", "-C", "python").stdout.split()[-1]
-
-    done = machine("capd", "run", "--name", "scope", "--", "sh", "-c", "grep ^0:: /proc/self/cgroup; exit 5")
-    assert 5 == done.returncode
-    assert re.fullmatch(r"0::/capd\.slice/capd-agents\.slice/capd-run-[0-9a-f-]{36}\.scope\n", done.stdout)
-    wait_until(lambda: "none live" in machine("capd", "status").stdout, "the run has ended")
-    assert "capd-run" not in machine("systemctl", "list-units", "--all", "capd-run*").stdout.split("LOAD")[0]
-
-    machine("systemd-run", "--quiet", "--slice=capd-agents.slice", "--unit=agent", "sleep", "600")
-    wait_until(lambda: "agent.service" in machine("capd", "status").stdout, "the unit is a run")
-    machine("systemctl", "kill", "--signal=KILL", "capd")
-    wait_until(lambda: "agent.service" in machine("capd", "status").stdout, "the next daemon took it up")
-    machine("systemctl", "stop", "agent")
-    wait_until(lambda: "none live" in machine("capd", "status").stdout, "the unit's run has ended")
-
-    machine("systemctl", "stop", "capd-recorder")
-    entry = ["journalctl", f"MESSAGE_ID={KINDS[Alert.RECORDER_DOWN].message_id.hex}", "--output=cat", "--quiet"]
-    wait_until(lambda: machine(*entry).stdout, f"an alert; {machine('journalctl', '-u', 'capd-metrics').stdout}", seconds=60)
-    assert machine(*entry).stdout.startswith("alert recorder-down begins (critical): the recorder does not run")
-    assert machine("ls", "/run/capd/alerts").stdout.split() == ["recorder-down.json"]
-    assert 0 == machine("systemctl", "stop", "capd").returncode
-    assert "inactive" == machine("systemctl", "is-active", "capd-metrics").stdout.strip()
-    assert "failed" not in machine("systemctl", "is-failed", "capd", "capd-recorder", "capd-metrics").stdout

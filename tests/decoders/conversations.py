@@ -12,25 +12,36 @@ from typing import Final
 from capd.decoders.http1 import Http1Decoder
 from capd.decoders.http2 import Http2Decoder
 from capd.decoders.message import Decoder, Gap
+from capd.decoders.mysql import MysqlDecoder
 from capd.decoders.postgresql import PostgresqlDecoder
+from capd.decoders.redis import RedisDecoder
 from capd.decoders.websocket import WebsocketDecoder
 from tests.decoders import http2_bytes as h2
+from tests.decoders import mysql_bytes as my
 from tests.decoders import postgresql_bytes as pg
+from tests.decoders import redis_bytes as rd
 from tests.decoders import (
     test_http1,
     test_http1_gaps,
     test_http2,
     test_http2_gaps,
+    test_mysql,
+    test_mysql_gaps,
     test_postgresql,
     test_postgresql_gaps,
+    test_redis,
+    test_redis_gaps,
     test_websocket,
 )
 from tests.decoders.feeding import REQUEST, RESPONSE, Arrival
+from tests.odd_bytes import odd_bytes
 
 DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {
     "http1": Http1Decoder,
     "http2": Http2Decoder,
+    "mysql": MysqlDecoder,
     "postgresql": PostgresqlDecoder,
+    "redis": RedisDecoder,
     "websocket": lambda: WebsocketDecoder(test_websocket.PACKS),
 }
 VALID: Final[Mapping[str, list[list[Arrival]]]] = {
@@ -40,6 +51,8 @@ VALID: Final[Mapping[str, list[list[Arrival]]]] = {
         *[arrivals for arrivals, _ in test_http2_gaps.CASES.values()],
     ],
     "websocket": [arrivals for _, arrivals, _ in test_websocket.CASES.values()],
+    "redis": [arrivals for arrivals, _ in (*test_redis.CONVERSATIONS.values(), *test_redis_gaps.CASES.values())],
+    "mysql": [arrivals for arrivals, _ in (*test_mysql.CONVERSATIONS.values(), *test_mysql_gaps.CASES.values())],
     "postgresql": [arrivals for arrivals, _ in (*test_postgresql.CONVERSATIONS.values(), *test_postgresql_gaps.CASES.values())],
 }
 TOKENS: Final[Mapping[str, list[bytes]]] = {
@@ -97,6 +110,54 @@ TOKENS: Final[Mapping[str, list[bytes]]] = {
         *[b"\0\0\0", b"\0\0\5\0\1\0\0\0\1", b"\0\0", b"\xff\xff\xff", b"\x40", b"\x80", b"\x20", b"\xbe"],
         h2.frame(5, b"\0\0\0\2" + h2.literal(*h2.GET), 4, 1),
     ],
+    "redis": [
+        *[
+            rd.PING,
+            rd.PONG,
+            rd.OK,
+            rd.QUEUED,
+            rd.NIL,
+            b"*3\r\n",
+            b"$3\r\n",
+            b"*1\r\n",
+            b"%1\r\n",
+            b"|1\r\n",
+            b">2\r\n",
+            b"\r\n",
+        ],
+        *[rd.command("MULTI"), rd.command("EXEC"), rd.command("HELLO", "3"), rd.HELLO_3, rd.HELLO_2, rd.command("AUTH", "pw")],
+        *[
+            rd.command("SUBSCRIBE", "a"),
+            rd.confirmed(b"subscribe", b"a", 1),
+            rd.published(b"a", b"m"),
+            rd.published(b"a", b"m", b">"),
+        ],
+        *[rd.command("UNSUBSCRIBE"), rd.command("CLIENT", "REPLY", "OFF"), rd.command("CLIENT", "REPLY", "SKIP"), b"GET k\n"],
+        *[
+            rd.command("MONITOR"),
+            rd.command("SYNC"),
+            rd.command("RESET"),
+            b"+RESET\r\n",
+            b":1\r\n",
+            b"-ERR x\r\n",
+            b"$9\r\n",
+            b"*-1\r\n",
+        ],
+    ],
+    "mysql": [
+        *[b"\0\0\0\0", b"\1\0\0\1\1", b"\xff\xff\xff\0", b"\5\0\0\1\xfe", b"\0", b"\xfe", b"\xff", b"\xfb", b"\1\0\0"],
+        *[my.ok(1), my.eof(1), my.end(2), my.err(1), my.row(4, b"x", None), my.column(2, "a"), my.PING, my.QUIT, my.query("q")],
+        *[my.prepare("p"), my.prepared(1, 5, 1, 1), my.execute(5, [(3, 0)], bytes(4)), my.execute(5, None), my.greeting()],
+        *[my.login(), my.change_user(), my.ssl_request(), my.packet(1, b"\xfbf"), my.packet(2, b"data"), my.packet(3)],
+        *[
+            my.result(b"x"),
+            my.command(0x1C, bytes(8)),
+            my.command(0x19, bytes(4)),
+            my.packet(1, b"\xfc\0\1"),
+            test_mysql.SWITCH,
+        ],
+        *[my.ok(1, status=0x4002, rest=test_mysql.TRACKED), my.binary_row(4, bytes(4)), my.command(0xFA, b"\5" + bytes(9))],
+    ],
     "postgresql": [
         *[b"\0\0\0\4", b"\0\0\0\5I", b"\xff\xff\xff\xff", b"\0", b"\0\0", b"\x7f\xff\xff\xff", b"\0\0\0\0", b"\0\x10\0\1"],
         *[pg.ready(), pg.row(b"1", None), pg.columns(("a", 23)), pg.complete("X 1"), pg.error(), pg.SYNC, pg.query("q")],
@@ -138,7 +199,7 @@ def _piece(protocol: str, chance: random.Random) -> bytes | Gap:
         return Gap(length=chance.choice([None, 0, 1, 5, 1000]), reason="x")
     if kind < 0.7:
         return b"".join(chance.choices(TOKENS[protocol], k=chance.randint(1, 6)))
-    return chance.randbytes(chance.randint(0, 40))
+    return odd_bytes(chance)
 
 
 def _edit(arrivals: list[Arrival], chance: random.Random, change: Callable[[bytes], bytes]) -> list[Arrival]:

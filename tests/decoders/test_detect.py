@@ -35,7 +35,17 @@ CASES: dict[str, tuple[bytes, bytes, str]] = {
     "SSH server": (b"", b"SSH-2.0-x\r\n", "ssh"),
     "SMTP": (b"", b"220 mail.example ESMTP\r\n", "smtp"),
     "MySQL": (b"", MYSQL, "mysql"),
+    "MySQL, refused": (b"", b"\x17\0\0\0\xff\x10\x04Too many connections", "mysql"),
     "Redis": (b"*1\r\n$4\r\nPING\r\n", b"", "redis"),
+    "Redis, inline": (b"SET k 'a b'\r\n", b"+OK\r\n", "redis"),
+    "Redis, inline, refused": (b"get k\n", b"-NOAUTH Authentication required.\r\n", "redis"),
+    "Redis, inline password": (b"AUTH pw\r\n", b"+OK\r\n", "redis"),
+    "Redis, inline wrong password": (b"AUTH u pw\r\n", b"-WRONGPASS invalid username-password pair\r\n", "redis"),
+    "HTTP to a Redis server": (b"POST / HTTP/1.1\r\nHost: x\r\n", b"-ERR unknown command\r\n", "http1"),
+    "memcached": (b"get k\r\n", b"VALUE k 0 1\r\nx\r\nEND\r\n", UNKNOWN),
+    "POP3": (b"AUTH PLAIN\r\n", b"+OK POP3 ready\r\n", UNKNOWN),
+    "NATS": (b"PING\r\n", b"PONG\r\n", UNKNOWN),
+    "IRC": (b"PING x\r\n", b":irc.example PONG x\r\n", UNKNOWN),
     "MongoDB": (MONGODB, b"", "mongodb"),
     "nothing known": (b"\x01\x02\x03\x04", b"", UNKNOWN),
     "FTP": (b"", b"220 files here\r\n", UNKNOWN),
@@ -103,7 +113,7 @@ def test_detect_any_bytes(request: bytes, response: bytes, port: int | None, end
 
 def test_registry() -> None:
     """Every protocol that can be decoded gets a decoder of its own each time, every other none."""
-    assert {"http1", "http2", "postgresql", "websocket"} == decodable()
+    assert {"http1", "http2", "mysql", "postgresql", "redis", "websocket"} == decodable()
     for name in decodable():
         first, second = decoder_for(name), decoder_for(name)
         assert first is not None

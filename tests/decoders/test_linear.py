@@ -10,7 +10,9 @@ import pytest
 
 from capd.decoders.message import Direction, Gap
 from tests.decoders import http2_bytes as h2
+from tests.decoders import mysql_bytes as my
 from tests.decoders import postgresql_bytes as pg
+from tests.decoders import redis_bytes as rd
 from tests.decoders import test_websocket as ws
 from tests.decoders.conversations import DECODERS
 from tests.decoders.feeding import REQUEST, RESPONSE, Arrival, drain
@@ -95,6 +97,25 @@ WEBSOCKET = {
     "empty frames": Shape([(RESPONSE, ws.frame(1, b"", fin=False))], RESPONSE, again(ws.frame(0, b"", fin=False))),
     "packed": Shape([], RESPONSE, again(ws.frame(1, ws.packed(b"hello" * 9)[0], bits=4))),
 }
+MYSQL_OPEN: list[Arrival] = [(RESPONSE, my.greeting()), (REQUEST, my.login()), (RESPONSE, my.ok(2))]
+MYSQL_ASKED: list[Arrival] = [
+    *MYSQL_OPEN,
+    (REQUEST, my.query("q")),
+    (RESPONSE, my.packet(1, b"\1") + my.column(2, "a") + my.eof(3)),
+]
+MYSQL = {
+    "rows": Shape(MYSQL_ASKED, RESPONSE, again(my.row(4, b"1"))),
+    "rows by byte": Shape(MYSQL_ASKED, RESPONSE, again(my.row(4, b"1")), 1),
+    "one row by byte": Shape(MYSQL_ASKED, RESPONSE, lambda size: my.row(4, b"x" * size), 1),
+    "one statement by byte": Shape(MYSQL_OPEN, REQUEST, lambda size: my.query("x" * size), 1),
+    "commands": Shape(MYSQL_OPEN, REQUEST, again(my.PING)),
+    "statements": Shape(MYSQL_OPEN, REQUEST, again(my.prepare("select 1"))),
+    "definitions": Shape(
+        [*MYSQL_OPEN, (REQUEST, my.query("q")), (RESPONSE, my.packet(1, b"\xfc\0\x0f"))], RESPONSE, again(my.column(2, "a")), 7
+    ),
+    "lost": Shape([*MYSQL_OPEN, *NO_ANSWER], RESPONSE, again(b"\1\0\0\1\0"), 1),
+    "unasked": Shape(MYSQL_OPEN, RESPONSE, again(my.packet(1, b"x")), 1),
+}
 POSTGRESQL = {
     "rows": Shape(OPEN, RESPONSE, again(pg.row(b"1", None))),
     "rows by byte": Shape(OPEN, RESPONSE, again(pg.row(b"1", None)), 1),
@@ -112,10 +133,35 @@ POSTGRESQL = {
     "lost among statements": Shape(NO_REQUEST, REQUEST, again(b"Q\0\0\x1f\xff")),
     "lost among zeros": Shape(NO_REQUEST, REQUEST, again(b"\0"), 1),
 }
+PIPELINING: list[Arrival] = [(REQUEST, rd.PING), (REQUEST, rd.PING), (RESPONSE, rd.PONG), (REQUEST, rd.PING), *NO_REQUEST]
+REDIS = {
+    "commands": Shape([], REQUEST, again(rd.command("SET", "k", "v"))),
+    "commands by byte": Shape([], REQUEST, again(rd.command("SET", "k", "v")), 1),
+    "one argument": Shape([], REQUEST, lambda size: rd.command("SET", "k", b"x" * size), 1),
+    "one argument that is passed over": Shape([], REQUEST, lambda size: rd.command("SET", b"x" * (size + (17 << 20))), 4096),
+    "tiny arguments": Shape([], REQUEST, lambda size: rd.command("DEL", *["k"] * (size // 7)), 7),
+    "an inline command": Shape([], REQUEST, again(b"x "), 1),
+    "empty lines": Shape([], REQUEST, again(b"\r\n"), 1),
+    "commands without answers": Shape([], REQUEST, again(rd.command("SUBSCRIBE", "a") + rd.PING)),
+    "answers": Shape([], RESPONSE, again(b":1\r\n"), 1),
+    "one string": Shape([], RESPONSE, lambda size: rd.string(b"x" * size), 1),
+    "one string that is passed over": Shape([], RESPONSE, lambda size: rd.string(b"x" * (size + 1_500_000)), 64),
+    "an array": Shape([], RESPONSE, lambda size: rd.array(*[b":1\r\n"] * (size // 4)), 4),
+    "depth": Shape([], RESPONSE, again(b"*1\r\n" * 6_000 + b":1\r\n")),
+    "an endless error": Shape([], RESPONSE, again(b"-"), 1),
+    "messages": Shape([(REQUEST, rd.command("SUBSCRIBE", "a")), (RESPONSE, rd.confirmed(b"subscribe", b"a", 1))], RESPONSE,
+                      again(rd.published(b"a", b"m"))),
+    "lost": Shape(NO_REQUEST, REQUEST, again(rd.PING), 1),
+    "lost among commands": Shape(PIPELINING, REQUEST, again(b"*1\r\n$4\r\nPING")),
+    "lost among commands by byte": Shape(PIPELINING, REQUEST, again(b"*64\r\n$4\r\nPING\r\n"), 1),
+    "lost among arguments": Shape(PIPELINING, REQUEST, again(b"*64\r\n$4\r\nPING\r\n" + b"$0\r\n\r\n" * 62)),
+}  # fmt: skip
 SHAPES = {
+    **{("redis", name): shape for name, shape in REDIS.items()},
     **{("http1", name): shape for name, shape in HTTP.items()},
     **{("http2", name): shape for name, shape in HTTP2.items()},
     **{("websocket", name): shape for name, shape in WEBSOCKET.items()},
+    **{("mysql", name): shape for name, shape in MYSQL.items()},
     **{("postgresql", name): shape for name, shape in POSTGRESQL.items()},
 }
 

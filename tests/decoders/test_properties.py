@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from capd.decoders.message import Gap
 from tests.decoders.conversations import DECODERS, VALID, noise, spoil
 from tests.decoders.feeding import REQUEST, RESPONSE, Arrival, byte_by_byte, check_spans, feed, normal, size, split_at
+from tests.odd_bytes import odd
 
 PROTOCOLS = sorted(DECODERS)
 GAPS = st.builds(Gap, length=st.none() | st.integers(0, 100), reason=st.just("x"))
-ARRIVALS = st.lists(st.tuples(st.sampled_from([REQUEST, RESPONSE]), st.binary(max_size=80) | GAPS), max_size=12)
+ARRIVALS = st.lists(st.tuples(st.sampled_from([REQUEST, RESPONSE]), st.binary(max_size=80) | odd() | GAPS), max_size=12)
 
 
 def spoiled(protocol: str) -> st.SearchStrategy[list[Arrival]]:

@@ -23,16 +23,14 @@ from capd.recording.journal import Block, JournalKeys, JournalReader
 from capd.recording.record import pack
 from capd.recording.segment import SegmentReader
 from tests import kept_probes
-from tests.e2e.truth import Hash, Pair, wait_until
+from tests.daemon.conftest import wait_until
+from tests.e2e.truth import Hash, Pair
 
 CAPD = Path(sys.executable).parent / "capd"
 CLIENTS = Path(__file__).parent / "clients"
 PYTHON = "/usr/bin/python3"
 """The agents' Python: the distribution's, with the distribution's OpenSSL."""
 
-READY_SECONDS = 180
-"""Two compilations on a machine that is busy with other things; a daemon that ends is told at once."""
-SETTLED_SECONDS = 90
 STOP_SECONDS = 30
 
 SESSIONS_MAX = "100000"
@@ -42,6 +40,12 @@ PROCESSES_MAX = 20
 
 Session = Mapping[str, Any]
 """An object of `capd sessions --json`."""
+
+
+def _told(session: Session) -> str:
+    """Say in a few words how a session stands."""
+    completeness = session["completeness"] or {}
+    return f"{session['transport']} {session['state']} {completeness.get('verdict')} {completeness.get('reasons')}"
 
 
 class Instance:
@@ -86,12 +90,13 @@ class Instance:
         kept_probes.bring(self.state)
         with self._log.open("ab") as log:
             self._up = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
-        wait_until(self._ready, READY_SECONDS, "capd is ready")
+        wait_until(self._ready, "capd is ready")
         kept_probes.keep(self.state)
 
     def _ready(self) -> bool:
         assert self.alive(), f"capd up ended with {self.ended_with()}:\n{self.said()}"
-        return self.ask("status", check=False).returncode == 0
+        answers = (self.directory / "run" / "control.sock").exists()  # before that, a whole command would ask nobody
+        return answers and self.ask("status", check=False).returncode == 0
 
     def alive(self) -> bool:
         """Tell whether `capd up` runs."""
@@ -163,22 +168,26 @@ class Instance:
             return len(seen) >= count and all(session["state"] != "open" for session in seen)
 
         try:
-            wait_until(enough, SETTLED_SECONDS, f"{count} sessions of {run_name} are closed")
-        finally:
-            states = Counter(session["state"] for session in seen)
-        assert count == len(seen), f"{run_name}: {len(seen)} sessions instead of {count}: {dict(states)}"
+            wait_until(enough, f"{count} sessions of {run_name} are closed")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {[_told(session) for session in self.sessions(run_name)]}") from None
+        assert count == len(seen), f"{run_name}: {len(seen)} sessions instead of {count}: {[_told(one) for one in seen[:20]]}"
         return seen
 
-    def raw(self, session: Session, direction: str, *, whole: bool = True) -> bytes:
+    def raw(self, session: Session, direction: str, *, whole: bool = True, inside: bool = False) -> bytes:
         """Give the bytes of one direction, as `capd replay --format raw` writes them.
 
         Args:
             session: which.
             direction: request or response.
             whole: that nothing is missing, which the command says by its exit status; else that something is.
+            inside: as in `pair`.
         """
-        done = self.ask("replay", str(session["session"]), "--format", "raw", "--direction", direction, check=False)
-        assert (0 if whole else 1) == done.returncode, done.stderr.decode(errors="replace")
+        words, status = [str(session["session"]), "--format", "raw", "--direction", direction], 0 if whole else 1
+        if inside:
+            return self._inside("replay", *words, status=status)
+        done = self.ask("replay", *words, check=False)
+        assert status == done.returncode, done.stderr.decode(errors="replace")
         return done.stdout
 
     def pair(self, session: Session, *, inside: bool = False) -> Pair:
@@ -188,18 +197,19 @@ class Instance:
             session: which.
             inside: run the command within this process, which spares a thousand starts.
         """
-        raw = self._raw_inside if inside else self.raw
-        return Hash.of(raw(session, "request")), Hash.of(raw(session, "response"))
+        requests, responses = (self.raw(session, direction, inside=inside) for direction in ("request", "response"))
+        return Hash.of(requests), Hash.of(responses)
 
-    def _raw_inside(self, session: Session, direction: str) -> bytes:
-        arguments = ["replay", "--config", str(self.config), session["session"], "--format", "raw", "--direction", direction]
-        done = CliRunner().invoke(capd, arguments, catch_exceptions=False, standalone_mode=False)
-        assert done.exit_code == 0
+    def _inside(self, verb: str, *words: str, status: int = 0) -> bytes:
+        done = CliRunner().invoke(capd, [verb, "--config", str(self.config), *words], standalone_mode=False)
+        found = (done.return_value or 0) if done.exception is None else getattr(done.exception, "exit_status", None)
+        assert status == found, done.exception
         return done.stdout_bytes
 
-    def records(self, session: Session) -> list[dict[str, Any]]:
-        """Give the records of a session, as `capd replay --format json` prints them, one to a line."""
-        printed = self.ask("replay", str(session["session"]), "--format", "json").stdout
+    def records(self, session: Session, *, inside: bool = False) -> list[dict[str, Any]]:
+        """Give the records of a session, as `capd replay --format json` prints them, one to a line; `inside` as in `pair`."""
+        words = [str(session["session"]), "--format", "json"]
+        printed = self._inside("replay", *words) if inside else self.ask("replay", *words).stdout
         return [json.loads(line) for line in printed.splitlines()]
 
     def wait_sealed(self) -> None:
@@ -209,7 +219,7 @@ class Instance:
         def sealed() -> bool:
             return any(segments.glob("*.seg")) and not any(segments.glob("*.open"))
 
-        wait_until(sealed, SETTLED_SECONDS, "the recorder has sealed all segments")
+        wait_until(sealed, "the recorder has sealed all segments")
 
     def containing(self, needle: bytes) -> list[str]:
         """Name the sessions and journal blocks in which bytes occur, uncompressed."""

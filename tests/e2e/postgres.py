@@ -12,7 +12,7 @@ import socket
 import ssl
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,8 +48,25 @@ class Database:
 
 
 @contextmanager
-def database(directory: Path, certificates: Certificates) -> Iterator[Database]:
-    """Run a server with its data in a directory; stop it at the end."""
+def database(
+    directory: Path,
+    certificates: Certificates,
+    *,
+    through: Sequence[str] = (),
+    address: str = "127.0.0.1",
+    port: int = 0,
+    settings: Sequence[str] = (),
+) -> Iterator[Database]:
+    """Run a server with its data in a directory; stop it at the end.
+
+    Args:
+        directory: for its data, and its socket.
+        certificates: of the server.
+        through: what begins a command that runs elsewhere.
+        address: where it listens, there.
+        port: likewise; 0: a free one.
+        settings: further ones, such as `fsync=off`.
+    """
     bin_ = programs()
     data = directory / "data"
     directory.mkdir()
@@ -61,9 +78,12 @@ def database(directory: Path, certificates: Certificates) -> Iterator[Database]:
         shutil.copy(source, data / name)
         shutil.chown(data / name, "postgres")
         (data / name).chmod(0o600)
-    port = free_port()
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={directory} -c ssl=on -c fsync=off"
-    _as_postgres(bin_ / "pg_ctl", "-s", "-w", "-D", data, "-l", directory / "log", "-o", options, "start")
+    with (data / "pg_hba.conf").open("a", encoding="ascii") as rules:
+        rules.write(f"host all all {address}/32 scram-sha-256\n")
+    port = port or free_port()
+    options = f"-p {port} -c listen_addresses={address} -c unix_socket_directories={directory} -c ssl=on -c fsync=off"
+    options = " -c ".join([options, *settings])
+    _as_postgres(bin_ / "pg_ctl", "-s", "-w", "-D", data, "-l", directory / "log", "-o", options, "start", through=through)
     try:
         yield Database(port=port, environment=environment(port, certificates))
     finally:
@@ -90,10 +110,10 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-def _as_postgres(*command: str | Path) -> None:
+def _as_postgres(*command: str | Path, through: Sequence[str] = ()) -> None:
     # The server keeps pg_ctl's standard output open: it must not be a pipe that somebody reads to its end.
     environment_ = {"PATH": os.environ["PATH"], "LANG": "C"}
-    user = ["runuser", "-u", "postgres", "--"]
+    user = [*through, "runuser", "-u", "postgres", "--"]
     subprocess.run([*user, *map(str, command)], check=True, cwd="/", env=environment_, stdout=subprocess.DEVNULL)
 
 

@@ -10,6 +10,7 @@ import re
 import sqlite3
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,11 +19,24 @@ from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 from capd.recording.journal import Block, JournalKeys, JournalReader
 from capd.recording.record import pack
 from capd.recording.segment import SegmentReader
-from tests.e2e.instance import Instance
 
 OPENED = "journal, opened with its key"
 """Raw capture, which is what the recorder masks: whoever has the key of this host's start finds everything in it."""
+EXPORTS = "exports"
+"""What verbs gave, if a test keeps it."""
 _SQL_BLOB = re.compile(r"X'([0-9A-F]*)'")
+
+
+class Kept(Protocol):
+    """An instance that has ended."""
+
+    @property
+    def directory(self) -> Path:
+        """Where everything of it is."""
+
+    @property
+    def state(self) -> Path:
+        """Its state directory."""
 
 
 def forms(secret: str) -> dict[str, bytes]:
@@ -57,7 +71,7 @@ def traces(kept: Iterable[tuple[str, bytes]], secrets: Iterable[str]) -> dict[st
     return found
 
 
-def everything(instance: Instance, bucket: Path) -> Iterator[tuple[str, bytes]]:
+def everything(instance: Kept, bucket: Path) -> Iterator[tuple[str, bytes]]:
     """Give all that an instance keeps, with the place it is in: a place that nothing is in does not appear.
 
     Args:
@@ -76,11 +90,13 @@ def everything(instance: Instance, bucket: Path) -> Iterator[tuple[str, bytes]]:
             yield OPENED, bytes(block.payload)
 
 
-def _place(instance: Instance, bucket: Path, path: Path) -> str:
+def _place(instance: Kept, bucket: Path, path: Path) -> str:
     if path.is_relative_to(bucket):
         return "catalogue" if path.suffix == ".parquet" else "bucket"
     if path.parent == instance.directory:
         return "logs" if path.suffix == ".log" else "configuration"
+    if path.is_relative_to(instance.directory / EXPORTS):
+        return EXPORTS
     return path.relative_to(instance.state).parts[0] if path.is_relative_to(instance.state) else "runtime"
 
 

@@ -33,7 +33,7 @@ def test_streams_of_curl(capd: Instance, trusted: Certificates, directory: Path)
         capd.run("http2", *curl, "-o", "/dev/null", "--data-binary", f"@{directory / 'body'}", f"{here}/up/3")
         truth = server.ledger.take(2)
     sessions = capd.settled("http2", 2, transport="tcp", protocol="http2")
-    assert ["complete", "complete"] == [session["completeness"]["verdict"] for session in sessions]
+    assert ["complete", "complete"] == [session["completeness"]["verdict"] for session in sessions], sessions
     assert truth == {capd.pair(session): 1 for session in sessions}
     entries = [
         entry

@@ -18,12 +18,13 @@ import pytest
 from hpack.huffman_constants import REQUEST_CODES, REQUEST_CODES_LENGTH
 
 from capd.recording.catalogue.schema import DECIDER, TABLES
+from tests.daemon.conftest import wait_until
 from tests.e2e.certificates import Certificates
 from tests.e2e.http2 import http2_server
 from tests.e2e.instance import CLIENTS, Instance
 from tests.e2e.postgres import Database, environment, relay
 from tests.e2e.searched import OPENED, everything, traces
-from tests.e2e.truth import Server, serving, wait_until
+from tests.e2e.truth import Server, serving
 from tests.e2e.websocket import websocket_server
 from tests.requirements import require_command, require_probes
 
@@ -39,7 +40,6 @@ BEARER2, COOKIE2, PASSWORD2 = "bearer-Wc3nR7uD2p", "cookie-Vt9hS5jF6x", "hunter2
 SPOKEN, PACKED = "hunter2-Ns6pY2wC8r", "hunter2-Df1xM7vL3g"
 """What is said over WebSocket, scrambled and packed: the latter is in no capture of bytes."""
 SECRETS = (BEARER, COOKIE, PASSWORD, PIN, SSN, KEY, CARD, ARGUMENT, BEARER2, COOKIE2, PASSWORD2, SPOKEN, PACKED)
-SHIPPED_SECONDS = 60.0
 WORDS = tuple(secret.rpartition("-")[2].lower() for secret in (BEARER, COOKIE, PASSWORD, PIN, SSN, KEY))
 """As the full-text index keeps what is said: cut at signs, in small letters."""
 HOLDING = ("segments", "index", "catalogue", "bucket")
@@ -113,8 +113,8 @@ def recorded(
         assert {"http1", "http2", "postgresql", "websocket"} == {session["protocol"] for session in sessions}
         instance.wait_sealed()
         sealed = len(list((instance.state / "segments").glob("*.seg")))
-        wait_until(lambda: sealed <= len(list(bucket.rglob("*.seg"))), SHIPPED_SECONDS, "everything is shipped")
-        wait_until(lambda: sealed <= catalogued(bucket), SHIPPED_SECONDS, "everything is in the catalogue")
+        wait_until(lambda: sealed <= len(list(bucket.rglob("*.seg"))), "everything is shipped")
+        wait_until(lambda: sealed <= catalogued(bucket), "everything is in the catalogue")
     finally:
         assert 0 == instance.stop()
     return traces(everything(instance, bucket), (*SECRETS, *WORDS))

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.conftest import wait_until
 from tests.e2e.instance import CAPD, CLIENTS, PYTHON, running
 from tests.e2e.test_loss import role_pid
-from tests.e2e.truth import Hash, Server, Sink, noise, serving, wait_until
+from tests.e2e.truth import Hash, Server, Sink, noise, serving
 from tests.requirements import kernel, require, require_probes
 
 pytestmark = pytest.mark.e2e
@@ -57,19 +58,19 @@ def test_whole_connections_of_which_nothing_was_recorded(tier: str, directory: P
         agent = [PYTHON, "-I", CLIENTS / "crowd.py", sink.port, CONNECTIONS, CONNECTION_BYTES, directory]
         command = [CAPD, "run", "--config", capd.config, "--name", "crowd", "--", *agent]
         with subprocess.Popen(list(map(str, command)), stdin=subprocess.DEVNULL) as process:
-            wait_until(lambda: json.loads(capd.ask("runs", "--json").stdout), 30, "the run has begun")
+            wait_until(lambda: json.loads(capd.ask("runs", "--json").stdout), "the run has begun")
             with stopped(role_pid(capd, "daemon")):
                 (directory / "go").touch()
-                wait_until((directory / "gone").exists, 60, "all connections were made")
+                wait_until((directory / "gone").exists, "all connections were made")
             (directory / "end").touch()
-            assert 0 == process.wait(60)
+            assert 0 == process.wait(180)
         sink.ledger.take(CONNECTIONS)
 
         def run() -> dict[str, object]:
             (found,) = json.loads(capd.ask("runs", "--json").stdout)
             return dict(found)
 
-        wait_until(lambda: run()["state"] == "closed", 60, "the run has ended")
+        wait_until(lambda: run()["state"] == "closed", "the run has ended")
         sessions = capd.sessions("crowd")
         assert 0 < len(sessions) < CONNECTIONS
         completeness = run()["completeness"]
@@ -112,7 +113,7 @@ def test_journal_full(tier: str, ring: int, directory: Path) -> None:
                 cause = json.loads(capd.ask("status", "--json", check=False).stdout)["journal"]["stopped"]
                 return bool(cause) and cause["cause"] == "journal full"
 
-            wait_until(full, 30, "the journal is full")
+            wait_until(full, "the journal is full")
             assert 1 == capd.ask("status", check=False).returncode
         sink.ledger.take(1)
         (session,) = capd.settled("full", 1)

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.conftest import wait_until
 from tests.e2e.instance import CAPD, Instance
-from tests.e2e.truth import wait_until
 
 pytestmark = pytest.mark.e2e
 
@@ -52,9 +52,9 @@ def test_signals(capd: Instance, directory: Path, number: signal.Signals) -> Non
     if before is not None:
         signal.signal(number, before)
     try:
-        wait_until(ready.exists, 10, "the command has set its trap")
+        wait_until(ready.exists, "the command has set its trap")
         running.send_signal(number)
-        assert 42 == running.wait(10)
+        assert 42 == running.wait(180)
     finally:
         running.kill()
         running.wait()
@@ -68,6 +68,6 @@ def test_terminal(capd: Instance) -> None:
         ["setsid", "--ctty", "--wait", *command(capd, "/bin/sh", "-c", script)], stdin=theirs, stdout=theirs, stderr=theirs
     )
     os.close(theirs)
-    assert 0 == running.wait(20)
+    assert 0 == running.wait(180)
     assert b"mine" in os.read(ours, 4096)
     os.close(ours)

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.conftest import wait_until
 from tests.e2e.certificates import Certificates
 from tests.e2e.instance import CLIENTS, PYTHON, Instance
-from tests.e2e.truth import Echo, Server, UnixServer, serving, wait_until
+from tests.e2e.truth import Echo, Server, UnixServer, serving
 
 pytestmark = pytest.mark.e2e
-
-DETACHED_SECONDS = 30
 
 
 def test_who_is_not_an_agent_leaves_nothing(
@@ -52,7 +51,7 @@ def test_grandchild_after_double_fork(capd: Instance, trusted: Certificates, mir
         f"https://127.0.0.1:{mirror.port}/daemon/5000",
     ]
     capd.run("daemon", PYTHON, "-I", CLIENTS / "detached.py", done, "/bin/sh", "-c", 'sleep 1; exec "$@"', "sh", *command)
-    wait_until(done.exists, DETACHED_SECONDS, "the grandchild is done")
+    wait_until(done.exists, "the grandchild is done")
     capd.assert_recorded("daemon", mirror.ledger.take(1), protocol="http1", state="closed")
 
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.daemon.conftest import wait_until
 from tests.e2e.instance import CAPD, CLIENTS, PYTHON, Instance, Session
-from tests.e2e.truth import Server, wait_until
+from tests.e2e.truth import Server
 from tests.requirements import require
 
 pytestmark = pytest.mark.e2e
@@ -33,7 +34,7 @@ def test_a_socket_that_a_supervisor_gave(capd: Instance) -> None:
     with ours, theirs, subprocess.Popen(command, stdin=theirs.fileno()) as process:
         assert b"said" == ours.recv(64)
         ours.sendall(b"answer")
-        assert 0 == process.wait(60)
+        assert 0 == process.wait(180)
     (session,) = capd.settled("given", 1, transport="unix")
     reason = "its socket was made outside the run: what was said on it before is not known"
     assert ("partial", [reason]) == verdict(session)
@@ -80,13 +81,11 @@ def test_a_connection_that_was_reset_before_its_process_ended(capd: Instance, di
         with subprocess.Popen(command, stdin=subprocess.DEVNULL) as process:
             thread.join()
             try:
-                wait_until(
-                    lambda: [session["state"] for session in capd.sessions("reset")] == ["closed"], 30, "the session is closed"
-                )
+                wait_until(lambda: [one["state"] for one in capd.sessions("reset")] == ["closed"], "the session is closed")
                 assert process.poll() is None
             finally:
                 (directory / "over").touch()
-            assert 0 == process.wait(60)
+            assert 0 == process.wait(180)
     (session,) = capd.sessions("reset")
     assert ("complete", []) == verdict(session)
     assert b"asked" == capd.raw(session, "request")

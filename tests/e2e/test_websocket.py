@@ -33,7 +33,7 @@ def test_messages(capd: Instance, trusted: Certificates, directory: Path) -> Non
             capd.run("websocket", *command)
         truth = server.ledger.take(2)
     sessions = capd.settled("websocket", 2, transport="tcp", protocol="websocket")
-    assert ["complete", "complete"] == [session["completeness"]["verdict"] for session in sessions]
+    assert ["complete", "complete"] == [session["completeness"]["verdict"] for session in sessions], sessions
     assert truth == {capd.pair(session): 1 for session in sessions}
     for session in sessions:
         told = [record for record in capd.records(session) if record["kind"] == "message"]

@@ -21,6 +21,7 @@ from capd.daemon import cgroups
 from capd.daemon.enforcement_names import names_of
 from tests.daemon.conftest import ENVIRONMENT, Daemon, capd, open_directory, wait_until
 from tests.e2e.certificates import make
+from tests.on_disk import content
 from tests.requirements import require, require_command, require_probes, require_root
 
 pytestmark = pytest.mark.kernel
@@ -36,6 +37,9 @@ rules:
     inject: {credential: key, form: bearer}
   - {id: hide, match: {protocols: [http], hosts: [api.test], paths: [/back]}, then: mask, mask: {keys: [pin]}}
   - {id: no-secrets, match: {protocols: [http], hosts: [api.test], paths: [/secret]}, then: deny}
+  - {id: rows, match: {protocols: postgresql, hosts: api.test, users: agent, effects: [select, session, define]}, then: allow}
+  - {id: other-rows, match: {protocols: mysql, hosts: 127.0.0.1, databases: shop, effects: [select, session]}, then: allow}
+  - {id: keys, match: {protocols: redis, hosts: 127.0.0.1, effects: [select, update, session]}, then: allow}
 scopes:
   - {id: silent, match: {labels: {silent: "yes"}}, recording: "off"}
   - {id: sizes, match: {hosts: api.test, runs: sizes}, recording: metadata}
@@ -60,7 +64,6 @@ run = "put-in"
 """
 SECRET = "a-key/that+no=agent-has"
 HIDDEN = "7391-hidden-8462"
-ALARM_SECONDS = 30.0
 DISAGREEMENTS = ("undecided", "unseen", "differing", "requests", "unknown", "incomparable", "unpaired")
 ZERO = (*DISAGREEMENTS, "missing", "malformed", "orphans")
 Json = dict[str, Any]
@@ -77,14 +80,14 @@ class Place:
     def __init__(self, namespace: str, instance: Daemon) -> None:
         self.namespace, self.capd = namespace, instance
 
-    def verb(self, *words: str | Path) -> str:
-        """Run a verb; give what it printed."""
+    def verb(self, *words: str | Path, seconds: float = 60) -> str:
+        """Run a verb; give what it printed, in whatever bytes."""
         name, *rest = map(str, words)
         before, after = (rest[: rest.index("--")], rest[rest.index("--") :]) if "--" in rest else (rest, [])
         command = ["nsenter", f"--net=/run/netns/{self.namespace}", *capd(name, *before, "--config", self.capd.config, *after)]
-        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=60)
-        assert done.returncode in {0, 1}, done.stderr
-        return done.stdout
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, check=False, timeout=seconds)
+        assert done.returncode in {0, 1}, done.stderr.decode()
+        return done.stdout.decode("utf-8", "surrogateescape")
 
     def agent(self, name: str, *paths: str, port: int = 443, label: str = "silent=no") -> list[str]:
         """Let an agent, of a run with a label, ask for paths of one host, over one connection; give the statuses."""
@@ -143,18 +146,19 @@ def place() -> Iterator[Place]:
                     assert b"ready\n" == server.stdout.readline()
                     assert other.stdout.readline().startswith(b"ready")
                     made.start()
-                    wait_until((directory / "run/enforcer/worker-0.status.json").exists, "the enforcer serves", 30)
-                    wait_until((directory / "run/recorder/recorder.status.json").exists, "the recorder tells of itself", 30)
+                    wait_until((directory / "run/enforcer/worker-0.status.json").exists, "the enforcer serves")
+                    wait_until((directory / "run/recorder/recorder.status.json").exists, "the recorder tells of itself")
                     yield Place(namespace, made)
                 finally:
                     server.kill()
                     other.kill()
-                    _end(made, within)
+                    take_down(made, within)
     finally:
         subprocess.run(["ip", "netns", "del", namespace], check=False)
 
 
-def _end(made: Daemon, within: tuple[str, ...]) -> None:
+def take_down(made: Daemon, within: tuple[str, ...]) -> None:
+    """End an instance that enforces, and what stands without it."""
     if made.process is not None and made.process.poll() is None:
         made.stop()
     subprocess.run([*within, *capd("enforcement", "off", "--config", made.config)], env=ENVIRONMENT, check=False)
@@ -168,14 +172,17 @@ def _end(made: Daemon, within: tuple[str, ...]) -> None:
 def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> None:
     """Two requests of one TLS connection, one allowed and one denied: both verdicts stand behind their requests; no alarm."""
     assert ["200", "403"] == place.agent("two", "/open", "/secret")
-    wait_until(lambda: [one for one in place.sessions("two") if one["state"] == "closed"], "the session is closed", 20)
+    wait_until(lambda: [one for one in place.sessions("two") if one["state"] == "closed"], "the session is closed")
     (session,) = place.sessions("two")
     counts = {name: session["decision"][name] for name in ("allowed", "denied", "held")}
     assert ({"allowed": 1, "denied": 1, "held": 0}, True) == (counts, bool(session["decision"]["policy"]))
     told = [record for record in place.records(session["session"]) if record["kind"] in {"message", "verdict"}]
     kinds = [(one["kind"], one["body"].get("outcome") or one["body"].get("type"), one["body"]["exchange"]) for one in told]
     requests = [place for place, one in enumerate(kinds) if one[1] == "request"]
-    assert [("verdict", "allow", 0), ("verdict", "deny", 1)] == [kinds[place + 1] for place in requests]
+    decided = [place for place, one in enumerate(kinds) if one[0] == "verdict" and one[2] is not None]
+    assert [("verdict", "allow", 0), ("verdict", "deny", 1)] == [kinds[place] for place in decided], kinds
+    # Of a request that was whole at once its end may be between the two.
+    assert all(asked < answered <= asked + 2 for asked, answered in zip(requests, decided, strict=True)), kinds
     denied = next(one["body"] for one in told if one["body"].get("outcome") == "deny")
     assert ("no-secrets", "denied_by_policy", "GET", session["decision"]["policy"]) == (
         denied["rule"],
@@ -186,11 +193,12 @@ def test_decisions_are_in_the_recording_beside_their_messages(place: Place) -> N
     screen = place.verb("replay", session["session"])
     assert "DENIED GET to api.test (request 2): rule no-secrets, denied_by_policy, policy" in screen
     assert "DENIED GET to api.test" in place.verb("show", session["session"])
-    wait_until(lambda: place.witness()["verdicts"], "the recorder says what it has read", 20)
-    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    wait_until(lambda: place.witness()["verdicts"], "the recorder says what it has read")
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared")
     found = place.witness()
     assert (dict.fromkeys(ZERO, 0), 3) == ({name: found[name] for name in ZERO}, found["verdicts"])
-    assert "complete" == place.sessions("two")[0]["completeness"]["verdict"]
+    (session,) = place.sessions("two")
+    assert "complete" == session["completeness"]["verdict"], session["completeness"]
     assert "witness-alarm" not in place.verb("status", "--json")
 
 
@@ -198,7 +206,7 @@ def test_decisions_about_streams_are_beside_their_streams(place: Place) -> None:
     """Requests of one connection of HTTP/2, side by side: each verdict names its stream, and both witnesses say the same."""
     paths = ["/open", "/secret", *["/open"] * 6]
     assert ["200"] * 7 + ["403"] == sorted(place.agent("streams", *paths, port=STREAMS_PORT))
-    wait_until(lambda: [one for one in place.sessions("streams") if one["state"] == "closed"], "the session is closed", 20)
+    wait_until(lambda: [one for one in place.sessions("streams") if one["state"] == "closed"], "the session is closed")
     (session,) = place.sessions("streams")
     assert (7, 1) == (session["decision"]["allowed"], session["decision"]["denied"])
     told = [record["body"] for record in place.records(session["session"]) if record["kind"] in {"message", "verdict"}]
@@ -207,10 +215,11 @@ def test_decisions_about_streams_are_beside_their_streams(place: Place) -> None:
     assert {stream: "deny" if path == "/secret" else "allow" for stream, path in asked.items()} == decided
     (denied,) = [stream for stream, outcome in decided.items() if outcome == "deny"]
     assert f"DENIED GET to api.test (stream {denied}): rule no-secrets" in place.verb("replay", session["session"])
-    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared")
     found = place.witness()
     assert dict.fromkeys(ZERO, 0) == {name: found[name] for name in ZERO}
-    assert "complete" == place.sessions("streams")[0]["completeness"]["verdict"]
+    (session,) = place.sessions("streams")
+    assert "complete" == session["completeness"]["verdict"], session["completeness"]
 
 
 KINDS = """\
@@ -231,8 +240,8 @@ def test_nothing_that_the_enforcer_knows_of_is_an_alarm(place: Place) -> None:
     before = place.witness()
     said = place.verb("run", "--name", "kinds", "--", "sh", "-c", KINDS)
     assert said.startswith("403,403,403,"), said
-    wait_until(lambda: place.witness()["entries"] > before["entries"], "the log is read", 20)
-    wait_until(lambda: not place.witness()["flows"] and not place.witness()["connections"], "all were compared", 40)
+    wait_until(lambda: place.witness()["entries"] > before["entries"], "the log is read")
+    wait_until(lambda: not place.witness()["flows"] and not place.witness()["connections"], "all were compared")
     assert dict.fromkeys(ZERO, 0) == {name: place.witness()[name] for name in ZERO}
     reasons = [reason for one in place.sessions("kinds") for reason in one["completeness"]["reasons"]]
     assert [] == [reason for reason in reasons if "differ" in reason or "undecided" in reason]
@@ -246,7 +255,7 @@ def test_what_the_policy_leaves_out_is_not_stored(place: Place, name: str) -> No
     """A run whose label, or whose target's name, a scope gives less to: nothing of what was said, but what was decided."""
     label, told = SCOPES[name]
     assert ["200", "403"] == place.agent(name, "/open", "/secret", label=label)
-    wait_until(lambda: [one for one in place.sessions(name) if one["state"] == "closed"], "it is closed", 20)
+    wait_until(lambda: [one for one in place.sessions(name) if one["state"] == "closed"], "it is closed")
     (session,) = place.sessions(name)
     records = place.records(session["session"])
     messages = [one["body"] for one in records if one["kind"] == "message" and one["body"]["type"] == "request"]
@@ -259,8 +268,8 @@ def test_what_the_policy_leaves_out_is_not_stored(place: Place, name: str) -> No
     assert ["allow", "deny"] == [one["outcome"] for one in verdicts]
     assert ([bool(told)] * 2, 0) == (["method" in one for one in verdicts], sum("target_sha256" in one for one in verdicts))
     assert any("recording level" in one for one in session["completeness"]["policy"])
-    assert "complete" == session["completeness"]["verdict"]
-    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared", 20)
+    assert "complete" == session["completeness"]["verdict"], session["completeness"]
+    wait_until(lambda: not place.witness()["flows"], "both have ended and were compared")
     assert 0 == place.witness()["requests"]
 
 
@@ -277,7 +286,7 @@ def test_what_agents_do_not_see_is_not_recorded(place: Place) -> None:
     assert (
         sha256(f"Bearer {SECRET}".encode()).hexdigest() == json.loads(said.partition("}{")[0] + "}")["hashes"]["authorization"]
     )
-    wait_until(lambda: [one["state"] for one in place.sessions("put-in")] == ["closed"] * 2, "both are closed", 20)
+    wait_until(lambda: [one["state"] for one in place.sessions("put-in")] == ["closed"] * 2, "both are closed")
     every = json.loads(place.verb("sessions", "--json"))
     assert all(one["run_name"] for one in every), "nothing of the enforcer itself is recorded"
     shown = "".join(place.verb("replay", one["session"], "--format", "json") for one in every)
@@ -288,7 +297,75 @@ def test_what_agents_do_not_see_is_not_recorded(place: Place) -> None:
     for form in (SECRET, *(one for at in range(3) for one in [b64encode(b"x" * at + SECRET.encode()).decode()[4:-4]])):
         assert form not in shown
         kept = [path for path in place.capd.directory.rglob("*") if path.is_file() and path.name != "key"]
-        assert [] == [path for path in kept if form.encode() in path.read_bytes()]
+        assert [] == [path for path in kept if form.encode() in content(path)]
+
+
+SEEN = """\
+ask="curl -sS -m 9 -o /dev/null --resolve api.test:443:127.0.0.1 -H @-"
+printf 'X-Found: %s' "$(cat {key})" | $ask https://api.test/open
+printf 'X-Found: %s' "$(base64 -w 0 {key})" | $ask https://api.test/open
+ls "/nowhere/$(cat {key})" 2>/dev/null
+true
+"""
+
+
+def test_an_agent_that_has_the_credential_is_an_alarm(place: Place) -> None:
+    """What it says of it over HTTP, as it is and encoded, and to a program, is told with run and session, and hidden."""
+    status = place.capd.directory / "run/recorder/recorder.status.json"
+    before = json.loads(status.read_bytes())["secrets"]["unsearched_bytes"]  # of when no enforcer was there yet
+    place.verb("run", "--name", "seen", "--", "sh", "-c", SEEN.format(key=place.capd.directory / "key"))
+    wait_until(lambda: [one["state"] for one in place.sessions("seen")] == ["closed"] * 2, "both are closed")
+    sessions = {one["session"]: one["run"] for one in place.sessions("seen")}
+
+    def told() -> dict[str, str]:
+        latest = json.loads(status.read_bytes())["secrets"]["latest"]
+        return {one["session"]: one["run"] for one in latest if one["session"] in sessions}
+
+    wait_until(lambda: sessions == told(), "the recorder tells of it")
+    found = json.loads(status.read_bytes())["secrets"]
+    assert ({"key"}, before, None) == (set(found["seen"]), found["unsearched_bytes"], found["problem"])
+    wait_until(lambda: "secret-seen" in place.verb("status", "--json"), "the health is told")
+    shown = "".join(place.verb("replay", one, "--format", "json") for one in sessions)
+    assert 2 == shown.count('"name": "secret"') + shown.count('"name":"secret"')
+    encoded = b64encode(SECRET.encode()).decode()
+    for form in (SECRET, encoded[:-4], encoded[4:-4]):
+        assert form not in shown
+        kept = [path for path in place.capd.directory.rglob("*") if path.is_file() and path.name != "key"]
+        assert [] == [path for path in kept if form.encode() in content(path)]
+
+
+CHANGING = """\
+import ctypes, socket, ssl, threading
+body = bytearray(8 << 20)
+there, sent = (ctypes.c_char * len(body)).from_buffer(body), threading.Event()
+def change():
+    letter = 0
+    while not sent.is_set():
+        letter += 1
+        ctypes.memset(there, 65 + letter % 26, len(body))
+threading.Thread(target=change).start()
+there_is = socket.create_connection(("127.0.0.1", 443))
+with ssl.create_default_context().wrap_socket(there_is, server_hostname="api.test") as agent:
+    agent.sendall(b"POST /open HTTP/1.1\\r\\nHost: api.test\\r\\nConnection: close\\r\\n")
+    agent.sendall(b"Content-Length: %d\\r\\n\\r\\n" % len(body))
+    agent.sendall(body)
+    sent.set()
+    print(agent.recv(12).decode())
+    while agent.recv(65536):
+        pass
+"""
+
+
+def test_what_is_changed_while_it_is_sent_is_an_alarm(place: Place) -> None:
+    """An agent whose other thread writes into a body under way shows probes and enforcer two bodies of one length."""
+    compared = place.witness()["digested"]
+    assert compared, "contents were compared"
+    alarms = place.witness()["differing"]
+    assert "HTTP/1.1 200" == place.verb("run", "--name", "changing", "--", "/usr/bin/python3", "-c", CHANGING).strip()
+    wait_until(lambda: place.witness()["differing"] > alarms, "it is found")
+    wait_until(lambda: place.sessions("changing")[0]["completeness"]["verdict"] == "partial", "it is told")
+    reasons = place.sessions("changing")[0]["completeness"]["reasons"]
+    assert "bytes differ: what the agent said is not what the enforcer read, though it is as long" in reasons
 
 
 def test_a_connection_without_decision_is_an_alarm(place: Place) -> None:
@@ -296,12 +373,13 @@ def test_a_connection_without_decision_is_an_alarm(place: Place) -> None:
     (log,) = (place.capd.directory / "state/enforcer/decisions").glob("*.log")
     log.rename(place.capd.directory / "cut")  # the enforcer goes on writing into it, and nobody sees that
     assert ["200"] == place.agent("cut", "/open")
-    wait_until(lambda: place.witness()["undecided"], "the alarm is counted", ALARM_SECONDS)
-    wait_until(lambda: place.sessions("cut")[0]["completeness"]["verdict"] == "partial", "the session says so", 10)
+    wait_until(lambda: place.witness()["undecided"], "the alarm is counted")
+    wait_until(lambda: place.sessions("cut")[0]["completeness"]["verdict"] == "partial", "the session says so")
     (session,) = place.sessions("cut")
-    assert ["undecided flow"] == [reason.partition(":")[0] for reason in session["completeness"]["reasons"]]
+    # A busy machine may have lost payload besides, and says so.
+    assert "undecided flow" in [reason.partition(":")[0] for reason in session["completeness"]["reasons"]]
     assert "WITNESS undecided flow" in place.verb("replay", session["session"])
-    wait_until(lambda: "witness-alarm" in place.verb("status", "--json"), "the health is told", 10)
+    wait_until(lambda: "witness-alarm" in place.verb("status", "--json"), "the health is told")
     assert 1 == place.witness()["undecided"]
 
 

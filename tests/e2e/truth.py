@@ -11,7 +11,6 @@ import socket
 import socketserver
 import ssl
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -84,6 +83,15 @@ class Ledger:
     def begun(self) -> int:
         """How many conversations were begun since some were taken."""
         return len(self._conversations)
+
+    @property
+    def request_bytes(self) -> int:
+        """How much was read in them."""
+        return sum(conversation.request.length for conversation in list(self._conversations))
+
+    def ended(self) -> list[Pair]:
+        """Give those that are over, in the order in which they began."""
+        return [conversation.pair() for conversation in list(self._conversations) if conversation.closed]
 
     def begin(self) -> Conversation:
         """Note a new connection."""
@@ -327,15 +335,3 @@ def answer(path: str) -> bytes:
 def noise(seed: str, length: int) -> bytes:
     """Give bytes that no compressor shortens and that are the same for the same seed."""
     return Random(seed).randbytes(length)
-
-
-def wait_until(condition: Callable[[], object], seconds: float, what: str) -> None:
-    """Look again and again, until the condition holds.
-
-    Raises:
-        AssertionError: it did not within the time; says what.
-    """
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"not within {seconds} s: {what}"
-        time.sleep(0.1)

@@ -17,7 +17,7 @@ import grpc
 
 SERVICE = "test.Calls"
 LARGE_BYTES = 3 << 20
-SECONDS = 20
+SECONDS = 120
 
 
 def _large(_request: bytes, _context: grpc.ServicerContext) -> bytes:

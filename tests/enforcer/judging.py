@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from capd.decoders.http1 import Http1Decoder
-from capd.decoders.message import NEED_DATA, Direction, Message
+from capd.decoders.message import NEED_DATA, Decoder, Direction, Message
+from capd.decoders.mysql import MysqlDecoder
 from capd.decoders.postgresql import PostgresqlDecoder
+from capd.enforcer.masking.database import DatabaseMask
 from capd.enforcer.masking.http import HttpMask
+from capd.enforcer.masking.mysql import MysqlMask
 from capd.enforcer.masking.place import Place, filled, joined
 from capd.enforcer.masking.postgresql import PostgresqlMask
 from capd.enforcer.masking.rules import Rules
@@ -52,9 +55,16 @@ def http_shown(rules: Rules, turns: Sequence[Turn], *, judge_often: bool = True)
 
 
 def postgresql_shown(rules: Rules, turns: Sequence[Turn]) -> tuple[bytes, bytes]:
-    """Give both directions of a connection as they would be recorded."""
-    decoder = PostgresqlDecoder()
-    mask = PostgresqlMask(rules)
+    """Give both directions of a connection to PostgreSQL as they would be recorded."""
+    return _shown(PostgresqlDecoder(), PostgresqlMask(rules), turns)
+
+
+def mysql_shown(rules: Rules, turns: Sequence[Turn]) -> tuple[bytes, bytes]:
+    """Give both directions of a connection to MySQL as they would be recorded."""
+    return _shown(MysqlDecoder(), MysqlMask(rules), turns)
+
+
+def _shown(decoder: Decoder, mask: DatabaseMask, turns: Sequence[Turn]) -> tuple[bytes, bytes]:
     said = [bytearray(), bytearray()]
     found: list[list[Place]] = [[], []]
     for direction, data in turns:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from capd.enforcer.policy.action import Action, Principal, Run, Target, Tls
 from capd.enforcer.policy.address_range import address
+from capd.enforcer.policy.condition import ConditionError, compile_condition
 from capd.enforcer.policy.glob import Glob, PathGlob
 from capd.enforcer.policy.host_pattern import HostPattern
 from capd.enforcer.policy.match import Match
@@ -22,6 +23,8 @@ from capd.enforcer.policy.written_action import Circumstances, written_action
 
 HOSTS = ("a.example.com", "b.example.com", "example.com", "example.com.evil", "10.0.0.7", "?")
 HOST_PATTERNS = ("*", "*.example.com", "example.com", "a.example.com", "a*.example.com", "10.0.0.7")
+DATABASES = ("postgresql", "mysql", "redis")
+OTHERS = (*DATABASES, "tcp")
 METHODS = ("GET", "POST", "DELETE")
 PATHS = ("/", "/v1", "/v1/x", "/v1/x/y", "/admin")
 PATH_PATTERNS = ("/**", "/v1/**", "/v1/*", "/v1", "/admin")
@@ -34,6 +37,9 @@ CONDITIONS = (
     "!sql.has_where",
     "sql.effects.exists(e, e == 'delete')",
     "text.contains('secret')",
+    "session.user == 'app'",
+    "session.database != 'prod' && sql.has_where",
+    "session.user == 'app' || redis.command == 'GET'",
     "principal.name == 'ann' && run.name != 'nightly'",
     "1 / (target.port - 443) == 1",
     "complete",
@@ -69,13 +75,15 @@ def matches(draw: st.DrawFn) -> Match:
     return Match(
         principals=tuple(Glob(one) for one in draw(subset("ann", "b*", "u*", "user:*", "oidc:ann"))),
         labels=draw(st.sampled_from([(), (("team", (Glob("d*"),)),)])),
-        protocols=draw(st.sampled_from([(), ("http",), ("http", "postgresql")])) if http else draw(subset("postgresql", "tcp")),
+        protocols=draw(st.sampled_from([(), ("http",), ("http", "postgresql")])) if http else draw(subset(*OTHERS)),
         hosts=tuple(HostPattern(one) for one in draw(subset(*HOST_PATTERNS))),
         ports=tuple(PortRange.parse(one) for one in draw(subset("443", "5000-6000"))),
+        databases=() if http else tuple(Glob(one) for one in draw(subset("shop", "p*", "Prod"))),
+        users=() if http else tuple(Glob(one) for one in draw(subset("app", "r*"))),
         methods=draw(subset(*METHODS)) if http else (),
         paths=tuple(PathGlob(one) for one in draw(subset(*PATH_PATTERNS))) if http else (),
         effects=draw(subset("select", "delete", "drop")) if not http else (),
-        facts=draw(st.sampled_from([(), (("target.names_agree", True),)])),
+        facts=draw(st.sampled_from([(), (("target.names_agree", True),), (("target.name_bound", True),)])),
     )
 
 
@@ -103,13 +111,17 @@ def rules(draw: st.DrawFn, effects: tuple[Effect, ...] = tuple(Effect), stages: 
 
 def _fits(when: str, match: Match) -> bool:
     spoken = match.of_protocols
-    return ("http." not in when or spoken == {"http"}) and ("sql." not in when or spoken == {"postgresql"}) and bool(spoken)
+    try:
+        compile_condition(when, spoken)
+    except ConditionError:
+        return False
+    return bool(spoken)
 
 
 @st.composite
 def actions(draw: st.DrawFn) -> Action:
     """Draw an action, of which any part may be unknown."""
-    protocol = draw(st.sampled_from(["http", "http", "postgresql", "tcp"]))
+    protocol = draw(st.sampled_from(["http", "http", *OTHERS]))
     host, *aliases = draw(st.lists(st.sampled_from(HOSTS), min_size=1, max_size=2, unique=True))
     http = protocol == "http"
     return Action(
@@ -128,6 +140,8 @@ def actions(draw: st.DrawFn) -> Action:
         ),
         protocol=protocol,
         operation=draw(st.sampled_from(METHODS)) if http else "SELECT",
+        database=draw(st.sampled_from([None, "", "shop", "prod"])) if protocol in DATABASES else None,
+        user=draw(st.sampled_from([None, "app", "root"])) if protocol in DATABASES else None,
         path=draw(st.sampled_from([None, *PATHS])) if http else None,
         query=draw(st.sampled_from([None, "", "x"])) if http else None,
         effects=None
@@ -135,7 +149,7 @@ def actions(draw: st.DrawFn) -> Action:
         else draw(st.sampled_from([None, frozenset(), frozenset({"select"}), frozenset({"select", "delete"})])),
         resources=(),
         text=draw(st.sampled_from([None, "", "a secret", "\udcff"])),
-        facts=draw(st.sampled_from([{}, {"target.names_agree": True}, {"sql.has_where": False}])),
+        facts=draw(st.sampled_from([{}, {"target.names_agree": True}, {"sql.has_where": False}, {"target.name_bound": False}])),
         problems=draw(st.sampled_from([(), (), ("cut",)])),
     )
 

@@ -9,22 +9,28 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from itertools import count
 from pathlib import Path
 
+import msgpack
 import uvloop
 
+from capd.enforcer.entry_form import Form
+from capd.enforcer.limits.meter import admitted
+from capd.enforcer.limits.shared import SharedTotals
 from capd.enforcer.policy.action import Run
 from capd.enforcer.policy.host_name import normal_host
-from capd.enforcer.proxy.connection import Connection, open_connection
+from capd.enforcer.proxy.connection import Connection, Means, open_connection
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.proxy.judge import Agent
+from capd.enforcer.proxy.layer import Opened
 from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
 from capd.enforcer.proxy.shell import Shell
-from capd.enforcer.proxy.world import Counters, World
+from capd.enforcer.proxy.world import Counters, Holding, World, nobody
 from capd.enforcer.tls.authority import make_authority
 from capd.enforcer.tls.contexts import Leaves, TlsContexts, Upstreams
 from tests.e2e.certificates import Certificates
@@ -51,6 +57,10 @@ class Log:
     def append(self, entry: Mapping[str, object]) -> None:
         """Write."""
         self.entries.append(entry)
+
+    def append_filled(self, form: Form, values: Sequence[bytes]) -> None:
+        """Write, as the real one would."""
+        self.entries.append(msgpack.unpackb(form.filled(0, values)))
 
     def leave_out(self) -> None:
         """It always has room."""
@@ -83,29 +93,68 @@ class Proxied:
 
 @contextlib.contextmanager
 def proxied(
-    directory: Path, port: int, certificates: Certificates, judge: Callable[[Question], Verdict] = by_path
+    directory: Path,
+    port: int,
+    certificates: Certificates | None,
+    judge: Callable[[Question], Verdict] = by_path,
+    *,
+    here: str = ADDRESS,
+    there: str = TARGET,
+    hold: Holding = nobody,
+    watched: Callable[[Connection], Connection] = lambda connection: connection,
 ) -> Iterator[Proxied]:
-    """Start one before a target that has a port."""
+    """Start one before a target that has a port; what has limits is counted.
+
+    Args:
+        directory: for the authority's certificate.
+        port: of the target.
+        certificates: of targets, where they have any.
+        judge: decides.
+        here: address that it listens on.
+        there: address of the target.
+        hold: is the person.
+        watched: gives what each connection is looked at through.
+    """
     now, numbers = datetime.now(UTC), count()
     authority = make_authority("capd tests", now)
     trust = directory / f"trust-{port}.pem"
     trust.write_bytes(authority.certificate_pem)
-    contexts = TlsContexts(leaves=Leaves(authority, lambda: now), upstreams=Upstreams(ca_file=certificates.authority))
-    log, ready, mistakes = Log(), threading.Event(), list[object]()
-    made: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, Shell]] = []
+    contexts = TlsContexts(
+        leaves=Leaves(authority, lambda: now),
+        upstreams=Upstreams(ca_file=None if certificates is None else certificates.authority),
+    )
+    totals = SharedTotals(64)
+    means = Means(contexts=contexts, normalise=normal_host, totals=totals)
+    log, mistakes = Log(), list[object]()
 
-    def connection(destination: Destination, session: str) -> Connection:
-        return open_connection(destination, session, contexts, normal_host)
+    def connection(destination: Destination, opened: Opened) -> Connection:
+        return watched(open_connection(destination, opened, means))
+
+    def admit(agent: Agent, _question: Question, verdict: Verdict) -> Verdict:
+        exceeded = admitted(verdict.obligations.limits, totals, agent.run.id or "", time.monotonic())
+        return verdict if exceeded is None else replace(verdict, allowed=False, reason="limit", message=exceeded.words)
 
     world = World(
+        admit=admit,
+        hold=hold,
         judge=lambda _, question: judge(question),
         log=log,
         owner=lambda *_: Owner(uid=1, cookie=2, cgroup=3),
         agent=lambda _: Agent(run=Run(id="r"), principal=None),
         connection=connection,
         session=lambda: f"s{next(numbers)}",
-        destination=lambda _: (TARGET, port),
+        destination=lambda _: (there, port),
     )
+
+    with _serving(world, (here, port), mistakes) as shell:
+        yield Proxied(port, trust, log, shell.counters, mistakes)
+
+
+@contextlib.contextmanager
+def _serving(world: World, where: tuple[str, int], mistakes: list[object]) -> Iterator[Shell]:
+    """Run a shell in a thread."""
+    ready = threading.Event()
+    made: list[tuple[asyncio.AbstractEventLoop, asyncio.Event, Shell]] = []
 
     async def serve(listener: socket.socket) -> None:
         stopping, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -118,14 +167,14 @@ def proxied(
             await stopping.wait()
             shell.close()
 
-    with socket.create_server((ADDRESS, port)) as listener:
+    with socket.create_server(where) as listener:
         thread = threading.Thread(target=lambda: uvloop.run(serve(listener)))
         thread.start()
-        assert ready.wait(10)
+        assert ready.wait(180)
         loop, stopping, shell = made[0]
         try:
-            yield Proxied(port, trust, log, shell.counters, mistakes)
+            yield shell
         finally:
             loop.call_soon_threadsafe(stopping.set)
-            thread.join(20)
+            thread.join(180)
             assert not thread.is_alive()

@@ -11,9 +11,25 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 
 from capd.enforcer.policy.host_name import normal_host
-from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Read, Refused, Report, Send, Withdraw
-from capd.enforcer.proxy.connection import Connection, open_connection
+from capd.enforcer.proxy.commands import (
+    Arm,
+    Ask,
+    Close,
+    Command,
+    Dial,
+    Exceed,
+    Finish,
+    Over,
+    Read,
+    Refused,
+    Report,
+    Send,
+    Unsent,
+    Withdraw,
+)
+from capd.enforcer.proxy.connection import Connection, Means, open_connection
 from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Side, Started, Timer
+from capd.enforcer.proxy.layer import Opened
 from capd.enforcer.proxy.question import Destination, Question, Verdict
 from capd.enforcer.proxy.secured import Contexts
 
@@ -75,17 +91,21 @@ class Rehearsal:
     asked: deque[Question] = field(default_factory=deque)
     refused: list[Refused] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
+    exceeded: list[Exceed] = field(default_factory=list)
     finished: set[Side] = field(default_factory=set)
     reading: dict[Side, bool] = field(default_factory=lambda: dict.fromkeys(Side, True))
     armed: dict[Timer, float] = field(default_factory=dict)
     dials: list[int] = field(default_factory=list)
     withdrawn: list[int] = field(default_factory=list)
     over: list[int] = field(default_factory=list)
+    unsent: list[int] = field(default_factory=list)
     closed: Close | None = None
 
     def __post_init__(self) -> None:
         made = None if self.core is None else self.core()
-        self._core: Connection = made or open_connection(self.destination, "s", self.contexts, normal_host)
+        self._core: Connection = made or open_connection(
+            self.destination, Opened(session="s"), Means(contexts=self.contexts, normalise=normal_host)
+        )
         self.tell(Started())
 
     @property
@@ -126,6 +146,14 @@ class Rehearsal:
         self.tell(Decided(verdict(self.asked.popleft())))
         return self
 
+    def plain(self, side: Side) -> int:
+        """Give how many of a side's next bytes are said to go on in one piece."""
+        return self._core.plain_bytes(side)
+
+    def kept(self) -> int:
+        """Give how many bytes the core says that it keeps."""
+        return self._core.waiting_bytes()
+
     def tell(self, event: Event) -> None:
         """Give the core an event and do what follows, and what follows from that."""
         events = deque([event])
@@ -156,8 +184,8 @@ class Rehearsal:
                 self.finished.add(command.side)
             case Refused():
                 self.refused.append(command)
-            case Report():
-                self.reports.append(command)
+            case Report() | Exceed():
+                self._note(command)
             case Read():
                 self.reading[command.side] = command.reading
             case Close():
@@ -165,9 +193,15 @@ class Rehearsal:
             case Withdraw():
                 self.asked = deque(question for question in self.asked if question.number != command.number)
                 self.withdrawn.append(command.number)
-            case Over():
-                self.over.append(command.number)
+            case Over() | Unsent():
+                (self.over if isinstance(command, Over) else self.unsent).append(command.number)
         return []
+
+    def _note(self, command: Report | Exceed) -> None:
+        if isinstance(command, Report):
+            self.reports.append(command)
+        else:
+            self.exceeded.append(command)
 
     def _ask(self, question: Question) -> list[Event]:
         self.questions.append(question)

@@ -26,7 +26,7 @@ from websockets.sync.server import ServerConnection, serve
 PORT, SOCKET_PORT = 8443, 8444
 EVENTS = 3
 HEARD = threading.Semaphore(0)
-HEARD_SECONDS_MAX = 20
+HEARD_SECONDS_MAX = 120
 """An event is sent when the client has asked for `/heard`, which says that it got the one before."""
 SEEN = "seen"
 """The file of requests: method and target of each, a line each."""

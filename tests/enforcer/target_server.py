@@ -12,12 +12,14 @@ import socket
 import ssl
 import sys
 import threading
-import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 LARGE_BYTES = 8 << 20
-EVENT_SECONDS = 0.2
+EVENTS = 3
+HEARD = threading.Semaphore(0)
+HEARD_SECONDS_MAX = 120
+"""An event is sent when the client has asked for `/heard`, which says that it got the one before."""
 SALT = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 """RFC 6455 4.2.2."""
 NAME_SERVER = "127.0.0.9"
@@ -42,6 +44,9 @@ class Handler(BaseHTTPRequestHandler):
             self._whole(bytes(LARGE_BYTES))
         elif self.path.startswith("/events"):
             self._events()
+        elif self.path.startswith("/heard"):
+            HEARD.release()
+            self._told(b"")
         elif self.path.startswith("/upgrade"):
             self._upgrade()
         elif self.path.startswith("/back"):
@@ -120,11 +125,13 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("content-type", "text/event-stream")
         self.send_header("transfer-encoding", "chunked")
         self.end_headers()
-        for number in range(3):
-            event = f"data: {number} {time.time():.6f}\n\n".encode()
+        for number in range(EVENTS):
+            event = f"data: {number}\n\n".encode()
             self.wfile.write(b"%x\r\n%b\r\n" % (len(event), event))
             self.wfile.flush()
-            time.sleep(EVENT_SECONDS)
+            if not HEARD.acquire(timeout=HEARD_SECONDS_MAX):
+                self.close_connection = True
+                return
         self.wfile.write(b"0\r\n\r\n")
 
     def _upgrade(self) -> None:

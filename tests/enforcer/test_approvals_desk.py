@@ -20,6 +20,7 @@ from capd.enforcer.approvals.errors import (
     SelfApprovalError,
     UnknownRequestError,
 )
+from capd.enforcer.approvals.listing import to_json
 from capd.enforcer.approvals.moment import NS_PER_SECOND, Deadline
 from capd.enforcer.approvals.request import Demand, Person
 from capd.enforcer.approvals.state import OPEN, TRANSITIONS, Change, State, after
@@ -149,6 +150,24 @@ def test_all_survives_a_restart(scene: Scene, decided: str) -> None:
         assert "approved" == again.last.outcome.value
     if decided != "denied":
         assert ["waiting"] == Client(scene.desk(), hold()).outcomes
+
+
+def test_what_is_masked_is_shown_while_it_waits(scene: Scene) -> None:
+    """What a person needs to see as it is stands beside the body, over a restart, and goes with it; the store never has it."""
+    desk = scene.desk()
+    exact = {"url": "https://h/?token=s3cret"}
+    client = Client(desk, replace(hold(), shown={"url": "https://h/?token=******"}, exact=exact))
+    desk.lose(client.waiter)
+    desk = scene.desk()
+    request = desk.named(client.last.id)[0]
+    now = scene.clock()
+    assert exact["url"] == to_json(request, now, exact=desk.exact(request))["url"]
+    (path,) = scene.directory.glob("exact-*")
+    assert 0o600 == path.stat().st_mode & 0o777
+    desk.approve(request.id, ANN, ONCE)
+    request = desk.named(request.id)[0]
+    assert "https://h/?token=******" == to_json(request, now, exact=desk.exact(request))["url"]
+    assert [] == [path for path in scene.directory.iterdir() if b"s3cret" in path.read_bytes()]
 
 
 def test_what_was_said_is_gone_when_it_is_decided(scene: Scene) -> None:

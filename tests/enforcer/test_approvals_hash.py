@@ -27,6 +27,8 @@ OTHER: dict[str, Any] = {
     "tls": "none",
     "protocol": "http2",
     "operation": "PUT",
+    "database": "shop",
+    "user": "",
     "path": "/Pay",
     "query": "",
     "upgrade": "websocket",
@@ -42,6 +44,8 @@ BOUNDS = st.builds(
     principal=st.none() | st.tuples(TEXT, TEXT, TEXT),
     run=st.none() | TEXT,
     uid=st.none() | st.integers(0, 99),
+    database=st.none() | TEXT,
+    user=st.none() | TEXT,
     host=TEXT,
     aliases=st.lists(TEXT, max_size=2).map(tuple),
     port=st.integers(1, 99),
@@ -119,7 +123,7 @@ def test_golden() -> None:
     )
     absent = "ffffffff"
     expected = (
-        b"capd-action-1\n".hex()
+        b"capd-action-2\n".hex()
         + absent * 4
         + "0000000137"  # uid 7
         + "0000000168"  # h
@@ -129,6 +133,7 @@ def test_golden() -> None:
         + "000000046e6f6e65"
         + "0000000468747470"
         + "00000003474554"
+        + absent * 2  # no database, no user
         + "000000012f"
         + absent * 2
         + "00000001"

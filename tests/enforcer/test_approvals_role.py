@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +20,9 @@ import pytest
 
 from capd.daemon import control_client
 from capd.daemon.errors import DaemonUnreachableError
+from tests.daemon.conftest import wait_until
 from tests.enforcer.yard import AGENT, Yard, yard
+from tests.on_disk import content
 from tests.requirements import require_command, require_root
 
 APPROVE = "then: approve, reason: it moves money, approve: {hold_seconds: 40, scope: shape}"
@@ -49,8 +50,8 @@ def place() -> Iterator[Yard]:
 
 
 def words(place: Yard, path: str, body: str = BODY, *more: str) -> list[str]:
-    """Give the agent's command."""
-    trust = ("--cacert", str(place.trust / "bundle.pem"))
+    """Give the agent's command, in HTTP/1.1: HTTP/2, which whoever comes first would speak, has no words in its status."""
+    trust = ("--http1.1", "--cacert", str(place.trust / "bundle.pem"))
     return ["curl", "-sS", "-i", "--max-time", "50", *trust, "-H", JSON, "-d", body, *more, f"https://api.test{path}"]
 
 
@@ -72,10 +73,10 @@ def post(place: Yard, path: str, body: str = BODY, *more: str) -> tuple[str, dic
 
 
 def answered(agent: subprocess.Popen[bytes]) -> tuple[str, dict[str, Any]]:
-    """Wait for an agent's answer; what follows a colon in its status line says why."""
-    output, _ = agent.communicate(timeout=60)
+    """Wait for an agent's final answer; what follows a colon in its status line says why."""
+    output, _ = agent.communicate(timeout=180)
     head, _, body = output.decode().rpartition("\r\n\r\n")
-    line = head.split("\r\n")[0] if "100 Continue" not in head else head.split("\r\n")[2]
+    line = head.rpartition("\r\n\r\n")[2].split("\r\n")[0]
     return line.partition(":")[0], json.loads(body)
 
 
@@ -107,12 +108,9 @@ def waiting(place: Yard, path: str, clients: int = 1) -> dict[str, Any]:
     return found[0]
 
 
-def until(holds: Callable[[], bool], seconds: float = 15.0) -> None:
+def until(holds: Callable[[], bool]) -> None:
     """Wait for something."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(holds, "what the test waits for")
 
 
 def test_waits_is_seen_goes_once_asks_again(place: Yard) -> None:
@@ -150,7 +148,7 @@ def test_waits_is_seen_goes_once_asks_again(place: Yard) -> None:
     assert "HTTP/1.1 403 Forbidden" == status
     facts = ("denied_by_person", "root", again["id"], "denied by root: once is enough")
     assert facts == tuple(told[key] for key in ("reason", "denied_by", "approval", "message"))
-    assert not any(b"s3cret" in path.read_bytes() for path in (place.state / "enforcer").rglob("*") if path.is_file())
+    assert not any(b"s3cret" in content(path) for path in (place.state / "enforcer").rglob("*") if path.is_file())
 
 
 def test_a_client_that_leaves_cancels(place: Yard) -> None:
@@ -173,7 +171,7 @@ def test_a_restart_while_it_waits(place: Yard, number: signal.Signals) -> None:
     with posting(place, path) as agent:
         request = waiting(place, path)
         place.kill(number)
-        assert agent.wait(10) != 0
+        assert agent.wait(180) != 0
     place.start()
     kept = waiting(place, path, clients=0)
     assert request["id"] == kept["id"]
@@ -208,6 +206,16 @@ def test_hand_off(place: Yard) -> None:
     capd(place, "approve", told["approval"])
     assert "HTTP/1.1 200 OK" == post(place, "/quick")[0]
     assert "approval_pending" == post(place, "/quick")[1]["reason"]
+
+
+def test_a_client_says_how_long_it_waits(place: Yard) -> None:
+    """With `Prefer: wait=1` it is told then, while others would wait on; the identical request goes once it is approved."""
+    wait = ("-H", "Prefer: respond-async, wait=1", "--max-time", "20")
+    status, told = post(place, "/pay/wait", BODY, *wait)
+    assert ("HTTP/1.1 403 Forbidden", "approval_pending") == (status, told["reason"])
+    capd(place, "approve", told["approval"])
+    status, again = post(place, "/pay/wait", BODY, *wait)
+    assert ("HTTP/1.1 200 OK", 1) == (status, again["times"])
 
 
 def test_expired_says_so(place: Yard) -> None:

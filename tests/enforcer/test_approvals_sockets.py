@@ -28,6 +28,7 @@ from capd.enforcer.policy.rule import ApprovalScope
 from capd.enforcer.proxy.held import in_short, too_long, verdict_of
 from capd.enforcer.proxy.judge import judge, observed
 from capd.enforcer.proxy.question import Body, Question, Verdict
+from tests.daemon.conftest import READY_SECONDS
 from tests.enforcer.asking import ANN, Scene, hold
 from tests.enforcer.rehearsal import Rehearsal, allow
 from tests.enforcer.test_proxy_judge import AGENT, API, policy, request
@@ -95,7 +96,7 @@ def served(place: Scene) -> Iterator[Served]:
 
 async def until(holds: Callable[[], bool]) -> None:
     """Wait for something."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(READY_SECONDS):
         while not holds():  # noqa: ASYNC110 - the other side is a thread, or a log
             await asyncio.sleep(0.005)
 
@@ -236,9 +237,9 @@ def test_a_client_that_leaves_ends_the_wait(ends: str) -> None:
         async with scene(judge=lambda _, question: held(question), hold=person) as made:
             _reader, writer = await made.connect()
             writer.write(REQUEST % made.target_port)
-            await asyncio.wait_for(waits.wait(), 5)
+            await asyncio.wait_for(waits.wait(), READY_SECONDS)
             getattr(writer, ends)()
-            await asyncio.wait_for(cancelled.wait(), 5)
+            await asyncio.wait_for(cancelled.wait(), READY_SECONDS)
             await until(lambda: made.log.written[-1]["kind"] == "close")
             kinds = [entry["kind"] for entry in made.log.written]
             assert ["open", "held", "refused", "close"] == kinds
@@ -325,6 +326,28 @@ rules:
     assert "cannot_be_approved" == judge(policy(text + mask), PUT, request("PUT"), proven=True).reason
 
 
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ((("Prefer", "wait=10"),), 10),
+        ((("prefer", 'respond-async, Wait = "7"; x=y'),), 7),
+        ((("Prefer", "return=minimal"), ("Prefer", "wait=20, wait=3")), 20),
+        ((("Prefer", "wait=0"),), 1),
+        ((("Prefer", "wait=600"),), 55),
+        ((("Prefer", "wait=9999999"),), 55),
+        ((("Prefer", "respond-async"),), 55),
+        ((("Prefer", "wait=-1, await=2, wait"),), 55),
+        ((("X-Prefer", "wait=3"),), 55),
+    ],
+)
+def test_a_client_says_how_long_it_waits(fields: tuple[tuple[str, str], ...], seconds: int) -> None:
+    """`Prefer: wait=N` makes a hold as long as that, and never longer than the rule lets it be; other preferences do not."""
+    rule = policy("rules: [{id: ask, match: {protocols: [http]}, then: approve}]")
+    found = judge(rule, PUT, request("PUT", fields=fields), proven=True).held
+    assert found is not None
+    assert (seconds, 900) == (found.hold_seconds, found.ttl_seconds)
+
+
 def test_credentials_are_not_shown() -> None:
     """The person sees that there is a credential, and not which; the fingerprint has it."""
     fields = (
@@ -337,7 +360,7 @@ def test_credentials_are_not_shown() -> None:
     assert asked is not None
     assert "s3cret" not in str(asked.shown)
     assert ["X-Plain", "seen"] in asked.shown["fields"]  # type: ignore[operator] # a list
-    assert "(600 characters)" in str(asked.shown["fields"])
+    assert ["X-Long", "y" * 600] in asked.shown["fields"]  # type: ignore[operator] # as above
     assert fields == asked.bound.fields
 
 

@@ -6,6 +6,7 @@ What lives here: values. What must not: sending.
 from __future__ import annotations
 
 import json
+import re
 from base64 import b64encode
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -284,7 +285,7 @@ def test_what_capd_adds_is_shown(base: dict[str, Any]) -> None:
         (b"x" * 20_000, {}),
         (b"", {"path": "/" + "x" * 4_000}),
         (b"", {"fields": tuple((f"X-{number}", "y" * 100) for number in range(60))}),
-        (b"", {"fields": tuple((f"X-{number}", "y") for number in range(70))}),
+        (b"", {"fields": tuple((f"X-Number-{number}", "y") for number in range(250))}),
     ],
 )
 def test_what_is_cut_cannot_be_approved(place: Scene, body: bytes, more: dict[str, Any]) -> None:
@@ -293,6 +294,12 @@ def test_what_is_cut_cannot_be_approved(place: Scene, body: bytes, more: dict[st
     check_blocks(message)
     assert ["capd-deny"] == [button["action_id"] for button in message["blocks"][-1]["elements"]]
     assert "cannot be approved here" in json.dumps(message)
+
+
+def test_what_an_earlier_version_left_out_cannot_be_approved(place: Scene) -> None:
+    """A request with fields that nobody was shown has no button to approve either."""
+    message = slack.message({**found(place), "fields_left_out": 1}, LINKS, "host.test")
+    assert ["capd-deny"] == [button["action_id"] for button in message["blocks"][-1]["elements"]]
 
 
 def test_what_became_of_it(place: Scene) -> None:
@@ -398,3 +405,11 @@ def test_a_page_runs_nothing_and_is_kept_nowhere() -> None:
     assert "default-src 'none'" in fields["Content-Security-Policy"]
     assert "frame-ancestors 'none'" in fields["Content-Security-Policy"]
     assert ("DENY", "no-store") == (fields["X-Frame-Options"], fields["Cache-Control"])
+
+
+def test_what_is_written_from_right_to_left_turns_nothing(base: dict[str, Any]) -> None:
+    """Between such letters a browser shows numbers and signs in the other order, unless it is told to keep to what was said."""
+    pay = "pay('\u05d0', 100, '\u05d1')"
+    told = page.asking(written(base, pay, pay.encode()), Says.APPROVE, "ann", "c")
+    assert "\u05d0" in told
+    assert "\u05d0" not in re.sub('<bdo dir="ltr">[^<]*</bdo>', "", told)

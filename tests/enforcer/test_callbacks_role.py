@@ -213,12 +213,12 @@ def test_killed_between_page_and_answer(place: Yard) -> None:
         links = told(place, request["id"], "asked")["json"]["links"]
         form = ("-d", f"confirm={confirmation(curl(place, links['approve'])[1])}")
         place.kill(signal.SIGKILL)
-        assert agent.wait(10) != 0
+        assert agent.wait(180) != 0
     place.start()
     until(lambda: 200 == curl(place, links["approve"])[0])
     command = [*place.within, "curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", *form, links["approve"]]
     racing = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(4)]
-    assert [b"200", b"410", b"410", b"410"] == sorted(one.communicate(timeout=20)[0] for one in racing)
+    assert [b"200", b"410", b"410", b"410"] == sorted(one.communicate(timeout=180)[0] for one in racing)
     with posting(place, "/pay/killed") as agent:
         assert ("200", 1) == ((answer := answered(agent))[0].split()[1], answer[1]["times"])
     told(place, request["id"], "approved")

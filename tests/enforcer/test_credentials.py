@@ -340,7 +340,7 @@ def test_the_keeper_answers(kept: Path) -> None:
     assert 1 == len(said)
     assert "mode 0644" in said[0]
     os.close(alive)
-    keeper.join(20)
+    keeper.join(180)
     assert not keeper.is_alive()
     listener.close()
     os.close(gone)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import random
+import time
 import zlib
 
 import pytest
 import zstandard
 
 from capd.decoders.message import Direction
+from capd.enforcer.masking.header import header_places
 from capd.enforcer.masking.packed import BLOCK_BYTES
 from capd.enforcer.masking.rules import Choice, Rules
 from tests.enforcer.judging import Turn, http_shown, pieces
@@ -68,6 +70,14 @@ def test_bodies_in_chunks(size: int, chunk: int) -> None:
     turns: list[Turn] = [(REQUEST, HEAD), (RESPONSE, said)]
     assert (HIDDEN_HEAD, shown) == http_shown(RULES, pieces(turns, size))
     assert (HIDDEN_HEAD, shown) == http_shown(RULES, pieces(turns, size), judge_often=False)
+
+
+@pytest.mark.parametrize("size", [0, 1, 5])
+def test_extensions_of_chunks(size: int) -> None:
+    """What an extension says is looked at too; the framing stays."""
+    said = b"POST /a HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3;a=1;password=%b\r\nabc\r\n0\r\n\r\n"
+    turns: list[Turn] = [(REQUEST, said % b"hunter2-0")]
+    assert said % b"*********" == http_shown(RULES, pieces(turns, size))[0]
 
 
 @pytest.mark.parametrize("size", [0, 1, 4])
@@ -157,3 +167,33 @@ def test_trailers_and_tunnels() -> None:
         (REQUEST, b"password=hunter2\n"),
     ]
     assert http_shown(RULES, turns)[0].endswith(b"password=*******\n")
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 1000])
+def test_what_runs_in_a_tunnel_is_one_text(size: int) -> None:
+    """Behind a switch of protocols a secret is hidden wherever reading cut it; the last name of a path hides there too."""
+    said = b"220 hello\r\nAUTH PLAIN " + TOKEN + b'\r\n{"ssn": "123"}\r\n'
+    hidden = b"220 hello\r\nAUTH PLAIN " + b"*" * len(TOKEN) + b'\r\n{"ssn": "***"}\r\n'
+    asked, answered = b"CONNECT x:25 HTTP/1.1\r\nHost: x:25\r\n\r\n", b"HTTP/1.1 200 OK\r\n\r\n"
+    begin: list[Turn] = [(REQUEST, asked), (RESPONSE, answered)]
+    parts = [said[:30], *(said[at : at + size] for at in range(30, len(said), size))]
+    turns: list[Turn] = [*begin, *((RESPONSE, part) for part in parts)]
+    for often in (True, False):
+        assert (asked, answered + hidden) == http_shown(RULES, turns, judge_often=often)
+
+
+def test_a_body_that_is_kept_is_looked_at_as_it_is() -> None:
+    """What capd cannot unpack, and is told to keep, is not kept with a secret in clear."""
+    said = response(b"\x0b" + TOKEN + b"!", b"Content-Encoding: br", b"Content-Length: %d" % (len(TOKEN) + 2))
+    kept = http_shown(Rules(Choice(unreadable=False)), [(REQUEST, HEAD), (RESPONSE, said)])[1]
+    assert said.replace(TOKEN, b"*" * len(TOKEN)) == kept
+
+
+def test_cookies_take_linear_time() -> None:
+    """Eight times as many blanks behind a cookie take about eight times as long."""
+    seconds: list[float] = []
+    for size in (5_000, 40_000):
+        began = time.process_time()
+        assert header_places({"cookie"}, (), "cookie", b"a=b;" + b" " * size)
+        seconds.append(time.process_time() - began)
+    assert seconds[1] < 32 * seconds[0] + 0.2

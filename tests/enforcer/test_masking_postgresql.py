@@ -145,3 +145,32 @@ def test_forms_are_seen_in_statements_and_cells() -> None:
 def test_startup_parameters() -> None:
     """A password among the parameters is masked."""
     assert b"password\0**\0" in postgresql_shown(RULES, [(REQUEST, startup(user="a", password="pw"))])[0]
+
+
+TOKEN = b"sk-ant-api03-" + b"Ab9_" * 8
+
+
+def test_what_a_client_copies_is_one_text() -> None:
+    """A client cuts what it copies where it likes: what is cut is hidden, on both sides; whole lines stay as they are."""
+    rules = Rules(Choice())
+    lines = b"1\tplain\n2\tkey " + TOKEN + b"\n" + b"3\tplain too\n" * 60
+    begin: list[Turn] = [*BEGIN, (REQUEST, query("COPY t FROM STDIN")), (RESPONSE, message(b"G", b"\0\0\2\0\0\0\0"))]
+    for cut in range(15, 14 + len(TOKEN)):
+        said = message(b"d", lines[:cut]) + message(b"d", lines[cut:]) + message(b"c", b"")
+        shown = postgresql_shown(rules, [*begin, (REQUEST, said)])[0][-len(said) :]
+        text = shown[5 : 5 + cut] + shown[10 + cut : -5]
+        assert len(lines) == len(text)
+        assert b"*" * len(TOKEN) == text[14 : 14 + len(TOKEN)]
+        assert b"1\tplain\n2\tkey " == text[:14]
+        assert text.endswith(b"3\tplain too\n" * 20)
+
+
+def test_a_value_behind_its_length_or_its_type() -> None:
+    """A byte of a length that looks like a letter, or the type of an error's field, is no beginning of a word."""
+    rules = Rules(Choice())
+    for before in range(24):
+        value = TOKEN + b" " * before
+        said = message(b"B", b"\0\0\0\0\0\1" + struct.pack(">i", len(value)) + value + b"\0\0")
+        assert TOKEN not in postgresql_shown(rules, [*BEGIN, (REQUEST, said)])[0]
+    said = message(b"E", b"SERROR\0C22023\0M" + TOKEN + b"\0\0")
+    assert TOKEN not in postgresql_shown(rules, [*BEGIN, (REQUEST, query("x")), (RESPONSE, said)])[1]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from capd.enforcer.masking.place import Place, filled, joined
 from capd.enforcer.masking.rules import Choice, Rules
 from capd.enforcer.masking.scanner import Scanner
+from tests.odd_bytes import odd_bytes
 
 RULES = Rules(Choice())
 ALL_IDENTIFIERS = Rules(Choice(identifiers=("card", "iban", "be.nn", "br.cpf", "pl.pesel", "us.ssn")))
@@ -36,6 +37,9 @@ SEEN = [
     (b"CREATE USER a IDENTIFIED BY 'pw'", b"CREATE USER a IDENTIFIED BY '**'"),
     (b"tool --password hunter2 --x", b"tool --password ******* --x"),
     (b"tool --db-api-key=hunter2 --x", b"tool --db-api-key=******* --x"),
+    (b"java -db-password hunter2 -x", b"java -db-password ******* -x"),
+    (b"?x-amz_signature=abcdefghij", b"?x-amz_signature=**********"),
+    ("postgresql://app:пароль@db:5432/shop".encode(), b"postgresql://app:************@db:5432/shop"),
     (b"DB_PASSWORD=foo bar", b"DB_PASSWORD=*** bar"),
     (b'name="password"\r\n\r\nhunter 2\r\n--x', b'name="password"\r\n\r\n********\r\n--x'),
     (KEY + b"\nrest", HIDDEN_KEY + b"\nrest"),
@@ -62,6 +66,7 @@ NOT_SEEN = [
     b"sk-1 eyJ ghp_short AKIA",
     b"3.14159265358979323846 4111.1111111111111",
     b"-----BEGIN CERTIFICATE-----\nMIIabc\n-----END CERTIFICATE-----",
+    b"pass\xffword: abcdefghijkl",
 ]
 
 
@@ -103,7 +108,10 @@ def test_any_one_cut_changes_nothing(said: bytes, _shown: bytes) -> None:
 def test_no_cutting_changes_anything(rnd: random.Random) -> None:
     """However a long stream is cut, the same places are found."""
     parts = [said for said, _ in SEEN] + NOT_SEEN + [b"\n", b"plain text ", b"{}", b'"']
-    stream = b" ".join(rnd.choice(parts) for _ in range(rnd.randrange(2, 60)))
+    chosen = (rnd.choice(parts) if rnd.random() < 0.7 else odd_bytes(rnd) for _ in range(rnd.randrange(2, 60)))
+    stream = rnd.choice([b" ", b""]).join(
+        part[: rnd.randrange(len(part) + 1)] if rnd.random() < 0.2 else part for part in chosen
+    )
     cuts = sorted(rnd.sample(range(len(stream)), min(rnd.randrange(1, 40), len(stream))))
     assert places(stream) == places(stream, cuts)
 
@@ -113,6 +121,14 @@ def test_no_cutting_changes_anything(rnd: random.Random) -> None:
 def test_any_bytes_can_be_judged(data: bytes, cuts: list[int]) -> None:
     """Any bytes are judged to their end, cut or not, with the same result."""
     assert places(data) == places(data, sorted(min(cut, len(data)) for cut in cuts))
+
+
+def test_ciphertext_can_be_judged() -> None:
+    """Bytes that are none of a text are judged to their end: they have, torn by bytes beyond ASCII, all that is looked for."""
+    chance = random.Random(1)
+    for _ in range(3_000):
+        data = chance.randbytes(80)
+        assert places(data) == places(data, [40])
 
 
 def test_what_waits_is_bounded() -> None:
@@ -156,6 +172,17 @@ def test_an_open_value_goes_on_behind_a_gap() -> None:
     assert b"*" * 1_000 + b'", "x": "y"}' == filled(behind, found, 27)
 
 
+def least_seconds(data: bytes) -> float:
+    """Give the least processor time of three tries: a collection of what other tests left takes longer than a look."""
+
+    def once() -> float:
+        began = time.process_time()
+        places(data)
+        return time.process_time() - began
+
+    return min(once() for _ in range(3))
+
+
 def test_time_is_linear() -> None:
     """Ten times as many bytes take about ten times as long, whatever is in them."""
     for piece in (
@@ -167,11 +194,7 @@ def test_time_is_linear() -> None:
         b"://a:b@",
     ):
         short, long = (piece * (size // len(piece)) for size in (20_000, 200_000))
-        began = time.process_time()
-        places(short)
-        middle = time.process_time()
-        places(long)
-        assert time.process_time() - middle < 40 * (middle - began) + 0.05
+        assert least_seconds(long) < 40 * least_seconds(short) + 0.05
 
 
 def test_more_identifiers_can_be_had() -> None:
@@ -179,3 +202,9 @@ def test_more_identifiers_can_be_had() -> None:
     said = b"pesel 44051401359 ssn 536-90-4399 nn 85.07.30-033.28 cpf 390.533.447-05"
     assert said == filled(said, places(said))
     assert 4 == len(places(said, rules=ALL_IDENTIFIERS))
+
+
+def test_a_number_of_a_place_that_never_was_is_no_failure() -> None:
+    """Checksum, date and province are right and the county is none: python-stdnum raises what is no verdict of its own then."""
+    said = b"rows 110064199101010071, 655633207902119566 card 4111111111111111"
+    assert b"4111111111111111" == b"".join(said[place.start : place.end] for place in places(said))

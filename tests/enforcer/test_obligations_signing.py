@@ -151,6 +151,8 @@ WRONG = {
     "not signed": ([], None),
     "another scheme": ([("Authorization", "Bearer x")], None),
     "signed twice": ([("Authorization", AUTHORIZATION)] * 2, None),
+    "two credentials": ([("Authorization", f"{AUTHORIZATION}, Credential=Y/20130524/eu-west-1/s3/aws4_request")], None),
+    "words without end": ([("Authorization", f"AWS4-HMAC-SHA256{' ' * 8_000}{'Credential=' * 2_000}")], None),
     "another algorithm": ([("Authorization", AUTHORIZATION.replace("HMAC-SHA256", "ECDSA-P256-SHA256"))], None),
     "in the query": ([("Authorization", AUTHORIZATION)], "X-Amz-Signature=1"),
     "in the query, encoded": ([("Authorization", AUTHORIZATION)], "a=b&x%2Damz-algorithm=1"),

@@ -218,18 +218,35 @@ STATES: list[tuple[str, Action, bool | None]] = [
     ("paths: /v1/**", replace(KNOWN, path="/v10"), False),
     ("paths: /v1/**", replace(KNOWN, path="/v1/a\nb"), True),
     ("paths: /v?/x", KNOWN, True),
+    ("paths: /v1/X", KNOWN, None),
+    ("paths: /v1/**", replace(KNOWN, path="/V1/x"), None),
+    ("paths: /v1", replace(KNOWN, path="/v1/"), None),
+    ("paths: /v1", replace(KNOWN, path="/V1/"), None),
+    ("paths: /v1", replace(KNOWN, path="/v1/x/"), False),
+    ("paths: /v1/x", replace(KNOWN, path="/"), False),
+    ("path_regex: '^/v1/ADMIN'", replace(KNOWN, path="/v1/admin"), None),
+    ("path_regex: '/admin$'", replace(KNOWN, path="/v1/Admin/"), None),
+    ("path_regex: '/admin$'", replace(KNOWN, path="/v1/Admin/x"), False),
     ("path_regex: '^/v[0-9]+/'", KNOWN, True),
     ("path_regex: '^/v[0-9]+$'", replace(KNOWN, path="/v1\n"), False),
     ("query_regex: 'a=[12]'", KNOWN, True),
     ("query_regex: 'a=[12]'", replace(KNOWN, query=None), None),
+    ("query_regex: 'a=b c'", replace(KNOWN, query="x=1&%61=b+c"), None),
+    ("query_regex: 'a=b'", replace(KNOWN, query="%61=%FF"), False),
+    ("query_regex: '^a=%62$'", replace(KNOWN, query="a=%62"), True),
     ("text_regex: hello", KNOWN, True),
     ("text_regex: hello", replace(KNOWN, text="\udcff"), None),
+    ("text_regex: 'DROP /x'", replace(KNOWN, text=r'{"a": "\u0044R\u004fP \/x"}'), None),
+    ("text_regex: DROP", replace(KNOWN, text="a=%44ROP+it"), None),
+    ("text_regex: '😀!'", replace(KNOWN, text=r"\uD83D\ude00!"), None),
+    ("text_regex: DROP", replace(KNOWN, text=r"\ud83d and 100% + \u12"), False),
     ("facts: {target.names_agree: true}", KNOWN, True),
     ("facts: {target.names_agree: false}", KNOWN, False),
     ("facts: {http.body_truncated: false}", KNOWN, None),
     ("methods: GET", SQL, False),
     ("facts: {http.body_truncated: false}", SQL, False),
     ("commands: DELETE", SQL, True),
+    ("text_regex: DROP", replace(SQL, text="LIKE '%44ROP'"), False),
     ("commands: DELETE", replace(SQL, operation="SELECT; DELETE"), None),
     ("commands: [DELETE, SELECT]", replace(SQL, operation="SELECT; DELETE"), True),
     ("commands: DROP", replace(SQL, operation="SELECT; DELETE"), False),
@@ -318,7 +335,8 @@ def test_a_condition_that_errs_allows_nothing(when: str, asked: Action) -> None:
 
 def test_a_condition_about_a_protocol_makes_the_rule_about_it() -> None:
     """A rule whose condition asks for SQL does not stop HTTP because there is no SQL in it."""
-    read = policy("rules:\n  - id: a\n    when: sql.command == 'DROP'\n    then: deny\n  - id: b\n    then: allow\n")
+    allows = "  - id: b\n    then: allow\n  - id: c\n    match: {protocols: tcp}\n    then: allow\n"
+    read = policy("rules:\n  - id: a\n    when: sql.command == 'DROP'\n    then: deny\n" + allows)
     assert "allow" == read.decide(action("GET https://a.example/")).outcome
     assert ("deny", "allow") == (
         read.decide(action("sql db DROP TABLE x")).outcome,

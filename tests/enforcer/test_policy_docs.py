@@ -12,6 +12,7 @@ from capd.enforcer.policy.document import PASSTHROUGH_KEYS, document_keys
 from capd.enforcer.policy.example import tried
 from capd.enforcer.policy.example_reading import EXAMPLE_KEYS
 from capd.enforcer.policy.fields import Key
+from capd.enforcer.policy.limit_reading import LIMIT_KEYS
 from capd.enforcer.policy.match_reading import MATCH_KEYS
 from capd.enforcer.policy.policy import read_policy
 from capd.enforcer.policy.protocol import EFFECTS, FACTS
@@ -34,6 +35,7 @@ TABLES: dict[str, list[str]] = {
     "Keys of `approve`": key_rows(APPROVE_KEYS),
     "Keys of `mask`": key_rows(MASK_KEYS),
     "Keys of `inject`": key_rows(INJECT_KEYS),
+    "Keys of `limit`": key_rows(LIMIT_KEYS),
     "Keys of a scope": key_rows(SCOPE_KEYS),
     "Keys of `passthrough`": key_rows(PASSTHROUGH_KEYS),
     "Keys of an example": key_rows(EXAMPLE_KEYS),
@@ -62,7 +64,7 @@ def test_worked_example_comes_out() -> None:
     found = []
     for number, block in enumerate(blocks):
         policy = read_policy({f"{number}.yaml": block.encode()})
-        found += [(one.example.written, one.passed) for one in (tried(example, policy.decide) for example in policy.examples)]
+        found += [(one.example.written, one.passed) for one in (tried(example, policy.judge) for example in policy.examples)]
     assert len(found) > 10
     assert [] == [written for written, passed in found if not passed]
 

@@ -15,6 +15,7 @@ from capd.enforcer.policy import shipped
 from capd.enforcer.policy.directory import load_policy
 from capd.enforcer.policy.policy import read_policy, shipped_document
 from capd.enforcer.policy.policy_set import PolicySet
+from capd.enforcer.policy.policy_stamp import stamp
 from capd.enforcer.policy.problem import PolicyError, Problem
 from capd.enforcer.policy.protocol import PROTOCOLS
 from capd.enforcer.policy.rule_reading import APPROVE_KEYS, RULE_KEYS
@@ -31,7 +32,7 @@ def refused(*texts: str) -> list[str]:
 
 
 RULES = [
-    ("then: alow", "3:11: this must be one of deny, approve, mask, inject, allow, log"),
+    ("then: alow", "3:11: this must be one of deny, approve, mask, inject, limit, allow, log"),
     ("then: deny\n    hots: [a]", "4:5: no such key: 'hots'; there are id, description,"),
     ("then: deny\n    macth: {hosts: a.b}", "4:5: no such key: 'macth'; did you mean 'match'?"),
     ("then: deny\n    then: allow", "4:5: 'then' stands there twice; before in line 3"),
@@ -43,7 +44,7 @@ RULES = [
     ("then: allow\n    match: {ports: [9-1]}", "4:21: '9-1' is no range of ports"),
     ("then: allow\n    match: {addresses: [10.0.0.1/8]}", "4:25: '10.0.0.1/8' is no address and no network"),
     ("then: allow\n    match: {addresses: ['::ffff:10.0.0.1']}", "4:25: '::ffff:10.0.0.1' is IPv4 written as IPv6"),
-    ("then: allow\n    match: {protocols: [mysql]}", "4:25: there is no protocol 'mysql'"),
+    ("then: allow\n    match: {protocols: [oracle]}", "4:25: there is no protocol 'oracle'"),
     ("then: allow\n    match: {methods: [get]}", "4:23: 'get' is no method"),
     ("then: allow\n    match: {paths: [v1]}", "4:21: 'v1' never matches: a path begins with /"),
     ("then: allow\n    match: {paths: [/a/../b]}", "4:21: '/a/../b' never matches: paths are judged decoded"),
@@ -78,10 +79,18 @@ RULES = [
     ),
     ("then: approve\n    approve: {scope: shap}", "4:22: this must be one of once, shape, run"),
     ("then: mask\n    match: {protocols: http}", "2:5: a rule that masks says what"),
-    ("then: mask\n    mask: {keys: ssn}", "2:5: capd cannot mask tcp, tls"),
+    ("then: mask\n    mask: {keys: ssn}", "2:5: capd cannot mask redis, tcp, tls"),
     ("then: mask\n    mask: {columns: ssn}\n    match: {protocols: http}", "4:11: HTTP has no columns"),
     ("then: mask\n    mask: {json_paths: 'ssn'}\n    match: {protocols: http}", "4:11: "),
     ("then: mask\n    mask: {identifiers: moon}\n    match: {protocols: http}", "4:11: no identifier 'moon'"),
+    ("then: limit\n    match: {protocols: redis}", "2:5: a rule that limits says what"),
+    (
+        "then: limit\n    limit: {rows: 1}",
+        "2:5: capd cannot limit rows of http; say `protocols` in `match`: mysql, postgresql",
+    ),
+    ("then: limit\n    limit: {per_minute: 5}\n    match: {protocols: http}", "2:5: capd cannot limit per_minute of http"),
+    ("then: limit\n    limit: {rows: 0}\n    match: {protocols: redis}", "4:19: this must be a whole number from 1"),
+    ("then: allow\n    limit: {rows: 1}", "4:12: 'limit' means nothing where the rule's effect is allow"),
     ("then: inject\n    match: {protocols: http, hosts: a.b, ports: 443}", "2:5: a rule that injects says which credential"),
     (
         "then: inject\n    inject: {credential: k, header: a}\n    match: {protocols: http, hosts: '*.a.b', ports: 443}",
@@ -171,6 +180,14 @@ def test_documents_that_are_none_are_refused(text: str, message: str) -> None:
     """What is no policy is refused with its place."""
     (found,) = refused(text)
     assert found.startswith(f"0.yaml:{message}")
+
+
+@pytest.mark.parametrize("mask", ["identifiers: [card]", "formats: true", "columns: [ssn]", "keys: [pin]", "json_paths: [$.a]"])
+@pytest.mark.parametrize("match", ["protocols: redis", "protocols: [redis, postgresql]", "databases: '3'", "ports: 6379"])
+def test_no_mask_is_believed_to_hold_for_redis(match: str, mask: str) -> None:
+    """A rule that may be about Redis and hides something is refused, whatever it hides: no answer of Redis is masked."""
+    (problem, *_) = refused(f"rules:\n  - id: a\n    match: {{{match}}}\n    then: mask\n    mask: {{{mask}}}\n")
+    assert "0.yaml:2:5: capd cannot mask redis" in problem
 
 
 def test_all_problems_are_told_at_once() -> None:
@@ -326,7 +343,7 @@ def test_a_refused_policy_leaves_the_one_in_force(tmp_path: Path) -> None:
 
 
 FILES: list[tuple[dict[str, bytes], str]] = [
-    ({}, "there is no policy: no file *.yaml"),
+    ({}, "there is no policy: no file *.yaml; docs/policy.md has one to begin with"),
     ({"a.txt": b"", ".b.yaml": b""}, "there is no policy: no file *.yaml"),
     ({"a.yaml": b"\xff"}, "a.yaml:1:1: this is not UTF-8"),
     ({"a.yaml": b"#" * (4 << 20) + b"#"}, "a.yaml:1:1: cannot be read"),
@@ -457,3 +474,15 @@ def test_no_rule_raises_anything_but_the_error(rule: dict[str, Any], match: dict
     else:
         return
     assert problems != []
+
+
+def test_rights_that_are_mended_are_noticed(tmp_path: Path) -> None:
+    """A policy that was refused for its rights is looked at again when these change; chmod changes neither size nor time."""
+    file = tmp_path / "policy.yaml"
+    file.write_text("rules: []\n", encoding="ascii")
+    before = stamp(tmp_path)
+    assert before == stamp(tmp_path)
+    for path, mode in ((file, 0o606), (tmp_path, 0o777)):
+        path.chmod(mode)
+        assert stamp(tmp_path) != before, path
+        before = stamp(tmp_path)

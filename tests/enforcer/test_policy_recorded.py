@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capd.enforcer.policy.action import Resource
 from capd.enforcer.policy.recorded_action import Missing, Recorded, recorded_actions, unjudged
 from capd.recording.identity import uuid7_from
 from capd.recording.record import Direction, Kind, Record, Value
@@ -16,6 +17,7 @@ from capd.recording.rows import Endpoint, SessionRow
 
 SESSION = uuid7_from(1, b"x")
 ROW = SessionRow(session=SESSION, protocol="http1", transport="tcp", role="client", target=Endpoint(host="192.0.2.7", port=443))
+NAMES = ["method", "target", "headers", "sql", "user", "database", "parameters", "schema", "command"]
 VALUES: st.SearchStrategy[Any] = st.recursive(
     st.none()
     | st.booleans()
@@ -24,25 +26,32 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     | st.binary(max_size=3),
     lambda inner: (
         st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["method", "target", "headers", "sql"]), inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(NAMES),
+            inner,
+            max_size=3,
+        )
     ),
     max_leaves=8,
 )
 ODD: st.SearchStrategy[Any] = st.sampled_from([[], {}, [1], b"", 7, None, True, "x"])
 BODIES = st.fixed_dictionaries(
-    {"protocol": st.sampled_from(["http1", "postgresql"]) | ODD, "type": st.sampled_from(["request", "Query"]) | ODD},
+    {
+        "protocol": st.sampled_from(["http1", "postgresql", "mysql", "redis"]) | ODD,
+        "type": st.sampled_from(["request", "Query", "StartupMessage", "COM_QUERY", "COM_INIT_DB", "OK", "command"]) | ODD,
+    },
     optional=dict.fromkeys(
         ("fields", "start", "end", "ordinal", "incomplete", "layer", "places", "summary", "name"), VALUES | ODD
     ),
 )
 RECORDS = st.tuples(
     st.sampled_from([Kind.MESSAGE, Kind.MASKED, Kind.MARKER]),
-    st.sampled_from([Direction.REQUEST, Direction.REQUEST, None]),
+    st.sampled_from([Direction.REQUEST, Direction.REQUEST, Direction.RESPONSE, None]),
     BODIES,
 )
 
 
-@given(st.lists(RECORDS, max_size=5), st.sampled_from(["http1", "postgresql"]))
+@given(st.lists(RECORDS, max_size=5), st.sampled_from(["http1", "postgresql", "mysql", "redis"]))
 def test_no_record_raises(records: list[tuple[Kind, Direction | None, dict[str, Any]]], protocol: str) -> None:
     """Whatever is in a record, of a newer version or damaged, its messages are actions or nothing."""
     row = SessionRow(
@@ -50,7 +59,7 @@ def test_no_record_raises(records: list[tuple[Kind, Direction | None, dict[str, 
     )
     made = [Record(kind, SESSION, 1, direction, body) for kind, direction, body in records]
     for found in recorded_actions(row, iter(made)):
-        assert isinstance(found, Missing) or found.action.protocol in {"http", "postgresql", "websocket"}
+        assert isinstance(found, Missing) or found.action.protocol in {"http", "postgresql", "mysql", "redis", "websocket"}
 
 
 PASSED_OVER = [
@@ -117,7 +126,8 @@ def test_what_went_over_to_websocket_is_judged_by_its_request() -> None:
         ("BEGIN; DROP TABLE x", True),
         ("DO ''", False),
         ("SELECT f(1)", False),
-        ("", False),
+        ("", True),
+        ("-- nothing", False),
     ],
 )
 def test_statements_are_complete_when_it_is_certain(sql: str, complete: bool) -> None:
@@ -218,3 +228,78 @@ def test_after_a_gap_nothing_of_a_session_is_known(direction: Direction) -> None
     *_, found = recorded_actions(SQL_ROW, iter([gap, message("postgresql", "Query", sql="SELECT 1")]))
     assert isinstance(found, Recorded)
     assert not found.action.complete
+
+
+def answer(spoken: str, kind: str, /, **fields: Any) -> Record:  # noqa: ANN401 - as records hold it
+    """Give the record of a server's message."""
+    body: dict[str, Value] = {"protocol": spoken, "type": kind, "fields": fields, "start": 0, "end": 100, "ordinal": 0}
+    return Record(Kind.MESSAGE, SESSION, 1, Direction.RESPONSE, body)
+
+
+POSTGRESQL = replace(ROW, protocol="postgresql")
+MYSQL = replace(ROW, protocol="mysql")
+REDIS = replace(ROW, protocol="redis")
+GREETING = message("postgresql", "StartupMessage", parameters={"user": "app", "database": "shop"})
+HELLO = message("mysql", "HandshakeResponse", user="app", database="shop")
+
+
+def told(found: list[Recorded]) -> list[tuple[str, str | None, str | None]]:
+    """Give what is done as whom, where."""
+    return [(one.action.operation, one.action.user, one.action.database) for one in found]
+
+
+def test_whose_session_of_a_database_it_is() -> None:
+    """The opening is judged as the client named it, and what is said in it as whom and where it was opened."""
+    said = message("postgresql", "Query", sql="SELECT 1")
+    assert [("connect", "app", "shop"), ("SELECT", "app", "shop")] == told(judged([GREETING, said], POSTGRESQL))
+    assert [("connect", "ann", "ann")] == told(
+        judged([message("postgresql", "StartupMessage", parameters={"user": "ann"})], POSTGRESQL)
+    )
+    assert [("SELECT", None, None)] == told(judged([said], POSTGRESQL))
+    assert [("connect", None, None)] == told(judged([message("postgresql", "StartupMessage")], POSTGRESQL))
+
+
+def test_a_session_of_mysql() -> None:
+    """A statement is in the database that the session is in: another one is not known before the server says so."""
+    said = message("mysql", "COM_QUERY", sql="DELETE FROM orders")
+    use, done = message("mysql", "COM_INIT_DB", database="h`r"), answer("mysql", "OK", schema="h`r")
+    found = judged([HELLO, said, message("mysql", "COM_PING"), use, said, done, said], MYSQL)
+    assert [
+        ("connect", "app", "shop"),
+        ("DELETE", "app", "shop"),
+        ("USE", "app", "shop"),
+        ("DELETE", "app", None),
+        ("DELETE", "app", "h`r"),
+    ] == told(found)
+    names = [{one.name for one in found[number].action.resources or ()} for number in (1, 3, 4)]
+    assert [{"shop.orders"}, {"?.orders"}, {"h`r.orders"}] == names
+    prepared = judged(
+        [HELLO, message("mysql", "COM_STMT_PREPARE", sql="DROP TABLE a"), message("mysql", "COM_STMT_EXECUTE")], MYSQL
+    )
+    assert ["connect", "DROP"] == [one.action.operation for one in prepared]
+    gone = judged([HELLO, message("mysql", "COM_CHANGE_USER", user="root", database=None), said], MYSQL)
+    assert [("connect", "root", None), ("DELETE", "root", None)] == told(gone)[1:]
+
+
+@pytest.mark.parametrize("kind", ["COM_BINLOG_DUMP", "COM_SHUTDOWN", "COM_PROCESS_KILL", "COM_FIELD_LIST", "command 0x2a"])
+def test_what_mysql_can_do_beside_statements(kind: str) -> None:
+    """A command whose effects nobody knows is judged as one that could have any."""
+    (found,) = judged([message("mysql", kind)], MYSQL)
+    assert (False, None, None, kind) == (
+        found.action.complete,
+        found.action.effects,
+        found.action.resources,
+        found.action.operation,
+    )
+
+
+def test_a_session_of_redis() -> None:
+    """Its opening is judged, and each command by what it does to which keys; one that is not all there by nothing."""
+    get = message("redis", "command", command="GET", arguments=["a"])
+    set_ = message("redis", "command", command="CONFIG", arguments=["SET", "requirepass", {"hidden": 5}])
+    cut = message("redis", "command", command="DEL", arguments=["a", {"begins": "b", "bytes": 9}])
+    found = judged([get, set_, cut], REDIS)
+    assert ["connect", "GET", "CONFIG|SET", "DEL"] == [one.action.operation for one in found]
+    assert [True, True, True, False] == [one.action.complete for one in found]
+    assert [None, {"select"}, {"administer", "file"}, None] == [one.action.effects for one in found]
+    assert (Resource(name="a", access="read"),) == found[1].action.resources

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from capd.enforcer.proxy.commands import Command, Dial
 from capd.enforcer.proxy.connection import Connection
 from capd.enforcer.proxy.events import Decided, DialFailed, Dialled, Event, Revoked, Side, Timer
-from capd.enforcer.proxy.http1 import Http1Layer
+from capd.enforcer.proxy.http1.layer import Http1Layer
 from capd.enforcer.proxy.http2 import Http2Layer
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Destination, Question, Verdict

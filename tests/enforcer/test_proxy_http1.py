@@ -10,7 +10,7 @@ import json
 import pytest
 
 from capd.enforcer.proxy.events import Blocked, Side, Timer
-from capd.enforcer.proxy.http1.layer import DRAIN_BYTES_MAX, LINGER_BYTES_MAX
+from capd.enforcer.proxy.http1.limits import DRAIN_BYTES_MAX, LINGER_BYTES_MAX
 from capd.enforcer.proxy.http1.response import PHRASE_CHARACTERS_MAX
 from capd.enforcer.proxy.http1.waiting import WAITING_BYTES_MAX
 from capd.enforcer.proxy.question import Body, Destination, Kind, Question, Verdict
@@ -402,6 +402,20 @@ def test_clients_that_run_ahead_wait() -> None:
     assert slow.reading == {Side.CLIENT: False, Side.UPSTREAM: True}
     slow.tell(Blocked(Side.UPSTREAM, False))
     assert slow.reading == {Side.CLIENT: True, Side.UPSTREAM: True}
+
+
+@pytest.mark.parametrize("field", [b"x-%d: " + b"y" * 200 + b"\r\n", b"a%d:\r\n"])
+def test_heads_that_wait_are_counted_as_what_they_take(field: bytes) -> None:
+    """A client that sends one large head after the other, or heads of many fields, is left to wait once they take much."""
+    run, sent = Rehearsal(judge=None), 0
+    asked = GET.removesuffix(b"\r\n") + b"".join(field % number for number in range(250))
+    for number in range(40):
+        run.says(asked + b"b: %d\r\n\r\n" % number)
+        sent += len(asked)
+        if not run.reading[Side.CLIENT]:
+            break
+    assert not run.reading[Side.CLIENT]
+    assert run.kept() >= max(sent - len(asked), WAITING_BYTES_MAX)
 
 
 def test_a_client_that_takes_no_answers_is_asked_for_no_more() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from capd.enforcer.proxy.commands import Close
 from capd.enforcer.proxy.events import Blocked, DialFailed, Dialled, Revoked, Side, Timer
-from capd.enforcer.proxy.http1.layer import LINGER_BYTES_MAX
+from capd.enforcer.proxy.http1.limits import LINGER_BYTES_MAX
 from capd.enforcer.proxy.http2.limits import (
     CLIENT_STREAM_BYTES,
     COLLECTED_BYTES_MAX,
@@ -459,3 +459,15 @@ def test_no_body_is_a_body() -> None:
     run = Rehearsal(judge=None)
     streams(run).asks(head())
     assert Body(content=b"", complete=True) == run.asked[0].body
+
+
+def test_heads_of_streams_count_as_long_as_they_are_there() -> None:
+    """Heads of requests that are not decided, or not answered, are counted among what waits; of one that is over nothing is."""
+    run = Rehearsal(judge=None)
+    told = streams(run)
+    numbers = [told.asks(head("GET", "/x", *((f"x-{one}", "y" * 90) for one in range(100)))) for _ in range(20)]
+    assert 20 * 100 * 94 < run.kept()
+    for number in numbers:
+        told.client.reset_stream(number)
+    told.go()
+    assert 0 == run.kept()

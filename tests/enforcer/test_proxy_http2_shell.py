@@ -22,7 +22,7 @@ from tests.enforcer.rehearsal import allow
 from tests.enforcer.streams import connection, head
 from tests.enforcer.test_proxy_shell import Log, Scene, run, scene
 
-SECONDS = 20.0
+SECONDS = 120
 
 
 @dataclass

@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from dataclasses import replace
+from hashlib import sha256
 
+import msgpack
 import pytest
 
 from capd.daemon.enforcer_resolver import could_allow
@@ -76,7 +78,7 @@ def connection(kind: Kind, host: str | None = "api.test") -> Question:
         (request(path="/hidden"), False, "cannot_be_carried_out", "api"),
         (request("POST", body=Body(content=b"DROP it", complete=True)), False, "denied_by_policy", "words"),
         (request("POST", body=Body(content=b"harmless", complete=True)), True, "", "api"),
-        (request("POST", body=Body(content=b"harmless", complete=False)), True, "", "api"),
+        (request("POST", body=Body(content=b"harmless", complete=False)), False, "denied_by_policy", "words"),
         (connection(Kind.OPAQUE), True, "", "sockets"),
         (connection(Kind.OPAQUE, "evil.test"), False, "allowed_by_no_rule", ""),
         (connection(Kind.PASSTHROUGH), False, "inspected", ""),
@@ -103,11 +105,44 @@ def test_a_body_is_asked_for_only_where_it_decides() -> None:
     assert (False, BODY_BYTES_MAX) == ((verdict := judge(API, AGENT, looked_at, proven=True)).allowed, verdict.body_bytes)
 
 
-def test_a_compressed_body_is_not_read() -> None:
-    """A rule that looks for words in a body stops one that it cannot read."""
-    fields = (("Content-Encoding", "gzip"),)
-    question = request("POST", body=Body(content=b"\x1f\x8b", complete=True), fields=fields)
-    assert not judge(API, AGENT, question, proven=True).allowed
+@pytest.mark.parametrize(
+    ("content", "field", "allowed"),
+    [
+        (b"\x1f\x8b", ("Content-Encoding", "gzip"), False),
+        (b"x", ("Content-Encoding", "Identity"), True),
+        ('{"say": "DROP it"}'.encode("utf-16-be"), ("Content-Type", "application/json"), False),
+        ('{"say": "DROP it"}'.encode("utf-32-le"), ("Content-Type", "application/json"), False),
+        ('\ufeff{"say": "DROP it"}'.encode("utf-16"), ("Content-Type", "application/json"), False),
+        (b"+AEQAUgBPAFA- it", ("Content-Type", "text/plain; charset=UTF-7"), False),
+        (b"x", ("content-type", 'text/plain; a=b ;Charset="iso-8859-15"'), True),
+        (b"x", ("content-type", "text/plain; charset=utf-8"), True),
+        (b"x", ("content-type", "text/plain; charset*=utf-8''ebcdic-cp-us"), False),
+        (b"", ("content-type", "text/plain; charset=utf-16"), True),
+        (b"\0\0\0\0\4safe\0\0\0\0\4safe", ("content-type", "application/grpc+proto"), True),
+        (b"\0\0\0\0\4DROP", ("content-type", "application/grpc"), False),
+        (b"\1\0\0\0\4safe", ("content-type", "application/grpc"), False),
+        (b"\0\0\0\0\5safe", ("content-type", "application/grpc"), False),
+        (b"\0\0\0\0\4safe", ("content-type", "application/json"), False),
+    ],
+)
+def test_a_rule_that_looks_for_words_stops_a_body_that_it_cannot_read(
+    content: bytes, field: tuple[str, str], allowed: bool
+) -> None:
+    """What is compressed, or in a charset in which words have other bytes, is not taken for harmless."""
+    question = request("POST", body=Body(content=content, complete=True), fields=(field,))
+    assert allowed is judge(API, AGENT, question, proven=True).allowed
+
+
+def test_what_was_not_read_to_its_end_is_allowed_by_no_word_in_it() -> None:
+    """A rule that allows for a word does not count where more follows; one that asks whether more follows knows it."""
+    reads = policy(
+        "rules:\n"
+        "  - {id: reads, match: {hosts: api.test, text_regex: ^read}, then: allow}\n"
+        "  - {id: long, match: {hosts: api.test, methods: PUT, facts: {http.body_truncated: true}}, then: allow}\n"
+    )
+    for method, complete, allowed in (("POST", True, True), ("POST", False, False), ("PUT", False, True), ("PUT", True, True)):
+        question = request(method, body=Body(content=b"read", complete=complete))
+        assert allowed is judge(reads, AGENT, question, proven=True).allowed, (method, complete)
 
 
 def test_a_name_that_leads_elsewhere_permits_nothing() -> None:
@@ -246,3 +281,40 @@ def test_a_name_that_is_bound_anew_proves_nothing_on_this_host(name: str, addres
         return [address]
 
     assert proven is asyncio.run(Names(resolve).leads_to(name, address))
+
+
+def test_a_person_is_shown_every_field_and_all_of_it() -> None:
+    """An approval is for what was shown: nothing hides behind a long value or many fields, and credentials are no exception."""
+    many = tuple((f"x-{number}", "1") for number in range(200))
+    fields = (*many, ("Authorization", "Bearer " + "t" * 900), ("x-long", "a" * 900 + "delete"), ("x-amz-target", "Delete"))
+    verdict = judge(API, AGENT, request("PUT", fields=fields), proven=True)
+    assert verdict.held is not None
+    shown = [*many, ("Authorization", "Bearer " + "*" * 900), *fields[-2:]]
+    assert ([list(pair) for pair in shown], 0) == (verdict.held.shown["fields"], verdict.held.shown["fields_left_out"])
+
+
+def test_what_stays_of_what_was_asked_has_no_secrets() -> None:
+    """The store gets of address, fields, name and labels of a run what a recording would; the person sees all, meanwhile."""
+    fields = (("Referer", "https://ann:s3cret-pw@h/?sig=s3cret-sg"), ("X-Note", "password=s3cret-pw"), ("Accept", "*/*"))
+    run = replace(AGENT.run, name="token=s3cret-tk", labels={"note": "api_key=s3cret-ak"})
+    asked = request("PUT", fields=fields, path="/x", query="token=s3cret-tk&n=1")
+    verdict = judge(API, replace(AGENT, run=run), asked, proven=True)
+    assert verdict.held is not None
+    stays = msgpack.packb(verdict.held.shown)
+    assert b"s3cret" not in stays
+    assert b"token=" + b"*" * 9 + b"&n=1" in stays
+    assert {
+        "url": "https://api.test:443/x?token=s3cret-tk&n=1",
+        "fields": [list(pair) for pair in fields],
+        "run_name": "token=s3cret-tk",
+        "labels": {"note": "api_key=s3cret-ak"},
+        "body_hash": sha256(b"").hexdigest(),
+    } == verdict.held.exact
+    assert "" == verdict.held.shown["body_hash"]
+
+
+@pytest.mark.parametrize("fields", [(("x", "1"),) * 257, (("x", "\xe9" * 20_000),)])
+def test_what_has_too_much_to_be_shown_is_not_approved(fields: tuple[tuple[str, str], ...]) -> None:
+    """Fields that nobody would read are a denial."""
+    verdict = judge(API, AGENT, request("PUT", fields=fields), proven=True)
+    assert (None, "cannot_be_approved") == (verdict.held, verdict.reason)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import pytest
 
+from capd.enforcer.proxy.commands import Close
 from capd.enforcer.proxy.events import Data, Dialled, Side, Timer
 from capd.enforcer.proxy.opening import HELD_BYTES_MAX
-from capd.enforcer.proxy.question import Kind, Question, Verdict
-from tests.enforcer.rehearsal import Rehearsal, deny
+from capd.enforcer.proxy.question import Destination, Kind, Question, Verdict
+from tests.decoders import mysql_bytes as my
+from tests.enforcer.rehearsal import Rehearsal, allow, deny
 
 
 def only_requests(question: Question) -> Verdict:
@@ -22,8 +24,7 @@ def only_requests(question: Question) -> Verdict:
     ("said", "protocol"),
     [
         (b"SSH-2.0-client\r\n", "ssh"),
-        (b"\0\0\0\x08\x04\xd2\x16\x2f", "postgresql"),
-        (b"*1\r\n$4\r\nPING\r\n", "redis"),
+        (b"\x2c\1\0\0\1\0\0\0\0\0\0\0\xdd\7\0\0", "mongodb"),
         (b"\xff\xfe\xfd", "unknown"),
     ],
 )
@@ -41,6 +42,34 @@ def test_what_is_not_decoded_is_asked_about(said: bytes, protocol: str, step: in
     assert (b"", []) == (denied.upstream, denied.dials)
     allowed = Rehearsal().says(said, step=step)
     assert (said, {1}) == (allowed.upstream, set(allowed.decisions))
+
+
+@pytest.mark.parametrize(("port", "kind"), [(6379, Kind.SESSION), (11211, Kind.OPAQUE)])
+@pytest.mark.parametrize("said", [b"GET k\r\n", b"PING\r\n"])
+def test_a_line_is_of_redis_where_its_port_says_so(said: bytes, port: int, kind: Kind) -> None:
+    """A line that many protocols could begin with is taken for Redis only at its port, and waits for nothing elsewhere."""
+    run = Rehearsal(judge=None, destination=Destination(address="192.0.2.1", port=port)).says(said)
+    assert [kind] == [question.kind for question in run.asked]
+
+
+@pytest.mark.parametrize(
+    ("said", "port"),
+    [
+        (b"*0\r\n*1\r\n$8\r\nFLUSHALL\r\n", 6380),
+        (b"*-9\r\n*1\r\n$8\r\nFLUSHALL\r\n", 6380),
+        (b"*1\rX$8\r\nFLUSHALL\r\n", 6380),
+        (b"\xff\r\nFLUSHALL\r\n", 6379),
+        (b"SSH-2.0-x\r\nFLUSHALL\r\n", 6379),
+        (b"\r\nFLUSHALL\r\n", 6379),
+    ],
+)
+@pytest.mark.parametrize("step", [0, 1])
+def test_what_redis_would_take_is_not_relayed_unread(said: bytes, port: int, step: int) -> None:
+    """What no client of Redis says, and Redis passes over, opens no way around what is judged, though all else may pass."""
+    destination = Destination(address="192.0.2.1", port=port)
+    run = Rehearsal(judge=only_opaque, destination=destination).says(said, step=step)
+    assert Kind.OPAQUE not in [question.kind for question in run.questions]
+    assert (b"", True) == (run.upstream, run.closed is not None)
 
 
 def test_a_server_may_speak_first() -> None:
@@ -63,7 +92,7 @@ def test_a_slow_client_is_not_taken_for_a_silent_one() -> None:
     assert (None, []) == (run.closed, run.dials)
     run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
     assert run.upstream.startswith(b"GET / HTTP/1.1")
-    assert {2} == set(run.decisions)
+    assert {3} == set(run.decisions)
 
 
 def test_silence_opens_no_way_around_a_protocol() -> None:
@@ -72,7 +101,7 @@ def test_silence_opens_no_way_around_a_protocol() -> None:
     assert [1] == run.dials
     run.judge = deny
     run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
-    assert [Kind.OPAQUE, Kind.REQUEST] == [question.kind for question in run.questions]
+    assert [Kind.SESSION, Kind.REQUEST] == [question.kind for question in run.questions]
     assert b"" == run.upstream
     assert run.client.startswith(b"HTTP/1.1 403")
 
@@ -83,7 +112,7 @@ def test_speaking_while_it_is_dialled_opens_none_either() -> None:
     run.judge = deny
     run.says(b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n")
     run.tell(Dialled())
-    assert [Kind.OPAQUE, Kind.REQUEST] == [question.kind for question in run.questions]
+    assert [Kind.SESSION, Kind.REQUEST] == [question.kind for question in run.questions]
     assert b"" == run.upstream
     assert run.client.startswith(b"HTTP/1.1 403")
 
@@ -140,3 +169,57 @@ def test_a_request_behind_blanks_is_not_relayed_unread(blank: bytes, late: bool)
         run.silent()
     run.says(blank + b"DELETE /x HTTP/1.1\r\nHost: api.test\r\n\r\n")
     assert (b"", True) == (run.upstream, run.closed is not None)
+
+
+def test_a_client_of_mysql_is_told_why() -> None:
+    """Where no session may be opened, whoever waits for a greeting at its port reads what a server would say, at once."""
+    run = Rehearsal(judge=deny, destination=Destination(address="192.0.2.1", port=3306)).silent()
+    assert ([], Close()) == (run.dials, run.closed)
+    assert b"\xff\x6a\x04capd: no session may be opened here: no" == run.client[4:]
+    assert [Kind.SESSION, Kind.OPAQUE] == [question.kind for question in run.questions]
+
+
+def test_a_server_that_is_not_mysql_is_asked_about_again() -> None:
+    """A target that was dialled for MySQL and speaks something else passes only where that may pass undecoded."""
+    for judge, passes in ((allow, True), (only_sessions, False)):
+        run = Rehearsal(judge=judge).silent().answers(b"220 mail.test ESMTP\r\n")
+        assert [Kind.SESSION, Kind.OPAQUE] == [question.kind for question in run.questions]
+        assert (b"220 mail.test ESMTP\r\n" if passes else b"") == run.client
+        assert passes == (run.closed is None)
+
+
+def test_a_server_of_mysql_is_greeted_for() -> None:
+    """Its greeting becomes capd's, in pieces of any size; the server hears nothing."""
+    for step in (0, 1):
+        run = Rehearsal(judge=only_sessions).silent().answers(my.greeting(), step=step)
+        assert (4 + run.client[0], b"") == (len(run.client), run.upstream)
+
+
+def only_sessions(question: Question) -> Verdict:
+    """Allow sessions of databases, and nothing else."""
+    return allow(question) if question.kind is Kind.SESSION else deny(question)
+
+
+def only_opaque(question: Question) -> Verdict:
+    """Let everything pass that is not decoded, and no session of a database."""
+    return Verdict(number=question.number, allowed=question.kind is Kind.OPAQUE)
+
+
+@pytest.mark.parametrize("step", [0, 1])
+@pytest.mark.parametrize("said", [b"", b"\xff\xfe\xfd"])
+def test_no_session_of_mysql_is_relayed_unjudged(said: bytes, step: int) -> None:
+    """Where only what is not decoded may pass, a server that greets as MySQL ends it, whatever the client said before."""
+    run = Rehearsal(judge=only_opaque)
+    run = run.says(said) if said else run.silent()
+    assert 1 == len(run.dials)
+    run.answers(my.greeting(), step=step)
+    assert "MySQL" in run.refused[0].reason
+    assert run.closed is not None
+    assert len(run.client) < len(my.greeting())
+
+
+def test_speaking_before_mysql_greets_opens_no_way_around_it() -> None:
+    """A client that says something before the server has greeted gets no session: that ends with the greeting."""
+    run = Rehearsal().silent().says(b"\xff\xfe\xfd").answers(my.greeting())
+    assert ("MySQL" in run.refused[0].reason, b"") == (True, run.client)
+    assert run.closed is not None

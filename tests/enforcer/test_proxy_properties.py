@@ -13,15 +13,17 @@ from hypothesis import strategies as st
 
 from capd.enforcer.proxy.commands import Ask, Dial, Over, Send, Withdraw
 from capd.enforcer.proxy.connection import ALLOWED_MAX, Gate, UndecidedError
-from capd.enforcer.proxy.events import Blocked, Decided, DialFailed, Dialled, Side, Timer
+from capd.enforcer.proxy.events import Blocked, Decided, DialFailed, Dialled, Held, Side, Timer
 from capd.enforcer.proxy.question import Kind, Question, Verdict
 from capd.enforcer.proxy.websocket.relay import frame
 from tests.enforcer.rehearsal import HERE, Rehearsal, allow, deny
 from tests.enforcer.sockets import HANDSHAKE, SWITCHED
+from tests.odd_bytes import odd
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 PIECES = (
     b"GET / HTTP/1.1\r\nHost: api.test\r\n\r\n",
+    b"GET / HTTP/1.1\r\nHost: api.test\r\nUser-Agent: curl/8.0\r\n\r\n",
     b"POST /p?q=1 HTTP/1.1\r\nHost: api.test\r\nContent-Length: 3\r\n\r\nabc",
     b"POST / HTTP/1.1\r\nHost: api.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     HANDSHAKE,
@@ -42,13 +44,13 @@ ANSWERS = (
     b"HTTP/1.1 200 OK\r\n\r\nuntil the end",
     b"220 hello\r\n",
 )
-said = st.one_of(st.sampled_from(PIECES), st.binary(min_size=1, max_size=40))
-heard = st.one_of(st.sampled_from(ANSWERS), st.binary(min_size=1, max_size=40))
+said = st.one_of(st.sampled_from(PIECES), st.binary(min_size=1, max_size=40), odd())
+heard = st.one_of(st.sampled_from(ANSWERS), st.binary(min_size=1, max_size=40), odd())
 steps = st.lists(
     st.one_of(
         st.tuples(st.just("says"), said),
         st.tuples(st.just("answers"), heard),
-        st.tuples(st.sampled_from(["decide", "dialled", "failed", "silence", "deadline"]), st.booleans()),
+        st.tuples(st.sampled_from(["decide", "held", "dialled", "failed", "silence", "deadline", "still"]), st.booleans()),
         st.tuples(st.sampled_from(["client ends", "target ends"]), st.booleans()),
         st.tuples(st.just("forged"), st.integers(0, 9)),
     ),
@@ -81,11 +83,13 @@ def _step(run: Rehearsal, what: str, value: object, allowed: set[int]) -> None:
             if verdict.allowed:
                 allowed.add(question.number)
             run.tell(Decided(verdict))
+        case "held", _ if run.asked:
+            run.tell(Held(run.asked[0].number, "k3m9q"))
         case "dialled", _:
             run.tell(Dialled())
         case "failed", _:
             run.tell(DialFailed("no"))
-        case "silence" | "deadline", _ if (timer := Timer(what)) in run.armed:
+        case "silence" | "deadline" | "still", _ if (timer := Timer(what)) in run.armed:
             run.silent(timer)
         case (("client ends" | "target ends"), bool()):
             run.ends(Side.CLIENT if what.startswith("client") else Side.UPSTREAM, clean=value)

@@ -21,6 +21,7 @@ from capd.enforcer.resolver import service, stream
 from capd.enforcer.resolver.binding import Binding
 from capd.enforcer.resolver.service import Resolver, Rules
 from capd.enforcer.resolver.upstream import Server
+from tests.daemon.conftest import READY_SECONDS
 
 ALLOWED = {"api.example.com", "large.example.com", "slow.example.com", "broken.example.com"}
 MANY = [f"10.0.{number}.1" for number in range(200)]
@@ -141,11 +142,13 @@ def test_names_are_answered_bound_or_denied(ask: Ask) -> None:
         told: list[Binding] = []
         async with at_work(told=told.append) as (resolver, upstream, udp, tcp):
             port = udp if ask is dns.asyncquery.udp else tcp
-            done = await ask(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=port, timeout=5)
+            done = await ask(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=port, timeout=READY_SECONDS)
             assert ["192.0.2.7"] == addresses(done)
             given = Binding(run="run", name="api.example.com", addresses=(ip_address("192.0.2.7"),), seconds=60)
             assert [given] == told
-            denied = await ask(dns.message.make_query("payload.evil.example", "A"), "127.0.0.1", port=port, timeout=5)
+            denied = await ask(
+                dns.message.make_query("payload.evil.example", "A"), "127.0.0.1", port=port, timeout=READY_SECONDS
+            )
             assert dns.rcode.NXDOMAIN == denied.rcode()
             assert ["api.example.com."] == upstream.asked
             assert {"resolved": 1, "denied": 1} == dict(resolver.counters)
@@ -159,9 +162,9 @@ def test_a_large_answer_is_asked_for_over_tcp() -> None:
     async def case() -> None:
         async with at_work() as (_resolver, upstream, udp, tcp):
             query = dns.message.make_query("large.example.com", "A")
-            cut = await dns.asyncquery.udp(query, "127.0.0.1", port=udp, timeout=5)
+            cut = await dns.asyncquery.udp(query, "127.0.0.1", port=udp, timeout=READY_SECONDS)
             assert cut.flags & dns.flags.TC
-            whole = await dns.asyncquery.tcp(query, "127.0.0.1", port=tcp, timeout=5)
+            whole = await dns.asyncquery.tcp(query, "127.0.0.1", port=tcp, timeout=READY_SECONDS)
             assert 64 == len(set(MANY) & set(addresses(whole)))
             assert 4 == len(upstream.asked)
 
@@ -175,7 +178,7 @@ def test_an_upstream_that_fails_is_told_as_that(monkeypatch: pytest.MonkeyPatch)
     async def case() -> None:
         async with at_work() as (resolver, _upstream, udp, _tcp):
             for name in ("slow.example.com", "broken.example.com"):
-                done = await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", port=udp, timeout=5)
+                done = await dns.asyncquery.udp(dns.message.make_query(name, "A"), "127.0.0.1", port=udp, timeout=READY_SECONDS)
                 assert dns.rcode.SERVFAIL == done.rcode()
             assert {"failed": 2} == dict(resolver.counters)
 
@@ -190,8 +193,8 @@ def framed(name: str, number: int) -> bytes:
 
 async def answer(reader: asyncio.StreamReader) -> dns.message.Message:
     """Read one answer of a connection."""
-    length = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), 5), "big")
-    return dns.message.from_wire(await asyncio.wait_for(reader.readexactly(length), 5))
+    length = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), READY_SECONDS), "big")
+    return dns.message.from_wire(await asyncio.wait_for(reader.readexactly(length), READY_SECONDS))
 
 
 def test_questions_of_a_connection_do_not_wait_for_each_other() -> None:
@@ -246,7 +249,7 @@ def test_what_is_no_question_ends_a_connection(data: bytes) -> None:
             reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
             with contextlib.suppress(OSError):
                 writer.write(data + framed("api.example.com", 2))
-                assert b"" == await asyncio.wait_for(reader.read(), 5)
+                assert b"" == await asyncio.wait_for(reader.read(), READY_SECONDS)
             writer.transport.abort()
             assert {"malformed": 1} == dict(resolver.counters)
 
@@ -261,7 +264,7 @@ def test_a_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
         async with at_work() as (_resolver, _upstream, _udp, tcp):
             reader, writer = await asyncio.open_connection("127.0.0.1", tcp)
             writer.write(framed("api.example.com", 2)[:-1])
-            assert b"" == await asyncio.wait_for(reader.read(), 5)
+            assert b"" == await asyncio.wait_for(reader.read(), READY_SECONDS)
             writer.close()
 
     asyncio.run(case())
@@ -278,14 +281,14 @@ def test_connections_of_one_run_are_bounded(monkeypatch: pytest.MonkeyPatch) -> 
             assert 1 == (await answer(reader)).id
             second, other = await asyncio.open_connection("127.0.0.1", tcp)
             with contextlib.suppress(ConnectionResetError):
-                assert b"" == await asyncio.wait_for(second.read(), 5)
+                assert b"" == await asyncio.wait_for(second.read(), READY_SECONDS)
             assert 1 == resolver.counters["dropped"]
             for each in (writer, other):
                 each.close()
             query, found = dns.message.make_query("api.example.com", "A"), list[str]()
             while not found:  # the end of the first is seen when the loop comes to it
                 with contextlib.suppress(EOFError, OSError):
-                    found = addresses(await dns.asyncquery.tcp(query, "127.0.0.1", port=tcp, timeout=5))
+                    found = addresses(await dns.asyncquery.tcp(query, "127.0.0.1", port=tcp, timeout=READY_SECONDS))
             assert ["192.0.2.7"] == found
 
     asyncio.run(case())
@@ -298,6 +301,9 @@ def test_who_is_no_run_hears_nothing() -> None:
         async with at_work(run=None) as (resolver, upstream, udp, _tcp):
             with pytest.raises(dns.exception.Timeout):
                 await dns.asyncquery.udp(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=udp, timeout=0.2)
+            async with asyncio.timeout(READY_SECONDS):
+                while not resolver.counters:  # noqa: ASYNC110 - counters are no events
+                    await asyncio.sleep(0.01)
             assert ({"no_run": 1}, []) == (dict(resolver.counters), upstream.asked)
 
     asyncio.run(case())
@@ -306,14 +312,17 @@ def test_who_is_no_run_hears_nothing() -> None:
 def test_one_run_does_not_take_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of one run only so many lookups are at work; what is above fails at once instead of waiting."""
     monkeypatch.setattr(service, "QUERIES_PER_RUN_MAX", 1)
-    monkeypatch.setattr(service, "UPSTREAM_SECONDS_MAX", 1.0)
+    monkeypatch.setattr(service, "UPSTREAM_SECONDS_MAX", READY_SECONDS)
 
     async def case() -> None:
         async with at_work() as (resolver, upstream, udp, _tcp), asyncio.TaskGroup() as tasks:
             slow = dns.message.make_query("slow.example.com", "A")
-            tasks.create_task(dns.asyncquery.udp(slow, "127.0.0.1", port=udp, timeout=5))
-            await asyncio.wait_for(upstream.heard.wait(), 5)
-            done = await dns.asyncquery.udp(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=udp, timeout=5)
+            waits = tasks.create_task(dns.asyncquery.udp(slow, "127.0.0.1", port=udp, timeout=READY_SECONDS))
+            await asyncio.wait_for(upstream.heard.wait(), READY_SECONDS)
+            done = await dns.asyncquery.udp(
+                dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=udp, timeout=READY_SECONDS
+            )
             assert (dns.rcode.SERVFAIL, 1) == (done.rcode(), resolver.counters["dropped"])
+            waits.cancel()
 
     asyncio.run(case())

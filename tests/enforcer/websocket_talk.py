@@ -46,7 +46,7 @@ def talk(port: str, trust: str, address: str) -> None:
             for message in messages:
                 found.send(message)
                 told["echoed"] = told.get("echoed", True) and found.recv() == message
-            told["pinged"] = found.ping().wait(20)
+            told["pinged"] = found.ping().wait(180)
             told["extensions"] = [str(one) for one in found.protocol.extensions]
             found.send("bye")
             try:

@@ -28,7 +28,7 @@ PROXY_PORT, RESOLVER_PORT = 15_001, 15_053
 NAMES = ("api.test", "other.test", "files.test")
 ADDRESSES = ("198.51.100.7", "2001:db8::7")
 """What the names lead to (RFC 5737, RFC 3849): a name for loopback itself proves nothing."""
-READY_SECONDS = 20.0
+READY_SECONDS = 180.0
 SERVER = Path(__file__).parent / "target_server.py"
 HTTP_PORT, HTTPS_PORT, RAW_PORT, PLAIN_PORT = 80, 443, 2525, 8080
 
@@ -80,7 +80,7 @@ class Yard:
         inside: bool = True,
         variables: dict[str, str] | None = None,
         stdin: bytes = b"",
-        seconds: float = 20,
+        seconds: float = 120,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a client as an agent, of the run if `inside`."""
         return subprocess.run(
@@ -151,7 +151,7 @@ class Yard:
         assert self.enforcer is not None
         pids = [self.enforcer.pid, *_children(self.enforcer.pid)]
         self.enforcer.send_signal(number)
-        self.enforcer.wait(20)
+        self.enforcer.wait(READY_SECONDS)
         deadline = time.monotonic() + READY_SECONDS
         while any(Path(f"/proc/{pid}").exists() for pid in pids):
             assert time.monotonic() < deadline
@@ -162,7 +162,7 @@ class Yard:
         """End the enforcer."""
         if self.enforcer is not None and self.enforcer.poll() is None:
             self.enforcer.send_signal(signal.SIGTERM)
-            self.enforcer.wait(20)
+            self.enforcer.wait(READY_SECONDS)
 
 
 @contextlib.contextmanager

@@ -21,12 +21,12 @@ from typing import Any
 
 from capd.daemon.enforcement_names import names_of
 from capd.enforcer.decision_log import read_entries
-from tests.daemon.conftest import ENVIRONMENT, Daemon, capd, open_directory
+from tests.daemon.conftest import ENVIRONMENT, READY_SECONDS, Daemon, capd, open_directory, wait_until
 from tests.forcing.yard import AGENT_USER, ENFORCER_USER, PRELUDE, PYTHON, Yard, inside
 
 PROXY_PORT, RESOLVER_PORT = 15911, 15963
 SINK_PORTS = (80, 443, 853, 2525, 5432)
-DOES_SECONDS_MAX = 10
+DOES_SECONDS_MAX = 90
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 POLICY = """\
 rules:
@@ -51,7 +51,7 @@ workers = 1
 """
 AGENT = """
 import json, ssl
-def say(data, host="10.77.0.2", port=80, family=socket.AF_INET, seconds=3, made=None, tls=None):
+def say(data, host="10.77.0.2", port=80, family=socket.AF_INET, seconds=20, made=None, tls=None):
     with made or socket.socket(family) as client:
         client.settimeout(seconds)
         client.connect((host, port))
@@ -117,6 +117,11 @@ class Sink:
             data.clear()
         return whole
 
+    def take_with(self, words: bytes) -> bytes:
+        """Wait for words, and give what came since the last call."""
+        wait_until(lambda: any(words in data for data in self.received.values()), f"{words!r} arrives")
+        return self.take()
+
     def serve(self, listener: socket.socket) -> None:
         """Take connections and answer each of their requests."""
         port = listener.getsockname()[1]
@@ -156,9 +161,9 @@ class Instance:
         heads = [line for line in received.split(b"\r\n") if line.endswith(b" HTTP/1.1")]
         return [line for line in heads if hashlib.sha256(line.split(b" ")[1]).digest() not in allowed]
 
-    def until(self, body: str, expected: str, seconds: float) -> None:
-        """Let the agent try until it gets what is expected."""
-        deadline = time.monotonic() + seconds
+    def until(self, body: str, expected: str) -> None:
+        """Let the agent try until it gets what is expected; seldom trying would take longer than what some measure."""
+        deadline = time.monotonic() + READY_SECONDS
         while expected not in (found := self.user.does(body)):
             assert time.monotonic() < deadline, found
             time.sleep(0.1)
@@ -196,7 +201,7 @@ def instance(ground: Yard, *, policy: str = POLICY, cgroups: Sequence[str] = (),
         daemon.start()
         made = [stack.enter_context(agent(daemon, user, ground.host)) for user in (AGENT_USER, 0)]
         running = Instance(ground, daemon, sink, *made)
-        running.until('say(get("/open/first"))', "200 OK", 20)
+        running.until('say(get("/open/first"))', "200 OK")
         yield running
 
 

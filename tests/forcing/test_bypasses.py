@@ -10,7 +10,7 @@ import pytest
 from capd.enforcer.forcing.plan import counter, plan
 from capd.enforcer.forcing.ruleset import ForcingError, Ruleset
 from capd.probes.barrier_pins import Barrier
-from tests.forcing.yard import AGENT_USER, PROXY_PORT, TABLE, TARGET_PORT, Yard, inside
+from tests.forcing.yard import AGENT_USER, PATIENCE_SECONDS, PROXY_PORT, SHORT_SECONDS, TABLE, TARGET_PORT, Yard, inside
 
 V6 = "socket.AF_INET6"
 REFUSED = {"EPERM", "ECONNREFUSED", "EACCES"}
@@ -59,10 +59,10 @@ ANSWERED = "proxy nothing 0"
 """What the listener says to a connection that was not redirected: it knows no destination, and goes no further."""
 
 
-def outcomes(ground: Yard, attempts: list[str]) -> dict[str, str]:
+def outcomes(ground: Yard, attempts: list[str], patience: float = PATIENCE_SECONDS) -> dict[str, str]:
     """Try, and give what came of each; the sink must not have seen anything."""
     ground.seen()
-    found = dict(zip(attempts, ground.attempt_all(attempts), strict=True))
+    found = dict(zip(attempts, ground.attempt_all(attempts, patience=patience), strict=True))
     assert [] == ground.seen()
     return found
 
@@ -71,7 +71,7 @@ def test_without_rules_everything_arrives(ground: Yard) -> None:
     """The attempts are real: with no layer in place the sink sees a packet of each kind."""
     for attempt in [*list(REDIRECTED)[:3], *REJECTED[:3], REJECTED[6], REJECTED[8], *REJECTED[9:], *METADATA]:
         ground.seen()
-        ground.attempt(attempt)
+        ground.attempt(attempt, patience=SHORT_SECONDS)
         assert ground.seen(), attempt
 
 
@@ -99,14 +99,14 @@ def test_the_table_alone_holds_on_this_host(ground: Yard, rules: Ruleset) -> Non
 
 def test_the_programs_alone_let_nothing_out(ground: Yard, barrier: Barrier) -> None:
     """Without the table nothing arrives anywhere but at capd's own listener, which then knows no destination."""
-    found = outcomes(ground, [*list(REDIRECTED)[:10], *REJECTED, *METADATA[:2], METADATA[4]])
+    found = outcomes(ground, [*list(REDIRECTED)[:10], *REJECTED, *METADATA[:2], METADATA[4]], SHORT_SECONDS)
     assert set() == set(found.values()) - REFUSED - {"timeout"}
     assert {ANSWERED} == set(outcomes(ground, DIRECT).values())
 
 
 def test_what_comes_from_elsewhere_is_not_heard(ground: Yard, barrier: Barrier) -> None:
     """A datagram that another host sends to an agent does not arrive, one from this host does."""
-    hear = "server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nserver.bind(('', 15998))\nserver.settimeout(2)\n"
+    hear = "server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\nserver.bind(('', 15998))\nserver.settimeout(20)\n"
     receiver = ground.begin(f"{hear}print('ready', flush=True)\nreturn server.recv(100).decode()")
     try:
         send = "socket.socket(socket.AF_INET, socket.SOCK_DGRAM).sendto({}, ('10.77.0.1', 15998))"
@@ -122,7 +122,7 @@ def test_another_namespace_is_no_way_out(ground: Yard, rules: Ruleset, barrier: 
     """An agent that gets into a network namespace that has a way out, by whatever means, sends nothing there."""
     enter = f'namespace("{ground.sink}") or '
     attempts = ['tcp("10.77.0.1", 80)', 'udp("10.77.0.1", 443)', 'udp("10.77.0.1", 53)', f'raw("10.77.0.1", 1, {ECHO})']
-    found = outcomes(ground, [enter + attempt for attempt in attempts])
+    found = outcomes(ground, [enter + attempt for attempt in attempts], SHORT_SECONDS)
     assert set() == set(found.values()) - REFUSED - {"timeout"}
 
 
@@ -180,7 +180,8 @@ def test_a_connection_from_before_is_cut(ground: Yard, tmp_path: Path, tracked: 
     server = ground.begin(f"{serve}\npeer.settimeout(0.6)\nreturn peer.recv(9).decode()", "outside")
     connect = "client = socket.create_connection(('127.0.0.1', 15997))\nprint('ready', flush=True)"
     wait = f"while not os.path.exists('{tmp_path}/go'): time.sleep(0.01)"
-    agent = ground.begin(f"{connect}\n{wait}\nclient.send(b'late')\ntime.sleep(0.1)\nclient.send(b'again')\nreturn 'sent'")
+    again = "for _ in range(100):\n    time.sleep(0.05)\n    client.send(b'again')"
+    agent = ground.begin(f"{connect}\n{wait}\nclient.send(b'late')\n{again}\nreturn 'sent'")
     rules = inside(ground.host, Ruleset)
     try:
         rules.apply(plan(ground.facts()))
@@ -214,7 +215,7 @@ def test_what_stands_outlives_capd_and_is_taken_over(ground: Yard, rules: Rulese
     assert "proxy 10.77.0.2 80" == ground.attempt('tcp("10.77.0.2", 80)')
     assert "EPERM" == ground.attempt('udp("10.77.0.2", 443)')
     _nft(ground, "flush ruleset")
-    found = outcomes(ground, ['tcp("10.77.0.2", 80)', 'udp("10.77.0.2", 443)', 'udp("10.77.0.2", 53)'])
+    found = outcomes(ground, ['tcp("10.77.0.2", 80)', 'udp("10.77.0.2", 443)', 'udp("10.77.0.2", 53)'], SHORT_SECONDS)
     assert set() == set(found.values()) - REFUSED - {"timeout"}
     for _daemon in range(2):
         following = inside(ground.host, Ruleset)
@@ -226,15 +227,15 @@ def test_what_stands_outlives_capd_and_is_taken_over(ground: Yard, rules: Rulese
 
 def test_a_runs_own_server_answers_the_proxy_and_not_the_network(ground: Yard, rules: Ruleset, barrier: Barrier) -> None:
     """A server of a run is reached on this host through the proxy; a caller from elsewhere hears nothing of it."""
-    serve = "server = socket.create_server(('', 15999)); server.settimeout(3)\n"
+    serve = "server = socket.create_server(('', 15999)); server.settimeout(20)\n"
     answer = "threading.Thread(target=lambda: server.accept()[0].sendall(b'own server'), daemon=True).start()\n"
-    assert "through own server" == ground.attempt(f'{serve}{answer}return tcp("127.0.0.1", 15999, seconds=2)')
+    assert "through own server" == ground.attempt(f'{serve}{answer}return tcp("127.0.0.1", 15999, seconds=20)')
     call = 'threading.Thread(target=called, daemon=True).start()\nserver.accept()\nreturn "called"'
     called = f"""
 def called():
     namespace("{ground.sink}"); tcp("10.77.0.1", 15999)
 """
-    assert "timeout" == ground.attempt(f"{serve.replace('3)', '0.5)')}exec({called!r}, globals())\n{call}")
+    assert "timeout" == ground.attempt(f"{serve.replace('20)', '0.5)')}exec({called!r}, globals())\n{call}")
 
 
 def _nft(ground: Yard, command: str) -> None:

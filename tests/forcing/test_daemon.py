@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -18,7 +20,7 @@ from capd.daemon.enforcement_names import names_of
 from capd.enforcer.forcing.ruleset import Ruleset
 from capd.enforcer.forcing.table import Table
 from tests.daemon.conftest import ENVIRONMENT, Daemon, capd, open_directory, wait_until
-from tests.forcing.yard import ENFORCER_USER, PRELUDE, PROXY_PORT, PYTHON, RESOLVER_PORT, Yard, inside
+from tests.forcing.yard import ENFORCER_USER, PATIENCE_SECONDS, PRELUDE, PROXY_PORT, PYTHON, RESOLVER_PORT, Yard, inside
 from tests.requirements import require_probes
 
 pytestmark = pytest.mark.kernel
@@ -70,7 +72,8 @@ def verb(ground: Yard, daemon: Daemon, *words: str, **settings: Any) -> subproce
 def agent(body: str) -> list[str]:
     """Give the command of an agent that prints what comes of a try."""
     function = "def eval_body():\n" + "\n".join(f"    {line}" for line in body.splitlines())
-    return [PYTHON, "-I", "-S", "-c", f"{PRELUDE}\n{function}\nprint(attempt(eval_body), flush=True)"]
+    prelude = f"{PRELUDE}\nPATIENCE = {PATIENCE_SECONDS}"
+    return [PYTHON, "-I", "-S", "-c", f"{prelude}\n{function}\nprint(attempt(eval_body), flush=True)"]
 
 
 def test_a_run_is_forced_and_the_status_says_so(ground: Yard, daemon: Daemon) -> None:
@@ -79,7 +82,7 @@ def test_a_run_is_forced_and_the_status_says_so(ground: Yard, daemon: Daemon) ->
     assert ("proxy 10.77.0.2 80", "") == (done.stdout.strip(), done.stderr)
     assert "EPERM" == verb(ground, daemon, "run", "--", *agent('return udp("10.77.0.2", 443)')).stdout.strip()
     assert [] == ground.seen()
-    wait_until(lambda: daemon.status()["enforcement"]["canary"]["result"] == "forced", "the canary has tried", 20)
+    wait_until(lambda: daemon.status()["enforcement"]["canary"]["result"] == "forced", "the canary has tried")
     found = json.loads(verb(ground, daemon, "status", "--json").stdout)
     assert ("enforce", None, True) == (
         found["enforcement"]["mode"],
@@ -88,7 +91,10 @@ def test_a_run_is_forced_and_the_status_says_so(ground: Yard, daemon: Daemon) ->
     )
     screen = verb(ground, daemon, "status").stdout
     assert "enforcement enforce: forced, tried" in screen
-    assert "send 2" in screen
+    refused = re.search(r"refused +tcp (\d+), send (\d+)\n", screen)
+    assert refused is not None, screen
+    canaries, sent = map(int, refused.groups())  # each canary tries one of both
+    assert canaries + 1 == sent
 
 
 def test_a_run_brings_no_connection_along(ground: Yard, daemon: Daemon) -> None:
@@ -108,7 +114,7 @@ def test_a_process_that_left_is_told(ground: Yard, daemon: Daemon) -> None:
     with subprocess.Popen(command, env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert b"left\n" == process.stdout.readline()
-        wait_until(lambda: daemon.status()["enforcement"]["escaped"], "it is named", 45)
+        wait_until(lambda: daemon.status()["enforcement"]["escaped"], "it is named")
         assert f"process {process.pid} of run " in daemon.status()["enforcement"]["escaped"][0]
         process.communicate()
 
@@ -153,6 +159,27 @@ os.execvp(sys.argv[2], sys.argv[2:])
 """As a service manager starts a unit with what it keeps for it."""
 
 
+@contextmanager
+def forgotten(place: socket.socket) -> Iterator[None]:
+    """Read, as a service manager does, what daemons have to say, of which nothing is kept: else they wait with it."""
+    over = threading.Event()
+    place.settimeout(0.2)
+
+    def read() -> None:
+        while not over.is_set():
+            with suppress(TimeoutError):
+                for one in socket.recv_fds(place, 4096, 8)[1]:
+                    os.close(one)
+
+    reading = threading.Thread(target=read)
+    reading.start()
+    try:
+        yield
+    finally:
+        over.set()
+        reading.join()
+
+
 def test_nobody_takes_the_table_between_two_daemons(ground: Yard, daemon: Daemon) -> None:
     """A service manager that keeps the owning socket makes it outlive a killed daemon: a flush then changes nothing."""
     daemon.stop()
@@ -178,13 +205,14 @@ def test_nobody_takes_the_table_between_two_daemons(ground: Yard, daemon: Daemon
             places[0].settimeout(20)
             while b"FDNAME=capd-table" not in data:
                 data, kept, _flags, _address = socket.recv_fds(places[0], 4096, 1)
+            stack.enter_context(forgotten(places[0]))
             daemon.stop(signal.SIGKILL)
             subprocess.run(["nsenter", f"--net={ground.host}", "nft", "flush", "ruleset"], check=True)
             reader = inside(ground.host, Ruleset)
             stack.callback(reader.close)
             assert reader.flags(daemon_table(daemon)) is not None
             start()
-            wait_until(lambda: daemon.status()["enforcement"]["canary"]["result"] == "forced", "it is taken over", 20)
+            wait_until(lambda: daemon.status()["enforcement"]["canary"]["result"] == "forced", "it is taken over")
             found = daemon.status()["enforcement"]
             assert (None, True, 0) == (found["problem"], found["table"]["owned"], found["repaired"]["times"])
         finally:
@@ -214,7 +242,7 @@ def test_without_rules_no_run_is_let_in(ground: Yard, daemon: Daemon) -> None:
         assert (True, True) == (done.returncode != 0, "cannot be forced through the enforcer" in done.stderr)
         assert 1 == verb(ground, daemon, "status").returncode
         other.close()
-        wait_until(lambda: daemon.status()["enforcement"]["problem"] is None, "it is put there", 10)
+        wait_until(lambda: daemon.status()["enforcement"]["problem"] is None, "it is put there")
         assert 0 == verb(ground, daemon, "run", "--", "true").returncode
     finally:
         other.close()

@@ -95,8 +95,8 @@ def test_a_run_is_judged(daemon: Daemon, port: int) -> None:
     head, _, body = curl(daemon, "-X", "DELETE", f"http://localhost:{port}/page").partition("\n\n")
     assert "403 Forbidden" in head
     assert ("keep", "nothing is deleted here") == ((told := json.loads(body))["rule"], told["message"])
-    logs = (daemon.directory / "state" / "enforcer" / "decisions").glob("*.log")
-    entries = [entry for path in logs for entry in read_entries(path)]
+    wait_until(lambda: len([one for one in _entries(daemon) if one.get("about") == "http"]) >= 2, "both are in the log")
+    entries = _entries(daemon)
     opened = {entry["session"]: entry["run"] for entry in entries if entry["kind"] == "open"}
     decided = {
         (entry["method"], entry["allowed"]): opened[entry["session"]] for entry in entries if entry.get("about") == "http"
@@ -104,6 +104,11 @@ def test_a_run_is_judged(daemon: Daemon, port: int) -> None:
     assert {("GET", True), ("DELETE", False)} == set(decided)
     known = {run["run"] for run in json.loads(verb(daemon, "runs", "--json").stdout)}
     wait_until(lambda: set(decided.values()) <= known | _runs(daemon), "the runs of the log are those of the index")
+
+
+def _entries(daemon: Daemon) -> list[dict[str, Any]]:
+    logs = (daemon.directory / "state" / "enforcer" / "decisions").glob("*.log")
+    return [entry for path in logs for entry in read_entries(path)]
 
 
 def _runs(daemon: Daemon) -> set[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import select
 import shutil
 import time
@@ -21,7 +22,8 @@ from capd.daemon.enforcement_section import EnforcementSection
 from capd.daemon.errors import ConfigurationError
 from capd.enforcer.forcing.ruleset import Ruleset
 from capd.enforcer.forcing.table import Table
-from tests.forcing.yard import AGENT_USER, ENFORCER_USER, PROXY_PORT, RESOLVER_PORT, Yard, inside
+from capd.probes import bpf_call
+from tests.forcing.yard import AGENT_USER, ENFORCER_USER, PROXY_PORT, RESOLVER_PORT, SHORT_SECONDS, Yard, inside
 
 Make = Callable[..., Enforcement]
 
@@ -62,13 +64,17 @@ def make(ground: Yard, names: EnforcementNames) -> Iterator[Make]:
     made: list[Enforcement] = []
 
     def start(
-        mode: str = "enforce", users: tuple[str, ...] = (), proxy_port: int = PROXY_PORT, enforcer: str | None = None
+        mode: str = "enforce",
+        users: tuple[str, ...] = (),
+        proxy_port: int = PROXY_PORT,
+        enforcer: str | None = None,
+        pins: Path = names.pins,
     ) -> Enforcement:
         ports = {"proxy_port": proxy_port, "resolver_port": RESOLVER_PORT}
         section = EnforcementSection.model_validate({"mode": mode, "user": str(ENFORCER_USER), "users": users, **ports})
         selection = SelectionSection(slices=(f"/{ground.tag}/slice",))
         hierarchy = Hierarchy(ground.root, systemd=False, parent=names.parent)
-        own = names if enforcer is None else replace(names, enforcer=enforcer)
+        own = replace(names, enforcer=enforcer or names.enforcer, pins=pins)
         made.append(Enforcement(section, selection, hierarchy, own, said.append))
         inside(ground.host, lambda: made[-1].follow({}))
         ground.cgroups["parent"] = hierarchy.directory(names.parent)
@@ -84,7 +90,10 @@ def make(ground: Yard, names: EnforcementNames) -> Iterator[Make]:
 
 def tries(ground: Yard, cgroup: str) -> tuple[str, str]:
     """Give what comes of a connection and of a datagram."""
-    return ground.attempt('tcp("10.77.0.2", 80)', cgroup), ground.attempt('udp("10.77.0.2", 443)', cgroup)
+    return (
+        ground.attempt('tcp("10.77.0.2", 80)', cgroup),
+        ground.attempt('udp("10.77.0.2", 443)', cgroup, patience=SHORT_SECONDS),
+    )
 
 
 def canary_of(enforcement: Enforcement) -> dict[str, Any]:
@@ -158,7 +167,7 @@ def test_a_table_that_somebody_took_away_is_put_back_at_once(ground: Yard, make:
     assert isinstance(repaired, dict)
     assert 0 == repaired["times"]
     enforcement._ruleset.remove(names.table)
-    assert "timeout" == ground.attempt('tcp("10.77.0.2", 80)', "parent")
+    assert "timeout" == ground.attempt('tcp("10.77.0.2", 80)', "parent", patience=SHORT_SECONDS)
     assert select.select([enforcement.watch], [], [], 5)[0]
     enforcement.look_again()
     assert FORCED == tries(ground, "parent")
@@ -214,6 +223,31 @@ def test_what_cannot_be_put_there_keeps_runs_out(ground: Yard, make: Make, names
     assert None is second.closed()
 
 
+def test_each_layer_is_put_there_without_the_other(ground: Yard, make: Make) -> None:
+    """Where the programs have no place the table forces what starts meanwhile; no run is let in, and it is said why."""
+    enforcement = make(pins=Path("/proc/capd-has-no-place-here"))
+    assert "No such file" in str(enforcement.closed())
+    assert FORCED == tries(ground, "parent")
+
+
+def test_where_the_kernel_takes_neither_layer_runs_are_loose(
+    ground: Yard, make: Make, names: EnforcementNames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory for programs that were never loaded keeps nobody from the network, and is not taken for programs."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EINVAL, "the kernel takes none")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bpf_call, "load", refuse)
+        patch.setattr(Ruleset, "apply", refuse)
+        enforcement = make()
+        assert names.pins.is_dir()
+        assert ([], True) == (inside(ground.host, lambda: enforcement_standing.standing(names)), enforcement.loose())
+    inside(ground.host, lambda: enforcement.follow({}))
+    assert (2, False) == (len(inside(ground.host, lambda: enforcement_standing.standing(names))), enforcement.loose())
+
+
 def test_the_enforcers_cgroup_is_made_and_followed(ground: Yard, make: Make, names: EnforcementNames) -> None:
     """Capd's own cgroup is there before the enforcer is, and one that was made anew is the one that is let pass."""
     place = ground.cgroups["enforcer"].with_name("own")
@@ -243,6 +277,28 @@ def test_users_are_checked(make: Make) -> None:
             print,
         )
     assert None is make(users=(str(AGENT_USER),)).problem
+
+
+def test_users_follow_a_reload(ground: Yard, make: Make) -> None:
+    """A user that a reload names is forced in every cgroup, one that it leaves out no more; a mistake changes nothing."""
+
+    def reloaded(*users: str) -> str:
+        enforcement.select(users, SelectionSection(slices=(f"/{ground.tag}/slice",)))
+        inside(ground.host, lambda: enforcement.follow({}))
+        assert None is enforcement.problem
+        return ground.attempt('tcp("10.77.0.2", 80)', "outside", user=AGENT_USER)
+
+    enforcement = make()
+    assert "ECONNREFUSED" == ground.attempt('tcp("10.77.0.2", 80)', "outside", user=AGENT_USER)
+    assert FORCED[0] == reloaded(str(AGENT_USER))
+    assert "EPERM" == ground.attempt('udp("10.77.0.2", 443)', "outside", user=AGENT_USER)
+    with pytest.raises(ConfigurationError):
+        reloaded("no-such-user")
+    inside(ground.host, lambda: enforcement.follow({}))
+    assert FORCED[0] == ground.attempt('tcp("10.77.0.2", 80)', "outside", user=AGENT_USER)
+    assert FORCED == tries(ground, "slice")
+    assert "ECONNREFUSED" == reloaded()
+    assert FORCED == tries(ground, "slice")
 
 
 def test_names_follow_from_the_instance() -> None:

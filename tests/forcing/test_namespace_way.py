@@ -19,6 +19,7 @@ from capd.daemon.namespace_server import NamespaceServer
 from capd.enforcer.forcing.namespaces import Opened, open_namespace
 from capd.enforcer.forcing.plan import plan
 from capd.enforcer.proxy.flow import SocketOwners
+from tests.daemon.conftest import READY_SECONDS
 from tests.forcing.yard import PROXY_PORT, RESOLVER_PORT, TABLE, Yard
 
 
@@ -73,7 +74,7 @@ class Daemon:
     async def until(self, holds: object) -> None:
         """Turn until something holds."""
         assert callable(holds)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(READY_SECONDS):
             while not holds():
                 for key, _events in self.selector.select(0):
                     key.data()

@@ -14,7 +14,7 @@ from capd.enforcer.forcing.namespaces import Opened, namespaces_of, open_namespa
 from capd.enforcer.forcing.plan import plan
 from capd.enforcer.forcing.ruleset import ForcingError
 from capd.probes.barrier_pins import Barrier
-from tests.forcing.yard import PROXY_PORT, RESOLVER_PORT, TABLE, Yard, sh
+from tests.forcing.yard import PROXY_PORT, RESOLVER_PORT, SHORT_SECONDS, TABLE, Yard, sh
 
 PORTS = {"proxy_port": PROXY_PORT, "resolver_port": RESOLVER_PORT}
 
@@ -31,7 +31,7 @@ def opened(ground: Yard, barrier: Barrier) -> Iterator[Opened]:
 def test_a_run_elsewhere_reaches_the_listeners_that_were_opened_there(ground: Yard, opened: Opened) -> None:
     """A connection there comes, with its destination, to a socket of ours; a datagram is refused."""
     for family, host, number in ((socket.AF_INET, "10.77.0.1", 0), (socket.AF_INET6, "fd77::1", 1)):
-        connect = f"client = socket.create_connection(('{host}', 5432), 5)\nprint('ready', flush=True)"
+        connect = f"client = socket.create_connection(('{host}', 5432), 60)\nprint('ready', flush=True)"
         body = f"{connect}\nreturn client.recv(9).decode()"
         process = ground.begin(f'namespace("{ground.sink}")\n{body}')
         peer, _address = opened.proxy[number].accept()
@@ -55,7 +55,7 @@ def test_loopback_may_come_up_later(ground: Yard, barrier: Barrier) -> None:
         try:
             sh(f"ip -n {name} link set lo up")
             for host, listener in zip(("127.0.0.1", "::1"), made.proxy, strict=True):
-                connect = f"client = socket.create_connection(('{host}', 5432), 5)\nprint('ready', flush=True)"
+                connect = f"client = socket.create_connection(('{host}', 5432), 60)\nprint('ready', flush=True)"
                 process = ground.begin(f'namespace("/run/netns/{name}")\n{connect}\nreturn client.recv(9).decode()')
                 peer, _address = listener.accept()
                 with peer:
@@ -92,11 +92,28 @@ def test_loopbacks_address_by_another_way_is_no_way_out(ground: Yard, barrier: B
         for cgroup, arrives in (("outside", True), ("run", False)):
             ground.seen()
             body = f'namespace("/run/netns/{ground.tag}-b")\nreturn {{}}'
-            ground.attempt(body.format(f'tcp("127.0.0.1", {PROXY_PORT})'), cgroup)
-            ground.attempt(body.format(f'udp("127.0.0.1", {RESOLVER_PORT}, connected=True)'), cgroup)
+            for attempt in (f'tcp("127.0.0.1", {PROXY_PORT})', f'udp("127.0.0.1", {RESOLVER_PORT}, connected=True)'):
+                ground.attempt(body.format(attempt), cgroup, patience=SHORT_SECONDS)
             assert arrives == bool(ground.seen())
     finally:
         subprocess.run(["ip", "netns", "del", f"{ground.tag}-b"], check=False, capture_output=True)
+
+
+def test_what_is_led_away_behind_both_layers_is_a_limit(ground: Yard, barrier: Barrier) -> None:
+    """A packet that was judged goes by loopback, and who may change a namespace's hooks sends it elsewhere from there."""
+    bend = [
+        "ip netns add {0}-c; ip link add bend1 netns {0}-c type veth peer name bend1 netns {1}",
+        "ip -n {0}-c link set lo up; ip -n {0}-c link set bend1 up; ip -n {1} link set bend1 up",
+        "ip netns exec {0}-c nft add table netdev t",
+        "ip netns exec {0}-c nft 'add chain netdev t e {{ type filter hook egress device lo priority 0; }}'",
+        "ip netns exec {0}-c nft 'add rule netdev t e udp dport {2} ip daddr set 10.79.0.2 fwd to bend1'",
+    ]
+    try:
+        sh(*(line.format(ground.tag, ground.sink.name, RESOLVER_PORT) for line in bend))
+        ground.attempt(f'namespace("/run/netns/{ground.tag}-c")\nreturn udp("127.0.0.1", {RESOLVER_PORT}, connected=True)')
+        assert [b"datagram"] == [packet[-8:] for packet in ground.seen() if packet[-8:] == b"datagram"]
+    finally:
+        subprocess.run(["ip", "netns", "del", f"{ground.tag}-c"], check=False, capture_output=True)
 
 
 def test_namespaces_are_found_by_their_processes(ground: Yard) -> None:

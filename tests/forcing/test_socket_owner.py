@@ -9,7 +9,6 @@ from contextlib import contextmanager
 
 import pytest
 
-from capd.enforcer.forcing.cgroup_paths import WALK_SECONDS_MIN, CgroupPaths
 from capd.enforcer.forcing.ruleset import Ruleset
 from capd.enforcer.forcing.socket_owner import SocketOwners
 from capd.enforcer.proxy import flow
@@ -104,21 +103,3 @@ def test_a_datagrams_socket_is_found_by_its_own_end(ground: Yard, owners: Socket
         with holding(ground, f"{reuse}made.bind(('', {end[1]}))", "outside"):
             assert None is owners.of_datagram(V4, ("10.77.0.1", end[1]))
     assert None is owners.of_datagram(V4, ("10.77.0.1", end[1]))
-
-
-def test_a_cgroups_number_gives_its_path(ground: Yard) -> None:
-    """Paths below the parents are found, also of cgroups made later, and a number that nobody has costs one walk in a while."""
-    now = [0.0]
-    parent = f"/{ground.cgroups['agents'].relative_to(ground.root)}"
-    paths = CgroupPaths(ground.root, [parent], lambda: now[0])
-    assert f"{parent}/run" == paths.path_of(number(ground, "run"))
-    assert None is paths.path_of(number(ground, "outside"))
-    below = ground.cgroups["run"] / "below"
-    below.mkdir()
-    try:
-        made = below.stat().st_ino
-        assert None is paths.path_of(made)
-        now[0] += WALK_SECONDS_MIN
-        assert f"{parent}/run/below" == paths.path_of(made)
-    finally:
-        below.rmdir()

@@ -31,7 +31,9 @@ TARGET_PORT = 15990
 ENFORCER_USER = 64_901
 AGENT_USER = 64_902
 TABLE = "capd_yard"
-ATTEMPT_SECONDS_MAX = 20
+ATTEMPT_SECONDS_MAX = 120
+PATIENCE_SECONDS, SHORT_SECONDS = 5.0, 0.25
+"""For an answer; and where silence is what is expected."""
 CLONE_NEWNET = 0x40000000
 ETH_P_ALL = 3
 ALL_ETHERNET = socket.htons(ETH_P_ALL)
@@ -85,16 +87,17 @@ while True:
 
 PRELUDE = """
 import errno, os, socket, struct, sys, threading, time, ctypes
-def tcp(host, port, family=socket.AF_INET, seconds=0.25, mark=0, made=None):
+PATIENCE = 0.25
+def tcp(host, port, family=socket.AF_INET, seconds=None, mark=0, made=None):
     with made or socket.socket(family) as client:
-        client.settimeout(seconds)
+        client.settimeout(seconds or PATIENCE)
         if mark: client.setsockopt(socket.SOL_SOCKET, 36, mark)
         client.connect((host, port))
         client.sendall(b"tcp")
         return client.recv(100).decode()
 def udp(host, port, family=socket.AF_INET, mark=0, connected=False):
     with socket.socket(family, socket.SOCK_DGRAM) as client:
-        client.settimeout(0.25)
+        client.settimeout(PATIENCE)
         if mark: client.setsockopt(socket.SOL_SOCKET, 36, mark)
         if connected:
             client.connect((host, port)); client.send(b"datagram")
@@ -169,7 +172,15 @@ class Yard:
         """Give cgroups by the kernel's number."""
         return {self.cgroups[name].stat().st_ino: self.cgroups[name] for name in names}
 
-    def attempt(self, body: str, cgroup: str = "run", *, user: int = 0, namespace: Path | None = None) -> str:
+    def attempt(
+        self,
+        body: str,
+        cgroup: str = "run",
+        *,
+        user: int = 0,
+        namespace: Path | None = None,
+        patience: float = PATIENCE_SECONDS,
+    ) -> str:
         """Let an agent try something.
 
         Args:
@@ -177,22 +188,23 @@ class Yard:
             cgroup: where it lives.
             user: who it is.
             namespace: where it is started; else on the host.
+            patience: how many seconds it waits for an answer.
 
         Returns:
             What came of it: an answer, the error's name, or `timeout`.
         """
-        process = self._start(body, cgroup, user, namespace)
+        process = self._start(body, cgroup, user, namespace, patience)
         said, wrong = process.communicate(timeout=ATTEMPT_SECONDS_MAX)
         return said.strip() or wrong.strip()
 
-    def attempt_all(self, attempts: list[str], cgroup: str = "run") -> list[str]:
+    def attempt_all(self, attempts: list[str], *, patience: float = PATIENCE_SECONDS) -> list[str]:
         """Let one agent try several things, each an expression, one after the other; give what came of each."""
-        said = self.attempt(f"words = {attempts!r}\nreturn '\\n'.join(attempt(lambda: eval(word)) for word in words)", cgroup)
-        return said.splitlines()
+        body = f"words = {attempts!r}\nreturn '\\n'.join(attempt(lambda: eval(word)) for word in words)"
+        return self.attempt(body, patience=patience).splitlines()
 
     def begin(self, body: str, cgroup: str = "run") -> subprocess.Popen[str]:
         """Let an agent try something that it says "ready" for, and go on meanwhile."""
-        process = self._start(body, cgroup, 0, None)
+        process = self._start(body, cgroup, 0, None, PATIENCE_SECONDS)
         assert process.stdout is not None
         said = process.stdout.readline()
         if said != "ready\n":
@@ -200,12 +212,12 @@ class Yard:
             raise AssertionError((said, *process.communicate()))
         return process
 
-    def _start(self, body: str, cgroup: str, user: int, namespace: Path | None) -> subprocess.Popen[str]:
+    def _start(self, body: str, cgroup: str, user: int, namespace: Path | None, patience: float) -> subprocess.Popen[str]:
         lines = body.strip().splitlines()
         text = lines[0] if len(lines) > 1 or lines[0].startswith("return") else f"return {lines[0]}"
         function = "def eval_body():\n" + "\n".join(f"    {line}" for line in (text, *lines[1:]))
         return subprocess.Popen(
-            [PYTHON, "-I", "-S", "-c", f"{PRELUDE}\n{function}\nprint(attempt(eval_body))"],
+            [PYTHON, "-I", "-S", "-c", f"{PRELUDE}\nPATIENCE = {patience}\n{function}\nprint(attempt(eval_body))"],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -294,7 +294,7 @@ def test_a_stream_that_waits_does_not_hold_the_others(monkeypatch: pytest.Monkey
     """What may be the beginning of something in one stream is hidden when too much comes behind it; and its rest too."""
     monkeypatch.setattr(http2, "BEHIND_BYTES_MAX", 65_536)
     asked = h2.headers(1, h2.literal(*GET)) + h2.data(1, b"a password=hun")
-    other = h2.headers(3, h2.literal(*GET)) + b"".join(h2.data(3, bytes([65 + at % 26]) * 9_000) for at in range(12))
+    other = h2.headers(3, h2.literal(*GET)) + b"".join(h2.data(3, bytes([40 + at % 5]) * 9_000) for at in range(12))
     rest = h2.data(1, b"ter2-0 and more", end=True)
     batches = cycles(talk((REQUEST, asked), (REQUEST, other), (REQUEST, rest)), 8443, 200_000, 1)
     stage = Stage(RULES, Levels())
@@ -303,7 +303,7 @@ def test_a_stream_that_waits_does_not_hold_the_others(monkeypatch: pytest.Monkey
     kept = [*before, *(record for batch in batches[-3:] for record in stage.take(batch))]
     assert b"hun" not in stream(kept, REQUEST)
     assert b"ter2-0" not in stream(kept, REQUEST)
-    assert b"A" * 9_000 in stream(kept, REQUEST)
+    assert b"(" * 9_000 in stream(kept, REQUEST)
 
 
 def test_a_field_that_a_key_names() -> None:

@@ -20,11 +20,12 @@ from capd.recording.projection import Projection
 from capd.recording.record import Kind, Record, Value, pack
 from tests.assembly.world import MS, REQUEST, RESPONSE, Daemon, assemble, closed, executed, gaps, moved, of_kind, opened, stream
 from tests.decoders import http2_bytes as h2
+from tests.decoders import redis_bytes as rd
 from tests.enforcer.test_masking_postgresql import DONE, READY, described, message, query, row, startup
 
-RULES = Rules(Choice(columns=["ssn"], json_paths=["$.user.ssn"]))
+RULES = Rules(Choice(columns=["ssn"], json_paths=["$.user.ssn"], redis_keys=["session:*"]))
 TOKEN = b"sk-ant-api03-" + b"Ab9_" * 8
-SECRETS = (TOKEN, b"hunter2-0", b"a.b.c-d", b"123-45-6789", b"sid-4711", b"pw-of-role", b"scram-proof")
+SECRETS = (TOKEN, b"hunter2-0", b"a.b.c-d", b"123-45-6789", b"sid-4711", b"pw-of-role", b"pw-of-other", b"scram-proof")
 HTTP = (
     b"POST /v1?access_token=hunter2-0 HTTP/1.1\r\nHost: api.example.org\r\nAuthorization: Bearer a.b.c-d\r\n"
     b"Cookie: s=sid-4711\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
@@ -35,6 +36,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"".join(
 )
 SCRAM = message(b"p", b"SCRAM-SHA-256\0\0\0\0\x10n,,p=scram-proof-")
 ROWS = described("id", "ssn") + row(b"1", b"123-45-6789") + row(b"2", b"123-45-6789") + DONE
+EXECUTED = message(b"B", b"\0s\0\0\0\0\0\0\0") + message(b"E", b"\0\0\0\0\0") + message(b"S", b"")
 Talk = list[tuple[int, bytes]]
 
 
@@ -54,6 +56,8 @@ def postgresql_talk() -> Talk:
         (RESPONSE, message(b"R", bytes(4)) + READY),
         (REQUEST, query("ALTER ROLE x PASSWORD 'pw-of-role'; SELECT id, ssn FROM t")),
         (RESPONSE, ROWS),
+        (REQUEST, message(b"P", b"s\0ALTER ROLE x PASSWORD /* ' */ E'\\'pw-of-other'\0\0\0") + EXECUTED),
+        (RESPONSE, message(b"1", b"") + message(b"2", b"") + message(b"C", b"ALTER ROLE\0") + READY),
         (REQUEST, query("INSERT")),
         (RESPONSE, error + READY),
     ]
@@ -84,6 +88,35 @@ def http2_talk() -> Talk:
         (REQUEST, quiet),
         (RESPONSE, h2.headers(5, h2.block(server, [(":status", "200")])) + h2.data(5, b"key " + TOKEN[:20])),
         (RESPONSE, h2.data(5, TOKEN[20:]) + h2.goaway(5, 0, b"password=hunter2-0")),
+    ]
+
+
+def redis_talk() -> Talk:
+    """Give passwords, values of keys and fields by their names, some of them no text, a setting, a message of a channel."""
+    signed_in = rd.command("AUTH", "agent", "hunter2-0") + rd.command("HELLO", "3", "AUTH", "agent", "hunter2-0")
+    kept = rd.command("SET", "session:7", b"\x80sid-4711") + rd.command(
+        "HSET", "user:7", "password", "hunter2-0", "name", "Ada"
+    )
+    fields = (b"password", b"hunter2-0", b"name", b"Ada", b"signature", b"\x80hunter2-0", b"photo", b"\xff " + TOKEN)
+    given = rd.array(*map(rd.string, fields), code=b"%")
+    read = rd.command("GET", "session:7") + rd.command("HGETALL", "user:7") + rd.command("HGET", "user:7", "password")
+    setting = rd.array(rd.string(b"requirepass"), rd.string(b"pw-of-role"))
+    queued = rd.command("MULTI") + rd.command("GET", "session:7") + rd.command("EXEC") + rd.command("GET", "plain")
+    return [
+        (REQUEST, signed_in),
+        (RESPONSE, rd.OK + rd.HELLO_3),
+        (REQUEST, kept + rd.command("CONFIG", "SET", "requirepass", "pw-of-role") + rd.command("CONFIG", "GET", "require*")),
+        (RESPONSE, rd.OK + b":2\r\n" + rd.OK + setting),
+        (REQUEST, read),
+        (RESPONSE, rd.string(b"\x80sid-4711") + given + rd.string(b"hunter2-0")),
+        (REQUEST, queued + rd.command("SUBSCRIBE", "session:new") + rd.command("SET", "note", TOKEN)),
+        (RESPONSE, rd.OK + rd.QUEUED + rd.array(rd.string(b"sid-4711")) + rd.string(b"nothing to hide")),
+        (
+            RESPONSE,
+            rd.confirmed(b"subscribe", b"session:new", 1, b">") + rd.OK + rd.published(b"session:new", b"sid-4711", b">"),
+        ),
+        (REQUEST, b"AUTH hunter2-0\r\n"),
+        (RESPONSE, b"-WRONGPASS invalid\r\n"),
     ]
 
 
@@ -151,7 +184,7 @@ def shape(records: Iterable[Record], direction: int) -> list[tuple[Value, int]]:
     ]
 
 
-TALKS = ((http_talk, 80), (http2_talk, 8443), (postgresql_talk, 5432), (unknown_talk, 9_999))
+TALKS = ((http_talk, 80), (http2_talk, 8443), (postgresql_talk, 5432), (redis_talk, 6379), (unknown_talk, 9_999))
 
 
 @pytest.mark.parametrize(("talk", "port"), TALKS)
@@ -164,7 +197,7 @@ def test_nothing_covered_is_stored(talk: type[Talk], port: int, size: int, per_c
     said = stored(plain)
     covered = [secret for secret in SECRETS if secret in said or secret in b"".join(stream(plain, at) for at in (0, 1))]
     assert covered
-    assert [] == [secret for secret in covered if secret in stored(shown)]
+    assert [] == [secret for secret in covered if secret in stored(shown) or secret.hex().encode() in stored(shown)]
     for direction in (REQUEST, RESPONSE):
         before, after = stream(plain, direction), stream(shown, direction)
         assert len(before) == len(after)
@@ -173,6 +206,13 @@ def test_nothing_covered_is_stored(talk: type[Talk], port: int, size: int, per_c
     assert [r.body.get("ordinal") for r in of_kind(plain, Kind.MESSAGE)] == [
         r.body.get("ordinal") for r in of_kind(shown, Kind.MESSAGE)
     ]
+
+
+def test_of_redis_only_values_by_name_are_hidden() -> None:
+    """Other values, and what tells which command it was, are stored as they were."""
+    kept = stored(passed(Stage(RULES, Levels()), cycles(redis_talk(), 6379, 100_000, 100)))
+    words = (b"nothing to hide", b"Ada", b"CONFIG SET requirepass", b"GET session:7", b"HGET user:7 password", b"+QUEUED\r\n")
+    assert [] == [word for word in words if word not in kept]
 
 
 @pytest.mark.parametrize(("talk", "port"), TALKS)
@@ -235,6 +275,20 @@ def test_a_killed_recorder_goes_on_as_if_nothing_had_happened(talk: type[Talk], 
         before = passed(first, batches[:at])
         second.restore(first.save())
         assert whole == [pack(record) for record in (*before, *passed(second, batches[at:]))]
+
+
+@pytest.mark.parametrize(("talk", "port"), TALKS)
+@pytest.mark.parametrize("size", [23, 64])
+def test_a_recorder_that_ends_in_order_uncovers_nothing(talk: type[Talk], port: int, size: int) -> None:
+    """Wherever it lets go of what waits, and another one goes on: what began before is hidden to its end."""
+    batches = cycles(talk(), port, size, 1)
+    for at in range(1, len(batches)):
+        first, second = Stage(RULES, Levels()), Stage(RULES, Levels())
+        before = [*passed(first, batches[:at]), *first.cut()]
+        second.restore(first.save())
+        records = [*before, *passed(second, batches[at:])]
+        shown = stream(records, REQUEST) + stream(records, RESPONSE)
+        assert [] == [secret for secret in SECRETS if secret[3:] in shown], at
 
 
 @settings(max_examples=60, deadline=None)
@@ -367,12 +421,13 @@ def test_a_defect_stores_nothing_that_was_said(monkeypatch: pytest.MonkeyPatch, 
         raise ZeroDivisionError
 
     monkeypatch.setattr(MaskedSession, broken, fail)
-    shown = passed(Stage(RULES, Levels()), cycles(http_talk(), 80, 100_000, 100))
+    stage = Stage(RULES, Levels())
+    shown = passed(stage, cycles(http_talk(), 80, 100_000, 100))
     kept = stored(shown)
     assert [] == [secret for secret in SECRETS if secret in kept]
-    assert ["ZeroDivisionError"] == [
-        record.body["error"] for record in of_kind(shown, Kind.MARKER) if record.body["name"] == "masking"
-    ]
+    (told,) = [record.body["error"] for record in of_kind(shown, Kind.MARKER) if record.body["name"] == "masking"]
+    assert str(told).startswith("ZeroDivisionError in tests.masking.test_stage, line ")
+    assert (1, f"session {shown[-1].session}: {told}") == (stage.failures.count, stage.failures.latest)
     (end,) = of_kind(shown, Kind.CLOSE)
     completeness = cast("dict[str, list[str]]", end.body["completeness"])
     assert "payload not recorded: masking failed, a defect of capd" in completeness["reasons"]

@@ -133,6 +133,7 @@ def sparse(path: Path, symbols: int, strings: int) -> None:
         file.truncate(symbols_at + symbols * 24)
 
 
+@pytest.mark.usefixtures("few_objects")
 def test_holes_cost_nothing(tmp_path: Path) -> None:
     """A file with a string table of 256 MiB and two million symbols that are all holes is looked through at once."""
     sparse(tmp_path / "hole.so", 0, elf.STRINGS_BYTES_MAX)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from capd.probes import counters, layouts, sites
+from capd.probes import capture, counters, layouts, sites
 from capd.probes.loader import BPF_FOLDER
 
 TYPES = {"u8": ctypes.c_uint8, "u16": ctypes.c_uint16, "u32": ctypes.c_uint32, "u64": ctypes.c_uint64, "char": ctypes.c_char}
@@ -20,8 +20,8 @@ FIELD = re.compile(r"^\t(struct \w+|\w+) (\w+)(?:\[(\w+)\])?;$", re.MULTILINE)
 
 
 def structures() -> dict[str, type[ctypes.Structure]]:
-    """Build ctypes structures, laid out as the C compiler does, from `events.h`."""
-    text = (BPF_FOLDER / "events.h").read_text()
+    """Build ctypes structures, laid out as the C compiler does, from `events.h` and `maps.h`."""
+    text = "".join((BPF_FOLDER / name).read_text() for name in ("events.h", "maps.h"))
     sizes = {name: int(value) for name, value in re.findall(r"#define (\w+_BYTES) (\d+)", text)}
     found: dict[str, type[ctypes.Structure]] = {}
     for name, body in re.findall(r"^struct (\w+) \{\n(.*?)^\};", text, re.DOTALL | re.MULTILINE):
@@ -63,6 +63,31 @@ def test_fixed_parts_have_the_same_fields_at_the_same_places(name: str, fixed: s
         changed = [index for index, (a, b) in enumerate(zip(zero, fixed.unpack(bytes(raw)), strict=True)) if a != b]
         count = place.size // 8 if field in ("position", "kernel_bytes") else 1
         assert (0 if field == "pad" else count) == len(changed), field
+
+
+@pytest.mark.parametrize(
+    ("name", "fixed"),
+    [
+        ("member", capture._MEMBER),
+        ("socket_state", capture._SOCKET_STATE),
+        ("tls_key", capture._TLS_KEY),
+        ("tls_stream", capture._TLS_STREAM),
+        ("loss_key", capture._LOSS_KEY),
+        ("file_key", capture._FILE_KEY),
+    ],
+)
+def test_what_maps_hold_is_held_whole(name: str, fixed: struct.Struct) -> None:
+    """The kernel writes whole keys and values: into less room they would overwrite the daemon's memory."""
+    assert ctypes.sizeof(structures()[name]) == fixed.size
+
+
+def test_a_sockets_state_is_read_where_it_is_written() -> None:
+    """Its run, its process and its flags, which decide what is forgotten."""
+    structure = structures()["socket_state"]
+    for at, (offset, size) in {0: (0, 8), 2: (structure.pid.offset, 4), 3: (structure.flags.offset, 4)}.items():
+        raw = bytearray(capture._SOCKET_STATE.size)
+        raw[offset : offset + size] = b"\xff" * size
+        assert (1 << 8 * size) - 1 == capture._SOCKET_STATE.unpack(bytes(raw))[at]
 
 
 def test_header_and_peer_have_their_c_sizes() -> None:

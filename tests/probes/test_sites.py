@@ -30,12 +30,14 @@ def libssl() -> bytes:
 
 
 def test_openssl_is_probed_where_all_its_variants_meet() -> None:
-    """One place for all reads and one for all writes, each beginning with push, and the place where a stream is freed."""
+    """One place for all reads and one for all writes, each beginning with push; looks; where a stream is freed."""
     require(LIBSSL.exists(), f"needs {LIBSSL}")
     library = elf.load(LIBSSL)
     found = sites.plan(library)
-    assert ["SSL_read_ex -> internal", "SSL_write_ex -> internal", "SSL_free"] == [site.function for site in found]
-    assert [Purpose.CALL, Purpose.CALL, Purpose.FREE] == [site.purpose for site in found]
+    looks = ["SSL_peek", "SSL_peek_ex"]
+    assert ["SSL_read_ex -> internal", "SSL_write_ex -> internal", *looks, "SSL_free"] == [site.function for site in found]
+    assert [Purpose.CALL] * 4 + [Purpose.FREE] == [site.purpose for site in found]
+    assert looks == [site.function for site in found if site.peeks and site.cookie & 8 and site.direction == 1]
     assert [1, 0] == [site.direction for site in found[:2]]
     assert [Result.FOURTH, Result.FOURTH] == [site.result for site in found[:2]]
     for site in found[:2]:

@@ -11,7 +11,7 @@ import pytest
 from capd.probes.capture import Capture
 from capd.probes.layouts import Absence, EventKind, Library, SocketCloseEvent, Tie, TlsCloseEvent, TlsOpenEvent
 from tests.probes.watching import Seen, watch, watch_command
-from tests.requirements import require_command
+from tests.requirements import require, require_command
 
 TLS = EventKind.TLS_DATA
 SOCKET = EventKind.SOCKET_DATA
@@ -260,3 +260,79 @@ def test_gnutls_is_seen(capture: Capture, certificate: str, tmp_path: Path) -> N
     assert seen.payload(TLS, 0).startswith(b"GET /file HTTP/1.1\r\n")
     assert seen.payload(TLS, 1).endswith(b"\r\n\r\n" + body)
     assert {Library.GNUTLS} == {event.library for event in seen.of(TlsOpenEvent)}
+
+
+CALLED = """
+    import ctypes, socket, ssl, sys, threading
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(sys.argv[1])
+    listener = socket.create_server(("127.0.0.1", 0))
+    def serve():
+        with context.wrap_socket(listener.accept()[0], server_side=True) as answers:
+            heard = answers.recv(100)
+            answers.sendall(b"answer")
+            assert answers.recv(100) == b"", heard
+            print(heard.decode())
+    server = threading.Thread(target=serve)
+    server.start()
+    connection = socket.create_connection(listener.getsockname())
+    text = ctypes.create_string_buffer(100)
+    def pointer(library, name, *arguments):
+        function = getattr(library, name)
+        function.restype = ctypes.c_void_p
+        return ctypes.c_void_p(function(*arguments))
+"""
+LOOKED = (
+    CALLED
+    + """
+    libssl = ctypes.CDLL("libssl.so.3")
+    stream = pointer(libssl, "SSL_new", pointer(libssl, "SSL_CTX_new", pointer(libssl, "TLS_client_method")))
+    libssl.SSL_set_fd(stream, connection.fileno())
+    assert libssl.SSL_connect(stream) == 1
+    assert libssl.SSL_write(stream, b"ask", 3) == 3
+    assert libssl.SSL_peek(stream, text, 100) == 6
+    assert libssl.SSL_peek_ex(stream, text, 100, ctypes.byref(ctypes.c_size_t())) == 1
+    libssl.SSL_shutdown(stream); libssl.SSL_free(stream); connection.close(); server.join()
+"""
+)
+
+
+@pytest.mark.kernel
+def test_a_look_into_tls_is_told(capture: Capture, certificate: str) -> None:
+    """What SSL_peek shows was heard: it is told once, and the end of the stream says that it goes so far."""
+    seen = watch(capture, LOOKED, certificate)
+    looks = [event for event in seen.data(TLS, 1) if event.absence == Absence.PEEKED]
+    assert [(0, 6)] == [(event.position, event.length) for event in looks]
+    ends = [end for end in seen.of(TlsCloseEvent) if end.stream == looks[0].stream]
+    assert [(3, 6)] == [end.position for end in ends]
+
+
+PACKETS = (
+    CALLED
+    + """
+    gnutls = ctypes.CDLL("libgnutls.so.30")
+    session, credentials, packet = ctypes.c_void_p(), ctypes.c_void_p(), ctypes.c_void_p()
+    gnutls.gnutls_init(ctypes.byref(session), 2)
+    gnutls.gnutls_certificate_allocate_credentials(ctypes.byref(credentials))
+    gnutls.gnutls_credentials_set(session, 1, credentials)
+    gnutls.gnutls_set_default_priority(session)
+    gnutls.gnutls_transport_set_int2(session, connection.fileno(), connection.fileno())
+    assert gnutls.gnutls_handshake(session) == 0
+    assert gnutls.gnutls_record_send_range(session, b"ask", ctypes.c_size_t(3), (ctypes.c_size_t * 2)(3, 3)) == 3
+    size = gnutls.gnutls_record_recv_packet(session, ctypes.byref(packet))
+    while size == -28 or size == -52 or size == 0 and not packet:
+        size = gnutls.gnutls_record_recv_packet(session, ctypes.byref(packet))
+    assert size == 6, size
+    gnutls.gnutls_bye(session, 1); gnutls.gnutls_deinit(session); connection.close(); server.join()
+"""
+)
+
+
+@pytest.mark.kernel
+def test_other_calls_of_gnutls(capture: Capture, certificate: str) -> None:
+    """What is sent by ranges is seen; of what is received in packets of the library's own at least how much."""
+    require(Path("/usr/lib/x86_64-linux-gnu/libgnutls.so.30").exists(), "needs GnuTLS")
+    seen = watch(capture, PACKETS, certificate)
+    assert b"ask" in [bytes(event.payload) for event in seen.data(TLS, 0) if event.library == Library.GNUTLS]
+    received = [event for event in seen.data(TLS, 1) if event.library == Library.GNUTLS]
+    assert [(6, 0, Absence.UNKNOWN_CALL)] == [(event.length, event.captured, event.absence) for event in received]

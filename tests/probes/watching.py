@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 from capd.probes import layouts
 from capd.probes.capture import Capture, CaptureSettings
 from capd.probes.layouts import DataEvent, EventHeader, EventKind
+from tests import kept_probes
 
 RUN = 77
 PYTHON = "/usr/bin/python3"
@@ -67,7 +69,15 @@ def started(tier: str, data_ring_bytes: int = 64 << 20) -> Capture:
     """Start a capture as the tests use it; tracefs is mounted if nothing did."""
     if not Path("/sys/kernel/tracing/events").is_dir():
         subprocess.run(["mount", "-t", "tracefs", "tracefs", "/sys/kernel/tracing"], check=True)
-    return Capture.start(CaptureSettings(tier=tier, data_ring_bytes=data_ring_bytes, cgroup_root=cgroup_root()))
+    with TemporaryDirectory() as name:
+        state = Path(name) / "state"
+        kept_probes.bring(state)
+        settings = CaptureSettings(
+            tier=tier, data_ring_bytes=data_ring_bytes, cgroup_root=cgroup_root(), cache=state / "probes"
+        )
+        made = Capture.start(settings)
+        kept_probes.keep(state)
+    return made
 
 
 def take(capture: Capture, seen: Seen) -> None:

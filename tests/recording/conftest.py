@@ -1,4 +1,4 @@
-"""What the tests of recordings share: a disk that is full, and records to write."""
+"""What the tests of recordings share: a disk that is full, records to write, and a host that signed some."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from uuid import UUID
 
 import pytest
 
 from capd.recording.identity import uuid7_from
 from capd.recording.record import Direction, Kind, Record, Value
+from tests.recording.signed_host import Host, two_heads
 
 START_NS = 1_763_700_000_000_000_000
 
@@ -110,3 +112,9 @@ def _opening(session: UUID, run: UUID, at: int, number: int) -> Record:
 def conversation() -> Callable[..., list[Record]]:
     """Give a maker of one session's records, the same for the same number: `conversation(number, exchanges, payload_bytes)`."""
     return _conversation
+
+
+@pytest.fixture
+def host(tmp_path: Path, conversation: Callable[..., list[Record]]) -> Host:
+    """Give a host that recorded some segments and two heads, the newest about all of them."""
+    return two_heads(tmp_path / "state", conversation)

@@ -171,3 +171,13 @@ def test_unnamed_files_are_not_needed(tmp_path: Path, monkeypatch: pytest.Monkey
     assert [Outcome.CREATED, Outcome.EXISTS_SAME] == [bucket.create("a/b", b"content") for _ in range(2)]
     assert ["a/b"] == [entry.key for entry in bucket.list()]
     assert ["b"] == [path.name for path in (tmp_path / "a").iterdir()]
+
+
+def test_what_a_killed_one_was_making_goes_with_the_object(tmp_path: Path) -> None:
+    """Where objects are made under a name, half of one is left by a death; removing the object leaves nothing that it said."""
+    bucket = Bucket.open(str(tmp_path))
+    bucket.create("a/b", b"content")
+    for name in (".b.7.part", ".b.8.part", ".bc.7.part"):
+        (tmp_path / "a" / name).write_bytes(b"cont")
+    bucket.delete("a/b")
+    assert [".bc.7.part"] == [path.name for path in (tmp_path / "a").iterdir()]

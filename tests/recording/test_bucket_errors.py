@@ -20,6 +20,7 @@ from capd.recording.bucket.errors import (
 )
 from capd.recording.bucket.location import parse, with_environment
 from capd.recording.bucket.signed import ObjectLock, Retention, SignedRequests
+from tests.daemon.conftest import in_namespace
 from tests.servers.ceph import Ceph
 
 QUICK = Options(timeout_seconds=5, retries=0)
@@ -59,6 +60,20 @@ def test_each_mistake_has_its_name(
         assert "SKTEST" not in str(caught.value)
 
 
+CREATES = """
+from pathlib import Path
+from capd.recording.bucket import Bucket
+try: Bucket.open("file:///mnt").create("host=a/x", b"x")
+except Exception as error: print(type(error).__name__, "ReadWritePaths=" in error.hint, error)
+"""
+
+
+def test_a_directory_that_is_closed_to_the_unit_has_its_name() -> None:
+    """Where a unit may not write, as systemd has it of all that is not named, the reason says so, and where to name it."""
+    done = in_namespace(CREATES, prepare="mount -t tmpfs -o ro none /mnt")
+    assert ("", "BucketDirectoryError True /mnt: cannot create host=a/x: Read-only file system\n") == (done.stderr, done.stdout)
+
+
 def test_a_wrong_clock_has_its_name(ceph: Ceph) -> None:
     """A host whose clock is an hour late is told that, and not that its key is wrong."""
     bucket = ceph.make("clock", lock=True)
@@ -84,14 +99,14 @@ def test_object_lock_is_seen(ceph: Ceph) -> None:
     assert "GOVERNANCE" == retention.mode
     (version,) = requests.versions("a/b")
     with pytest.raises(BucketError, match="403"):
-        requests.delete_version("a/b", version)
+        requests.delete_version("a/b", version.name)
     assert not requests.held("a/b")
     requests.hold("a/b", on=True)
     assert requests.held("a/b")
     with pytest.raises(BucketError, match="403"):
-        requests.delete_version("a/b", version, bypass=True)
+        requests.delete_version("a/b", version.name, bypass=True)
     requests.hold("a/b", on=False)
-    requests.delete_version("a/b", version, bypass=True)
+    requests.delete_version("a/b", version.name, bypass=True)
     assert [] == requests.versions("a/b")
     for bucket in (plain, bare):
         assert 200 == ceph.requests(bucket).request("PUT", "a/b", {}, b"content").status

@@ -14,6 +14,7 @@ from pyrage import x25519
 from capd.recording import index_segments
 from capd.recording.bucket import Bucket, Outcome
 from capd.recording.bucket.layout import SegmentKey, day_folder
+from capd.recording.errors import CatalogueError
 from capd.recording.index import Index
 from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Position
@@ -373,6 +374,16 @@ def test_a_later_writer_goes_on_where_the_first_ended(tmp_path: Path, bucket: Bu
         assert (extent.through, extent.waiting, extent.whole) == (3, 0, TODAY)
     assert catalogued(bucket) == dict.fromkeys(TABLES, 2)
     assert len(Fleet(bucket).search("message", limit=100)) == 3 * 4
+
+
+def test_a_file_that_is_none_is_named(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:
+    """What somebody else put where the host's own file belongs stops it with a word that names the file."""
+    write(tmp_path, [conversation(1)])
+    ship(bucket, tmp_path, 1)
+    key = Part(table="segments", day=day_of(START_NS), host=HOST, first=1).key
+    bucket.create(key, b"no parquet")
+    with pytest.raises(CatalogueError, match=key):
+        cataloguer(bucket, tmp_path).extend(NEVER)
 
 
 def test_what_waits_is_counted(tmp_path: Path, bucket: Bucket, conversation: Conversation) -> None:

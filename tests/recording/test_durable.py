@@ -40,6 +40,17 @@ def test_a_replacement_that_finds_no_room_leaves_the_old_content(tmp_path: Path,
     assert b"old" == path.read_bytes()
 
 
+@pytest.mark.parametrize("trap", [lambda path, other: path.symlink_to(other), lambda path, _other: os.mkfifo(path)])
+def test_nothing_is_written_through_what_a_role_put_there(tmp_path: Path, trap: Callable[[Path, Path], None]) -> None:
+    """Who owns the directory may put a link or a pipe under the name that is written first: it fails, at once."""
+    other, path = tmp_path / "other", tmp_path / "key"
+    other.write_bytes(b"another's")
+    trap(tmp_path / ".key.new", other)
+    with pytest.raises(OSError, match=r"symbolic links|No such device"):
+        replace_content(path, b"secret")
+    assert (b"another's", False) == (other.read_bytes(), path.exists())
+
+
 def test_a_write_that_finds_no_room_is_taken_back(tmp_path: Path, file_limit: FileLimit) -> None:
     """A write that stops half-way cuts the file to where it started, and says so."""
     path = tmp_path / "file"

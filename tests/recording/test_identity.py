@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from capd.daemon.assembly.lineage import Lineage
+from capd.daemon.assembly.processes import ProcessTable, RunTable
 from capd.recording.identity import session_id, unix_ms_of, uuid7_from
 
 HOST = UUID(int=1)
@@ -49,3 +51,9 @@ def test_each_fact_of_a_session_changes_its_id() -> None:
     ]
     ids = {session_id(**{**facts, **variant}) for variant in variants}
     assert len(variants) == len(ids)
+
+
+def test_what_was_before_1970_is_of_no_time() -> None:
+    """A clock that is set to 1970 puts what the journal holds of the time before even earlier; that stops nobody."""
+    assert 0 == unix_ms_of(session_id(host=HOST, boot=BOOT, socket=3, boottime_ns=4, unix_ns=-5))
+    assert 0 == unix_ms_of(Lineage(ProcessTable(), RunTable()).run(1, -5, HOST, BOOT).id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import count
@@ -10,8 +9,6 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from capd.recording import index_segments
 from capd.recording.errors import (
@@ -23,7 +20,7 @@ from capd.recording.errors import (
 )
 from capd.recording.index import Index
 from capd.recording.index_schema import VERSION
-from capd.recording.index_search import SessionFilter, match_expression, unmark
+from capd.recording.index_search import SessionFilter
 from capd.recording.journal import Position
 from capd.recording.projection import Projection
 from capd.recording.record import Direction, Kind, Record, Value
@@ -278,83 +275,6 @@ def test_a_session_is_found_by_the_start_of_its_id(index: Index) -> None:
             index.session(text)
     with pytest.raises(AmbiguousSessionError, match=f"{ids[0]}, {ids[1]}"):
         index.session("0191a0")
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("customers", [2, 1]),
-        ("CUSTOMERS delete", [2]),
-        ('"from customers"', [2, 1]),
-        ('"customers from"', []),
-        ("custom*", [2, 1]),
-        ("custom", []),
-        ("customer_id", [1]),
-        ("a@example.org", [3]),
-        ("AND", []),
-        ("OR NOT", []),
-        ("summary:customers", []),
-        ("café", [3]),
-        ("cafe", [3]),
-        ('"', []),
-        ("***", []),
-        ("", []),
-        ('unbalanced "from customers', []),
-        ("'; DROP TABLE messages; --", []),
-    ],
-)
-def test_search_finds_all_words_and_takes_none_for_an_operator(index: Index, text: str, expected: list[int]) -> None:
-    """Words, phrases and prefixes are found, latest first, and nothing that a person types is an error."""
-    session = UUID(int=1)
-    index.upsert_messages(
-        [
-            message(session, 1, "SELECT customer_id FROM customers"),
-            message(session, 2, "DELETE FROM customers"),
-            message(session, 3, "GET /", "mail a@example.org from café"),
-        ]
-    )
-    assert expected == [hit.ordinal for hit in index.search(text)]
-
-
-def test_a_hit_shows_where_it_matched(index: Index) -> None:
-    """The snippet is one line, and its matches are the words that were searched for."""
-    index.upsert_messages([message(UUID(int=1), 7, "SELECT *\nFROM orders\nWHERE id = 5")])
-    (hit,) = index.search("orders where")
-    assert ["orders", "WHERE"] == [hit.snippet[start:end] for start, end in hit.matches]
-    assert "SELECT * FROM orders WHERE id = 5" == hit.snippet
-
-
-def test_search_can_be_narrowed(index: Index) -> None:
-    """Filters of sessions and times apply to a search too."""
-    for number in (1, 2):
-        index.upsert_session(SessionRow(session=UUID(int=number), run=UUID(int=10 * number), last_ns=100))
-        index.upsert_messages([message(UUID(int=number), ordinal, "needle", time_ns=ordinal) for ordinal in range(3)])
-    cases = [
-        (SessionFilter(session=UUID(int=1)), [(1, 2), (1, 1), (1, 0)]),
-        (SessionFilter(run=UUID(int=20), from_ns=1), [(2, 2), (2, 1)]),
-        (SessionFilter(until_ns=1), [(2, 0), (1, 0)]),
-        (SessionFilter(session=UUID(int=9)), []),
-    ]
-    assert [expected for _, expected in cases] == [
-        [(hit.session.int, hit.ordinal) for hit in index.search("needle", where)] for where, _ in cases
-    ]
-
-
-@given(text=st.text(max_size=60))
-def test_no_text_is_an_error_in_a_search(text: str) -> None:
-    """Whatever is typed gives an expression that SQLite accepts, or none."""
-    connection = sqlite3.connect(":memory:")
-    connection.execute("CREATE VIRTUAL TABLE t USING fts5(a)")
-    expression = match_expression(text)
-    if expression is not None:
-        connection.execute("SELECT * FROM t WHERE t MATCH ?", [expression]).fetchall()
-    connection.close()
-
-
-def test_marks_that_the_text_itself_holds_do_no_harm() -> None:
-    """Control characters in recorded text cannot break a snippet."""
-    assert ("ab", []) == unmark("\x03a\x02b")
-    assert ("a bc", [(2, 3)]) == unmark("a\n\x02b\x03c")
 
 
 def test_text_that_is_no_unicode_can_be_indexed(index: Index) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import random
 import signal
 import subprocess
@@ -260,6 +261,34 @@ def test_a_seal_that_cannot_rename_leaves_a_segment_that_goes_on(
     writer.seal({})
     (report,) = verify_directory(tmp_path)
     assert (1 + more, []) == (report.records, report.findings)
+
+
+def test_a_segment_is_sealed_though_its_name_is_not_safe_yet(
+    tmp_path: Path, flushes: list[list[Record]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When the directory cannot be synced the segment stays sealed, who asks is told, and asking again mends it."""
+    refusals = [OSError(errno.ENOSPC, "no"), OSError(errno.EIO, "no")]
+    asked: list[Path] = []
+
+    def sync(path: Path) -> None:
+        asked.append(path)
+        if refusals:
+            raise refusals.pop(0)
+
+    monkeypatch.setattr("capd.recording.segment.writer.sync_directory", sync)
+    writer = SegmentWriter(tmp_path, host=HOST, clock=clock())
+    writer.settle()
+    assert [] == asked
+    for records in flushes[:2]:
+        writer.append(records)
+        writer.flush(Position(0, 1))
+        assert writer.seal({}) is not None
+        with pytest.raises((StorageFullError, StateDirectoryError)):
+            writer.settle()
+    writer.settle()
+    writer.settle()
+    assert 3 == len(asked)
+    assert [[], []] == [report.findings for report in verify_directory(tmp_path)]
 
 
 def test_a_full_file_system_is_told_as_full(tmp_path: Path, flushes: list[list[Record]]) -> None:

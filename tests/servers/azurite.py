@@ -2,7 +2,7 @@
 
 What lives here: starting and stopping it. What must not: cases.
 
-`make env-test` puts it into the environment (packaging/azurite).
+`make env-test` puts it into the environment (packaging/npm).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MAIN = Path(sys.prefix) / "azurite/node_modules/azurite/dist/src/blob/main.js"
 ACCOUNT = "devstoreaccount1"
 KEY = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """azurite's own, printed in its manual."""
-START_SECONDS_MAX = 30.0
+START_SECONDS_MAX = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

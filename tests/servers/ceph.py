@@ -24,8 +24,8 @@ from tests.e2e.certificates import Certificates
 from tests.requirements import require_command, require_root
 
 ACCESS_KEY, SECRET_KEY = "AKTEST", "SKTEST"
-START_SECONDS_MAX = 90.0
-STOP_SECONDS_MAX = 20.0
+START_SECONDS_MAX = 180.0
+STOP_SECONDS_MAX = 90.0
 CONFIGURATION = """\
 [global]
 fsid = {fsid}

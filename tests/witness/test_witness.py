@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from capd.daemon.masking.levels import Level
 from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX, Witness
 from capd.enforcer.obligations.obligation import CarriedOut, Obligations
 from capd.enforcer.policy.rule import Form, Injection, Mask
@@ -18,13 +19,14 @@ from capd.enforcer.proxy import entry
 from capd.enforcer.proxy.commands import Report
 from capd.enforcer.proxy.question import Destination, Question
 from capd.enforcer.proxy.question import Kind as Kinds
-from capd.recording.record import Kind, Record, Value, from_fields, pack, unpack_arrays
-from tests.witness.world import RUN, SECOND, START, Connection, findings, hear, later, numbered, packed, seen, witness
+from capd.recording.record import Direction, Kind, Record, Value, from_fields, pack, unpack_arrays
+from tests.witness.world import RUN, SAID_KEY, SECOND, START, Connection, findings, hear, later, numbered, packed, seen, witness
 
 ONE = Connection(number=1, requests=2)
 OTHERS = [ONE.opened(run=UUID(int=9).bytes), ONE.closed()]
 HELD = Question(number=1, kind=Kinds.REQUEST, destination=Destination(address="192.0.2.1", port=80), protocol="http1")
 CUT = ONE.ended(received=99, all_of_it=False)
+HEARD_ONE = ONE.data(direction=Direction.RESPONSE)
 
 
 def verdicts(records: list[Record]) -> list[tuple[UUID, str, Value]]:
@@ -64,20 +66,35 @@ def test_a_body_that_is_wanted_first_is_the_same_exchange() -> None:
 
 def test_messages_that_are_not_recorded_cost_no_verdict() -> None:
     """Where level `metadata` keeps requests out, their decisions are written after some patience, and at the end."""
-    made = witness()
+    made = witness(level=Level.METADATA)
     seen(made, [ONE.opened()])
     assert [] == hear(made, ONE.let_in(), ONE.decided(0))
     assert [] == verdicts(later(made, 1))
+    assert [] == verdicts(later(made, 3, seen_seconds=1))
     assert [(ONE.session, "allow", 0)] == verdicts(later(made, 3))
     assert [] == hear(made, ONE.decided(1), now_ns=START + 3 * SECOND)
     assert ["VERDICT", "CLOSE"] == [record.kind.name for record in seen(made, [ONE.closed()])]
+
+
+@pytest.mark.parametrize(("seconds", "seen_seconds"), [(20.0, 20.0), (600.0, 1.0)], ids=["late", "much later"])
+def test_a_message_that_is_late_comes_before_its_verdict(seconds: float, seen_seconds: float) -> None:
+    """Where messages are recorded, a decision waits for its own however long the probes take to tell of it."""
+    made = witness()
+    opened, *said = ONE.probes()
+    seen(made, [opened])
+    assert [] == hear(made, ONE.let_in(), ONE.decided(0), ONE.decided(1))
+    assert [] == verdicts(later(made, seconds, seen_seconds))
+    assert ["DATA", "MESSAGE", "VERDICT", "MESSAGE", "VERDICT", "CLOSE"] == [record.kind.name for record in seen(made, said)]
 
 
 @pytest.mark.parametrize(
     ("probes", "enforcer", "seconds", "expected"),
     [
         pytest.param([ONE.opened(), ONE.data()], [], 1, [], id="too early to say"),
-        pytest.param([ONE.opened(), ONE.data()], [], 6, ["undecided flow"], id="open, spoke, no decision"),
+        pytest.param([ONE.opened(), ONE.data(), HEARD_ONE], [], 6, ["undecided flow"], id="open, was answered, no decision"),
+        pytest.param([ONE.opened(), ONE.data()], [], 59, [], id="waits for an enforcer that is started anew"),
+        pytest.param([ONE.opened(), ONE.data()], [ONE.let_in(50 * SECOND)], 60, [], id="waited for one"),
+        pytest.param([ONE.opened(), ONE.data()], [], 61, ["undecided flow"], id="open, spoke, no decision"),
         pytest.param([ONE.opened()], [], 60, [], id="refused by the rules: nothing moved"),
         pytest.param(ONE.probes(), [], 60, ["undecided flow"], id="closed, no decision"),
         pytest.param([ONE.opened(), ONE.closed()], [], 60, ["undecided flow"], id="level metadata: its socket moved bytes"),
@@ -87,8 +104,8 @@ def test_messages_that_are_not_recorded_cost_no_verdict() -> None:
         pytest.param(OTHERS, [ONE.let_in()], 60, ["unseen flow", "undecided flow"], id="another run"),
         pytest.param([ONE.opened(mid_stream=True), ONE.data()], [], 60, [], id="began before capture"),
         pytest.param([ONE.opened(role="server"), ONE.data()], [], 60, [], id="the agent is the server"),
-        pytest.param([ONE.opened(role="unknown"), ONE.data()], [], 6, ["undecided flow"], id="passed to the run"),
-        pytest.param([ONE.opened(role="unknown", mid_stream=True), ONE.data()], [], 6, ["undecided flow"], id="passed late"),
+        pytest.param([ONE.opened(role="unknown"), ONE.data()], [], 61, ["undecided flow"], id="passed to the run"),
+        pytest.param([ONE.opened(role="unknown", mid_stream=True), ONE.data()], [], 61, ["undecided flow"], id="passed late"),
         pytest.param([ONE.opened(role="unknown")], [], 60, [], id="passed to the run, silent"),
         pytest.param([ONE.opened(role="unknown"), ONE.data()], ONE.enforcer(), 60, [], id="opened while nobody captured"),
         pytest.param([ONE.opened(role="unknown"), ONE.opened(role="server"), ONE.data()], [], 60, [], id="a server, told late"),
@@ -112,6 +129,65 @@ def test_what_is_an_alarm(probes: list[Record], enforcer: list[bytes], seconds: 
         out += later(made, seconds)
         assert expected == findings(out)
         assert [] == findings(later(made, seconds))
+
+
+SAID, HEARD = b"INSERT 1", b"done" * 9
+
+
+def spoken(*, said: bytes = SAID, heard: bytes = HEARD) -> list[Record]:
+    """Give what the probes tell of a connection on which something is said, in pieces, beside a handshake."""
+    return [
+        ONE.opened(),
+        ONE.data(b"\x16\x03", layer="wire"),
+        ONE.data(said[:3]),
+        ONE.data(heard, direction=Direction.RESPONSE),
+        ONE.data(said[3:], 3),
+        ONE.closed(),
+    ]
+
+
+LOST = Record(Kind.GAP, ONE.session, START, Direction.REQUEST, {"position": 3, "length": 5})
+OTHER_KEY = b"o" * 32
+PARTLY = Record(
+    Kind.CLOSE, ONE.session, START, None, {**ONE.closed().body, "completeness": {"verdict": "partial", "reasons": ["r"]}}
+)
+
+
+@pytest.mark.parametrize(
+    ("probes", "key", "expected", "compared"),
+    [
+        pytest.param(spoken(), SAID_KEY, [], 1, id="the same"),
+        pytest.param(spoken(said=b"DELETE 1"), SAID_KEY, ["bytes differ"], 1, id="the agent said another thing"),
+        pytest.param(spoken(heard=b"gone" * 9), SAID_KEY, ["bytes differ"], 1, id="it had another answer"),
+        pytest.param(spoken(said=SAID + b";", heard=HEARD + b";"), SAID_KEY, [], 0, id="not all of it was read"),
+        pytest.param(spoken(said=SAID[:-1]), SAID_KEY, ["bytes differ"], 1, id="the enforcer read more than was seen"),
+        pytest.param([*spoken(said=SAID[:-1])[:-1], PARTLY], SAID_KEY, [], 1, id="and that something is missing was told"),
+        pytest.param(spoken(said=b"DELETE 1", heard=b"gone" * 9), OTHER_KEY, [], 0, id="another key"),
+        pytest.param([*spoken(said=b"DELETE 1")[:4], LOST, ONE.closed()], SAID_KEY, [], 1, id="a part was not seen"),
+        pytest.param([*spoken()[:4], ONE.data(SAID[3:], 8), ONE.closed()], SAID_KEY, [], 1, id="a part is elsewhere"),
+    ],
+)
+def test_what_is_said_is_compared(probes: list[Record], key: bytes, expected: list[str], compared: int) -> None:
+    """Of what both have seen whole, the content must be the same, not only its length."""
+    made = witness()
+    out = [*hear(made, ONE.let_in()), *seen(made, probes), *hear(made, ONE.ended(said=(SAID, HEARD), key=key)), *later(made)]
+    assert (expected, compared) == (findings(out), made.books.counts.digested)
+
+
+def test_what_capd_did_not_open_is_not_more_than_was_seen() -> None:
+    """Of a session that begins in clear the enforcer counts all that crosses the socket, handshake and ciphertext too."""
+    made, all_of_it = witness(), (b"x" * ONE.moved[0], HEARD)
+    out = [*hear(made, ONE.let_in()), *seen(made, spoken()), *hear(made, ONE.ended(said=all_of_it)), *later(made)]
+    assert [] == findings(out)
+
+
+def test_a_recorder_that_begins_anew_compares_no_content() -> None:
+    """Of a connection that was open then it has not seen all, and takes no part for the whole."""
+    first = witness()
+    seen(first, spoken(said=b"DELETE 1", heard=b"gone" * 9)[:3])
+    made = witness(books=first.books)
+    out = [*hear(made, ONE.let_in()), *seen(made, spoken()[3:]), *hear(made, ONE.ended(said=(SAID, HEARD))), *later(made)]
+    assert ([], 0) == (findings(out), made.books.counts.digested)
 
 
 def test_without_enforcement_nothing_is_an_alarm() -> None:
@@ -138,7 +214,7 @@ def test_lost_capture_is_no_agreement() -> None:
 def test_an_alarm_changes_the_completeness() -> None:
     """A session with an alarm is not complete, whether it was found before its end or after."""
     made = witness()
-    seen(made, [ONE.opened(), ONE.data()])
+    seen(made, [ONE.opened(), ONE.data(), HEARD_ONE])
     assert ["MARKER"] == [record.kind.name for record in later(made, 6)]
     (close,) = seen(made, [ONE.closed()])
     after = witness()

@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgpack
 
+from capd.daemon.masking.levels import Level
 from capd.daemon.witness.state import Books
 from capd.daemon.witness.witness import Witness
 from capd.enforcer.obligations.obligation import NOTHING, Obligations
@@ -21,6 +22,7 @@ from capd.enforcer.proxy.events import Side
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.proxy.judge import Agent
 from capd.enforcer.proxy.question import Destination, Kind, Question, Request, Verdict
+from capd.enforcer.proxy.transcript import Transcript
 from capd.recording.record import Direction, Record, Value
 from capd.recording.record import Kind as RecordKind
 
@@ -28,6 +30,7 @@ HOST = UUID(int=1)
 RUN = UUID(int=2)
 SECOND = 1_000_000_000
 START = 1_000 * SECOND
+SAID_KEY = b"k" * 32
 AGENT = Agent(run=PolicyRun(name="r", id=str(RUN), labels={}), principal=Principal(name="p", kind="user", verified=False))
 
 
@@ -97,9 +100,11 @@ class Connection:
         body: dict[str, Value] = {"protocol": "http1", "type": "response", "exchange": exchange, "fields": {"interim": interim}}
         return Record(RecordKind.MESSAGE, self.session, self.begins_ns + SECOND, Direction.RESPONSE, body)
 
-    def data(self) -> Record:
+    def data(self, payload: bytes = b"x", position: int = 0, direction: Direction = Direction.REQUEST, **more: Value) -> Record:
         """Give a DATA record."""
-        return Record(RecordKind.DATA, self.session, self.begins_ns, Direction.REQUEST, {"position": 0, "payload": b"x"})
+        return Record(
+            RecordKind.DATA, self.session, self.begins_ns, direction, {"position": position, "payload": payload, **more}
+        )
 
     def closed(self, after_ns: int = SECOND, *, counted: bool = True) -> Record:
         """Give its CLOSE record."""
@@ -150,11 +155,23 @@ class Connection:
         )
         return packed(entry.decision_entry(self.flow, question, verdict, self.begins_ns + number))
 
-    def ended(self, received: int | None = None, sent: int | None = None, *, all_of_it: bool = True) -> bytes:
-        """Give the entry of its end."""
+    def ended(
+        self,
+        received: int | None = None,
+        sent: int | None = None,
+        *,
+        all_of_it: bool = True,
+        said: tuple[bytes, bytes] | None = None,
+        key: bytes = SAID_KEY,
+    ) -> bytes:
+        """Give the entry of its end; `said`: both directions, to be digested."""
         heard = entry.Heard(count=self.moved[0] if received is None else received, ended=all_of_it)
         passed = {Side.UPSTREAM: 50, Side.CLIENT: self.moved[1] if sent is None else sent}
-        return packed(entry.closed_entry(self.flow, passed, heard, self.begins_ns + SECOND))
+        transcript = Transcript(b"" if said is None else key)
+        if said is not None:
+            transcript.read(said[0])
+            transcript.written(said[1])
+        return packed(entry.closed_entry(self.flow, passed, heard, self.begins_ns + SECOND, transcript.end()))
 
     def enforcer(self) -> list[bytes]:
         """Give all that the enforcer writes."""
@@ -181,9 +198,17 @@ def seen(made: Witness, records: list[Record]) -> list[Record]:
     return made.watch(records)
 
 
-def witness(*, enforced: bool = True, books: Books | None = None, recorded: set[str] | None = None) -> Witness:
+def witness(
+    *,
+    enforced: bool = True,
+    books: Books | None = None,
+    recorded: set[str] | None = None,
+    key: bytes = SAID_KEY,
+    level: Level | None = None,
+) -> Witness:
     """Give a witness."""
-    return Witness(HOST, books or Books(since_ns=START - SECOND), enforced=enforced, recorded=recorded or ())
+    begun = books or Books(since_ns=START - SECOND)
+    return Witness(HOST, begun, enforced=enforced, recorded=recorded or (), level=lambda _: level, said_key=lambda: key)
 
 
 def hear(made: Witness, *entries: bytes, now_ns: int = START) -> list[Record]:

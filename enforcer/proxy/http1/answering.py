@@ -13,7 +13,7 @@ from capd.decoders.message import Message
 from capd.enforcer.obligations.obligation import CarriedOut
 from capd.enforcer.proxy.http1 import fields as header
 from capd.enforcer.proxy.http1.request import Incoming
-from capd.enforcer.proxy.http1.response import SWITCHING, Outgoing, read_response
+from capd.enforcer.proxy.http1.response import SWITCHING, Outgoing, Responses
 from capd.enforcer.proxy.obliged import Obliged
 from capd.enforcer.proxy.question import Verdict
 
@@ -26,13 +26,18 @@ class Answering:
         keeps: whether the connection can go on behind it.
     """
 
-    def __init__(self, incoming: Incoming, verdict: Verdict) -> None:
+    def __init__(self, incoming: Incoming, verdict: Verdict, responses: Responses) -> None:
         """Begin.
+
+        Args:
+            incoming: the request.
+            verdict: that allows it.
+            responses: reads the answers of its connection.
 
         Raises:
             CannotCarryOutError: the verdict has obligations that were not made ready.
         """
-        self._incoming = incoming
+        self._incoming, self._responses = incoming, responses
         self._obliged = Obliged(verdict) if verdict.obligations else None
         self._chunked = False
         self.begun = self.keeps = False
@@ -41,6 +46,11 @@ class Answering:
     def carried_out(self) -> CarriedOut | None:
         """What was done to it; None: nothing had to be."""
         return None if self._obliged is None else self._obliged.carried_out
+
+    @property
+    def looks(self) -> bool:
+        """Whether bodies are looked into."""
+        return self._obliged is not None
 
     @property
     def sent(self) -> Incoming:
@@ -56,14 +66,16 @@ class Answering:
             NominationError: it has no meaning that could go across.
             CannotCarryOutError: what it announces cannot be looked into.
         """
-        outgoing = read_response(message, self._obliged, old=self._incoming.old, keeps=keeps)
+        outgoing = self._responses.read(message, self._obliged, old=self._incoming.old, keeps=keeps)
         if not outgoing.interim and outgoing.status != SWITCHING:
             self.begun, self.keeps, self._chunked = True, outgoing.keeps, outgoing.chunked
         return outgoing
 
     def body(self, content: bytes) -> bytes:
         """Give what of a part can go on. Raises CannotCarryOutError."""
-        return self._framed(content if self._obliged is None else self._obliged.body(content))
+        if self._obliged is not None:
+            content = self._obliged.body(content)
+        return header.chunk(content) if self._chunked else content
 
     def end(self, message: Message) -> bytes:
         """Give what waited, and the end with its trailers. Raises CannotCarryOutError."""

@@ -71,9 +71,32 @@ def by_name(fields: Fields) -> Named:
     return named
 
 
+def split(fields: Iterable[Sequence[str]], dropped: frozenset[str]) -> tuple[list[tuple[str, str]], dict[str, list[str]]]:
+    """Part fields in one pass.
+
+    Returns:
+        Those that are not dropped; and the values of those that are, or that some take for others, by name in lower case.
+    """
+    kept: list[tuple[str, str]] = []
+    named: dict[str, list[str]] = {}
+    for name, value in fields:
+        lower = name.lower()
+        if lower in dropped:
+            named.setdefault(lower, []).append(value)
+            continue
+        kept.append((name, value))
+        if _is_disguised(lower):
+            named.setdefault(lower, []).append(value)
+    return kept, named
+
+
 def disguised(named: Named) -> list[str]:
     """Give the names that servers with the variables of CGI (RFC 3875 4.1.18) take for another field: `Transfer_Encoding`."""
-    return [name for name in named if (_disguised if len(name) <= NAME_CHARACTERS_MAX else _disguised.__wrapped__)(name)]
+    return [name for name in named if _is_disguised(name)]
+
+
+def _is_disguised(name: str) -> bool:
+    return (_disguised if len(name) <= NAME_CHARACTERS_MAX else _disguised.__wrapped__)(name)
 
 
 @lru_cache(maxsize=NAMES_MAX)
@@ -116,8 +139,26 @@ def trailers(fields: Fields) -> list[tuple[str, str]]:
 
 def written(start_line: str, fields: Iterable[tuple[str, str]]) -> bytes:
     """Write a head."""
-    lines = [start_line, *(f"{name}: {value}" for name, value in fields), "", ""]
-    return "\r\n".join(lines).encode("latin-1")
+    return f"{start_line}\r\n{field_lines(fields)}\r\n".encode("latin-1")
+
+
+class Lines:
+    """Writes field lines; those that it wrote last are not written again."""
+
+    def __init__(self) -> None:
+        self._fields: Fields = ()
+        self._text = ""
+
+    def text(self, fields: tuple[tuple[str, str], ...]) -> str:
+        """Write fields. Known again by being the same object, which nobody can change."""
+        if fields is not self._fields:
+            self._fields, self._text = fields, field_lines(fields)
+        return self._text
+
+
+def field_lines(fields: Iterable[tuple[str, str]]) -> str:
+    """Write field lines."""
+    return "".join([f"{name}: {value}\r\n" for name, value in fields])
 
 
 def chunk(content: bytes) -> bytes:

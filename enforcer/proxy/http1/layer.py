@@ -12,46 +12,27 @@ taken for this one's.
 
 from __future__ import annotations
 
-from typing import Final, cast
+from typing import cast
 
 from capd.decoders.http1 import Http1Decoder
 from capd.decoders.message import NEED_DATA, Direction, Message, ProtocolError
 from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.authority import BAD_GATEWAY, BAD_REQUEST, FORBIDDEN, RequestRefused
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Refused, Report
-from capd.enforcer.proxy.events import (
-    Data,
-    Decided,
-    DialFailed,
-    Dialled,
-    Ended,
-    Event,
-    Expired,
-    Side,
-    Started,
-    Timer,
-)
+from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Held, Side, Started, Timer
 from capd.enforcer.proxy.http1 import fields as header
 from capd.enforcer.proxy.http1.answering import Answering
+from capd.enforcer.proxy.http1.limits import DRAIN_BYTES_MAX, HEAD_SECONDS, LINGER_BYTES_MAX, LINGER_SECONDS
 from capd.enforcer.proxy.http1.outbox import Outbox
-from capd.enforcer.proxy.http1.request import Incoming, read_request, request_head, summary
-from capd.enforcer.proxy.http1.response import CONTINUE, SWITCHING, refusal, verdict_facts
+from capd.enforcer.proxy.http1.patience import Patience
+from capd.enforcer.proxy.http1.request import Incoming, Requests, request_head, summary
+from capd.enforcer.proxy.http1.response import CONTINUE, NO_RULE, SWITCHING, Responses, refusal, verdict_facts
 from capd.enforcer.proxy.http1.stage import Stage
-from capd.enforcer.proxy.http1.waiting import Waiting
+from capd.enforcer.proxy.http1.waiting import WAITING_BYTES_MAX, Waiting
 from capd.enforcer.proxy.layer import Layer, Surroundings
 from capd.enforcer.proxy.question import Body, Kind, Question, Verdict
 from capd.enforcer.proxy.websocket import WebsocketLayer
 from capd.enforcer.proxy.websocket.handshake import KEY, HandshakeError, check_answer
-
-HEAD_SECONDS: Final = 60.0
-"""From the first byte of a request's head to its last; servers in use have 20 to 60."""
-LINGER_SECONDS: Final = 2.0
-"""How long what a refused client still sends is taken, so that it reads the answer and not a reset (RFC 9112 9.6)."""
-LINGER_BYTES_MAX: Final = 1 << 20
-DRAIN_BYTES_MAX: Final = 65_536
-"""A refused request with no more body than that leaves the connection usable."""
-NO_RULE: Final = "default"
-"""In the place of a rule's name: what no rule allows is denied."""
 
 
 class Http1Layer(Layer):
@@ -60,6 +41,7 @@ class Http1Layer(Layer):
     def __init__(self, around: Surroundings, *, dialled: bool) -> None:
         self._around, self._dialled = around, dialled
         self._decoder = Http1Decoder()
+        self._requests, self._responses, self._lines = Requests(around), Responses(), header.Lines()
         self._waiting = Waiting()
         self._stage = Stage.IDLE
         self._incoming: Incoming | None = None
@@ -74,14 +56,28 @@ class Http1Layer(Layer):
         self._lingered_bytes = 0
         self._tunnel: Layer | None = None
         self._outbox = Outbox()
+        self._patience = Patience(around.interim)
 
     def wants(self, side: Side) -> bool:
         """Leave a client to wait that said much more than was judged."""
-        return side is Side.UPSTREAM or not self._waiting.full
+        return side is Side.UPSTREAM or self._waiting.bytes < WAITING_BYTES_MAX
 
     def replies(self) -> bool:
         """A client may ask on and on for what is refused; it may send all of a body that goes on before it reads."""
         return self._stage in (Stage.IDLE, Stage.DRAINING)
+
+    def plain_bytes(self, side: Side) -> int:
+        """A body on its way that nobody looks into is one piece, as far as its length or its chunk's was said."""
+        if self._tunnel is not None or self._stage is not Stage.OPEN or self._waiting.messages:
+            return 0
+        looks = side is Side.UPSTREAM and (self._answer_of is None or self._answer_of.looks)
+        return 0 if looks else self._decoder.content_bytes(Direction(side))
+
+    def waiting_bytes(self) -> int:
+        """Count what waits to be judged, to be whole, or for the target."""
+        if self._tunnel is not None:
+            return self._tunnel.waiting_bytes()
+        return self._waiting.bytes + len(self._collected) + self._decoder.held
 
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
@@ -90,12 +86,10 @@ class Http1Layer(Layer):
         match event:
             case Data():
                 self._data(event)
-            case Ended(side=Side.CLIENT):
-                self._client_over(clean=event.clean)
-            case Ended(side=Side.UPSTREAM):
-                self._upstream_over(clean=event.clean)
             case Decided():
                 self._decided(event.verdict)
+            case Ended():
+                (self._client_over if event.side is Side.CLIENT else self._upstream_over)(clean=event.clean)
             case Dialled() if self._stage is Stage.DIALLING:
                 self._dialled = True
                 self._forward()
@@ -103,9 +97,12 @@ class Http1Layer(Layer):
                 self._dial_failed(event)
             case Started():
                 self._arm(HEAD_SECONDS)
+            case Held() | Expired(timer=Timer.STILL):
+                self._held(event)
             case Expired(timer=Timer.DEADLINE):
                 self._deadline()
-        self._advance()
+        if self._waiting.messages or self._client_ended:
+            self._advance()
         if self._partial and not self._armed:
             self._arm(HEAD_SECONDS)
         return self._outbox.take()
@@ -131,18 +128,22 @@ class Http1Layer(Layer):
             if self._lingered_bytes > LINGER_BYTES_MAX:
                 self._do(Close())
             return
-        if event.side is Side.UPSTREAM and not self._awaits_answer:
+        if event.side is Side.CLIENT:
+            self._decode(Direction.REQUEST, event.data)
+            self._partial = self._stage is Stage.IDLE and not self._waiting.messages
+        elif self._awaits_answer:
+            self._decode(Direction.RESPONSE, event.data)
+            self._partial = False
+        else:
             self._cut("the target answers what it was not asked")
-            return
-        self._decode(Direction.RESPONSE if event.side is Side.UPSTREAM else Direction.REQUEST, event.data)
-        self._partial = event.side is Side.CLIENT and self._stage is Stage.IDLE and not self._waiting
 
     def _decode(self, direction: Direction, data: bytes) -> None:
         """Take the messages that became whole; requests wait for their turn."""
         self._decoder.receive(direction, data)
+        next_event = self._decoder.next_event
         while True:
             try:
-                message = self._decoder.next_event()
+                message = next_event()
             except ProtocolError as error:
                 self._malformed(error)
                 return
@@ -164,7 +165,8 @@ class Http1Layer(Layer):
 
     def _advance(self) -> None:
         """Do what can be done with the requests that wait."""
-        while self._waiting and self._takes():
+        waiting = self._waiting.messages
+        while waiting and self._takes():
             message = self._waiting.next()
             if message.type == "request":
                 self._begin(message)
@@ -172,7 +174,7 @@ class Http1Layer(Layer):
                 self._body(message)
             elif message.type == "end":
                 self._end(message)
-        if self._stage is Stage.IDLE and not self._waiting and self._client_ended:
+        if self._client_ended and self._stage is Stage.IDLE and not waiting:
             self._do(Close())
 
     def _takes(self) -> bool:
@@ -192,13 +194,12 @@ class Http1Layer(Layer):
             self._cut("the client left in the middle of a request")
             return
         try:
-            self._incoming = read_request(message, self._around)
+            self._incoming = self._requests.read(message)
         except RequestRefused as refused:
             self._incoming = None
             self._refuse_always(refused, summary(message.fields))
             return
         self._expects = self._incoming.expects
-        self._request_done = False
         self._ask(None)
 
     def _ask(self, body: Body | None) -> None:
@@ -234,11 +235,15 @@ class Http1Layer(Layer):
         else:
             self._allow(verdict)
 
+    def _held(self, event: Held | Expired) -> None:
+        if self._stage is Stage.JUDGED and self._incoming is not None:
+            self._do(*self._patience.hear(event, self._number, self._incoming))
+
     def _allow(self, verdict: Verdict) -> None:
         """Forward the request, once the target is there."""
         assert self._incoming is not None
         try:
-            self._answer_of = Answering(self._incoming, verdict)
+            self._answer_of = Answering(self._incoming, verdict, self._responses)
         except CannotCarryOutError as error:
             facts = verdict_facts(verdict, self._around.session)
             facts |= {"reason": "cannot_be_carried_out", "message": str(error)}
@@ -297,9 +302,10 @@ class Http1Layer(Layer):
         assert verdict is not None
         assert verdict.allowed
         self._stage = Stage.OPEN
-        head = request_head(answer.sent, self._around, upgrade=verdict.upgrade, expects=self._expects)
+        head = request_head(answer.sent, self._around, upgrade=verdict.upgrade, expects=self._expects, lines=self._lines)
         self._send(Side.UPSTREAM, head)
-        self._send_body(bytes(self._collected))
+        if self._collected:
+            self._send_body(bytes(self._collected))
         if self._collected_all:
             self._end_sent()
 
@@ -310,14 +316,15 @@ class Http1Layer(Layer):
     # -- the answer ------------------------------------------------------------------------------------------------------------
 
     def _answer(self, message: Message) -> None:
-        assert self._answer_of is not None
+        answer, kind = self._answer_of, message.type
+        assert answer is not None
         try:
-            if message.type == "response":
-                self._answer_head(message, self._answer_of)
-            elif message.type == "body":
-                self._send(Side.CLIENT, self._answer_of.body(message.content))
-            elif message.type == "end":
-                self._answer_end(message, self._answer_of)
+            if kind == "body":
+                self._send(Side.CLIENT, answer.body(message.content))
+            elif kind == "response":
+                self._answer_head(message, answer)
+            elif kind == "end":
+                self._answer_end(message, answer)
         except CannotCarryOutError as error:
             self._not_carried_out(str(error))
 
@@ -355,8 +362,7 @@ class Http1Layer(Layer):
 
     def _not_carried_out(self, reason: str) -> None:
         """What the target answers cannot be masked: nothing more of it goes on, and that is written down."""
-        assert self._answer_of is not None
-        if self._answer_of.begun:
+        if self._answer_of is not None and self._answer_of.begun:
             self._cut(reason)
         else:
             self._do(Refused(next(self._around.numbers), reason, ""))
@@ -377,7 +383,7 @@ class Http1Layer(Layer):
 
     def _switch(self, head: bytes, message: Message, *, allowed: bool) -> None:
         """The target changes the protocol to WebSocket, which the verdict allowed."""
-        if not allowed or self._waiting:
+        if not allowed or self._waiting.messages:
             self._gateway_failed("the target changed the protocol, which nobody asked for")
             return
         assert self._incoming is not None
@@ -427,7 +433,7 @@ class Http1Layer(Layer):
     def _malformed(self, error: ProtocolError) -> None:
         if error.direction is Direction.RESPONSE:
             self._gateway_failed(f"the target's answer is not HTTP: {error.reason}")
-        elif self._stage is Stage.IDLE and not self._waiting:
+        elif self._stage is Stage.IDLE and not self._waiting.messages:
             self._refuse_always(RequestRefused(BAD_REQUEST, error.reason), "")
         else:
             self._cut(f"the request breaks the protocol: {error.reason}")
@@ -438,8 +444,8 @@ class Http1Layer(Layer):
             self._cut(reason)
             return
         self._keeps = False
-        facts = {"error": error, "message": reason}
-        head_only = self._incoming is not None and self._incoming.request.method == "HEAD"
+        facts, incoming = {"error": error, "message": reason}, self._incoming
+        head_only = incoming is not None and incoming.request.method == "HEAD"
         self._send(Side.CLIENT, refusal(BAD_GATEWAY, facts, rule="", keeps=False, head_only=head_only))
         self._linger()
 

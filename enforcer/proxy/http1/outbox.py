@@ -19,7 +19,8 @@ class Outbox:
 
     def do(self, *commands: Command) -> None:
         """Have commands done behind what was sent before."""
-        self._flush()
+        if self._parts:
+            self._flush()
         self._commands += commands
 
     def send(self, side: Side, data: bytes, decision: int) -> None:
@@ -34,18 +35,19 @@ class Outbox:
             return
         to = (side, decision if side is Side.UPSTREAM else 0)
         if to != self._to:
-            self._flush()
+            if self._parts:
+                self._flush()
             self._to = to
         self._parts.append(data)
 
     def take(self) -> list[Command]:
         """Give all that is to be done."""
-        self._flush()
+        if self._parts:
+            self._flush()
         commands, self._commands = self._commands, []
         return commands
 
     def _flush(self) -> None:
-        if self._parts:
-            side, decision = self._to
-            self._commands.append(Send(side, b"".join(self._parts), decision))
-            self._parts.clear()
+        side, decision = self._to
+        self._commands.append(Send(side, b"".join(self._parts), decision))
+        self._parts.clear()

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Any, Final, cast
 
 from capd.decoders.message import Message
 from capd.enforcer.proxy.authority import (
@@ -26,15 +26,17 @@ from capd.enforcer.proxy.authority import (
 )
 from capd.enforcer.proxy.http1.fields import (
     HOP_BY_HOP,
+    Lines,
     Named,
     NominationError,
     by_name,
     disguised,
     end_to_end,
+    field_lines,
     members,
-    written,
+    split,
 )
-from capd.enforcer.proxy.http1.target import TargetError, read_target
+from capd.enforcer.proxy.http1.target import Target, TargetError, read_target
 from capd.enforcer.proxy.layer import Surroundings
 from capd.enforcer.proxy.question import Request
 from capd.enforcer.proxy.websocket.handshake import EXTENSIONS, HandshakeError, check_request
@@ -44,9 +46,9 @@ WEBSOCKET: Final = "websocket"
 _DROPPED: Final = HOP_BY_HOP | {"host", "expect", EXTENSIONS}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Incoming:
-    """A request and what of it concerns its own connection.
+    """A request and what of it concerns its own connection. Nobody changes it; freezing is slow.
 
     Attributes:
         request: to be judged and sent.
@@ -55,6 +57,7 @@ class Incoming:
         old: HTTP/1.0.
         keeps: the client wants to go on afterwards.
         expects: it waits for 100 before it sends the body.
+        nominates: it says something of its connection.
     """
 
     request: Request
@@ -63,6 +66,7 @@ class Incoming:
     old: bool
     keeps: bool
     expects: bool
+    nominates: bool = False
 
     @property
     def has_body(self) -> bool:
@@ -70,49 +74,121 @@ class Incoming:
         return self.chunked or bool(self.length)
 
 
-def read_request(message: Message, around: Surroundings) -> Incoming:
-    """Read a decoded request.
+class Requests:
+    """Reads the requests of one connection. Field lines that are those of the request before are not read again."""
 
-    Args:
-        message: of type `request`, whole.
-        around: where it would go.
+    def __init__(self, around: Surroundings) -> None:
+        """Take where they would go."""
+        self._around = around
+        self._before: _Said | None = None
 
-    Raises:
-        RequestRefused: no policy can allow it.
+    def read(self, message: Message) -> Incoming:
+        """Read a decoded request.
+
+        Args:
+            message: of type `request`, whole.
+
+        Raises:
+            RequestRefused: no policy can allow it.
+        """
+        said = cast("dict[str, Any]", message.fields)  # as the decoder says
+        method, old = said["method"], said["version"] == "1.0"
+        if method == "CONNECT":
+            raise RequestRefused(FORBIDDEN, "CONNECT would lead elsewhere, where nothing could be judged")
+        try:
+            target = read_target(method, said["target"])
+            fields = self._fields(said["headers"])
+        except (TargetError, NominationError) as error:
+            raise RequestRefused(BAD_REQUEST, str(error)) from error
+        if fields.refused is not None:
+            raise RequestRefused(BAD_REQUEST, fields.refused)
+        if not fields.hosts and not old:
+            raise RequestRefused(BAD_REQUEST, "no Host field")
+        request = Request(
+            method=method,
+            host=self._host(target, fields),
+            path=target.path,
+            query=target.query,
+            fields=fields.kept,
+            upgrade=fields.upgrade,
+        )
+        chunked, length = said["framing"] == "chunked", said["length"]
+        body = chunked or bool(length)
+        if request.upgrade is not None:
+            _check_handshake(method, fields.named, body=body)
+        keeps = not old and "close" not in fields.nominated
+        expects = bool(fields.expected) and expects_continue(fields.named, old=old) and body
+        return Incoming(
+            request=request,
+            chunked=chunked,
+            length=length,
+            old=old,
+            keeps=keeps,
+            expects=expects,
+            nominates=bool(fields.nominated),
+        )
+
+    def _fields(self, sent: list[list[str]]) -> _Said:
+        """Give what field lines say. The decoder gives the same object for the same lines; raises NominationError."""
+        if self._before is None or self._before.sent is not sent:
+            self._before = _read_fields(sent)
+        return self._before
+
+    def _host(self, target: Target, fields: _Said) -> str:
+        if target.authority is not None or target.scheme is not None:
+            return one_host(
+                [*([] if target.authority is None else [target.authority]), *fields.hosts], target.scheme, self._around
+            )
+        if fields.host is None:
+            fields.host = one_host(fields.hosts, None, self._around)
+        return fields.host
+
+
+@dataclass(slots=True, kw_only=True)
+class _Said:
+    """What the field lines of a request say, whatever its first line.
+
+    Attributes:
+        sent: as decoded.
+        named: values by name.
+        nominated: what the Connection field names.
+        kept: those that go across.
+        hosts: values of Host fields.
+        expected: whether there is an Expect field.
+        upgrade: WEBSOCKET where it is asked for.
+        refused: why no request with these can be allowed, or None.
+        host: that they name, on their connection; None: not asked yet.
     """
-    said = message.fields
-    method, version = str(said["method"]), str(said["version"])
-    fields = [(name, value) for name, value in cast("Sequence[tuple[str, str]]", said["headers"])]
-    if method == "CONNECT":
-        raise RequestRefused(FORBIDDEN, "CONNECT would lead elsewhere, where nothing could be judged")
-    named = by_name(fields)
+
+    sent: list[list[str]]
+    named: Named
+    nominated: Sequence[str]
+    kept: tuple[tuple[str, str], ...]
+    hosts: Sequence[str]
+    expected: bool
+    upgrade: str | None
+    refused: str | None
+    host: str | None = None
+
+
+def _read_fields(sent: list[list[str]]) -> _Said:
+    named: Named
+    kept, named = split(sent, _DROPPED)
     nominated = members(named, "connection")
-    try:
-        target = read_target(method, str(said["target"]))
-        kept = end_to_end(fields, nominated, _DROPPED)
-    except (TargetError, NominationError) as error:
-        raise RequestRefused(BAD_REQUEST, str(error)) from error
-    refuse_doubles(named)
-    request = Request(
-        method=method,
-        host=one_host(
-            [*([] if target.authority is None else [target.authority]), *_hosts(named, version)], target.scheme, around
-        ),
-        path=target.path,
-        query=target.query,
-        fields=tuple(kept),
-        upgrade=WEBSOCKET if "upgrade" in nominated and members(named, "upgrade") == [WEBSOCKET] else None,
-    )
-    old = version == "1.0"
-    if request.upgrade is not None:
-        _check_handshake(method, named, body=said["framing"] == "chunked" or bool(said["length"]))
-    return Incoming(
-        request=request,
-        chunked=said["framing"] == "chunked",
-        length=cast("int | None", said["length"]),
-        old=old,
-        keeps=not old and "close" not in nominated,
-        expects=expects_continue(named, old=old) and (said["framing"] == "chunked" or bool(said["length"])),
+    if nominated:
+        kept = end_to_end(kept, nominated, _DROPPED)
+    upgrades = "upgrade" in nominated and members(named, "upgrade") == [WEBSOCKET]
+    if upgrades:
+        named = by_name([(name, value) for name, value in sent])
+    return _Said(
+        sent=sent,
+        named=named,
+        nominated=nominated,
+        kept=tuple(kept),
+        hosts=[value.strip(" \t") for value in named.get("host", ())],
+        expected="expect" in named,
+        upgrade=WEBSOCKET if upgrades else None,
+        refused=doubled(named),
     )
 
 
@@ -123,14 +199,20 @@ def _check_handshake(method: str, named: Named, *, body: bool) -> None:
         raise RequestRefused(BAD_REQUEST, str(error)) from error
 
 
-def refuse_doubles(named: Named) -> None:
-    """Refuse what leaves open where a body ends, or what a field is. Raises RequestRefused."""
+def doubled(named: Named) -> str | None:
+    """Say what leaves open where a body ends, or what a field is; None: nothing does."""
     lengths = named.get("content-length", ())
     if len(lengths) > 1 or any("," in value for value in lengths):
-        raise RequestRefused(BAD_REQUEST, "more than one Content-Length")
+        return "more than one Content-Length"
     taken = disguised(named)
-    if taken:
-        raise RequestRefused(BAD_REQUEST, f"some servers take the field {taken[0]} for another one")
+    return f"some servers take the field {taken[0]} for another one" if taken else None
+
+
+def refuse_doubles(named: Named) -> None:
+    """Refuse that. Raises RequestRefused."""
+    reason = doubled(named)
+    if reason is not None:
+        raise RequestRefused(BAD_REQUEST, reason)
 
 
 def expects_continue(named: Named, *, old: bool) -> bool:
@@ -141,14 +223,9 @@ def expects_continue(named: Named, *, old: bool) -> bool:
     return bool(expected) and not old
 
 
-def _hosts(named: Named, version: str) -> list[str]:
-    hosts = named.get("host", ())
-    if not hosts and version != "1.0":
-        raise RequestRefused(BAD_REQUEST, "no Host field")
-    return [value.strip(" \t") for value in hosts]
-
-
-def request_head(incoming: Incoming, around: Surroundings, *, upgrade: bool, expects: bool) -> bytes:
+def request_head(
+    incoming: Incoming, around: Surroundings, *, upgrade: bool, expects: bool, lines: Lines | None = None
+) -> bytes:
     """Write the head of an allowed request.
 
     Args:
@@ -156,10 +233,12 @@ def request_head(incoming: Incoming, around: Surroundings, *, upgrade: bool, exp
         around: for the port, which the Host field names where it is not the scheme's own.
         upgrade: whether it may change the protocol.
         expects: whether the target is asked before the body.
+        lines: writes the fields that go across.
     """
     request = incoming.request
     host = authority_text(request.host, around)
     target = request.path if request.query is None else f"{request.path}?{request.query}"
+    kept = (lines or Lines()).text(request.fields)
     own: list[tuple[str, str]] = []
     if incoming.chunked:
         own.append(("transfer-encoding", "chunked"))
@@ -171,7 +250,8 @@ def request_head(incoming: Incoming, around: Surroundings, *, upgrade: bool, exp
         own += [("connection", "upgrade"), ("upgrade", request.upgrade)]
     elif not incoming.keeps:
         own.append(("connection", "close"))
-    return written(f"{request.method} {target} HTTP/1.1", [("host", host), *request.fields, *own])
+    ours = field_lines(own) if own else ""
+    return f"{request.method} {target} HTTP/1.1\r\nhost: {host}\r\n{kept}{ours}\r\n".encode("latin-1")
 
 
 def summary(said: Mapping[str, object]) -> str:

@@ -14,23 +14,27 @@ from http import HTTPStatus
 from typing import Final, cast
 
 from capd.decoders.message import Message
-from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Fields, by_name, end_to_end, members, written
+from capd.enforcer.proxy.http1.fields import HOP_BY_HOP, Fields, end_to_end, members, split, written
 from capd.enforcer.proxy.obliged import Obliged
 from capd.enforcer.proxy.question import Verdict
 
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 SWITCHING: Final = 101
+NO_RULE: Final = "default"
+"""In the place of a rule's name: what no rule allows is denied."""
 PHRASE_CHARACTERS_MAX: Final = 200
 """Of why, in the status line: many clients show that and nothing of a body, and no line should be long."""
 _PLAIN_TEXT: Final = ("git/",)
 """Clients, by how their User-Agent begins, that show a body if it is plain text only."""
 NEVER_ANSWERED: Final = HOP_BY_HOP | {"alt-svc", "x-capd-approval", "x-capd-rule"}
 """Of a target's answer."""
+_TELLING: Final = ("version", "status", "reason", "framing", "length", "interim")
+"""What of an answer makes its head, beside field lines."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Outgoing:
-    """A response on its way to the agent.
+    """A response on its way to the agent. Nobody changes it; freezing is slow.
 
     Attributes:
         status: of the final answer, or an interim one.
@@ -47,25 +51,45 @@ class Outgoing:
     interim: bool
 
 
-def read_response(message: Message, obliged: Obliged | None, *, old: bool, keeps: bool) -> Outgoing:
-    """Read a decoded response and write its head anew.
+class Responses:
+    """Reads the answers of one connection. One that is as the one before is not read again."""
 
-    Args:
-        message: of type `response`, whole.
-        obliged: what obligations make of it; None: there are none.
-        old: the client speaks HTTP/1.0, which knows no chunks.
-        keeps: whether the client wants to go on.
+    def __init__(self) -> None:
+        self._headers: object = None
+        self._asked: tuple[object, ...] = ()
+        self._outgoing: Outgoing | None = None
 
-    Raises:
-        NominationError: it has no meaning that could go across.
-        CannotCarryOutError: obligations cannot be met.
-    """
+    def read(self, message: Message, obliged: Obliged | None, *, old: bool, keeps: bool) -> Outgoing:
+        """Read a decoded response and write its head anew.
+
+        Args:
+            message: of type `response`, whole.
+            obliged: what obligations make of it; None: there are none.
+            old: the client speaks HTTP/1.0, which knows no chunks.
+            keeps: whether the client wants to go on.
+
+        Raises:
+            NominationError: it has no meaning that could go across.
+            CannotCarryOutError: obligations cannot be met.
+        """
+        if obliged is not None:
+            return _read(message, obliged, old=old, keeps=keeps)
+        asked = (old, keeps, *map(message.fields.__getitem__, _TELLING))
+        headers = message.fields["headers"]
+        # The decoder gives the same object for the same field lines, and nobody changes it.
+        if self._outgoing is None or headers is not self._headers or asked != self._asked:
+            self._outgoing = _read(message, None, old=old, keeps=keeps)
+            self._headers, self._asked = headers, asked
+        return self._outgoing
+
+
+def _read(message: Message, obliged: Obliged | None, *, old: bool, keeps: bool) -> Outgoing:
     said = message.fields
-    status, framing = cast("int", said["status"]), str(said["framing"])
-    fields = [(name, value) for name, value in cast("Sequence[tuple[str, str]]", said["headers"])]
-    named = by_name(fields)
+    status, framing = cast("int", said["status"]), cast("str", said["framing"])
+    kept, named = split(cast("Sequence[Sequence[str]]", said["headers"]), NEVER_ANSWERED)
     nominated = members(named, "connection")
-    kept = end_to_end(fields, nominated, NEVER_ANSWERED)
+    if nominated:
+        kept = end_to_end(kept, nominated, NEVER_ANSWERED)
     chunked = framing == "chunked" and not old
     interim, reason = said["interim"] is True, str(said["reason"])
     if obliged is not None:

@@ -25,9 +25,9 @@ class TargetError(ValueError):
     """There is no one thing that the target means."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Target:
-    """A target, read.
+    """A target, read. Nobody changes it; freezing is slow.
 
     Attributes:
         scheme, authority: of the absolute form, the scheme in lower case; else None.
@@ -56,7 +56,7 @@ def read_target(method: str, text: str) -> Target:
         if method != "OPTIONS":
             raise TargetError(f"the target * is for OPTIONS, not for {method}")
         return Target(path="*")
-    absolute = _ABSOLUTE.fullmatch(text)
+    absolute = None if text.startswith("/") else _ABSOLUTE.fullmatch(text)
     if absolute is None:
         path, mark, query = text.partition("?")
         return Target(path=_sent(path), query=_query(query) if mark else None)

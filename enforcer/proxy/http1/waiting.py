@@ -1,6 +1,6 @@
 """Messages of a client that goes on while its request is judged.
 
-What lives here: the queue, and when it has enough. What must not: whose turn it is (layer.py).
+What lives here: the queue, and how much is enough. What must not: whose turn it is (layer.py).
 """
 
 from __future__ import annotations
@@ -13,36 +13,41 @@ from capd.decoders.message import Message
 WAITING_BYTES_MAX: Final = 262_144
 """Of a client that goes on while its request is judged; then it is left to wait."""
 MESSAGE_BYTES: Final = 256
-"""What a waiting message counts beside its content."""
+"""What a waiting message counts beside its own bytes."""
+FIELD_BYTES: Final = 128
+"""What each field of a head counts beside them: one of four bytes takes as much as that to keep."""
 
 
 class Waiting:
-    """Of one connection."""
+    """Of one connection.
+
+    Attributes:
+        bytes: that wait.
+        messages: the same as messages; to be looked at only.
+    """
 
     def __init__(self) -> None:
-        self._messages: deque[Message] = deque()
-        self._bytes = 0
-
-    def __bool__(self) -> bool:
-        return bool(self._messages)
-
-    @property
-    def full(self) -> bool:
-        """Whether the client is to wait."""
-        return self._bytes >= WAITING_BYTES_MAX
+        self.messages: deque[Message] = deque()
+        self.bytes = 0
 
     def add(self, message: Message) -> None:
         """Take the next."""
-        self._messages.append(message)
-        self._bytes += MESSAGE_BYTES + len(message.content)
+        self.messages.append(message)
+        self.bytes += _weight(message)
 
     def next(self) -> Message:
         """Give the first."""
-        message = self._messages.popleft()
-        self._bytes -= MESSAGE_BYTES + len(message.content)
+        message = self.messages.popleft()
+        self.bytes -= _weight(message)
         return message
 
     def clear(self) -> None:
         """Forget all."""
-        self._messages.clear()
-        self._bytes = 0
+        self.messages.clear()
+        self.bytes = 0
+
+
+def _weight(message: Message) -> int:
+    fields = message.fields.get("headers") if message.type == "request" else None
+    count = len(fields) if isinstance(fields, list) else 0
+    return MESSAGE_BYTES + message.end - message.start + FIELD_BYTES * count

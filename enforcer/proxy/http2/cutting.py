@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from capd.decoders.http2.frames import ACK, BLOCKS, END_HEADERS, END_STREAM, HEADER_BYTES, PREFACE, Type
-from capd.enforcer.proxy.http2.errors import Code, Http2Error
+from capd.enforcer.proxy.broken_peer import BrokenPeerError
+from capd.enforcer.proxy.http2.errors import Code
 from capd.enforcer.proxy.http2.limits import (
     BLOCK_BYTES_MAX,
     BLOCK_FRAMES_MAX,
@@ -65,6 +66,11 @@ class Cutter:
         """Whether there is anything to be forgotten by `calm`."""
         return bool(self._control or self._resets or self._bodies)
 
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return len(self._data)
+
     def calm(self) -> None:
         """Forget what was counted: some time has passed."""
         self._control = self._resets = self._bodies = 0
@@ -77,7 +83,7 @@ class Cutter:
         """Give the frames that became whole.
 
         Raises:
-            Http2Error: nothing more can be taken.
+            BrokenPeerError: nothing more can be taken.
         """
         self._data += data
         at = 0
@@ -97,13 +103,13 @@ class Cutter:
         data = self._data
         if self._preface:
             if not PREFACE.startswith(data[at : at + len(PREFACE)]):
-                raise Http2Error(Code.PROTOCOL_ERROR, "it does not begin as HTTP/2 does")
+                raise BrokenPeerError(Code.PROTOCOL_ERROR, "it does not begin as HTTP/2 does")
             return at + len(PREFACE) if len(data) - at >= len(PREFACE) else None
         if len(data) - at < HEADER_BYTES:
             return None
         length = int.from_bytes(data[at : at + 3], "big")
         if length > FRAME_BYTES_MAX:
-            raise Http2Error(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
+            raise BrokenPeerError(Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
         end = at + HEADER_BYTES + length
         return end if end <= len(data) else None
 
@@ -114,7 +120,7 @@ class Cutter:
             return Cut(BEGINNING, 0, 0, raw)
         cut = Cut(raw[3], raw[4], int.from_bytes(raw[5:9], "big") & _STREAM_BITS, raw)
         if self._first and (cut.kind != Type.SETTINGS or cut.flags & ACK):
-            raise Http2Error(Code.PROTOCOL_ERROR, "its first frame is not SETTINGS")
+            raise BrokenPeerError(Code.PROTOCOL_ERROR, "its first frame is not SETTINGS")
         self._first = False
         self._follow_block(cut)
         self._count(cut)
@@ -123,7 +129,7 @@ class Cutter:
     def _follow_block(self, cut: Cut) -> None:
         """Hold a header block together (RFC 9113 4.3)."""
         if self._block and (cut.kind != Type.CONTINUATION or cut.stream != self._block):
-            raise Http2Error(Code.PROTOCOL_ERROR, "another frame within a head")
+            raise BrokenPeerError(Code.PROTOCOL_ERROR, "another frame within a head")
         if cut.kind not in BLOCKS:
             return
         if not self._block:
@@ -131,7 +137,7 @@ class Cutter:
         self._block_frames += 1
         self._block_bytes += len(cut.raw) - HEADER_BYTES
         if self._block_frames > BLOCK_FRAMES_MAX or self._block_bytes > BLOCK_BYTES_MAX:
-            raise Http2Error(Code.ENHANCE_YOUR_CALM, "a head in more than is looked at")
+            raise BrokenPeerError(Code.ENHANCE_YOUR_CALM, "a head in more than is looked at")
         self._block = 0 if cut.flags & END_HEADERS else cut.stream
 
     def _count(self, cut: Cut) -> None:
@@ -143,6 +149,6 @@ class Cutter:
         elif cut.kind not in BLOCKS:
             self._control += 1
         if self._resets > RESETS_MAX:
-            raise Http2Error(Code.ENHANCE_YOUR_CALM, "it gives up one stream after the other")
+            raise BrokenPeerError(Code.ENHANCE_YOUR_CALM, "it gives up one stream after the other")
         if self._control > CONTROL_FRAMES_MAX + CONTROL_FRAMES_PER_DATA * self._bodies:
-            raise Http2Error(Code.ENHANCE_YOUR_CALM, "frames that carry nothing, one after the other")
+            raise BrokenPeerError(Code.ENHANCE_YOUR_CALM, "frames that carry nothing, one after the other")

@@ -1,6 +1,6 @@
-"""What ends an HTTP/2 connection from our side.
+"""Why a stream, or a connection, of HTTP/2 ends.
 
-What lives here: the error and its codes. What must not: when it is raised.
+What lives here: the codes. What must not: when they are said.
 """
 
 from __future__ import annotations
@@ -18,17 +18,3 @@ class Code(IntEnum):
     REFUSED_STREAM = 7
     CANCEL = 8
     ENHANCE_YOUR_CALM = 11
-
-
-class Http2Error(Exception):
-    """A peer broke the protocol, or a limit, so that nothing more can be said to it.
-
-    Attributes:
-        code: that it is told.
-        reason: for a person.
-    """
-
-    def __init__(self, code: Code, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason

@@ -17,13 +17,14 @@ from h2.events import DataReceived, RequestReceived, StreamEnded, StreamReset, T
 from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.authority import BAD_GATEWAY, FORBIDDEN, MISDIRECTED, RequestRefused
 from capd.enforcer.proxy.commands import Arm, Ask, Close, Command, Dial, Finish, Over, Refused, Report, Withdraw
-from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Revoked, Side, Timer
-from capd.enforcer.proxy.http1.layer import LINGER_BYTES_MAX, LINGER_SECONDS, NO_RULE
-from capd.enforcer.proxy.http1.response import verdict_facts
+from capd.enforcer.proxy.events import Data, Decided, DialFailed, Dialled, Ended, Event, Expired, Held, Revoked, Side, Timer
+from capd.enforcer.proxy.http1.limits import LINGER_BYTES_MAX, LINGER_SECONDS
+from capd.enforcer.proxy.http1.response import NO_RULE, verdict_facts
+from capd.enforcer.proxy.http2.collecting import Collecting
 from capd.enforcer.proxy.http2.cutting import BEGINNING
 from capd.enforcer.proxy.http2.errors import Code
 from capd.enforcer.proxy.http2.fields import Counted, FieldsError
-from capd.enforcer.proxy.http2.limits import CLIENT_CONNECTION_BYTES, CLIENT_STREAM_BYTES, COLLECTED_BYTES_MAX
+from capd.enforcer.proxy.http2.limits import CLIENT_CONNECTION_BYTES, CLIENT_STREAM_BYTES
 from capd.enforcer.proxy.http2.peer import Broken, Farewell, Heard, Peer
 from capd.enforcer.proxy.http2.pump import Pump
 from capd.enforcer.proxy.http2.request import is_grpc, read_request, summary, takes_trailers
@@ -51,7 +52,7 @@ class Http2Layer(Layer):
         self._early = b""
         """What a target says before we know that it was reached: its SETTINGS may be faster."""
         self._host = ""
-        self._collected = 0
+        self._collecting = Collecting(self._client)
         self._newest = 0
         self._last: int | None = None
         """Above it no stream is taken any more, as the client was told; None: all are."""
@@ -72,6 +73,11 @@ class Http2Layer(Layer):
         """A client that takes nothing is not read from: each request may be answered, each PING is."""
         return True
 
+    def waiting_bytes(self) -> int:
+        """Count heads, bodies on their way, both ways, and what is not whole."""
+        streams = sum(stream.head_bytes + stream.body.count + stream.answer.count for stream in self._streams.values())
+        return streams + len(self._early) + self._client.held + self._pump.held
+
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
         match event:
@@ -91,6 +97,8 @@ class Http2Layer(Layer):
                 self._expired(event.timer)
             case Revoked():
                 self._revoked(event.number)
+            case Held():
+                self._timers.held.add(event.number)
         if not self._lingering:
             self._advance()
         self._out += self._pump.flush()
@@ -122,6 +130,8 @@ class Http2Layer(Layer):
             self._do(Close())
         elif timer is Timer.TURN:
             self._narrow()
+        elif timer is Timer.STILL:
+            self._client.ping()
         elif timer is Timer.DEADLINE:
             self._do(Refused(next(self._around.numbers), "no request within the time for one", ""), Close(abort=True))
 
@@ -204,7 +214,8 @@ class Http2Layer(Layer):
             stream.unwanted += len(heard.data)
             self._client.took(stream.id, len(heard.data))
         elif stream.stage is Stage.COLLECTING:
-            self._collect(stream, heard.data)
+            if self._collecting.add(stream, heard.data):
+                self._ask_again(stream)
         else:
             stream.body.put(heard.data, len(heard.data))
 
@@ -219,7 +230,7 @@ class Http2Layer(Layer):
             self._malformed(stream, str(error))
             return
         if stream.stage is Stage.COLLECTING:
-            self._ask(stream, Body(content=stream.body.content, complete=True))
+            self._ask_again(stream)
 
     def _malformed(self, stream: Stream, reason: str) -> None:
         """A body is not what its head said (RFC 9113 8.1.1)."""
@@ -262,64 +273,38 @@ class Http2Layer(Layer):
         self._do(Ask(question))
 
     def _decided(self, verdict: Verdict) -> None:
+        self._timers.held.discard(verdict.number)
         stream = self._by_number.get(verdict.number)
         if stream is None or stream.stage is not Stage.JUDGED:
             return
         stream.verdict = verdict = stream.oblige(verdict)
         if verdict.body_bytes and not stream.looked:
-            self._begin_collecting(stream)
+            if self._collecting.begin(stream):
+                self._ask_again(stream)
         elif verdict.allowed:
-            self._release(stream)
+            self._collecting.release(stream)
             stream.stage = Stage.WAITING
             self._waiting.append(stream)
         else:
             self._answer(stream, FORBIDDEN, verdict_facts(verdict, self._around.session), verdict.rule or NO_RULE)
 
-    def _begin_collecting(self, stream: Stream) -> None:
-        """Hold the body until the verdict's limit."""
-        stream.stage = Stage.COLLECTING
-        if stream.expects:
-            stream.expects = False
-            self._client.head(stream.id, [(":status", "100")], ends=False)
-        self._client.took(stream.id, stream.body.forgive())
-        stream.collected = stream.body.count
-        self._collected += stream.body.count
-        self._collected_enough(stream)
-
-    def _collect(self, stream: Stream, data: bytes) -> None:
-        self._client.took(stream.id, len(data))
-        stream.body.put(data, 0)
-        stream.collected += len(data)
-        self._collected += len(data)
-        self._collected_enough(stream)
-
-    def _collected_enough(self, stream: Stream) -> None:
-        assert stream.verdict is not None
-        whole = stream.said_all
-        if whole or stream.collected > stream.verdict.body_bytes or self._collected > COLLECTED_BYTES_MAX:
-            self._ask(stream, Body(content=stream.body.content, complete=whole))
-
-    def _release(self, stream: Stream) -> None:
-        """The verdict does not need the body any more."""
-        self._collected -= stream.collected
-        stream.collected = 0
+    def _ask_again(self, stream: Stream) -> None:
+        """Ask once more, with what came of the body."""
+        self._ask(stream, Body(content=stream.body.content, complete=stream.said_all))
 
     def _revoked(self, number: int) -> None:
         """The policy has changed: what it does not allow any more ends here."""
         stream = self._by_number.get(number)
         if stream is None or stream.stage not in (Stage.WAITING, Stage.OPEN):
             return
-        if stream.headed:
-            self._client.reset(stream.id, Code.CANCEL)
-            self._forget(stream, Code.CANCEL)
-            return
         facts = {"error": "denied", "reason": "policy_changed", "message": "the policy has changed and does not allow it"}
-        self._answer(stream, FORBIDDEN, facts, NO_RULE)
+        self._fail(stream, FORBIDDEN, facts, NO_RULE, code=Code.CANCEL)
 
     # -- the target ------------------------------------------------------------------------------------------------------------
 
     def _advance(self) -> None:
         """Forward what can be, and see whether everything is over."""
+        before = len(self._streams)
         if self._pump.target is not None and self._pump.target.spent:
             self._pump.part()
         while self._waiting and self._pump.target is not None and self._pump.target.accepts():
@@ -329,7 +314,9 @@ class Http2Layer(Layer):
             self._do(Dial(self._waiting[0].number))
         for stream in self._pump.move(self._streams.values()):
             self._done(stream)
-        if not self._streams and (self._last is not None or self._client_leaves):
+        if len(self._streams) < before:  # one that is over may leave room for the next, or let a target go that leaves
+            self._advance()
+        elif not self._streams and (self._last is not None or self._client_leaves):
             self._leave(self._newest)
             self._linger()
 
@@ -342,7 +329,7 @@ class Http2Layer(Layer):
             facts = {"error": "target_failed", "message": "the target speaks HTTP/1.1 only, which cannot carry gRPC"}
             self._answer(stream, BAD_GATEWAY, facts, "")
             return
-        stream.stage = Stage.OPEN
+        stream.sends()
         try:
             self._pump.open(stream, incoming)
         except FieldsError as error:
@@ -404,17 +391,15 @@ class Http2Layer(Layer):
 
     def _not_carried_out(self, stream: Stream, reason: str) -> None:
         self._do(Refused(next(self._around.numbers), reason, ""))
-        if stream.headed:
-            self._client.reset(stream.id, Code.INTERNAL_ERROR)
-            self._forget(stream, Code.CANCEL)
-        else:
-            self._answer(stream, BAD_GATEWAY, {"error": "answer_not_masked", "message": reason}, "")
+        self._fail(stream, BAD_GATEWAY, {"error": "answer_not_masked", "message": reason}, "")
 
     def _target_gave_up(self, stream: Stream, told: GivenUp) -> None:
         """The target ends a stream: what it said so far is all only if it said so."""
         if stream.complete:
             self._client.took(stream.id, stream.body.clear())
             stream.sent_all = True
+        elif told.code == Code.REFUSED_STREAM and not told.reason and not stream.headed:
+            self._not_looked_at(stream)
         elif told.reason and not stream.headed:
             message = f"the target's answer is not HTTP/2: {told.reason}"
             self._answer(stream, BAD_GATEWAY, {"error": "target_failed", "message": message}, "")
@@ -428,26 +413,30 @@ class Http2Layer(Layer):
         for stream in [stream for stream in self._streams.values() if stream.stage is Stage.OPEN]:
             if stream.complete:
                 stream.sent_all = True
-            elif stream.headed:
-                self._client.reset(stream.id, Code.INTERNAL_ERROR)
-                self._forget(stream, None)
             else:
-                self._answer(stream, BAD_GATEWAY, {"error": "target_failed", "message": reason}, "")
+                self._fail(stream, BAD_GATEWAY, {"error": "target_failed", "message": reason}, "")
 
     def _target_leaves(self, told: Leaving) -> None:
         """The target takes no new streams; so its connection is not for the client's next ones either."""
         for number in told.unseen:
             stream = self._streams.get(number)
             if stream is not None and stream.stage is Stage.OPEN:
-                self._client.reset(number, Code.REFUSED_STREAM)
-                self._forget(stream, None)
+                self._not_looked_at(stream)
         if not any(stream.stage is Stage.OPEN for stream in self._streams.values()):
             self._pump.part()
             return
-        for stream in list(self._waiting):
+        for stream in [one for one in self._waiting if not (one.verdict and one.verdict.approval)]:
             self._client.reset(stream.id, Code.REFUSED_STREAM)
             self._forget(stream, None)
         self._leave(self._newest)
+
+    def _not_looked_at(self, stream: Stream) -> None:
+        """Give a stream back to the client, which repeats it by itself; an approval would be lost by that."""
+        if stream.comes_again():
+            self._waiting.append(stream)
+        else:
+            self._client.reset(stream.id, Code.REFUSED_STREAM)
+            self._forget(stream, None)
 
     # -- ends ------------------------------------------------------------------------------------------------------------------
 
@@ -457,13 +446,22 @@ class Http2Layer(Layer):
         stream.stage = Stage.ANSWERED
         self._pump.answer(stream, status, facts, rule)
 
+    def _fail(self, stream: Stream, status: int, facts: dict[str, str], rule: str, *, code: int = Code.INTERNAL_ERROR) -> None:
+        """Answer in the target's place, or end an answer that has begun."""
+        if stream.headed:
+            self._client.reset(stream.id, code)
+            self._forget(stream, Code.CANCEL)
+        else:
+            self._answer(stream, status, facts, rule)
+
     def _retire(self, stream: Stream, code: int | None) -> None:
         """Nothing of a stream goes to the target any more, or comes of it."""
+        self._timers.held.discard(stream.number)
         if stream in self._waiting:
             self._waiting.remove(stream)
         if stream.stage is Stage.JUDGED and stream.number and (stream.verdict is None or stream.verdict.body_bytes):
             self._do(Withdraw(stream.number))
-        self._release(stream)
+        self._collecting.release(stream)
         if stream.obliged is not None and stream.stage is Stage.OPEN:
             self._do(Report(stream.number, stream.obliged.carried_out))
         self._pump.drop(stream, code)

@@ -29,6 +29,11 @@ TARGET_CONNECTION_BYTES: Final = 16 * TARGET_STREAM_BYTES
 """Of all answers of a connection."""
 COLLECTED_BYTES_MAX: Final = 4 << 20
 """Bodies of one connection that rules, or persons, look at; what is over that counts as not read in full."""
+CLOSED_STREAMS_MAX: Final = 1_024
+"""That the library remembers: of one that it forgot, a frame ends the connection. What a peer still sends of a stream is behind
+what it read of others by then, of which STREAMS_MAX are open. The library's own 65,536 are 4 MB of each connection."""
+TRIES_MAX: Final = 3
+"""Of a stream that a person approved, at targets that do not look at it."""
 CALM_SECONDS: Final = 10.0
 """The time in which the next two are counted."""
 CONTROL_FRAMES_MAX: Final = 1_000

@@ -22,9 +22,10 @@ from h2.stream import H2Stream
 from hyperframe.frame import GoAwayFrame
 
 from capd.decoders.http2.frames import Type
+from capd.enforcer.proxy.broken_peer import BrokenPeerError
 from capd.enforcer.proxy.http2.cutting import Cut, Cutter
-from capd.enforcer.proxy.http2.errors import Code, Http2Error
-from capd.enforcer.proxy.http2.limits import FRAME_BYTES_MAX, HEAD_BYTES_MAX, STREAMS_MAX, TABLE_BYTES_MAX
+from capd.enforcer.proxy.http2.errors import Code
+from capd.enforcer.proxy.http2.limits import CLOSED_STREAMS_MAX, FRAME_BYTES_MAX, HEAD_BYTES_MAX, STREAMS_MAX, TABLE_BYTES_MAX
 
 Fields = Iterable[tuple[str, str]]
 INITIAL_WINDOW_BYTES: Final = 65_535
@@ -32,6 +33,8 @@ INITIAL_WINDOW_BYTES: Final = 65_535
 GOAWAY_BYTES: Final = 8
 LAST_STREAM: Final = 0x7FFF_FFFD
 """Behind it there is one number left for a client (RFC 9113 5.1.1)."""
+SIGN: Final = b"capdhold"
+"""What a PING carries, which has no meaning."""
 _STREAM_BITS: Final = 0x7FFF_FFFF
 
 
@@ -55,6 +58,8 @@ Heard = Event | Farewell | Broken
 
 class _Connection(H2Connection):
     """The library's, without its own look at content-length; fields.py has that. The library is pinned, a test holds this."""
+
+    MAX_CLOSED_STREAMS = CLOSED_STREAMS_MAX
 
     def _begin_new_stream(self, stream_id: int, allowed_ids: AllowedStreamIDs) -> H2Stream:
         stream = super()._begin_new_stream(stream_id, allowed_ids)
@@ -125,6 +130,11 @@ class Peer:
         """Forget what was counted of floods."""
         self._cutter.calm()
 
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return self._cutter.held
+
     def receive(self, data: bytes) -> list[Heard]:
         """Take bytes and give what they say; behind `Broken` comes nothing more."""
         if self.broken:
@@ -133,7 +143,7 @@ class Peer:
         try:
             for cut in self._cutter.receive(data):
                 heard += self._take(cut)
-        except Http2Error as error:
+        except BrokenPeerError as error:
             heard.append(self._break(error.reason))
             self._say_goodbye(error.code)
         except ProtocolError as error:
@@ -144,7 +154,7 @@ class Peer:
         if cut.kind == Type.GOAWAY:
             return [_farewell(cut)]
         if cut.kind == Type.RST_STREAM and cut.stream > self._highest(cut.stream):
-            raise Http2Error(Code.PROTOCOL_ERROR, "a stream that was never opened is given up")
+            raise BrokenPeerError(Code.PROTOCOL_ERROR, "a stream that was never opened is given up")
         events = cast("list[Heard]", self._h2.receive_data(cut.raw))
         for event in events:
             if isinstance(event, RemoteSettingsChanged):
@@ -240,6 +250,11 @@ class Peer:
         taken, self._taken_connection = self._taken_connection, 0
         self._h2.increment_flow_control_window(taken)
 
+    def ping(self) -> None:
+        """Give a sign of life (RFC 9113 6.7)."""
+        if not self.broken:
+            self._h2.ping(SIGN)
+
     def forget(self, stream: int) -> None:
         """A stream is over."""
         self._taken.pop(stream, None)
@@ -249,7 +264,7 @@ class Peer:
         if not self.broken:
             self._say_goodbye(Code.NO_ERROR, last)
 
-    def _say_goodbye(self, code: Code, last: int | None = None) -> None:
+    def _say_goodbye(self, code: int, last: int | None = None) -> None:
         self._out += self._h2.data_to_send()
         frame = GoAwayFrame(0)
         frame.last_stream_id = self._h2.highest_inbound_stream_id if last is None else last
@@ -260,5 +275,5 @@ class Peer:
 def _farewell(cut: Cut) -> Farewell:
     payload = cut.payload
     if cut.stream or len(payload) < GOAWAY_BYTES:
-        raise Http2Error(Code.PROTOCOL_ERROR if cut.stream else Code.FRAME_SIZE_ERROR, "a GOAWAY that is none")
+        raise BrokenPeerError(Code.PROTOCOL_ERROR if cut.stream else Code.FRAME_SIZE_ERROR, "a GOAWAY that is none")
     return Farewell(int.from_bytes(payload[:4], "big") & _STREAM_BITS, int.from_bytes(payload[4:8], "big"))

@@ -46,6 +46,11 @@ class Pump:
             return False
         return not isinstance(self.target, Http1Target) or self.target.takes
 
+    @property
+    def held(self) -> int:
+        """Bytes that wait at the target's side."""
+        return 0 if self.target is None else self.target.held
+
     def flush(self) -> list[Command]:
         """Give what is to be sent."""
         self._mark(self._decision)

@@ -12,7 +12,9 @@ from typing import Final
 
 from capd.enforcer.obligations.obligation import CannotCarryOutError
 from capd.enforcer.proxy.http1.request import Incoming
+from capd.enforcer.proxy.http1.waiting import FIELD_BYTES
 from capd.enforcer.proxy.http2.fields import Counted
+from capd.enforcer.proxy.http2.limits import TRIES_MAX
 from capd.enforcer.proxy.http2.request import Fields
 from capd.enforcer.proxy.obliged import Obliged
 from capd.enforcer.proxy.question import Verdict
@@ -121,6 +123,8 @@ class Stream:
         unwanted: bytes of the request that came when nobody wanted them any more.
         answer: of the answer's body, what waits.
         rewriting: what becomes of request and answer. obliged: the same, where a verdict has obligations.
+        approved: the body of what a person approved, kept for where a target did not look at it. tries: how often it was sent.
+        head_bytes: what its head takes to keep.
         headed: a final head was sent to the client. complete: the answer is known to its end. finished: it was sent so far.
     """
 
@@ -143,9 +147,36 @@ class Stream:
     unwanted: int = 0
     answer: Queue = field(default_factory=Queue)
     answer_trailers: Fields = field(default_factory=list)
+    approved: bytes = b""
+    tries: int = 0
     headed: bool = False
     complete: bool = False
     finished: bool = False
+    head_bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        fields = () if self.incoming is None else self.incoming.request.fields
+        self.head_bytes = sum([FIELD_BYTES + len(name) + len(value) for name, value in fields])
+
+    @property
+    def _is_approved(self) -> bool:
+        return self.verdict is not None and bool(self.verdict.approval)
+
+    def sends(self) -> None:
+        """It is sent to a target. What a person approved is kept: nobody is asked about it a second time."""
+        self.stage = Stage.OPEN
+        self.tries += 1
+        if self._is_approved and self.tries == 1:
+            self.approved = self.body.content
+
+    def comes_again(self) -> bool:
+        """Wait for another target, if a person approved it and nothing of an answer came; say whether it does."""
+        if not self._is_approved or self.headed or self.tries >= TRIES_MAX or not self.said_all:
+            return False
+        self.body.clear()
+        self.body.put(self.approved, 0)
+        self.stage, self.sent_all = Stage.WAITING, False
+        return True
 
     def oblige(self, verdict: Verdict) -> Verdict:
         """Have the obligations of a verdict carried out; give a denial in its place if they were not made ready."""

@@ -126,6 +126,11 @@ class Target(ABC):
         """Forget what was counted of floods."""
 
     @property
+    def held(self) -> int:
+        """Bytes that wait for more of their message."""
+        return 0
+
+    @property
     def counting(self) -> bool:
         """Whether `calm` has anything to forget."""
         return False

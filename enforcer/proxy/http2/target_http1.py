@@ -95,6 +95,11 @@ class Http1Target(Target):
         """A part of an answer went on; it may be one of the target before this."""
         self._waiting = max(0, self._waiting - credit)
 
+    @property
+    def held(self) -> int:
+        """Bytes that wait for more of their message."""
+        return self._decoder.held + len(self._out)
+
     def take(self) -> bytes:
         """Give the bytes for the target."""
         out, self._out = bytes(self._out), bytearray()

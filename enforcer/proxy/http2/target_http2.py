@@ -104,6 +104,16 @@ class Http2Target(Target):
         self._peer.calm()
 
     @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return self._peer.held
+
+    @property
+    def spent(self) -> bool:
+        """Whether it leaves, and has said all."""
+        return self._leaving and not self._exchanges
+
+    @property
     def counting(self) -> bool:
         """Whether `calm` has anything to forget."""
         return self._peer.counting

@@ -8,10 +8,11 @@ from __future__ import annotations
 from typing import Final
 
 from capd.decoders.websocket.frames import KEY_BYTES, Opcode
+from capd.enforcer.proxy.broken_peer import BrokenPeerError
 from capd.enforcer.proxy.commands import Arm, Close, Command, Finish, Refused, Send
 from capd.enforcer.proxy.events import Data, Ended, Event, Expired, Side, Timer
 from capd.enforcer.proxy.layer import Layer, Surroundings
-from capd.enforcer.proxy.websocket.relay import Relay, WebsocketError, frame
+from capd.enforcer.proxy.websocket.relay import Relay, frame
 
 LINGER_SECONDS: Final = 2.0
 """How long a peer that broke the protocol has to read that it did."""
@@ -25,6 +26,10 @@ class WebsocketLayer(Layer):
         self._relays = {side: Relay(from_client=side is Side.CLIENT, random=around.random) for side in Side}
         self._ended: set[Side] = set()
         self._broken = False
+
+    def waiting_bytes(self) -> int:
+        """Count what waits for the rest of its frame."""
+        return sum(relay.held for relay in self._relays.values())
 
     def handle(self, event: Event) -> list[Command]:
         """Take an event."""
@@ -45,7 +50,7 @@ class WebsocketLayer(Layer):
     def _send(self, side: Side, data: bytes) -> Send:
         return Send(side, data, self._decision if side is Side.UPSTREAM else 0)
 
-    def _break(self, side: Side, error: WebsocketError) -> list[Command]:
+    def _break(self, side: Side, error: BrokenPeerError) -> list[Command]:
         """Tell both why it ends, and let them read it."""
         self._broken = True
         who = "the client" if side is Side.CLIENT else "the target"

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from capd.decoders.websocket.frames import KEY_BYTES, Head, Opcode, fault, head_at, unmasked
+from capd.enforcer.proxy.broken_peer import BrokenPeerError
 
 HELD_BYTES_MAX: Final = 65_536
 """Payload of a frame that waits for its end; longer ones go on in fragments of this size."""
@@ -26,20 +27,6 @@ _LENGTH_16: Final = 1 << 16
 
 Randomness = Callable[[int], bytes]
 """Gives so many random bytes."""
-
-
-class WebsocketError(Exception):
-    """A peer breaks the protocol.
-
-    Attributes:
-        code: that it is told.
-        reason: for a person.
-    """
-
-    def __init__(self, code: int, reason: str) -> None:
-        super().__init__(reason)
-        self.code = code
-        self.reason = reason
 
 
 def frame(opcode: int, payload: bytes, *, final: bool, key: bytes = b"") -> bytes:
@@ -77,7 +64,12 @@ class Relay:
         """What kind of message is on its way; 0: none is."""
         self._text = codecs.getincrementaldecoder("utf-8")()
 
-    def receive(self, data: bytes) -> tuple[bytes, WebsocketError | None]:
+    @property
+    def held(self) -> int:
+        """Bytes that wait for the rest of their frame."""
+        return len(self._data)
+
+    def receive(self, data: bytes) -> tuple[bytes, BrokenPeerError | None]:
         """Take bytes; give what goes on of them, and what is wrong with what follows that, if anything is."""
         if self.closed:
             return b"", None
@@ -86,7 +78,7 @@ class Relay:
         try:
             for part in iter(self._next, None):
                 out += part
-        except WebsocketError as error:
+        except BrokenPeerError as error:
             self.closed = True
             return bytes(out), error
         return bytes(out), None
@@ -114,7 +106,7 @@ class Relay:
     def _begin(self, head: Head) -> None:
         wrong = fault(head, masked=self._from_client, packs=False, within=bool(self._message))
         if wrong is not None:
-            raise WebsocketError(PROTOCOL_ERROR, wrong)
+            raise BrokenPeerError(PROTOCOL_ERROR, wrong)
         self._head, self._left, self._begun = head, head.length, False
         if not head.control and head.opcode:
             self._message = head.opcode
@@ -140,7 +132,7 @@ class Relay:
         try:
             self._text.decode(payload, final)
         except UnicodeDecodeError as error:
-            raise WebsocketError(INVALID_DATA, "a text is not UTF-8") from error
+            raise BrokenPeerError(INVALID_DATA, "a text is not UTF-8") from error
         if final:
             self._text.reset()
 
@@ -152,8 +144,8 @@ class Relay:
             return
         code = int.from_bytes(payload[:_CODE_BYTES], "big")
         if len(payload) < _CODE_BYTES or code not in _CODES:
-            raise WebsocketError(PROTOCOL_ERROR, "a Close with a code that is none")
+            raise BrokenPeerError(PROTOCOL_ERROR, "a Close with a code that is none")
         try:
             payload[_CODE_BYTES:].decode()
         except UnicodeDecodeError as error:
-            raise WebsocketError(INVALID_DATA, "the reason of a Close is not UTF-8") from error
+            raise BrokenPeerError(INVALID_DATA, "the reason of a Close is not UTF-8") from error

@@ -1,4 +1,4 @@
-"""What MariaDB itself did for a statement: which tables it locked for writing and for reading.
+"""What MariaDB or MySQL itself did for a statement: which tables it locked for writing and for reading.
 
 What lives here: statements, asking the server, comparing. What must not: tests.
 """
@@ -6,8 +6,10 @@ What lives here: statements, asking the server, comparing. What must not: tests.
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from capd.enforcer.proxy.mysql.judging import server_of
 from capd.enforcer.sql.effect import WRITE
 from capd.enforcer.sql.lexeme import Dialect
 from capd.enforcer.sql.message import Message, Reader
@@ -21,9 +23,10 @@ SCHEMA = (
     "CREATE TABLE b (id INT PRIMARY KEY AUTO_INCREMENT, a_id INT, y INT)",
     "CREATE TABLE `we ird` (`sel``ect` INT)",
     "CREATE TABLE logged (what TEXT)",
+    "CREATE TABLE `lateral` (what TEXT)",
     "CREATE FUNCTION writes(n INT) RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO logged VALUES ('f'); RETURN n; END",
-    "INSERT INTO a SELECT seq, seq, 'x' FROM seq_1_to_20",
-    "INSERT INTO b (a_id, y) SELECT seq, seq FROM seq_1_to_20",
+    "INSERT INTO a WITH RECURSIVE s (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM s WHERE n < 20) SELECT n, n, 'x' FROM s",
+    "INSERT INTO b (a_id, y) SELECT id, id FROM a ORDER BY id",
 )
 STATEMENTS = (
     "SELECT 1",
@@ -63,6 +66,20 @@ STATEMENTS = (
     "SELECT NOW(), CURDATE(), UUID(), CONCAT('a', 'b'), CAST('1' AS UNSIGNED), DATE_ADD(NOW(), INTERVAL 1 DAY)",
     "SELECT EXTRACT(YEAR FROM NOW()), SUBSTRING('abc' FROM 2), TRIM(BOTH 'x' FROM 'xax') FROM logged",
     "SELECT JSON_EXTRACT('{\"a\": 1}', '$.a'), RAND(), SLEEP(0) FROM logged",
+    "UPDATE LOW_PRIORITY a SET x = 1 WHERE id = 16",
+    "SELECT 1 FROM a, lateral b",
+    "SELECT 1 FROM lateral b",
+    "SELECT 8.0from a",
+    "SELECT .5from a",
+    "SELECT 1.from a",
+    "SELECT 1e1FROM a",
+    "SELECT 1e-1FROM a",
+    "SELECT 1.5e1FROM a",
+    "SELECT logged.what FROM logged",
+    "DELETE FROM q USING a AS q WHERE q.id = 17",
+    "SHOW COLUMNS FROM a",
+    "SHOW CREATE TABLE a",
+    "SHOW INDEX FROM a FROM tried",
     "SELECT @a := 5",
     "SELECT x INTO @b FROM a LIMIT 1",
     "SELECT 1 /*! , (SELECT MAX(y) FROM b) */ FROM logged",
@@ -74,6 +91,8 @@ STATEMENTS = (
     "SET SESSION sql_mode = 'ANSI_QUOTES'",
     'SELECT "x" FROM "a"',
     'SELECT "t" FROM a WHERE "x" = 1',
+    "SET sql_mode = 'MSSQL'",
+    "SELECT t [' ], (SELECT y FROM b LIMIT 1) AS ['] FROM a",
     "SET sql_mode = 'NO_BACKSLASH_ESCAPES'",
     "SELECT 'a\\' FROM logged",
     "SET sql_mode = ''",
@@ -97,6 +116,53 @@ STATEMENTS = (
     "START TRANSACTION",
     "COMMIT",
 )
+OF_MYSQL = (
+    "TABLE a ORDER BY id LIMIT 2",
+    "VALUES ROW(1, 2), ROW(3, 4)",
+    "INSERT INTO a VALUES (100, 1, 'x') AS new ON DUPLICATE KEY UPDATE x = new.x",
+    "INSERT INTO a TABLE a",
+    "WITH b AS (SELECT 1) (WITH c AS (SELECT 1) TABLE b) ORDER BY 1",
+    "REPLACE INTO a TABLE a",
+    "CREATE TABLE copied TABLE b",
+    "SELECT id FROM a INTERSECT SELECT y FROM b",
+    "SELECT id FROM a EXCEPT (SELECT y FROM b)",
+    "SELECT * FROM a, LATERAL (SELECT * FROM b WHERE a_id = a.id) AS q",
+    "SELECT * FROM JSON_TABLE('[1]', '$[*]' COLUMNS (n INT PATH '$')) AS j, a",
+    "SELECT * FROM a WHERE id MEMBER OF ('[1, 2]')",
+    "SELECT * FROM a FOR UPDATE OF a SKIP LOCKED",
+    "SELECT * FROM a FOR SHARE NOWAIT",
+    "WITH c AS (SELECT y FROM b) UPDATE a SET x = 2 WHERE id IN (SELECT y FROM c)",
+    "WITH c AS (SELECT y FROM b) DELETE FROM a WHERE id IN (SELECT y FROM c)",
+    "WITH a AS (SELECT * FROM b) DELETE FROM logged WHERE what IN (SELECT id FROM a)",
+    "DELETE FROM a AS q WHERE q.id = 4",
+    "EXPLAIN FORMAT = TREE SELECT * FROM a",
+    "EXPLAIN FORMAT = JSON INTO @plan SELECT * FROM a",
+    "EXPLAIN ANALYZE SELECT * FROM a WHERE writes(x) > 0",
+    "EXPLAIN ANALYZE DELETE a FROM a JOIN b ON a.id = b.a_id",
+    "DESC ANALYZE SELECT * FROM a",
+    "SELECT /*+ SET_VAR(sql_mode = 'ANSI_QUOTES') */ * FROM a",
+    "SELECT 1 /*!80000 , (SELECT MAX(y) FROM b) */ FROM logged",
+    "SELECT 1 /*!999999 , (SELECT MAX(y) FROM b) */ FROM logged",
+    "SELECT VECTOR_TO_STRING(STRING_TO_VECTOR('[1, 2]')), VECTOR_DIM(TO_VECTOR('[3]')) FROM logged",
+    "SELECT REGEXP_LIKE(t, 'x'), ANY_VALUE(x), BIN_TO_UUID(UUID_TO_BIN(UUID())) FROM a GROUP BY t",
+    "SELECT t, x, ROW_NUMBER() OVER w, LAG(x) OVER w FROM a WINDOW w AS (PARTITION BY t ORDER BY x)",
+    "SET PERSIST max_connections = 151",
+    "SET @@SESSION.sql_mode = 'ANSI_QUOTES'",
+    'SELECT "x" FROM "a"',
+    "SET sql_mode = DEFAULT",
+    "SET RESOURCE GROUP USR_default",
+    "ALTER TABLE copied ADD COLUMN v VECTOR(3), ALGORITHM = INPLACE",
+    "HELP 'x'",
+    "EXPLAIN ANALYZE FOR SCHEMA mysql SELECT * FROM user",
+    "SHOW COLUMNS FROM logged WHERE 1 IN (TABLE b)",
+    "ANALYZE TABLE a UPDATE HISTOGRAM ON x",
+    "CREATE FUNCTION nvl(n INT) RETURNS INT MODIFIES SQL DATA BEGIN INSERT INTO logged VALUES ('n'); RETURN n; END",
+    "SELECT nvl(1)",
+    "SELECT x FROM a WHERE nvl(x) = 1",
+    "SELECT NVL (1)",
+    "DROP FUNCTION nvl",
+)
+"""That only MySQL 8 and later has, or reads in its own way."""
 LOCKED = """
 SELECT CONCAT(object_schema, '.', object_name), lock_type FROM performance_schema.metadata_locks
  JOIN performance_schema.threads ON thread_id = owner_thread_id
@@ -112,7 +178,9 @@ class Truth:
     def __init__(self, connection: pymysql.connections.Connection[pymysql.cursors.Cursor]) -> None:
         self.connection = connection
         self.reader = Reader()
-        self.session = new_session(Dialect.MYSQL).told_schemas(("tried",))
+        session = new_session(Dialect.MYSQL).told_schemas(("tried",))
+        version = str(self._run("SELECT VERSION()")[0][0])
+        self.session = replace(session, reading=replace(session.reading, server=server_of(version)))
         self.counts: Counter[str] = Counter()
         self.wrong: list[tuple[str, str]] = []
         self.incomplete: list[tuple[str, tuple[str, ...]]] = []

@@ -28,6 +28,8 @@ CREATE FUNCTION writes(int) RETURNS int LANGUAGE sql AS 'INSERT INTO logged VALU
 CREATE FUNCTION writes_rows() RETURNS SETOF record LANGUAGE sql AS 'INSERT INTO logged VALUES (''g'') RETURNING 1';
 CREATE FUNCTION conflict(int) RETURNS boolean LANGUAGE sql AS 'INSERT INTO logged VALUES (''c''); SELECT true';
 CREATE FUNCTION materialized(int) RETURNS boolean LANGUAGE sql AS 'INSERT INTO logged VALUES (''m''); SELECT true';
+CREATE FUNCTION second(text) RETURNS text LANGUAGE sql AS 'INSERT INTO logged VALUES (''s''); SELECT ''a''';
+CREATE FUNCTION columns(int) RETURNS int LANGUAGE sql AS 'INSERT INTO logged VALUES (''o''); SELECT 1';
 CREATE FUNCTION length(a) RETURNS int LANGUAGE sql AS 'INSERT INTO logged VALUES (''n''); SELECT 1';
 CREATE FUNCTION log_it() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO logged VALUES (''t''); RETURN NULL; END';
 CREATE TABLE watched (x int);
@@ -51,6 +53,9 @@ SELECT length(a) FROM a;
 SELECT DISTINCT ON (x) writes(x) FROM a;
 SELECT 1 OPERATOR(pg_catalog.+) writes(2);
 SELECT NOT materialized(1);
+SELECT nextval('s'::text || '.c_id_seq');
+SELECT 1 FROM a WHERE 'a' SIMILAR TO second('b');
+SELECT sum(x) OVER (ORDER BY x RANGE columns(5) PRECEDING) FROM a;
 SELECT * FROM a JOIN b ON conflict(1);
 SELECT * FROM ONLY (parent);
 WITH q (x) AS (VALUES (1)), r (y) AS (SELECT x FROM q) SELECT * FROM r;

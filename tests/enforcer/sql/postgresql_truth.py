@@ -1,35 +1,26 @@
 """What PostgreSQL itself did for a statement: which relations it locked for writing and for reading, and which rows changed.
 
-What lives here: asking the server, and comparing. What must not: statements.
-
-Run over a directory of SQL, such as the server's own regression tests:
-    PGHOST=... PYTHONPATH=src:. python -P -m tests.enforcer.sql.postgresql_truth DIRECTORY
+What lives here: asking the server, and comparing. What must not: statements (postgresql_corpus.py, postgresql_regression.py).
 """
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import traceback
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Iterable, Mapping
 
 import psycopg
 from psycopg.pq import ExecStatus, TransactionStatus
 
-from capd.enforcer.sql import postgresql_scanner
+from capd.enforcer.proxy.postgresql.inquiry import names_queries
 from capd.enforcer.sql.effect import WRITE, Effects
-from capd.enforcer.sql.lexeme import POSTGRESQL_DEFAULT, Dialect
+from capd.enforcer.sql.lexeme import Dialect
 from capd.enforcer.sql.message import Message, Reader
 from capd.enforcer.sql.session import Session, new_session
-from capd.enforcer.sql.statement import split
+from tests.enforcer.sql.verdicts import REFUSED, Verdicts
 
 USER_OID_MIN = 16384
 """Of relations, those below are the server's own."""
-FUNCTIONS = "SELECT proname::text FROM pg_proc WHERE pronamespace <> 'pg_catalog'::regnamespace"
+OWN = "SELECT proname::text FROM pg_proc WHERE pronamespace <> 'pg_catalog'::regnamespace"
 TELLING = {"satisfies_hash_partition", "currval"}
 WRITES = {
     "RowExclusiveLock",
@@ -80,24 +71,6 @@ SELECT (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal AND tgrelid = ANY
 ONLY_SEQUENCES = "SELECT bool_and(relkind = 'S') FROM pg_class WHERE oid = ANY (%s::int[])"
 
 
-@dataclass(slots=True, kw_only=True)
-class Verdicts:
-    """What came of statements.
-
-    Attributes:
-        counts: how many were complete, incomplete, refused by the server, wrong; by what.
-        wrong: statements about which capd was sure and wrong, and why.
-        why: reasons for incompleteness.
-        excused: what more the server did, as the schema has it.
-    """
-
-    counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[tuple[str, str]] = field(default_factory=list)
-    why: Counter[str] = field(default_factory=Counter)
-    examples: dict[str, str] = field(default_factory=dict)
-    excused: Counter[str] = field(default_factory=Counter)
-
-
 class Truth:
     """A connection to a server in which statements are tried."""
 
@@ -117,7 +90,8 @@ class Truth:
     def _learn(self) -> None:
         path, plain, encoding, temporary = self._told()
         session = new_session(Dialect.POSTGRESQL).told_schemas(path, temporary)
-        session = session.told_functions(str(name) for (name,) in self.ask(FUNCTIONS))
+        functions = names_queries(functions=True)[2]
+        session = session.told_functions(str(name) for (name,) in self.ask(functions))
         self.session = session.reported("standard_conforming_strings", plain).reported("client_encoding", encoding)
 
     def _told(self) -> tuple[tuple[str, ...], str, str, frozenset[str]]:
@@ -132,6 +106,9 @@ class Truth:
         names = temporary if isinstance(temporary, list) else []
         # Its own temporary schema is pg_temp to everybody.
         return tuple(re.sub(r"^pg_temp_\d+$", "pg_temp", one) for one in path), str(plain), str(encoding), frozenset(names)
+
+    def _own(self) -> set[str]:
+        return {str(name) for (name,) in self.ask(OWN)}
 
     def _check_session(self, text: bytes) -> None:
         """Compare what the session's tracker says with the server; then tell it the truth."""
@@ -183,9 +160,11 @@ class Truth:
             self.verdicts.counts["steers the transaction"] += 1
             return
         pgconn.exec_(b"BEGIN")
-        before = self.ids(read.statements[0], writes=False) if read.statements else set()
-        before_written = self.ids(read.statements[0], writes=True) if read.statements else set()
-        self.reached = {row[0] for row in self.ask(REACHED, list(before)) if isinstance(row[0], int)}
+        own = self._own()
+        compared = read.complete and len(read.statements) == 1
+        before = self.ids(read.statements[0], writes=False) if compared else set()
+        before_written = self.ids(read.statements[0], writes=True) if compared else set()
+        self.reached = {row[0] for row in self.ask(REACHED, list(before)) if isinstance(row[0], int)} if compared else set()
         self.changed = set(self.ask(CHANGED))
         result = pgconn.exec_(text)
         status = ExecStatus(result.status)
@@ -195,12 +174,12 @@ class Truth:
             status = ExecStatus(result.status)
         if status in {ExecStatus.FATAL_ERROR, ExecStatus.BAD_RESPONSE, ExecStatus.EMPTY_QUERY}:
             pgconn.exec_(b"ROLLBACK")
-            self.verdicts.counts["refused by the server"] += 1
+            self.verdicts.counts[REFUSED] += 1
             if pgconn.transaction_status == TransactionStatus.UNKNOWN:
                 raise ConnectionError(text)
             return
-        self._count(text, read)
-        if read.complete and len(read.statements) == 1:
+        self.verdicts.count(text, read, own | self._own())
+        if compared:
             self._compare(text, read, before, before_written)
         pgconn.exec_(b"COMMIT" if keep else b"ROLLBACK")
         if not keep:
@@ -218,14 +197,6 @@ class Truth:
                 pass
         while pgconn.get_result() is not None:
             pass
-
-    def _count(self, text: bytes, read: Message) -> None:
-        self.verdicts.counts["complete" if read.complete else "incomplete"] += 1
-        self.verdicts.counts[f"{'complete' if read.complete else 'incomplete'} {read.command}"] += 1
-        for problem in read.problems[:1]:
-            plain = re.sub(r"'[^']*'|function \S+", "X", problem)
-            self.verdicts.why[plain] += 1
-            self.verdicts.examples.setdefault(plain, text.decode("utf-8", "replace")[:160])
 
     def _compare(self, text: bytes, read: Message, before: set[int], before_written: set[int]) -> None:
         (done,) = read.statements
@@ -279,92 +250,3 @@ class Truth:
             self.verdicts.excused[f"{verb}: the default of a type"] += 1
             return []
         return [f"{verb} {', '.join(self.named(extra - reached).values())}"]
-
-
-def statements_in(text: str) -> Iterator[bytes]:
-    """Give the statements of a file for psql: without its own commands, and without data of COPY."""
-    lines = []
-    copying = False
-    for line in text.splitlines():
-        if copying:
-            copying = line != "\\."
-            continue
-        copying = re.match(r"(?i)^copy\b.*\bfrom stdin", line) is not None
-        if not line.startswith("\\"):
-            lines.append(re.sub(r"\\g\w*.*$|\\;", ";", line))
-    plain = "\n".join(lines)
-    encoded = plain.encode()
-    scanned = postgresql_scanner.scan(encoded, POSTGRESQL_DEFAULT)
-    for statement in split(scanned, Dialect.POSTGRESQL):
-        if statement.lexemes:
-            yield plain[statement.lexemes[0].start : statement.lexemes[-1].end].encode()
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Give a file in parts that are short enough for the scanner, ending at empty lines after a semicolon."""
-    part: list[str] = []
-    for line in text.splitlines(keepends=True):
-        part.append(line)
-        if not line.strip() and "".join(part).rstrip().endswith(";") and sum(map(len, part)) > 4_000:
-            yield "".join(part)
-            part = []
-    yield "".join(part)
-
-
-def say(*words: object) -> None:
-    """Write a line."""
-    sys.stdout.write(" ".join(map(str, words)) + "\n")
-
-
-def tried(path: Path, base: list[Path]) -> Verdicts:
-    """Run a file in a database of its own, after those that make what it needs."""
-    name = f"truth_{os.getpid()}_{path.stem}".replace(".", "_")
-    with psycopg.connect(autocommit=True) as admin:
-        # What is left of it stays: a subscription would not let it go.
-        admin.execute(f'CREATE DATABASE "{name}"'.encode())
-    with psycopg.connect(dbname=name, autocommit=True) as connection:
-        connection.execute("SET statement_timeout = '5s'")
-        truth = Truth(connection)
-        for first in [*base, path]:
-            truth.verdicts = Verdicts()
-            for piece in _pieces(first.read_text(encoding="utf-8", errors="replace")):
-                for text in statements_in(piece):
-                    _try(truth, text, path.name)
-        return truth.verdicts
-
-
-def _try(truth: Truth, text: bytes, name: str) -> None:
-    try:
-        truth.try_(text)
-    except ConnectionError:
-        say("!!", name, "the server ended the connection")
-    except Exception:  # noqa: BLE001 - the rest of the corpus is of interest all the same
-        say("!!", name, repr(text[:200]), traceback.format_exc().splitlines()[-1])
-        truth.connection.pgconn.exec_(b"ROLLBACK")
-
-
-def main() -> None:
-    """Run every file of a directory, and print what came of it."""
-    total = Verdicts()
-    only = set(sys.argv[2:])
-    base = list(Path(sys.argv[1]).rglob("test_setup.sql"))
-    for path in sorted(Path(sys.argv[1]).rglob("*.sql")):
-        if only and path.stem not in only:
-            continue
-        found = tried(path, base)
-        total.counts += found.counts
-        total.why += found.why
-        total.excused += found.excused
-        total.examples |= found.examples
-        total.wrong += found.wrong
-        for text, problem in found.wrong:
-            say(f"WRONG {path.name}: {problem}\n    {text[:300]}")
-    say(dict(total.excused))
-    for name, count in total.counts.most_common():
-        say(f"{count:7} {name}")
-    for name, count in total.why.most_common(60):
-        say(f"{count:7} {name}   | {total.examples[name]!r}")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import psycopg
 from hypothesis import HealthCheck, given, settings
@@ -13,7 +14,9 @@ from capd.enforcer.sql import postgresql_scanner
 from capd.enforcer.sql.lexeme import POSTGRESQL_DEFAULT, Dialect, Reading
 from capd.enforcer.sql.statement import split
 from tests.enforcer.sql import postgresql_corpus as corpus
-from tests.enforcer.sql.postgresql_truth import Truth, statements_in
+from tests.enforcer.sql import postgresql_regression as regression
+from tests.enforcer.sql.postgresql_regression import statements_in
+from tests.enforcer.sql.postgresql_truth import Truth
 
 Connection = psycopg.Connection[tuple[object, ...]]
 MADE = int(os.environ.get("CAPD_SQL_MADE", "400"))
@@ -50,6 +53,39 @@ def test_made_statements_are_told_rightly(connection: Connection) -> None:
     assert complete > MADE / 2, known.verdicts.counts
     assert complete / (complete + incomplete) >= SHARE_MIN, (known.verdicts.why, known.verdicts.examples)
     assert 0 == counts.verdicts.counts["complete"]
+
+
+REGRESSION = r"""
+\set kept :abs_srcdir '/kept.data'
+CREATE TABLE a (x int PRIMARY KEY);
+COPY a FROM stdin;
+1
+\.
+INSERT INTO a SELECT length(:'kept');
+CREATE FUNCTION own() RETURNS int LANGUAGE sql AS $$
+  SELECT 1;
+
+  SELECT 2;
+$$;
+SELECT own() \gset
+CREATE VIEW v AS SELECT * FROM a;
+DROP TABLE a CASCADE;
+SELECT * FROM nowhere;
+BEGIN;
+"""
+
+
+def test_the_servers_own_tests_are_counted(postgresql: str, tmp_path: Path) -> None:
+    """Of a file for psql each statement is tried; shares are told of all, and of those whose code is in their text."""
+    (tmp_path / "sql").mkdir()
+    for name, text in {"test_setup": "CREATE TABLE made (x int);", "one": REGRESSION, "two": "SELECT * FROM made;"}.items():
+        (tmp_path / "sql" / f"{name}.sql").write_text(text, encoding="utf-8")
+    found = regression.all_tried(tmp_path, regression.names(tmp_path), postgresql)
+    assert ([], []) == (found.wrong, found.lost)
+    counted = {"complete": 5, "incomplete": 3, "code is elsewhere": 2, "refused by the server": 1, "steers the transaction": 1}
+    assert counted == {name: found.counts[name] for name in counted}
+    assert (5 / 8, 5 / 6) == (found.share, found.share_of_readable)
+    assert "of 8 statements 62.50% are complete, 0 of them told wrongly" in found.report()
 
 
 PIECES = st.sampled_from(

@@ -41,13 +41,14 @@ PATHS = [
     (["do 'x'"], ("?.t",)),
     (["select f(1)"], ("?.t",)),
     (["set timezone to 'x'"], ("public.t",)),
-    (["begin", "set search_path to s", "rollback"], ("public.t",)),
-    (["begin", "set search_path to s", "commit"], ("s.t",)),
+    (["begin", "set search_path to s", "rollback"], ("?.t",)),
+    (["begin", "set search_path to s", "commit"], ("?.t",)),
     (["begin", "set local search_path to s"], ("s.t",)),
-    (["begin", "set local search_path to s", "commit"], ("public.t",)),
-    (["begin", "set search_path to s", "set local search_path to r", "end"], ("s.t",)),
+    (["begin", "set local search_path to s", "commit"], ("?.t",)),
+    (["begin", "set search_path to s", "set local search_path to r", "end"], ("?.t",)),
     (["begin", "savepoint a", "set search_path to s", "rollback to a"], ("?.t",)),
-    (["begin", "rollback and chain", "set search_path to s", "rollback"], ("public.t",)),
+    (["begin", "rollback and chain", "set search_path to s", "rollback"], ("?.t",)),
+    (["begin", "savepoint a", "rollback to a", "rollback"], ("public.t",)),
     (["create temp table t (i int)"], ("pg_temp.t", "public.t")),
     (["create temp table t as select 1"], ("pg_temp.t", "public.t")),
     (["select 1 as i into temp t"], ("pg_temp.t", "public.t")),
@@ -56,6 +57,9 @@ PATHS = [
     (["create temp table u (i int)", "alter table u rename to t"], ("pg_temp.t", "public.t")),
     (["create view t as select 1"], ("public.t",)),
     (["set search_path to pg_temp, public"], ("?.t",)),
+    (["declare c cursor for select set_config('search_path', 's', false)", "set search_path to s", "fetch c"], ("?.t",)),
+    (["declare c cursor for select 1", "set search_path to s", "fetch c"], ("s.t",)),
+    (['reset "role"'], ("?.t",)),
     (["create temp table u (i int)"], ("public.t",)),
 ]
 
@@ -89,6 +93,7 @@ READINGS = [
     ),
     (MYSQL, ["set sql_mode = 'ANSI_QUOTES'"], 'select * from "t"', ("d.t",)),
     (MYSQL, ["set sql_mode = 'NO_BACKSLASH_ESCAPES'"], "select 'a\\' from t", ("d.t",)),
+    (MYSQL, ["set @@`sql_mode` = 'ANSI_QUOTES'"], 'select * from "t"', ("d.t",)),
     (MYSQL, ["use e"], "select * from t", ("e.t",)),
     (MYSQL, ["set names utf8mb4"], "select * from t", ("d.t",)),
 ]
@@ -112,6 +117,11 @@ REFUSED = [
     (MYSQL, "set sql_mode = @x"),
     (MYSQL, "call p()"),
     (MYSQL, "set sql_mode = concat('ANSI', '_QUOTES')"),
+    (MYSQL, "set sql_mode = 0x414E53495F51554F544553"),
+    (MYSQL, "set sql_mode = 4"),
+    (MYSQL, "set sql_mode = 'MSSQL'"),
+    (MYSQL, "set @@`sql_mode` = @x"),
+    (MYSQL, "set @@`character_set_client` = gbk"),
 ]
 
 
@@ -129,6 +139,25 @@ def test_what_the_server_reports_is_believed() -> None:
     assert not READER.read(b"select 'a\\'", KNOWN.reported("standard_conforming_strings", "off")).complete
 
 
+def test_names_in_other_encodings_are_not_known() -> None:
+    """What a byte beyond ASCII means in a name is known of UTF-8 alone: of others a name is another one, or a byte a blank."""
+    for session, encoding in ((KNOWN, "KOI8R"), (KNOWN, "LATIN1"), (KNOWN, "SQL_ASCII"), (MYSQL, "latin1"), (MYSQL, "cp1251")):
+        setting = "client_encoding" if session is KNOWN else "character_set_client"
+        narrow = session.reported(setting, encoding)
+        quote = b'"' if session is KNOWN else b"`"
+        assert READER.read(b"select '\xe9' from a", narrow).complete
+        for text in (b"select * from a x\xa0join\xa0b", b"table " + quote + b"\xe9" + quote, b"select @\xa0 from a"):
+            assert not READER.read(text, narrow).complete, text
+
+
+def test_what_a_transaction_ends_with_is_not_remembered_for_another() -> None:
+    """Behind COMMIT names are looked for where this session's own path leads, whatever another session's said."""
+    message = "commit; table t"
+    assert ("public.t",) == names(KNOWN, message)
+    turned = after(new_session(Dialect.POSTGRESQL).told_schemas(("secret",)), "begin", "set local search_path to public")
+    assert (KNOWN.names.schemas, ("?.t",)) == (turned.names.schemas, names(turned, message))
+
+
 def test_remembered_names_are_bounded() -> None:
     """Beyond so many temporary relations any name may be one."""
     session = after(KNOWN, *(f"create temp table t{number} (i int)" for number in range(TEMPORARY_MAX + 1)))
@@ -141,3 +170,7 @@ def test_a_function_that_hides_the_servers_is_not_known() -> None:
     assert READER.read(b"select lower('x')", KNOWN).complete
     assert not READER.read(b"select lower('x')", session).complete
     assert READER.read(b"select upper('x')", session).complete
+    hidden = KNOWN.told_functions(["substring", "overlay"])
+    for text in (b"select substring('x', 1)", b"select overlay('x', 'y', 1)"):
+        assert READER.read(text, KNOWN).complete
+        assert not READER.read(text, hidden).complete

@@ -116,6 +116,8 @@ def cramped(host: Host) -> None:
             disk.empty()
             host.took(said_by_daemon)
             host.recorded(said_by_recorder)
+            # What the daemon had no room for comes later: the recorder ended within it, and let go of what it held back.
+            host.settles = host.settles and host.written == len(host.blocks)
     finish(host)
     judge(host)
 

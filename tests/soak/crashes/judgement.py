@@ -23,7 +23,8 @@ from capd.recording.age import NoKeys
 from capd.recording.bucket import Bucket
 from capd.recording.bucket.layout import SegmentKey
 from capd.recording.catalogue.layout import parse_key
-from capd.recording.evidence.hosts import HostReport, Trust, verify_shelf
+from capd.recording.evidence.host_report import HostReport, Trust
+from capd.recording.evidence.hosts import verify_shelf
 from capd.recording.evidence.shelf import DirectoryShelf, Shelf
 from capd.recording.heads import number_of as head_number
 from capd.recording.index import Index

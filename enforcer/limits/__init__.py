@@ -1,0 +1,1 @@
+"""Guard rails: how much may be said and answered."""

@@ -1,0 +1,1 @@
+"""Understanding Redis: from a command to its effects and its keys."""
