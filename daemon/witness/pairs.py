@@ -34,6 +34,7 @@ class Pairs:
         """Connections of an earlier recorder of which no request was seen by this one."""
         self._waiting = sum(len(seen.asked) + len(seen.spoken) for seen in books.seen.values())
         self._waiting += sum(len(flow.ruled) + len(flow.told) for flow in books.flows.values())
+        self._unplaced = sum(len(seen.unplaced) for seen in books.seen.values())
 
     def observe(self, seen: Seen, record: Record, flow: Flow | None) -> None:
         """Take a record of a connection as the probes told it, before anything of it is hidden."""
@@ -86,8 +87,15 @@ class Pairs:
         self._waiting += 1
         if seen.unpaired:
             self.give_up(seen, seen.unpaired)
+        self._unplaced += not seen.unplaceable
         if flow is not None:
-            statements.place(seen, flow.pending)
+            self._place(seen, flow)
+        if flow is not None and not flow.relayed:
+            many = len(seen.unplaced) > statements.UNPLACED_MAX or self._unplaced > WAITING_MAX
+        else:  # they must not take the room of those that are decided about
+            many = len(seen.unplaced) > statements.UNLINKED_MAX or self._unplaced > WAITING_MAX // 2
+        if many:
+            self.lose_place(seen)
         self._bound(seen, flow)
 
     def _ran(self, seen: Seen, exchange: int, time_ns: int, flow: Flow | None) -> None:
@@ -110,9 +118,10 @@ class Pairs:
 
     def pair(self, seen: Seen | None, flow: Flow | None) -> None:
         """Take what belongs together out of both."""
-        if seen is not None and flow is not None:
-            statements.place(seen, flow.pending)
-        if seen is None or flow is None or seen.unpaired:
+        if seen is None or flow is None:
+            return
+        self._place(seen, flow)
+        if seen.unpaired:
             return
         if seen.spoken and flow.told:
             before = len(seen.spoken) + len(flow.told)
@@ -125,6 +134,17 @@ class Pairs:
         self._waiting -= before - len(seen.asked) - len(flow.ruled)
         if wrong is not None:
             self.give_up(seen, WRONG + wrong)
+
+    def _place(self, seen: Seen, flow: Flow) -> None:
+        """Find what decisions stand beside."""
+        before = len(seen.unplaced)
+        statements.place(seen, flow.pending)
+        self._unplaced -= before - len(seen.unplaced)
+
+    def lose_place(self, seen: Seen) -> None:
+        """A decision of a connection was written without what it is about: those behind it have no place either."""
+        self._unplaced -= len(seen.unplaced)
+        statements.lose_place(seen)
 
     def give_up(self, seen: Seen, why: str) -> None:
         """Compare requests and statements of a connection no more."""
@@ -159,6 +179,7 @@ class Pairs:
     def forget(self, seen: Seen | None, flow: Flow | None) -> None:
         """Nothing more is heard of a connection."""
         self._waiting -= 0 if seen is None else len(seen.asked) + len(seen.spoken)
+        self._unplaced -= 0 if seen is None else len(seen.unplaced)
         self._waiting -= 0 if flow is None else len(flow.ruled) + len(flow.told)
 
     def _bound(self, seen: Seen | None, flow: Flow | None) -> None:

@@ -92,7 +92,7 @@ class Seen:
         asked: requests without a decision so far.
         unpaired: why requests and decisions are not held against each other; "": they are.
         spoken: statements that were not run so far, or without a decision so far.
-        unplaced: statements without a decision beside them.
+        unplaced: statements without a decision beside them; unplaceable: nobody can say any more which decision is whose.
         begun, stored: highest exchange of a statement that was seen, and of one that is in the recording; -1: none.
         said: what was said on it, once it is over; None: not all of it was seen by this recorder.
     """
@@ -118,6 +118,7 @@ class Seen:
     unpaired: str = ""
     spoken: list[Spoken] = field(default_factory=list)
     unplaced: list[Spoken] = field(default_factory=list)
+    unplaceable: bool = False
     begun: int = -1
     stored: int = -1
     said: Said | None = None

@@ -23,8 +23,10 @@ from capd.recording.record import Value
 
 WAITING_MAX: Final = 4_096
 """Statements, or decisions, of one connection that wait for the other; clients that pipeline stay below."""
-UNPLACED_MAX: Final = 64
-"""Statements that may yet get a decision to stand beside them; what is older has none, or is found by nobody any more."""
+UNPLACED_MAX: Final = 4_096
+"""Statements of one connection that may yet get a decision to stand beside them: half a second, 0.2 kB each."""
+UNLINKED_MAX: Final = 1_024
+"""The same of a connection that the enforcer did not tell of so far, and may never tell of."""
 HELD: Final = "held"
 
 _ASKED: Final[Mapping[str, frozenset[str]]] = {
@@ -86,8 +88,8 @@ def begin(seen: Seen, found: Spoken) -> bool:
         return False
     seen.begun = found.exchange
     seen.spoken.append(found)
-    seen.unplaced.append(found)
-    del seen.unplaced[:-UNPLACED_MAX]
+    if not seen.unplaceable:
+        seen.unplaced.append(found)
     return True
 
 
@@ -123,9 +125,14 @@ def undecided(seen: Seen, flow: Flow, *, heard_ns: int) -> str | None:
     return f"undecided statement: number {first.exchange} was run, and the enforcer has no decision about it"
 
 
+def lose_place(seen: Seen) -> None:
+    """Place no further decisions: one was dropped, or what it is about, so that the next would stand beside another's words."""
+    seen.unplaced, seen.unplaceable = [], True
+
+
 def place(seen: Seen, pending: Sequence[Pending]) -> None:
     """Find the statements that decisions stand beside."""
-    for one in pending:
+    for one in () if seen.unplaceable else pending:
         if not one.statement or one.exchange is not None:
             continue
         found = next((at for at, spoken in enumerate(seen.unplaced) if _alike(spoken.said, one.said)), None)
@@ -138,9 +145,9 @@ def place(seen: Seen, pending: Sequence[Pending]) -> None:
 
 def waits(pending: Pending, seen: Seen) -> bool:
     """Say whether the message that a decision is about is not stored yet."""
-    if pending.statement:
-        return pending.exchange is None or pending.exchange > seen.stored
-    return pending.exchange is not None and pending.exchange >= seen.requests
+    if pending.exchange is None:
+        return pending.statement and not seen.unplaceable
+    return pending.exchange > seen.stored if pending.statement else pending.exchange >= seen.requests
 
 
 def _alike(one: bytes | None, other: bytes | None) -> bool:

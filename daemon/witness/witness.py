@@ -15,7 +15,7 @@ from typing import Final
 from uuid import UUID
 
 from capd.daemon.masking.levels import Level
-from capd.daemon.witness import continuity, matching, statements, verdicts
+from capd.daemon.witness import continuity, matching, pending, statements, verdicts
 from capd.daemon.witness.connections import Connections
 from capd.daemon.witness.digests import Digests
 from capd.daemon.witness.entries import (
@@ -43,8 +43,6 @@ SEEN_MAX: Final = 65_536
 """Connections in the books: open ones, and those that ended in the last seconds. Half a kilobyte each."""
 FLOWS_MAX: Final = 65_536
 AWAY_MAX: Final = 4_096
-PENDING_MAX: Final = 256
-"""Decisions of one connection that wait for their messages; clients that pipeline stop far below."""
 
 
 class Witness:
@@ -81,6 +79,7 @@ class Witness:
         self._away_ends = {(away.client, away.destination) for away in books.away}
         self._digests = Digests(said_key)
         self._flow_by_cookie = {flow.cookie: flow.id for flow in books.flows.values() if flow.session is None}
+        self._pending = sum(len(flow.pending) for flow in books.flows.values())
         self.changed = False
         """Something has to be remembered that was not before."""
 
@@ -150,8 +149,9 @@ class Witness:
         flow.policy = str(entry.facts.get("policy") or flow.policy)
         so_far: dict[str, Value] = {"allowed": flow.tally.allowed, "denied": flow.tally.denied, "held": flow.tally.held}
         facts = {**entry.facts, "so_far": so_far}
-        pending = Pending(key=key, facts=facts, exchange=exchange, since_ns=now_ns, statement=entry.statement, said=entry.said)
-        flow.pending.append(pending)
+        waits = Pending(key=key, facts=facts, exchange=exchange, since_ns=now_ns, statement=entry.statement, said=entry.said)
+        flow.pending.append(waits)
+        self._pending += 1
         self._pairs.decided(flow, entry)
         self._place(flow, self._ready)
 
@@ -388,8 +388,8 @@ class Witness:
         self.changed = True
         self._flow_by_cookie.pop(flow.cookie, None)
         alarm = self._enforced and flow.opened_ns >= self.books.since_ns
-        if not alarm and self.books.recorded.issuperset(pending.key for pending in flow.pending):
-            self.books.recorded.difference_update([pending.key for pending in flow.pending])
+        if not alarm and self.books.recorded.issuperset(one.key for one in flow.pending):
+            self.books.recorded.difference_update([one.key for one in flow.pending])
             self._forget_flow(flow)  # of before these books, and in the recording
             return
         flow.alone = True
@@ -432,15 +432,14 @@ class Witness:
             return
         session, time_ns = (seen.session, seen.last_ns) if seen is not None else (flow.id, flow.opened_ns)
         level = self._level_of(session, seen)
-        surplus = len(flow.pending) - PENDING_MAX
-        waiting: list[Pending] = []
-        for place, pending in enumerate(flow.pending):
-            if patient and seen is not None and statements.waits(pending, seen) and place >= surplus:
-                waiting.append(pending)
-                continue
+        written, waiting, astray = pending.part(flow.pending, seen if patient else None, others=self._pending)
+        if astray and seen is not None:
+            self._pairs.lose_place(seen)
+        for one in written:
             self.books.counts.verdicts += 1
-            self._give(pending.key, [verdicts.verdict(session, flow, pending, time_ns, level)], out)
-        self.changed = self.changed or len(waiting) != len(flow.pending)
+            self._give(one.key, [verdicts.verdict(session, flow, one, time_ns, level)], out)
+        self.changed = self.changed or bool(written)
+        self._pending -= len(written)
         flow.pending = waiting
 
     def _patience_ns(self, flow: Flow) -> int:
@@ -494,6 +493,7 @@ class Witness:
     def _forget_flow(self, flow: Flow) -> None:
         self.changed = True
         self._pairs.forget(None, flow)
-        self.books.flows.pop(flow.id, None)
+        if self.books.flows.pop(flow.id, None) is not None:
+            self._pending -= len(flow.pending)
         if self._flow_by_cookie.get(flow.cookie) == flow.id:
             del self._flow_by_cookie[flow.cookie]

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from capd.daemon.witness import statements
+from capd.daemon.witness import pending, statements
 from capd.daemon.witness.witness import Witness
 from capd.enforcer.proxy import entry
 from capd.enforcer.proxy.question import Kind as About
@@ -188,6 +188,41 @@ def test_a_verdict_waits_for_its_message() -> None:
     assert [] == hear(made, decided(2, "SELECT 2"))
     late = [record for record in later(made) if record.kind is Kind.VERDICT]
     assert [None] == [record.body["exchange"] for record in late]
+
+
+MANY = 1_000
+ORDERS: dict[str, Callable[[Witness, Said, Heard], Said]] = {
+    "the probes by far": probes_first,
+    "the enforcer by far": enforcer_first,
+}
+
+
+@pytest.mark.parametrize("who", ORDERS)
+def test_one_witness_may_be_far_ahead(who: str) -> None:
+    """Of a client that says one statement a thousand times while one side is not read, each decision has its place."""
+    made = witness()
+    said = [one for number in range(1, MANY + 1) for one in (query(number), answer(number))]
+    out = ORDERS[who](made, said, [decided(number, at_ns=START + number) for number in range(1, MANY + 1)])
+    found = [record.body for record in out if record.kind is Kind.VERDICT]
+    assert [(number, START + number) for number in range(1, MANY + 1)] == [(one["exchange"], one["at_ns"]) for one in found]
+
+
+@pytest.mark.parametrize("who", ORDERS)
+def test_where_too_much_waits_no_decision_has_anothers_place(who: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was dropped would leave its place to the next one with the same words: from there on none has a place."""
+    for name in ("PENDING_MAX", "PENDING_FEW"):
+        monkeypatch.setattr(pending, name, MANY // 2)
+    for name in ("UNPLACED_MAX", "UNLINKED_MAX"):
+        monkeypatch.setattr(statements, name, MANY // 2)
+    made = witness()
+    out = [*seen(made, [ONE.opened()]), *hear(made, ONE.let_in())]
+    said = [one for number in range(1, MANY + 1) for one in (query(number), answer(number))]
+    heard = [decided(number, at_ns=START + number) for number in range(1, MANY + 1)]
+    out += [*seen(made, said), *hear(made, *heard)] if who == "the probes by far" else [*hear(made, *heard), *seen(made, said)]
+    out += [*seen(made, [query(MANY + 1)]), *hear(made, decided(MANY + 1, at_ns=START + MANY + 1))]
+    found = [record.body for record in out if record.kind is Kind.VERDICT]
+    assert [START + number for number in range(1, MANY + 2)] == [one["at_ns"] for one in found]
+    assert {None} == {one["exchange"] for one in found}
 
 
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from capd.daemon.masking.levels import Level
-from capd.daemon.witness.witness import AWAY_MAX, PENDING_MAX, Witness
+from capd.daemon.witness.pending import PENDING_MAX
+from capd.daemon.witness.witness import AWAY_MAX, Witness
 from capd.enforcer.obligations.obligation import CarriedOut, Obligations
 from capd.enforcer.policy.rule import Form, Injection, Mask
 from capd.enforcer.proxy import entry
