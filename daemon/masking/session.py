@@ -26,8 +26,9 @@ from capd.enforcer.masking.http import HttpMask
 from capd.enforcer.masking.http2 import Http2Mask
 from capd.enforcer.masking.place import Place, filled
 from capd.enforcer.masking.rules import Rules
+from capd.enforcer.masking.scanner import CUT_OFF
 from capd.enforcer.masking.websocket import WebsocketMask
-from capd.recording.record import Direction, Kind, Record, Value, from_fields, pack, unpack_arrays
+from capd.recording.record import Direction, Kind, Record, Value
 
 KEPT_BYTES_MAX: Final = 1024 * 1024
 """While something waits, bytes that nothing needs are let go when there are so many."""
@@ -49,7 +50,7 @@ _Saved = tuple[
     Mapping[str, Value],
     str | None,
     int | None,
-    list[tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None, bool]],
+    list[Sequence[object]],
     list[Sequence[object]],
     list[Sequence[object]],
     Sequence[int],
@@ -92,7 +93,7 @@ class MaskedSession:
 
     def save(self) -> list[object]:
         """Give its state as plain values."""
-        queue = [[pack(one.record), one.quiet, one.pieces, one.said, one.begun] for one in self.queue]
+        queue = [one.save() for one in self.queue]
         sides = [side.save() for side in (*self.sides, *self.wire)]
         masks = [self.http[0].save(), self.http[1].save(), [] if self.database is None else self.database.save()]
         told = None if self.extent.told is None else int(self.extent.told)
@@ -110,10 +111,7 @@ class MaskedSession:
         self.authenticated, self.blind, self.upgrading = bool(authenticated), bool(blind), bool(upgrading)
         self.extent.floor = Level(floor[0]) if floor else Level.FULL
         self.extent.told = None if told is None else Level(told)
-        for packed, quiet, pieces, said, *begun in queue:
-            record = from_fields(next(unpack_arrays(packed)))
-            places = None if pieces is None else [(at, size) for at, size in pieces]
-            self.queue.append(Waiting(record, quiet, places, said, any(begun)))
+        self.queue.extend(map(Waiting.restored, queue))
         for side, state in zip((*self.sides, *self.wire), sides, strict=True):
             side.restore(state)
         for mask, state in zip(self.http, masks[:2], strict=True):
@@ -234,10 +232,9 @@ class MaskedSession:
                 side.lose(lost)
                 continue
             if self.protocol in HTTP:
-                side.mask(self.http[direction].gap(lost))
-                side.judged = max(side.judged, min(self.http[direction].decided, side.end))
+                side.told(self.http[direction].gap(lost), self.http[direction].decided)
             if self._hides_all(direction):
-                side.hide(side.end, UNDECIDED, "cut off")
+                side.hide(side.end, UNDECIDED, CUT_OFF)
             side.lose(lost)
 
     # -- judging ---------------------------------------------------------------------------------------------------------------
@@ -363,8 +360,7 @@ class MaskedSession:
         for direction in DIRECTIONS:
             side = self.sides[direction]
             if self.protocol in HTTP:
-                side.mask(self.http[direction].end())
-                side.judged = max(side.judged, min(side.covered, side.end))
+                side.told(self.http[direction].end(), side.covered)
             self._look(side, direction, side.end, final=True)
         for side in self.wire:
             side.scan(side.end, final=True)
@@ -374,15 +370,23 @@ class MaskedSession:
         self.settle()
         for direction, side in enumerate(self.sides):
             if side.waiting:
-                if self.protocol in HTTP:
-                    side.mask(self.http[direction].cut())
-                    side.judged = max(side.judged, min(side.covered, side.end))
-                if self.database is None:
-                    self._look(side, direction, side.end, final=False)
-                side.cut(rest_too=self.database is not None)
-                side.raw = True
+                self._cut(side, direction)
         for side in self.wire:
             side.cut()
+
+    def _cut(self, side: Side, direction: int) -> None:
+        """Let go of a direction."""
+        if self.protocol in HTTP:
+            mask = self.http[direction]
+            side.told(mask.cut(), side.covered)
+            if isinstance(mask, HttpMask) and mask.in_body and not side.raw:
+                # It is kept until its message comes, for what follows cannot be read without it; nobody can say what it is.
+                side.hide(side.end, UNDECIDED, CUT_OFF)
+                return
+        if self.database is None:
+            self._look(side, direction, side.end, final=False)
+        side.cut(rest_too=self.database is not None)
+        side.raw = True
 
     def fail(self, where: str, time_ns: int) -> Iterator[Record]:
         """Masking itself failed here, which is a defect of capd: nothing that was said is stored of this session any more.
@@ -434,12 +438,8 @@ class MaskedSession:
             size = len(payload) if isinstance(payload, bytes) else 0
             return not size or not isinstance(position, int) or position + size <= self._side(record).judged
         end = record.body.get("end") if record.kind is Kind.MESSAGE else None
-        return not isinstance(end, int) or end <= self.sides[record.direction].judged or not self._known(record)
-
-    def _known(self, record: Record) -> bool:
-        """Say whether the bytes of a message came at all."""
-        end = record.body.get("end")
-        return isinstance(end, int) and end <= self.sides[record.direction or 0].end
+        side = self.sides[record.direction]
+        return not isinstance(end, int) or not side.judged < end <= side.end  # behind the end: its bytes never came
 
     def _out(self, waiting: Waiting) -> Iterator[Record]:
         record = waiting.record

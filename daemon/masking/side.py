@@ -79,6 +79,11 @@ class Side:
         self.places += places
         self._sorted = self._sorted and len(self.places) == before
 
+    def told(self, places: Iterable[Place], decided: int) -> None:
+        """Note what a protocol's own mask found, which has judged everything up to a position."""
+        self.mask(places)
+        self.judged = max(self.judged, min(decided, self.end))
+
     def hide(self, end: int, kind: str, rule: str) -> None:
         """Mask everything that is not judged up to a position."""
         self.mask(Place(position, position + len(data), kind, rule) for position, data in self.parts(self.judged, end))

@@ -5,9 +5,13 @@ What lives here: what is known of it meanwhile. What must not: judging.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
-from capd.recording.record import Kind, Record
+from capd.recording.record import Kind, Record, from_fields, pack, unpack_arrays
+
+_Saved = tuple[bytes, bool, list[tuple[int, int]] | None, bytes | None, bool]
 
 
 @dataclass(slots=True)
@@ -27,6 +31,17 @@ class Waiting:
     pieces: list[tuple[int, int]] | None = None
     said: bytes | None = None
     begun: bool = False
+
+    def save(self) -> list[object]:
+        """Give it as plain values."""
+        return [pack(self.record), self.quiet, self.pieces, self.said, self.begun]
+
+    @classmethod
+    def restored(cls, saved: Sequence[object]) -> Waiting:
+        """Give one that was saved."""
+        packed, quiet, pieces, said, *begun = cast("_Saved", tuple(saved))
+        places = None if pieces is None else [(at, size) for at, size in pieces]
+        return cls(from_fields(next(unpack_arrays(packed))), quiet, places, said, any(begun))
 
 
 def begin_of(record: Record) -> int:

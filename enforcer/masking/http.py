@@ -139,6 +139,11 @@ class HttpMask:
         self.decided = max(self.decided, body.end)
         return places
 
+    @property
+    def in_body(self) -> bool:
+        """Whether a body is on its way."""
+        return self._body is not None
+
     def harmless(self, tail: bytes) -> bool:
         """Say whether bytes that belong to no message yet are nothing but framing of the body that is on its way."""
         body = self._body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -289,6 +290,33 @@ def test_a_recorder_that_ends_in_order_uncovers_nothing(talk: type[Talk], port: 
         records = [*before, *passed(second, batches[at:])]
         shown = stream(records, REQUEST) + stream(records, RESPONSE)
         assert [] == [secret for secret in SECRETS if secret[3:] in shown], at
+
+
+NAMED = b"Adalbertina-of-the-north"
+NAMED_BODY = b'{"user": {"ssn": "1", "name": "' + NAMED + b'"}, "note": "' + b"x" * 30 + b'"}'
+CHUNKED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n%b0\r\n\r\n"
+MEASURED = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(NAMED_BODY), NAMED_BODY)
+
+
+def chunked(extension: bytes, size: int) -> bytes:
+    """Give that body as an answer in chunks."""
+    parts = (NAMED_BODY[at : at + size] for at in range(0, len(NAMED_BODY), size))
+    return CHUNKED % b"".join(b"%x%b\r\n%b\r\n" % (len(part), extension, part) for part in parts)
+
+
+@pytest.mark.parametrize("answer", [chunked(b"", 11), chunked(b";e=1", 5), chunked(b";" + b"x" * 30, 5), MEASURED])
+@pytest.mark.parametrize(("size", "per_cycle"), [(2, 2), (13, 1), (64, 1)])
+def test_a_value_named_by_a_path_stays_hidden_over_an_end_in_order(answer: bytes, size: int, per_cycle: int) -> None:
+    """Also where the recorder ends between the bytes of a chunk's framing, and what it hid is put together again."""
+    batches = cycles([(REQUEST, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), (RESPONSE, answer)], 80, size, per_cycle)
+    rules = Rules(Choice(json_paths=["$.user.name"]))
+    for at in range(1, len(batches)):
+        first, second = Stage(rules, Levels()), Stage(rules, Levels())
+        before = [*passed(first, batches[:at]), *first.cut()]
+        second.restore(first.save())
+        shown = stream([*before, *passed(second, batches[at:])], RESPONSE)
+        content = re.sub(rb"\r\n[0-9a-f]+(;[ex=1]*)?\r\n", b"", shown)
+        assert [] == [NAMED[start : start + 4] for start in range(len(NAMED) - 3) if NAMED[start : start + 4] in content], at
 
 
 @settings(max_examples=60, deadline=None)
