@@ -64,6 +64,11 @@ class EnforcedRuns:
             return None
         return self._agents.setdefault(owner.cgroup, _agent(run))
 
+    def named(self, run: str) -> Agent | None:
+        """Give a run by its id; None: it lives no more."""
+        self._read_changes()
+        return next((_agent(one) for one in self._runs if str(one.id) == run), None)
+
     def _read_changes(self) -> None:
         try:
             changed_ns = self._directory.stat().st_mtime_ns

@@ -25,10 +25,8 @@ from capd.daemon.enforced_runs import EnforcedRuns
 from capd.daemon.namespace_client import NamespaceClient
 from capd.daemon.namespace_message import RESOLVER
 from capd.enforcer.forcing.socket_owner import SocketOwners
-from capd.enforcer.policy.host_pattern import any_host
-from capd.enforcer.policy.policy import Policy
+from capd.enforcer.policy.lookups import Says, lookups
 from capd.enforcer.policy.policy_set import PolicySet
-from capd.enforcer.policy.rule import Effect
 from capd.enforcer.proxy import flow
 from capd.enforcer.proxy.flow import Owner
 from capd.enforcer.resolver.service import Resolver, Rules
@@ -37,9 +35,8 @@ from capd.enforcer.resolver.upstream import RESOLV_CONF, servers
 from capd.recording.durable import replace_content
 
 EVERY_SECONDS: Final = 1.0
-PERMITTING: Final = frozenset({Effect.ALLOW, Effect.APPROVE})
-
-Says = Callable[[str], bool]
+RUNS_MAX: Final = 4096
+"""For which it is remembered what they may ask for: as many as can be live; above it all are forgotten, and found anew."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,17 +68,6 @@ class ResolverParts:
     namespaces: Path
     observe: bool
     beat: Callable[[], None] = lambda: None
-
-
-def could_allow(policy: Policy | None) -> Says:
-    """Give what says whether some rule could allow a connection to a name."""
-    if policy is None:
-        return lambda _: False
-    permitting = [rule.match.hosts for rule in policy.rules if rule.then in PERMITTING]
-    if any(not hosts for hosts in permitting):
-        return lambda _: True
-    matches = any_host([pattern for hosts in permitting for pattern in hosts]) if permitting else lambda _: False
-    return lambda name: matches(name) is not False
 
 
 def run_resolver(parts: ResolverParts) -> None:
@@ -124,10 +110,10 @@ class _Process:
     def __init__(self, parts: ResolverParts) -> None:
         self._parts = parts
         self._stamp = parts.loaded  # a resolver that is started anew has what was loaded at the begin
-        self._allows = could_allow(parts.policies.current)
+        self._says: dict[str, Says] = {}
         self._runs = EnforcedRuns(parts.runs, parts.hierarchy)
         self._teller = Teller(parts.workers)
-        rules = Rules(could_allow=lambda _, name: parts.observe or self._allows(name))
+        rules = Rules(could_allow=lambda run, name: parts.observe or self._could_allow(run, name))
         text = RESOLV_CONF.read_text(encoding="utf-8", errors="replace") if RESOLV_CONF.exists() else ""
         self._resolver = Resolver(rules, servers(text), self._teller.tell)
         self._elsewhere: dict[int, asyncio.Task[None]] = {}
@@ -182,4 +168,15 @@ class _Process:
 
     def _reload(self) -> None:
         self._parts.policies.reload()
-        self._allows = could_allow(self._parts.policies.current)
+        self._says.clear()
+
+    def _could_allow(self, run: str, name: str) -> bool:
+        says = self._says.get(run)
+        if says is None:
+            agent = self._runs.named(run)
+            if agent is None:
+                return False
+            if len(self._says) >= RUNS_MAX:
+                self._says.clear()
+            says = self._says[run] = lookups(self._parts.policies.current, agent.principal, agent.run)
+        return says(name)

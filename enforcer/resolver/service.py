@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from capd.enforcer.accepting import PAUSE_SECONDS, words_of
+from capd.enforcer.proxy.socket_options import is_over
 from capd.enforcer.resolver import core
 from capd.enforcer.resolver.binding import Address, Binding
 from capd.enforcer.resolver.core import QUERY_BYTES_MAX, Answer, Lookup, Resolved
@@ -135,8 +136,10 @@ class Resolver:
             run = await run_of(connection, peer[:2])
         except OSError:  # the kernel does not say
             run = None
-        if run is None:
+        # Looked at afterwards: as long as it is not over, nobody else can be connected with its ends.
+        if run is None or (connection.type == socket.SOCK_STREAM and is_over(connection)):
             self.counters["no_run"] += 1
+            return None
         return run
 
     async def _serve_connection(self, run_of: RunOf, connection: socket.socket, peer: tuple[str, int]) -> None:

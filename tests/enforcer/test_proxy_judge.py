@@ -13,8 +13,8 @@ from hashlib import sha256
 import msgpack
 import pytest
 
-from capd.daemon.enforcer_resolver import could_allow
 from capd.enforcer.policy.action import Principal, Run
+from capd.enforcer.policy.lookups import lookups
 from capd.enforcer.policy.policy import Policy, read_policy
 from capd.enforcer.proxy.judge import BODY_BYTES_MAX, Agent, judge, needs_proof, observed
 from capd.enforcer.proxy.names import ADDRESSES_MAX, NAMES_MAX, Names
@@ -200,12 +200,34 @@ def test_upgrades_need_a_rule_for_websocket(match: str, expected: bool) -> None:
         ("[{id: a, match: {hosts: ['*.wild.test']}, then: approve}]", "x.wild.test", True),
         ("[{id: a, match: {ports: [25]}, then: allow}]", "any.test", True),
         ("[{id: a, match: {hosts: [api.test]}, then: deny}]", "api.test", False),
+        ("[{id: a, match: {hosts: [api.test]}, then: allow, stage: observe}]", "api.test", False),
+        ("[{id: a, match: {hosts: [api.test], principals: [alice]}, then: allow}]", "api.test", True),
+        ("[{id: a, match: {hosts: [api.test], principals: [bob]}, then: allow}]", "api.test", False),
+        ("[{id: a, match: {hosts: [api.test], runs: [nightly]}, then: approve}]", "api.test", True),
+        ("[{id: a, match: {hosts: [api.test], labels: {team: shop}}, then: allow}]", "api.test", False),
+        ("[]\nscopes: [{id: s, match: {runs: [nightly]}, mode: observe}]", "any.test", True),
+        ("[]\nscopes: [{id: s, match: {runs: [daily]}, mode: observe}]", "any.test", False),
+        ("[]\nscopes: [{id: s, match: {hosts: [api.test], ports: [80]}, mode: observe}]", "api.test", True),
+        ("[]\nscopes: [{id: s, match: {hosts: [api.test]}, mode: observe}]", "any.test", False),
+        ("[]\nscopes: [{id: s, mode: observe}, {id: e, match: {hosts: [api.test]}, mode: enforce}]", "api.test", False),
+        (
+            "[]\nscopes: [{id: s, mode: observe}, {id: e, match: {hosts: [api.test], ports: [80]}, mode: enforce}]",
+            "api.test",
+            True,
+        ),
     ],
 )
 def test_names_that_no_rule_could_allow(rules: str, name: str, expected: bool) -> None:
-    """A name is resolved only if a rule that permits could be about it; without a policy none is."""
-    assert expected is could_allow(policy(f"rules: {rules}"))(name)
-    assert not could_allow(None)(name)
+    """A name is resolved only if a rule in force could permit something there to this run, or it may be observed only."""
+    assert expected is lookups(policy(f"rules: {rules}"), AGENT.principal, AGENT.run)(name)
+    assert not lookups(None, AGENT.principal, AGENT.run)(name)
+
+
+def test_what_is_not_known_of_a_run_opens_no_name_but_where_a_person_is_asked() -> None:
+    """As with messages: without a principal a rule for one allows nothing, and one that wants an approval holds all."""
+    for effect, expected in (("allow", False), ("approve", True)):
+        rules = f"rules: [{{id: a, match: {{hosts: [api.test], principals: [bob]}}, then: {effect}}}]"
+        assert expected is lookups(policy(rules), None, AGENT.run)("api.test")
 
 
 def test_observing_lets_through_and_says_so() -> None:

@@ -17,11 +17,12 @@ import dns.rcode
 import dns.rrset
 import pytest
 
+from capd.enforcer.proxy.socket_options import is_over, reset
 from capd.enforcer.resolver import service, stream
 from capd.enforcer.resolver.binding import Binding
 from capd.enforcer.resolver.service import Resolver, Rules
 from capd.enforcer.resolver.upstream import Server
-from tests.daemon.conftest import READY_SECONDS
+from tests.daemon.conftest import READY_SECONDS, wait_until
 
 ALLOWED = {"api.example.com", "large.example.com", "slow.example.com", "broken.example.com"}
 MANY = [f"10.0.{number}.1" for number in range(200)]
@@ -98,9 +99,11 @@ def pair() -> tuple[socket.socket, socket.socket]:
 
 @asynccontextmanager
 async def at_work(
-    run: str | None = "run", told: Callable[[Binding], None] = lambda _binding: None
+    run: str | None = "run",
+    told: Callable[[Binding], None] = lambda _binding: None,
+    asked: Callable[[socket.socket], None] = lambda _connection: None,
 ) -> AsyncIterator[tuple[Resolver, Upstream, int, int]]:
-    """Give a resolver, its upstream, and the ports for UDP and TCP; `told` is told of bindings."""
+    """Give a resolver, its upstream, and the ports for UDP and TCP; `told` is told of bindings, `asked` whose run is asked."""
     loop = asyncio.get_running_loop()
     async with AsyncExitStack() as stack:
         datagrams, streams = pair()
@@ -109,7 +112,8 @@ async def at_work(
         stack.callback(transport.close)
         await stack.enter_async_context(await asyncio.start_server(upstream.connected, sock=streams))
 
-        async def run_of(_connection: socket.socket, _peer: tuple[str, int]) -> str | None:
+        async def run_of(connection: socket.socket, _peer: tuple[str, int]) -> str | None:
+            asked(connection)
             return run
 
         rules = Rules(could_allow=lambda who, name: who == "run" and name in ALLOWED)
@@ -301,6 +305,27 @@ def test_who_is_no_run_hears_nothing() -> None:
         async with at_work(run=None) as (resolver, upstream, udp, _tcp):
             with pytest.raises(dns.exception.Timeout):
                 await dns.asyncquery.udp(dns.message.make_query("api.example.com", "A"), "127.0.0.1", port=udp, timeout=0.2)
+            async with asyncio.timeout(READY_SECONDS):
+                while not resolver.counters:  # noqa: ASYNC110 - counters are no events
+                    await asyncio.sleep(0.01)
+            assert ({"no_run": 1}, []) == (dict(resolver.counters), upstream.asked)
+
+    asyncio.run(case())
+
+
+def test_who_left_before_it_was_known_is_not_taken_for_another() -> None:
+    """A connection that was reset gives its ends free: what it had asked is not asked for whoever has them by then."""
+
+    async def case() -> None:
+        agents: list[socket.socket] = []
+
+        def leave(connection: socket.socket) -> None:
+            reset(agents.pop())
+            wait_until(lambda: is_over(connection), "the resolver's own socket has heard of it")
+
+        async with at_work(asked=leave) as (resolver, upstream, _udp, tcp):
+            agents.append(socket.create_connection(("127.0.0.1", tcp)))
+            agents[0].sendall(framed("api.example.com", 1))
             async with asyncio.timeout(READY_SECONDS):
                 while not resolver.counters:  # noqa: ASYNC110 - counters are no events
                     await asyncio.sleep(0.01)

@@ -275,7 +275,7 @@ class _From:
         return Source(name=name, alias=alias, schema=schema)
 
     def _condition(self) -> bool:
-        """Pass over ON and USING with what belongs to them; say whether that is plain: `USING (a) AS b` makes a row of columns."""
+        """Pass over ON and USING with what belongs to them; say whether that is plain: `USING (a) AS b` makes a row."""
         if self._word(self._at) not in {"on", "using"}:
             return True
         self._at += 1
