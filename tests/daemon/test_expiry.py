@@ -236,7 +236,7 @@ def test_a_hold_counts_from_when_it_is_placed(tmp_path: Path) -> None:
 
 
 def test_a_hold_counts_for_what_goes_together(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of segments that one record of deletion names, those stay that had not gone when a hold was placed, and nothing is damaged."""
+    """Of what one record of deletion names, those segments stay that had not gone when a hold was placed; all is whole."""
     desk.record([CI], [CI], [CI], [CI], [BANK])
     passing = desk.expiry()
     hold = Hold(id=uuid4(), reason="case 4711", placed_by="t", placed_ns=1)
