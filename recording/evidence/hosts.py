@@ -9,19 +9,19 @@ import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
 from pathlib import Path
 from typing import Final
 from uuid import UUID
 
 from capd.recording.bucket.layout import SegmentKey
 from capd.recording.deletions import RECORD_BYTES_MAX, Deletion, MalformedDeletionError, is_deletion
-from capd.recording.errors import HostKeyError
+from capd.recording.errors import CapdError, HostKeyError
 from capd.recording.evidence.host_report import HostReport, Trust
 from capd.recording.evidence.key_order import KeyOrder
+from capd.recording.evidence.listing import by_host, in_a_row, sealed_number, went
 from capd.recording.evidence.pins import Pin
 from capd.recording.evidence.seals import Fault, Finding, SegmentSeal, check_segment
-from capd.recording.evidence.shelf import Item, Shelf, evidence, host_of, is_key, is_sealed, name_of
+from capd.recording.evidence.shelf import Item, Shelf, evidence, folder_of, is_key, is_sealed, name_of
 from capd.recording.heads import HEAD, IDLE_NS, Head, MalformedHeadError
 from capd.recording.heads import number_of as head_number
 from capd.recording.keys import KEY_FILE_BYTES_MAX, PublicKey, trusted
@@ -40,9 +40,7 @@ def verify_shelf(shelf: Shelf, trust: Trust, *, workers: int | None = None) -> I
     Raises:
         CapdError: it cannot be read.
     """
-    groups: dict[UUID | None, list[Item]] = {}
-    for item in shelf.list():
-        groups.setdefault(host_of(item.key), []).append(item)
+    groups = by_host(shelf)
     owners: dict[bytes, UUID | None] = {}
     threads = workers or max(2, len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(threads, thread_name_prefix="verify") as pool:
@@ -86,7 +84,14 @@ class _HostCheck:
         self._chosen = False
         self._digests: dict[int, bytes] = {}
         self._before: SegmentSeal | None = None
+        self._folder = ""
+        """Where all of it is."""
+        self._begins = 0
+        """Number of the first segment that was here when the place was looked at again; 0: it was not."""
+        self._records: set[str] = set()
+        """Keys of the records of deletion that were read."""
         self._deletions: list[Deletion] = []
+        """What they say, until it is known whose signatures count."""
         self._believed: list[Deletion] = []
         self._deleted: dict[int, bytes] = {}
         """Footers of the segments that were let go; filled once it is known whose signatures count."""
@@ -98,6 +103,7 @@ class _HostCheck:
 
     def run(self, items: Sequence[Item], pool: ThreadPoolExecutor) -> HostReport:
         report = self.report
+        self._folder = folder_of(items[0].key)
         numbers = {item.key: number for item in items if (number := sequence_of(Path(name_of(item.key)))) is not None}
         # An open segment has no seal to check; its end, which a recovery may cut, is nobody's loss.
         sealed = [item for item in items if item.key in numbers and is_sealed(item.key)]
@@ -108,7 +114,12 @@ class _HostCheck:
         public = self._read_keys(items)
         self._read_deletions(items)
         for start in range(0, len(wanted), AHEAD):
-            for seal in pool.map(lambda item: check_segment(self._shelf, item), wanted[start : start + AHEAD]):
+            together = list(pool.map(lambda item: check_segment(self._shelf, item), wanted[start : start + AHEAD]))
+            if None in together:
+                self._look_again()
+            for seal in together:
+                if seal is None:
+                    continue
                 if report.host is None:
                     report.host = seal.header.host if seal.header else None
                 self._choose_keys(public, seal, heads)
@@ -124,6 +135,24 @@ class _HostCheck:
 
     def _find(self, fault: Fault, message: str, *, segment: int | None = None, damage: bool = True) -> None:
         self.report.findings.append(Finding(fault=fault, message=message, segment=segment, damage=damage))
+
+    def _read(self, key: str, length: int) -> bytes | None:
+        """Give the beginning of a file; None: it is not there any more."""
+        try:
+            return self._shelf.read(key, 0, length)
+        except CapdError as error:
+            if went(error):
+                return None
+            raise
+
+    def _look_again(self) -> None:
+        """Segments went since they were listed: find the records that say why, and how much left the host."""
+        items = self._shelf.list(self._folder)
+        self._read_deletions(items)
+        if self._chosen:
+            self._judge_deletions()
+        if not self.report.in_bucket:
+            self._begins = min((number for item in items if (number := sealed_number(item)) is not None), default=0)
 
     # -- places ----------------------------------------------------------------------------------------------------------------
 
@@ -152,7 +181,8 @@ class _HostCheck:
         for item in items:
             if is_key(name_of(item.key)):
                 try:
-                    found.append(PublicKey.from_text(self._shelf.read(item.key, 0, KEY_FILE_BYTES_MAX), item.key))
+                    if (data := self._read(item.key, KEY_FILE_BYTES_MAX)) is not None:
+                        found.append(PublicKey.from_text(data, item.key))
                 except HostKeyError as error:
                     self._find(Fault.ALTERED, str(error))
         return found
@@ -245,7 +275,7 @@ class _HostCheck:
         """Divide a range of numbers, as large as whoever named a file liked, by whether a policy let them go."""
         gone = self._gone[bisect_left(self._gone, first) : bisect_right(self._gone, last)]
         at = first
-        for one, other in _in_a_row(gone):
+        for one, other in in_a_row(gone):
             if at < one:
                 yield False, at, one - 1
             yield True, one, other
@@ -278,7 +308,7 @@ class _HostCheck:
         """Tell which segments a policy let go that nothing else asked for: after the last one here and the newest head."""
         told = {number for first, last in self.report.expired for number in range(first, last + 1)}
         rest = sorted(self._deleted.keys() - told - self._digests.keys())
-        for first, last in _in_a_row(rest):
+        for first, last in in_a_row(rest):
             self._expire(first, last)
 
     def _expire(self, first: int, last: int) -> None:
@@ -287,6 +317,8 @@ class _HostCheck:
         self._find(Fault.EXPIRED, f"{words} by policy, as a signed record says", segment=first, damage=False)
 
     def _miss_unaccounted(self, first: int, last: int, reason: str) -> None:
+        if last < self._begins:
+            return  # it left the host while it was looked at, as what is before the first segment did earlier
         self.report.missing.append((first, last))
         self._find(Fault.MISSING, f"{_named(first, last)} missing{reason}", segment=first)
 
@@ -332,9 +364,11 @@ class _HostCheck:
 
     def _read_deletions(self, items: Iterable[Item]) -> None:
         for item in items:
-            if is_deletion(name_of(item.key)):
+            if is_deletion(name_of(item.key)) and item.key not in self._records:
+                self._records.add(item.key)
                 try:
-                    self._deletions.append(Deletion.parse(self._shelf.read(item.key, 0, RECORD_BYTES_MAX)))
+                    if (data := self._read(item.key, RECORD_BYTES_MAX)) is not None:
+                        self._deletions.append(Deletion.parse(data))
                 except MalformedDeletionError as error:
                     self._find(Fault.ALTERED, f"{name_of(item.key)}: {error}")
 
@@ -349,6 +383,7 @@ class _HostCheck:
                 continue
             self._believed.append(deletion)
             self._deleted |= {one.sequence: one.digest for one in deletion.segments}
+        self._deletions = []
         self._gone = sorted(self._deleted)
 
     def _judge_deleted(self) -> None:
@@ -370,9 +405,11 @@ class _HostCheck:
             number = head_number(name_of(item.key))
             if number is None:
                 continue
+            if (data := self._read(item.key, HEAD.size + 1)) is None:
+                continue
             self.report.heads += 1
             try:
-                head = Head.parse(self._shelf.read(item.key, 0, HEAD.size + 1))
+                head = Head.parse(data)
             except MalformedHeadError as error:
                 self._find(Fault.ALTERED, f"head {number}: {error}")
                 continue
@@ -444,13 +481,6 @@ class _HostCheck:
 
 def _named(first: int, last: int) -> str:
     return f"segment {first} is" if first == last else f"segments {first} to {last} are"
-
-
-def _in_a_row(numbers: Iterable[int]) -> Iterator[tuple[int, int]]:
-    """Give first and last of the numbers that follow each other."""
-    for _, pairs in groupby(enumerate(numbers), lambda pair: pair[1] - pair[0]):
-        together = [number for _, number in pairs]
-        yield together[0], together[-1]
 
 
 def _first(keys: Mapping[bytes, PublicKey], seal: SegmentSeal | None, heads: Sequence[Head]) -> list[bytes]:

@@ -12,6 +12,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
+from capd.recording.errors import CapdError
+from capd.recording.evidence.listing import went
 from capd.recording.evidence.shelf import Item, Shelf, name_of
 from capd.recording.segment.footer import Footer, FrameEntry, parse_footer
 from capd.recording.segment.layout import (
@@ -122,13 +124,21 @@ class SegmentSeal:
         return any(finding.damage for finding in self.findings)
 
 
-def check_segment(shelf: Shelf, item: Item) -> SegmentSeal:
-    """Check one sealed segment by itself. Several may run at once: almost all of it is hashing, outside of Python's lock."""
+def check_segment(shelf: Shelf, item: Item) -> SegmentSeal | None:
+    """Check one sealed segment by itself; None: it is not there any more.
+
+    Several may run at once: almost all of it is hashing, outside of Python's lock.
+    """
     name = name_of(item.key)
     seal = SegmentSeal(key=item.key, sequence=sequence_of(Path(name)) or 0, file_bytes=item.size)
-    seal.header = _header(shelf, seal)
-    if seal.header is not None and _read_footer(shelf, seal, seal.header):
-        _check_frames(shelf, seal, seal.header)
+    try:
+        seal.header = _header(shelf, seal)
+        if seal.header is not None and _read_footer(shelf, seal, seal.header):
+            _check_frames(shelf, seal, seal.header)
+    except CapdError as error:
+        if went(error):
+            return None
+        raise
     return seal
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -121,7 +122,8 @@ class DirectoryShelf:
                 if depth < DEPTH_MAX and entry.name not in NOT_EVIDENCE:
                     yield from self._walk(f"{folder}{entry.name}/", depth + 1)
             elif evidence(entry.name):
-                yield File(key=f"{folder}{entry.name}", size=entry.stat().st_size)
+                with suppress(FileNotFoundError):  # it went meanwhile
+                    yield File(key=f"{folder}{entry.name}", size=entry.stat().st_size)
 
 
 def evidence(name: str) -> bool:
@@ -146,6 +148,12 @@ def host_of(key: str) -> UUID | None:
         return UUID(match[1]) if match else None
     except ValueError:
         return None
+
+
+def folder_of(key: str) -> str:
+    """Give the folder of the host that an object is in, with its slash; outside of any the top."""
+    match = _HOST.search(key)
+    return key[: match.end()] if match else ""
 
 
 def name_of(key: str) -> str:
