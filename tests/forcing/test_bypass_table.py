@@ -5,8 +5,8 @@ What lives here: attacks and how each ends. What must not: the instance (instanc
 The rows run against one instance, in order; none may send the sink a packet, or, where a part of it is allowed, every request
 that arrives has a decision that allows it.
 
-Not here: 16 to 24 (SQL, SSH, Kubernetes: the enforcer does not decode them yet), 25 (test_obligations_enforcer.py),
-30 (a connection from before is cut: test_bypasses.py).
+Not here: 16 to 24 (SQL, SSH, Kubernetes: test_bypass_statements.py; row 21, masks, is in enforcer/), 25
+(enforcer/test_obligations_enforcer.py), 30 (a connection from before is cut: test_bypasses.py).
 """
 
 from __future__ import annotations
