@@ -16,7 +16,7 @@ from capd.cli.line import EMPTY, Line, Span, Style
 from capd.cli.options import Moment, Verb, as_json, moment
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.screen import reader_may_leave, standard_output
-from capd.cli.sessions import tell_expired
+from capd.cli.sessions import tell_behind, tell_expired
 from capd.cli.summary import json_array, short_ids, target
 from capd.recording.errors import ExitStatus
 from capd.recording.record import Direction
@@ -93,6 +93,8 @@ def command(
                 click.echo("capd: nothing found; `capd sessions` lists what was recorded", err=True)
         if place.bucket is None or not hits:
             tell_expired(index.expired_words(from_ns=chosen.from_ns))
+        if not hits:
+            tell_behind(index.behind_words())
         if index.withholds:
             click.echo(WITHHELD, err=True)
     return ExitStatus.OK if hits else ExitStatus.NEGATIVE
