@@ -26,6 +26,11 @@ WITHHELD = (
     "  give `--identity FILE` with the age identity of a recipient, here or where the segments are copied to"
 )
 
+NOT_IN_CATALOGUE = (
+    "capd: what was said is encrypted, so the catalogue has no text of it, and nothing in it is found\n"
+    "  `capd export ID --bucket URL -o COPY` makes a copy, which `capd search --state-dir COPY --identity FILE TEXT` searches"
+)
+
 
 @click.command(
     cls=Verb, examples=("capd search 'customers' --since 1d", "capd search '\"drop table\"' --protocol postgresql --json")
@@ -96,7 +101,7 @@ def command(
         if not hits:
             tell_behind(index.behind_words())
         if index.withholds:
-            click.echo(WITHHELD, err=True)
+            click.echo(WITHHELD if place.bucket is None else NOT_IN_CATALOGUE, err=True)
     return ExitStatus.OK if hits else ExitStatus.NEGATIVE
 
 

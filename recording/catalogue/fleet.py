@@ -337,7 +337,9 @@ class Fleet:
     def _days_from(self, identity: UUID) -> tuple[date, date] | None:
         """Give the days on which something with this id, or an id that begins so, can have been recorded."""
         try:
-            return self._days(unix_ms_of(identity) * 1_000_000, None)
+            from_ns = unix_ms_of(identity) * 1_000_000
+            # Made when a clock was ahead: what was recorded after that was set right lies in earlier days.
+            return None if day_of(from_ns) - _DAY > day_of(self._clock()) else self._days(from_ns, None)
         except (ValueError, OverflowError):
             return None
 

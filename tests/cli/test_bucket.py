@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capd.recording.catalogue.archive import FollowBucketError
+from capd.recording.catalogue.fleet import Fleet
 from capd.recording.catalogue.schema import pack
 from capd.recording.catalogue.writing import CatalogueWriter
 
@@ -233,6 +234,13 @@ def test_who_finds_nothing_is_told_what_was_not_looked_at(bucket: Bucket, verb: 
         assert "may not be in the catalogue yet" in told
         assert said is ("when it shipped last" in told)
         assert expected in told
+
+
+def test_what_is_encrypted_is_searched_in_a_copy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No identity makes a catalogue say what is not in it: the error names the way, which is another one than on a host."""
+    monkeypatch.setattr(Fleet, "withholds", True)
+    said = from_bucket(bucket, "search", "never said", "--limit", "1").stderr
+    assert ("capd export ID --bucket URL" in said, "here or where" in said) == (True, False)
 
 
 def test_a_bundle_is_the_same_from_the_bucket(capd: Capd, bucket: Bucket, recorded: Recording, tmp_path: Path) -> None:

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from capd.recording.bucket import Bucket, Outcome
-from capd.recording.bucket.layout import day_folder
+from capd.recording.bucket.layout import SegmentKey, day_folder
 from capd.recording.catalogue.fleet import Fleet
 from capd.recording.catalogue.schema import TABLES
+from capd.recording.segment.layout import sealed_path
 from tests.recording.test_catalogue import (
     AGE_MAX_NS,
+    DAY_NS,
     HOST,
     NEVER,
     START_NS,
@@ -74,3 +76,19 @@ def test_what_came_late_waits_for_others_too(tmp_path: Path, bucket: Bucket, con
     os.utime(later, ns=(2 * START_NS, 2 * START_NS))
     extent = cataloguer(bucket).extend(START_NS, age_max_ns=AGE_MAX_NS)
     assert (extent.through, extent.waiting) == (3, 1)
+
+
+def test_a_session_that_began_while_the_clock_was_ahead_is_found_whole(
+    tmp_path: Path, bucket: Bucket, conversation: Conversation
+) -> None:
+    """Its id is of a day to come; what was recorded once the clock was set right lies before that."""
+    records = conversation(1)
+    write(tmp_path / "ahead", [records[:3]], day=0)
+    write(tmp_path / "right", [conversation(2), records[3:]], day=-400)
+    ship(bucket, tmp_path / "ahead", 1)
+    bucket.create(str(SegmentKey.of(HOST, 2, START_NS - 400 * DAY_NS)), sealed_path(tmp_path / "right", 2))
+    cataloguer(bucket).extend(NEVER)
+    fleet = Fleet(bucket, clock=lambda: START_NS - 400 * DAY_NS)
+    session = records[0].session
+    assert [1, 2] == [sequence for _, _, sequence in fleet.segments_of(session)]
+    assert "closed" == fleet.session(session).state
