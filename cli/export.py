@@ -141,8 +141,8 @@ def found(archive: Readable, wanted: str, followed: dict[UUID, Seams]) -> tuple[
     except UnknownSessionError:
         try:
             run = archive.index.run(wanted)
-        except UnknownSessionError:
-            raise UnknownSessionError(wanted, "session or run") from None
+        except UnknownSessionError as error:
+            raise UnknownSessionError(wanted, "session or run", expired=error.expired, behind=error.behind) from None
         runs = [run.run]
         rows = archive.index.sessions(SessionFilter(run=run.run), limit=None)[::-1]
     return runs, [Spoken(row=row, records=partial(_records, archive, row, followed)) for row in rows]

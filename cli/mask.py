@@ -30,6 +30,8 @@ Examples:
   printf 'password=hunter2\\n' | capd mask test -
 """
 INPUT_BYTES_MAX: Final = 1 << 30
+FULL: Final = "full"
+MASKED: Final = "masked"
 
 
 @click.group(name="mask", epilog=EXAMPLES)
@@ -52,9 +54,11 @@ def command() -> None:
 def test(file: BinaryIO, protocol: str | None, direction: str, config: str | None, as_json: bool) -> int:
     """Show what would be masked in FILE, which is one direction of a conversation; `-` is standard input.
 
-    Tells where, how long, of which kind, by which rule; never the value. Exit status: 0 something would be, 1 nothing.
+    Tells where, how long, of which kind, by which rule; never the value. Exit status: 0 something would be, 1 nothing, as where
+    `recording.level` is `full`.
     """
-    rules = policy.rules(configuration.load(config).masking)
+    settings = configuration.load(config)
+    rules, level = policy.rules(settings.masking), settings.recording.level
     data = file.read(INPUT_BYTES_MAX)
     known, found = trial(data, rules=rules, direction=Direction[direction.upper()], protocol=protocol)
     places = joined(found)
@@ -62,12 +66,12 @@ def test(file: BinaryIO, protocol: str | None, direction: str, config: str | Non
         {"position": place.start, "length": place.end - place.start, "kind": place.kind, "rule": place.rule} for place in places
     ]
     masked = sum(place.end - place.start for place in places)
-    counted = {"protocol": known, "direction": direction, "bytes": len(data), "masked_bytes": masked}
-    answer({**counted, "places": told}, _report(known, len(data), places), as_json=as_json)
-    return int(not places)
+    counted = {"protocol": known, "direction": direction, "bytes": len(data), "level": level, "masked_bytes": masked}
+    answer({**counted, "places": told}, _report(known, len(data), places, level), as_json=as_json)
+    return int(not places or level == FULL)
 
 
-def _report(protocol: str, size: int, places: list[Place]) -> Iterator[Line]:
+def _report(protocol: str, size: int, places: list[Place], level: str) -> Iterator[Line]:
     yield (Span(f"{size:,} bytes, protocol {protocol}", Style.FAINT),)
     for place in places:
         where = f"{place.start:>10,} +{place.end - place.start:<7,}"
@@ -76,7 +80,13 @@ def _report(protocol: str, size: int, places: list[Place]) -> Iterator[Line]:
     counted = Counter(place.kind for place in places)
     words = ", ".join(f"{kind} {count} times" for kind, count in sorted(counted.items()))
     masked = sum(place.end - place.start for place in places)
-    yield (Span(f"{masked:,} bytes would be masked: {words}" if places else "nothing would be masked", Style.STRONG),)
+    would = f"{masked:,} bytes would be masked: {words}" if places else "nothing would be masked"
+    if level == MASKED:
+        yield (Span(would, Style.STRONG),)
+        return
+    kept = "everything would be stored as it is" if level == FULL else "nothing of this would be stored"
+    yield (Span(f"{kept}: recording.level is {level}", Style.STRONG),)
+    yield (Span(f"where a scope says {MASKED}, {would}", Style.FAINT),)
 
 
 @command.command(epilog=EXAMPLES)

@@ -16,6 +16,7 @@ from capd.cli.options import Moment, Verb, as_json, moment
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.run_summary import described
 from capd.cli.screen import reader_may_leave, standard_output
+from capd.cli.sessions import tell_behind
 from capd.cli.summary import json_array, short_ids
 from capd.cli.table import Cell, Column, lay_out
 
@@ -56,6 +57,8 @@ def command(*, since: str | None, limit: int, as_json: bool, place: Place) -> No
             screen.write(lay_out(COLUMNS, [_cells(run, short) for run in runs], fit=screen.columns))
         else:
             click.echo("capd: no run fits; `capd run -- COMMAND` makes one", err=True)
+        if not runs:
+            tell_behind(archive.index.behind_words())
 
 
 def _cells(run: Facts, short: Mapping[str, str]) -> list[Cell]:

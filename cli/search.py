@@ -16,7 +16,7 @@ from capd.cli.line import EMPTY, Line, Span, Style
 from capd.cli.options import Moment, Verb, as_json, moment
 from capd.cli.place import Place, open_recording, reads_recording
 from capd.cli.screen import reader_may_leave, standard_output
-from capd.cli.sessions import tell_expired
+from capd.cli.sessions import tell_behind, tell_expired
 from capd.cli.summary import json_array, short_ids, target
 from capd.recording.errors import ExitStatus
 from capd.recording.record import Direction
@@ -24,6 +24,11 @@ from capd.recording.record import Direction
 WITHHELD = (
     "capd: what was said is encrypted, so the index here has no text of it, and nothing in it is found\n"
     "  give `--identity FILE` with the age identity of a recipient, here or where the segments are copied to"
+)
+
+NOT_IN_CATALOGUE = (
+    "capd: what was said is encrypted, so the catalogue has no text of it, and nothing in it is found\n"
+    "  `capd export ID --bucket URL -o COPY` makes a copy, which `capd search --state-dir COPY --identity FILE TEXT` searches"
 )
 
 
@@ -93,8 +98,10 @@ def command(
                 click.echo("capd: nothing found; `capd sessions` lists what was recorded", err=True)
         if place.bucket is None or not hits:
             tell_expired(index.expired_words(from_ns=chosen.from_ns))
+        if not hits:
+            tell_behind(index.behind_words())
         if index.withholds:
-            click.echo(WITHHELD, err=True)
+            click.echo(WITHHELD if place.bucket is None else NOT_IN_CATALOGUE, err=True)
     return ExitStatus.OK if hits else ExitStatus.NEGATIVE
 
 

@@ -88,6 +88,8 @@ def command(
         _print([row.to_json() for row in reversed(rows)], as_json=as_json)
         if place.bucket is None or not rows:
             tell_expired(index.expired_words(from_ns=chosen.from_ns))
+        if not rows:
+            tell_behind(index.behind_words())
 
 
 def tell_expired(words: str) -> None:
@@ -96,6 +98,12 @@ def tell_expired(words: str) -> None:
         click.echo(
             f"capd: {words}: what only they held is not here any more; `capd verify` shows the records of that", err=True
         )
+
+
+def tell_behind(words: str) -> None:
+    """Say on standard error what may be recorded and cannot be among what was found yet; nothing when there is nothing."""
+    if words:
+        click.echo(f"capd: {words}", err=True)
 
 
 def _print(sessions: Sequence[Facts], *, as_json: bool) -> None:

@@ -51,7 +51,7 @@ def command(*, what: str, as_json: bool, place: Place) -> int:
             try:
                 run = archive.index.run(what)
             except UnknownSessionError as error:
-                raise UnknownSessionError(what, "session or run", expired=error.expired) from None
+                raise UnknownSessionError(what, "session or run", expired=error.expired, behind=error.behind) from None
             _show_run(archive, run, as_json=as_json)
     return status
 

@@ -89,8 +89,8 @@ def _identity(archive: Archive, text: str) -> tuple[UUID, SessionRow | None]:
     except UnknownSessionError:
         try:
             return archive.index.run(text).run, None
-        except UnknownSessionError:
-            raise UnknownSessionError(text, "session, run or path") from None
+        except UnknownSessionError as error:
+            raise UnknownSessionError(text, "session, run or path", expired=error.expired) from None
 
 
 def _segments_of(archive: Archive, identity: UUID) -> Sequence[int]:

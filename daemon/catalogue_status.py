@@ -40,10 +40,10 @@ def expiry_due(catalogue: Mapping[str, object], now: float) -> bool:
 
 
 def _new(shipper: Mapping[str, object], catalogue: Mapping[str, object]) -> bool:
-    shipped, through, waiting = shipper.get("through"), catalogue.get("through"), catalogue.get("waiting")
-    if not isinstance(shipped, int) or not shipped:
+    settled = shipper.get("settled")
+    if not isinstance(settled, int) or not settled:
         return False
-    return not isinstance(through, int) or shipped > through or bool(waiting)
+    return settled != catalogue.get("settled") or bool(catalogue.get("waiting"))
 
 
 def read_status(path: Path) -> dict[str, object]:

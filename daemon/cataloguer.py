@@ -58,6 +58,7 @@ def run_cataloguer(configuration: Configuration) -> Extent:
     if host is None:
         raise NothingToCatalogueError
     before = read_status(configuration.catalogue_status_file)
+    settled = read_status(configuration.shipper_status_file).get("settled")  # before the bucket is asked: it may have more
     expiry: dict[str, object] = {name: before[name] for name in EXPIRY_FIELDS if name in before}
     try:
         extent = _extend(configuration, bucket, host, _whole(before))
@@ -67,7 +68,7 @@ def run_cataloguer(configuration: Configuration) -> Extent:
         _write(configuration, {**before, "error": str(error), "hint": error.hint})
         raise
     found = {"through": extent.through, "waiting": extent.waiting, "whole": extent.whole.isoformat(), "bucket": str(bucket)}
-    _write(configuration, {**found, **expiry})
+    _write(configuration, {**found, **expiry, "settled": settled})
     return extent
 
 

@@ -62,7 +62,7 @@ class Companions:
                 head = Head.parse(data)
             except MalformedHeadError:  # the next one says that it is missing, and `verify` says so
                 continue
-            if head.sequence and not self._memory.has(head.sequence):
+            if head.sequence and not self._memory.has(head.sequence) and not self._memory.overtook(head.sequence):
                 return
             self._create(head_key(head.host, head.written_ns, head_name(number)), data)
             self._memory.head = number

@@ -131,10 +131,12 @@ class Expiry:
                     self._mark(index, found, holds)
                 over = self._over(index, found, active, now_ns)
                 for together in _runs_of(over):
-                    # A pass may take hours; what was placed meanwhile counts already, and the next pass goes by it.
-                    if not self._pause() or names(self._bucket) != before:
+                    if not self._goes_on(before) or not self._let_go(together, now_ns, before):
                         return
-                    self._let_go(together, now_ns)
+
+    def _goes_on(self, holds: frozenset[str]) -> bool:
+        """Tell whether no hold came since these were read: a pass may take hours; the next one goes by what came."""
+        return self._pause() and names(self._bucket) == holds
 
     # -- what is over ----------------------------------------------------------------------------------------------------------
 
@@ -186,18 +188,22 @@ class Expiry:
 
     # -- letting go ------------------------------------------------------------------------------------------------------------
 
-    def _let_go(self, together: Sequence[tuple[Entry, Deleted]], now_ns: int) -> None:
+    def _let_go(self, together: Sequence[tuple[Entry, Deleted]], now_ns: int, holds: frozenset[str]) -> bool:
+        """Say that they go, and let them; False: a hold came, and what is left of them stays."""
         deletion = Deletion(host=self._host, written_ns=now_ns, segments=[one for _, one in together]).signed(self._signer())
         key = deletion_key(self._host, deletion.name)
         if self._bucket.create(key, deletion.pack()) is Outcome.EXISTS_DIFFERENT and not self._says(key, deletion):
             self.expired.unreadable += len(together)
-            return
-        for entry, one in together:
+            return True
+        for number, (entry, one) in enumerate(together):
+            if number and not self._goes_on(holds):
+                return False
             with suppress(FileNotFoundError):
                 sealed_path(self._segments, one.sequence).unlink()
             self._delete(entry.key)
             self.expired.segments += 1
             self.expired.bytes += entry.size
+        return True
 
     def _says(self, key: str, deletion: Deletion) -> bool:
         """Tell whether the record that is there already, of a pass that died, says the same."""

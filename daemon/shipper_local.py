@@ -207,6 +207,15 @@ class Memory:
         """Tell whether a segment is known to be in the bucket."""
         return sequence <= self.through or sequence in self.above
 
+    def overtook(self, sequence: int) -> bool:
+        """Tell whether a later segment is known to be in the bucket: one that is not there is more than late."""
+        return sequence < max(self.through, *self.above, 0)
+
+    @property
+    def settled(self) -> int:
+        """How many segments are in the bucket, or no longer on this host: it changes with every one that comes."""
+        return self.through + len(self.above)
+
     def confirmed(self, sequence: int) -> None:
         """Count a segment that is in the bucket."""
         self.above.add(sequence)

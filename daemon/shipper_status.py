@@ -49,6 +49,7 @@ def describe(
         "oldest_unshipped_seconds": None if oldest is None else round(max(0.0, now - oldest / NS_PER_SECOND), 1),
         "moving": _moving(progress.moving, now),
         "through": memory.through,
+        "settled": memory.settled,
         "shipped": {"segments": progress.segments, "bytes": progress.bytes, "found": progress.found},
         "last_success": progress.last_success,
         "errors": progress.errors,

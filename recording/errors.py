@@ -220,9 +220,10 @@ class UnknownSessionError(CapdError):
     exit_status = ExitStatus.NEGATIVE
     hint = "`capd sessions` and `capd runs` list the ids"
 
-    def __init__(self, text: str, what: str = "session", *, expired: str = "") -> None:
-        super().__init__(f"there is no {what} {text!r}" + (f" any more, if there was: {expired}" if expired else ""))
-        self.expired = expired
+    def __init__(self, text: str, what: str = "session", *, expired: str = "", behind: str = "") -> None:
+        gone = f" any more, if there was: {expired}" if expired else ""
+        super().__init__(f"there is no {what} {text!r}{gone}" + (f"; {behind}" if behind else ""))
+        self.expired, self.behind = expired, behind
 
 
 class AmbiguousSessionError(CapdError):

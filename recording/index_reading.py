@@ -184,6 +184,11 @@ class IndexReading:
         with sqlite_errors(self.path):
             return index_expired.words(self._connection, from_ns)
 
+    @staticmethod
+    def behind_words() -> str:
+        """Say for a person what is not in here yet: nothing, rows are there from the first record of a session on."""
+        return ""
+
     def is_expired(self, sequence: int) -> bool:
         """Tell whether a segment of this host expired."""
         with sqlite_errors(self.path):

@@ -63,6 +63,10 @@ class Finder(Protocol):
         """Say for a person what has expired; empty when nothing has."""
         ...
 
+    def behind_words(self) -> str:
+        """Say for a person what may have been recorded and is not in here yet; empty when all is."""
+        ...
+
 
 class Readable(Protocol):
     """A recording that is open for reading: archive.py, catalogue/archive.py."""

@@ -63,6 +63,9 @@ _ALSO: Final = {
     "KEYS": {"select"},
     "SCAN": {"select"},
     "RANDOMKEY": {"select"},
+    "CLUSTER|GETKEYSINSLOT": {"select"},
+    "PUBSUB|CHANNELS": {"select"},
+    "PUBSUB|SHARDCHANNELS": {"select"},
     "DBSIZE": {"select"},
     "INFO": {"select"},
     "ROLE": {"select"},
@@ -72,6 +75,7 @@ _CHANNELS: Final = {"SUBSCRIBE": "read", "SSUBSCRIBE": "read", "PUBLISH": "write
 _ALL_KEYS: Final = frozenset(
     {"KEYS", "SCAN", "RANDOMKEY", "DBSIZE", "FLUSHALL", "FLUSHDB", "SWAPDB", "PSUBSCRIBE", "MONITOR", "SYNC", "PSYNC", "DEBUG"}
     | {"SAVE", "BGSAVE", "BGREWRITEAOF", "REPLICAOF", "SLAVEOF", "FAILOVER", "SHUTDOWN"}
+    | {"CLUSTER|GETKEYSINSLOT", "PUBSUB|CHANNELS", "PUBSUB|SHARDCHANNELS"}
 )
 """What these touch has no names, or more than anybody knows."""
 _WRITES: Final = frozenset({"insert", "update", "delete", "drop", "code"})

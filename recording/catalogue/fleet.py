@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date, timedelta
@@ -20,7 +21,7 @@ from capd.recording.bucket import Bucket
 from capd.recording.catalogue.filesystem import SCHEME, BucketFilesystem
 from capd.recording.catalogue.layout import Part, day_of, day_prefix, newest, parse_key, table_prefix
 from capd.recording.catalogue.questions import PROCESSES, RUNS_VIEW, SEARCHED, SESSIONS_VIEW, terms_of
-from capd.recording.catalogue.schema import TABLES
+from capd.recording.catalogue.schema import DECIDER, TABLES
 from capd.recording.catalogue.snippet import snippet
 from capd.recording.deletions import range_of
 from capd.recording.errors import AmbiguousSessionError, CatalogueError, UnknownSessionError
@@ -34,7 +35,8 @@ from capd.recording.record import Direction
 from capd.recording.rows import ExpiredPart, Hit, ProcessRow, RunRow, SessionRow, parts_of
 
 HOSTS_ASKED_MAX: Final = 100
-"""Hosts that are asked for records of deletion, one request each, to tell why something is not there."""
+"""Hosts that are asked for records of deletion and days, a few requests each, to tell why something is not there."""
+HOSTS_AT_ONCE: Final = 16
 DAYS_LISTED_MAX: Final = 62
 """A question over more days lists the whole table: one listing of everything is then less than one for each day."""
 MEMORY_MAX: Final = "1GB"
@@ -100,7 +102,7 @@ class Fleet:
         self._prepare_sessions(self._days_from(between[0]))
         rows = self._sessions("session BETWEEN ? AND ?", [str(identity) for identity in between], MATCHES_SHOWN)
         if not rows:
-            raise UnknownSessionError(str(text), expired=self.expired_words())
+            raise UnknownSessionError(str(text), expired=self.expired_words(), behind=self.behind_words())
         if len(rows) > 1:
             raise AmbiguousSessionError(str(text), [str(row.session) for row in rows])
         return rows[0]
@@ -128,7 +130,7 @@ class Fleet:
         if not rows and between is not None:
             rows = self._runs("run BETWEEN ? AND ?", [str(identity) for identity in between], MATCHES_SHOWN)
         if not rows:
-            raise UnknownSessionError(str(text), "run", expired=self.expired_words())
+            raise UnknownSessionError(str(text), "run", expired=self.expired_words(), behind=self.behind_words())
         if len(rows) > 1:
             raise AmbiguousSessionError(str(text), [str(row.run) for row in rows], "run")
         return rows[0]
@@ -177,15 +179,37 @@ class Fleet:
 
     def expired_words(self, *, text: str = "", from_ns: int | None = None) -> str:  # noqa: ARG002 - records do not say of which time they are
         """Say for a person that something has expired; empty when nothing has. Arguments as those of an index."""
-        hosts = [folder for folder in self._bucket.folders() if folder.startswith("host=")][:HOSTS_ASKED_MAX]
         numbers = [
             numbers
-            for folder in hosts
+            for folder in self._hosts()
             for entry in self._bucket.list(f"{folder}/deletions/")
             if (numbers := range_of(entry.key.rpartition("/")[2])) is not None
         ]
         count = len({(first, last) for first, last in numbers})
         return f"segments expired by policy, as {count} records of deletion in the bucket say" if count else ""
+
+    def behind_words(self) -> str:
+        """Say for a person what may have been shipped and is not in the catalogue yet; empty where no host shipped anything."""
+        hosts = self._hosts()
+        if not hosts:
+            return ""
+        with ThreadPoolExecutor(HOSTS_AT_ONCE) as pool:
+            lacking = [words for words in pool.map(self._lacks, hosts) if words]
+        more = (
+            f"; {lacking[0]}" + (f", and {len(lacking) - 1} more hosts are so" if len(lacking) > 1 else "") if lacking else ""
+        )
+        return f"what was shipped in the last minute or so may not be in the catalogue yet{more}"
+
+    def _lacks(self, folder: str) -> str:
+        """Say what the catalogue lacks of a host's newest day: all of it, where none is written there; else nothing."""
+        days = [name for name in self._bucket.folders(f"{folder}/") if name.startswith("date=")]
+        if not days or self._bucket.list(f"{table_prefix(DECIDER)}{days[-1]}/{folder}/"):
+            return ""
+        return f"of {folder} the catalogue has nothing of {days[-1].removeprefix('date=')}, when it shipped last"
+
+    def _hosts(self) -> list[str]:
+        """Give the folders of the hosts that are asked for what explains that something is not there."""
+        return [folder for folder in self._bucket.folders() if folder.startswith("host=")][:HOSTS_ASKED_MAX]
 
     def exchange_start(self, session: UUID, ordinal: int) -> int | None:
         """Give the time in ns since 1970 at which the exchange of a message began; None when there is no such message."""
@@ -313,7 +337,9 @@ class Fleet:
     def _days_from(self, identity: UUID) -> tuple[date, date] | None:
         """Give the days on which something with this id, or an id that begins so, can have been recorded."""
         try:
-            return self._days(unix_ms_of(identity) * 1_000_000, None)
+            from_ns = unix_ms_of(identity) * 1_000_000
+            # Made when a clock was ahead: what was recorded after that was set right lies in earlier days.
+            return None if day_of(from_ns) - _DAY > day_of(self._clock()) else self._days(from_ns, None)
         except (ValueError, OverflowError):
             return None
 

@@ -8,6 +8,7 @@ was killed anywhere, leave neither a hole nor a range twice.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
@@ -136,10 +137,14 @@ class CatalogueWriter:
         whole = since
         for day in self._days(since):
             candidates = self._candidates(day)
-            covered = self._finish(day)
+            covered, late = self._finish(day, candidates)
+            done = 0
+            while chosen := next_range(late, done, now_ns=now_ns, age_max_ns=age_max_ns):
+                done = self._catalogue(chosen)
             while chosen := next_range(candidates, covered, now_ns=now_ns, age_max_ns=age_max_ns):
                 covered = self._catalogue(chosen)
             left = sum(candidate.sequence > covered for candidate in candidates)
+            left += sum(candidate.sequence > done for candidate in late)
             through, waiting = max(through, covered), waiting + left
             if not waiting and day < day_of(now_ns):
                 whole = day
@@ -170,18 +175,36 @@ class CatalogueWriter:
         self._create_others(part, tables)
         return last
 
-    def _finish(self, day: date) -> int:
-        """Give the last segment of a day that is in the catalogue, after creating what a dead shipper left undone."""
+    def _finish(self, day: date, candidates: Sequence[Candidate]) -> tuple[int, list[Candidate]]:
+        """Create what a dead shipper left undone of a day.
+
+        Returns:
+            The last segment that is in the catalogue, and those before it that are not: they were shipped later.
+        """
         entries = self._bucket.list(host_prefix(DECIDER, day, self._host))
         parts = newest(part for entry in entries if (part := parse_key(entry.key, entry.size)) is not None)
         if not parts:
-            return 0
-        latest = parts[-1]
-        last = self._last(latest)
-        if not all(self._exists(latest, table) for table in TABLES if table != DECIDER):
-            chosen = [candidate for candidate in self._candidates(day) if latest.first <= candidate.sequence <= last]
+            return 0, []
+        lasts = {parts[-1]: self._complete(parts[-1])}
+        covered = lasts[parts[-1]]
+        late = []
+        for candidate in _overtaken(candidates):
+            if candidate.sequence > covered:
+                break
+            at = bisect_right(parts, candidate.sequence, key=attrgetter("first")) - 1
+            if at >= 0 and parts[at] not in lasts:
+                lasts[parts[at]] = self._complete(parts[at])
+            if at < 0 or candidate.sequence > lasts[parts[at]]:
+                late.append(candidate)
+        return covered, late
+
+    def _complete(self, part: Part) -> int:
+        """Give the last segment of a range, having created those of its files that are missing."""
+        last = self._last(part)
+        if not all(self._exists(part, table) for table in TABLES if table != DECIDER):
+            chosen = [candidate for candidate in self._candidates(part.day) if part.first <= candidate.sequence <= last]
             if chosen:  # else all of it expired
-                self._create_others(latest, self._tables(chosen, last))
+                self._create_others(part, self._tables(chosen, last))
         return last
 
     def _exists(self, part: Part, table: str) -> bool:
@@ -221,6 +244,17 @@ class CatalogueWriter:
             return SegmentReader(
                 ObjectSource(Path(key), candidate.file_bytes, lambda offset, length: self._bucket.read(key, offset, length))
             )
+
+
+def _overtaken(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Give the segments that came into the bucket later than one after them, by number."""
+    found = []
+    earliest: int | None = None
+    for candidate in reversed(candidates):
+        if earliest is not None and candidate.shipped_ns > earliest:
+            found.append(candidate)
+        earliest = candidate.shipped_ns if earliest is None else min(earliest, candidate.shipped_ns)
+    return found[::-1]
 
 
 def _records(reader: SegmentReader) -> list[Record] | None:

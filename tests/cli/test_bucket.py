@@ -28,6 +28,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from capd.recording.catalogue.archive import FollowBucketError
+from capd.recording.catalogue.fleet import Fleet
 from capd.recording.catalogue.schema import pack
 from capd.recording.catalogue.writing import CatalogueWriter
 
@@ -205,7 +206,41 @@ def test_a_bucket_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 def test_an_empty_bucket_has_no_sessions(tmp_path: Path) -> None:
     """Before anything was shipped the lists are empty."""
-    assert from_bucket(Bucket.open(str(tmp_path)), "sessions", "--json").stdout.strip() == "[]"
+    done = from_bucket(Bucket.open(str(tmp_path)), "sessions", "--json")
+    assert ("[]", False) == (done.stdout.strip(), "catalogue" in done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("verb", "arguments"),
+    [
+        ("sessions", ["--target", "nowhere"]),
+        ("search", ["never said"]),
+        ("show", ["0197f3a4"]),
+        ("export", ["0197f3a4"]),
+        ("runs", ["--since", "2027-01-01T00:00:00Z"]),
+    ],
+)
+def test_who_finds_nothing_is_told_what_was_not_looked_at(bucket: Bucket, verb: str, arguments: list[str]) -> None:
+    """A host that ships and writes no catalogue is named, and so is that the newest may not be in it yet."""
+    other = UUID(int=7)
+    for said, expected in (
+        (False, ""),
+        (True, f"of host={other} the catalogue has nothing of 2026-11-22, when it shipped last"),
+    ):
+        if said:
+            bucket.create(f"host={other}/date=2026-11-22/{1:012d}.seg", b"")
+        done = from_bucket(bucket, verb, *arguments)
+        told = f"{done.stderr}{done.exception or ''}"
+        assert "may not be in the catalogue yet" in told
+        assert said is ("when it shipped last" in told)
+        assert expected in told
+
+
+def test_what_is_encrypted_is_searched_in_a_copy(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No identity makes a catalogue say what is not in it: the error names the way, which is another one than on a host."""
+    monkeypatch.setattr(Fleet, "withholds", True)
+    said = from_bucket(bucket, "search", "never said", "--limit", "1").stderr
+    assert ("capd export ID --bucket URL" in said, "here or where" in said) == (True, False)
 
 
 def test_a_bundle_is_the_same_from_the_bucket(capd: Capd, bucket: Bucket, recorded: Recording, tmp_path: Path) -> None:

@@ -76,6 +76,24 @@ def test_the_configuration_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("level", "expected", "words"),
+    [
+        ("full", 1, "everything would be stored as it is: recording.level is full"),
+        ("metadata", 0, "nothing of this would be stored: recording.level is metadata"),
+        ("off", 0, "nothing of this would be stored: recording.level is off"),
+    ],
+)
+def test_the_level_counts(tmp_path: Path, level: str, expected: int, words: str) -> None:
+    """Where nothing is masked, or nothing stored, that is what is said; what the rules cover is told for scopes that mask."""
+    config = f'[recording]\nlevel = "{level}"\n'
+    status, text = run(tmp_path, "test", str(tmp_path / "said"), config=config)
+    assert (expected, True) == (status, words in text)
+    assert "where a scope says masked, 25 bytes would be masked" in text
+    status, text = run(tmp_path, "test", str(tmp_path / "said"), "--json", config=config)
+    assert (expected, level) == (status, json.loads(text)["level"])
+
+
+@pytest.mark.parametrize(
     ("config", "problem"),
     [
         ('[masking]\nkey = ["a"]\n', "masking.key: no such key"),

@@ -235,6 +235,28 @@ def test_a_hold_counts_from_when_it_is_placed(tmp_path: Path) -> None:
     assert (2, [2, 3, 4, 5]) == (desk.after(11).expired.held, desk.there())
 
 
+def test_a_hold_counts_for_what_goes_together(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of what one record of deletion names, those segments stay that had not gone when a hold was placed; all is whole."""
+    desk.record([CI], [CI], [CI], [CI], [BANK])
+    passing = desk.expiry()
+    hold = Hold(id=uuid4(), reason="case 4711", placed_by="t", placed_ns=1)
+    real = passing._delete
+
+    def delete(key: str) -> None:
+        real(key)
+        if len(desk.there()) == 3:
+            place(desk.bucket, hold)
+
+    monkeypatch.setattr(passing, "_delete", delete)
+    passing.turn(RECORDED_NS + 11 * DAY_NS)
+    report = desk.verified()
+    assert ([3, 4, 5], set(), [(1, 2)]) == (desk.there(), report.faults, report.expired)
+    assert (2, [3, 4, 5]) == (desk.after(11).expired.held, desk.there())
+    assert release(desk.bucket, hold.id, by="u", now_ns=2, reason="closed")
+    desk.after(11)
+    assert ([5], [(1, 4)]) == (desk.there(), desk.verified().expired)
+
+
 def test_a_hold_that_cannot_be_read_stops_all_deletion(desk: Desk) -> None:
     """What a later capd wrote, or what is damaged, might hold anything."""
     desk.record([CI], [BANK])

@@ -84,6 +84,7 @@ REFUSED = (
     "update people set name = ssn",
     "create table copied as select * from people",
     "call p()",
+    "select length(load_file('/etc/hostname'))",
     "select sql_no_cache * from people order by 3",
     "select distinctrow * from people",
     "select high_priority * from (select sql_no_cache * from people limit 9) x",

@@ -47,6 +47,7 @@ RACED: Final = "what the server gives is not what it said before"
 OTHER: Final = "capd does not know a way to hide columns in such a statement"
 RENAMES: Final = "rules hide columns of schemas by their names, which it changes"
 STORED: Final = "where the server keeps long values, they are in no column"
+FILES: Final = "it is about files of the server, in which hidden values stand as well"
 OWN_FUNCTION: Final = "a function is called in it as if it were a column"
 
 _QUERIES: Final = frozenset({"SELECT", "WITH", "TABLE"})
@@ -57,6 +58,7 @@ REMEMBERED_MAX: Final = 512
 """Statements of which is remembered, by their bytes, what was said of them."""
 REMEMBERED_BYTES_MAX: Final = 4_096
 _OWN_MIN: Final = 16_384
+FILE: Final = "file"
 _QUIET: Final = frozenset({"lock", "maintain", "grant", "drop"})
 """Effects of statements that give no rows and copy none."""
 _READS: Final = frozenset({"select", "lock"})
@@ -175,6 +177,8 @@ def _reason(sql: Message) -> str | None:
         return RENAMES
     if not sql.complete or sql.resources is None:
         return NOT_KNOWN
+    if sql.effects is not None and FILE in sql.effects:
+        return FILES
     names = [part for name, _ in sql.resources for part in (name, name.partition(".")[2])]
     return STORED if any(name.startswith(_STORAGE) for name in names) else None
 

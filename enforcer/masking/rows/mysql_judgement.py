@@ -21,6 +21,8 @@ from capd.enforcer.masking.rows.judgement import (
     COPIED,
     EXPLAINED,
     EXPRESSION,
+    FILE,
+    FILES,
     LEAVES,
     NOT_KNOWN,
     OTHER,
@@ -102,6 +104,8 @@ def judge_mysql(sql: Message, text: bytes, session: Session, protection: MysqlPr
     names = None if sql.resources is None else names_of(sql.resources)
     if not sql.complete or names is None or sql.effects is None:
         return Refused(rule=rule, reason=NOT_KNOWN)
+    if FILE in sql.effects:
+        return Refused(rule=rule, reason=FILES)
     touched = protection.touched(sorted(names))
     shows = any(one.command == "SHOW" for one in sql.statements)
     if not touched and not shows:

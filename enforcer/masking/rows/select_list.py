@@ -231,7 +231,8 @@ class _From:
             if source is None:
                 return None
             found.append(source)
-            self._condition()
+            if not self._condition():
+                return None
             if self._at >= self._end:
                 return tuple(found)
             if self._text(self._at) == ",":
@@ -273,14 +274,17 @@ class _From:
                 return None
         return Source(name=name, alias=alias, schema=schema)
 
-    def _condition(self) -> None:
-        """Pass over ON and USING with what belongs to them."""
+    def _condition(self) -> bool:
+        """Pass over ON and USING with what belongs to them; say whether that is plain: `USING (a) AS b` makes a row."""
         if self._word(self._at) not in {"on", "using"}:
-            return
+            return True
         self._at += 1
         while self._at < self._end:
             # Of the words that join, these two are functions as well; behind another one a bracket holds relations.
             is_call = self._text(self._at + 1) == "(" and self._word(self._at) in {"left", "right"}
             if self._text(self._at) == "," or (self._word(self._at) in _JOINS and not is_call):
-                return
+                return True
+            if self._word(self._at) == "as":
+                return False
             self._at = self._statement.closing.get(self._at, self._at) + 1
+        return True

@@ -17,6 +17,7 @@ from capd.enforcer.masking.rows.judgement import (
     COPIED,
     EXPLAINED,
     EXPRESSION,
+    FILES,
     LEAVES,
     NOT_KNOWN,
     OWN_FUNCTION,
@@ -92,6 +93,9 @@ ROWS = {
     "SELECT id FROM customers WHERE set_config('a.b', ssn, false) IS NOT NULL": LEAVES,
     "SELECT 1; SELECT ssn FROM customers": SEVERAL,
     "ALTER SCHEMA public RENAME TO other": RENAMES,
+    "SELECT pg_read_binary_file(pg_relation_filepath('customers'))": FILES,
+    "SELECT loread(lo_open(lo_import(pg_relation_filepath('customers')), 262144), 9999)": FILES,
+    "COPY orders FROM '/etc/hostname'": FILES,
 }
 ALLOWED = {
     "SELECT id FROM customers WHERE ssn LIKE '5%'": [(b"1",)],
@@ -102,6 +106,8 @@ ALLOWED = {
     "SELECT (SELECT ssn FROM customers)": EXPRESSION,
     "SELECT ssn FROM customers UNION SELECT 'x'": EXPRESSION,
     "SELECT row_to_json(c) FROM customers c": EXPRESSION,
+    "SELECT to_json(date) FROM customers c JOIN customers d USING (ssn) AS date": EXPRESSION,
+    "SELECT c.ssn, date.ssn FROM customers c JOIN customers d USING (ssn) AS date": [(b"***", b"***")],
     "SELECT id FROM customers WHERE set_config('a.b', ssn, false) IS NOT NULL": LEAVES,
 }
 
