@@ -12,6 +12,8 @@ from capd.cli import facts
 from capd.recording.record import Direction, Kind, Record
 
 APPLICATION: Final = frozenset({"", "application"})
+LEFT_OUT: Final = "not recorded: recording level metadata"
+"""Said of bytes whose record has a length and no payload."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +72,7 @@ class RawStream:
         expected = self._expected
         if left_out and not payload:
             self._expected = None if position is None else position + left_out
-            hole = Hole(words=f"{left_out:,} bytes not recorded: recording level metadata", by_level=True)
+            hole = Hole(words=f"{left_out:,} bytes {LEFT_OUT}", by_level=True)
             jumps = position is not None and expected is not None and position > expected
             return [self._jump(expected or 0, position or 0), hole] if jumps else [hole]
         if position is None or expected is None or position == expected:

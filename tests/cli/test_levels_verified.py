@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import struct
 from pathlib import Path
 
 import pytest
@@ -57,6 +59,35 @@ def test_what_is_gone_is_missing(capd: Capd, recording: Recording, tmp_path: Pat
     shutil.rmtree(recording.state_dir / "index")
     done = capd("show", session)
     assert (1, True) == (done.return_value, "NOT WHOLE HERE" in done.stdout)
+
+
+def test_forms_say_what_the_level_left_out(capd: Capd, recording: Recording, tmp_path: Path) -> None:
+    """In HAR bodies say why they are empty, and in packets the bytes have their numbers: nobody reads that nothing was said."""
+    session = write(recording, kept(Level.METADATA))
+    (log,) = json.loads(capd("replay", session, "--format", "har", "--full").stdout).values()
+    comments = [entry["response"]["content"]["comment"] for entry in log["entries"]]
+    assert ["not recorded: recording level metadata"] * 3 == comments
+    capd("export", session, "--format", "pcap", "-o", str(tmp_path / "packets"))
+    content = (tmp_path / "packets").read_bytes()
+    assert 6 == content.count(b"bytes not recorded: recording level metadata")
+    moved = json.loads(capd("show", session, "--json").stdout)["bytes"]
+    numbers = [(packet[4:8], packet[8:12]) for packet in packets(content) if packet[13] & FIN]
+    ends = [moved["request"] + 1, moved["response"] + 1]
+    assert [ends, [ends[1], ends[0] + 1]] == [[int.from_bytes(number) for number in both] for both in numbers]
+
+
+FIN = 1
+
+
+def packets(content: bytes) -> list[bytes]:
+    """Give the TCP headers of a pcapng file with packets of IPv4."""
+    found, at = [], 0
+    while at < len(content):
+        kind, length = struct.unpack_from("<II", content, at)
+        if kind == 6:
+            found.append(content[at + 28 + 20 : at + length])
+        at += length
+    return found
 
 
 def test_a_jump_between_what_a_level_leaves_out_is_told(capd: Capd, recording: Recording, tmp_path: Path) -> None:
