@@ -15,7 +15,7 @@ from typing import Final
 
 from capd.enforcer.forcing.attributes import attribute, by_kind, nested, number, text, walk
 from capd.enforcer.forcing.expressions import read_rule, write_rule
-from capd.enforcer.forcing.table import KEY_BYTES, Chain, Hook, KeyType, Rule, Set, Table
+from capd.enforcer.forcing.table import KEY_BYTES, Chain, Hook, KeyType, Place, Rule, Set, Table
 
 HEADER: Final = struct.Struct("=IHHII")
 _FAMILY_HEADER: Final = struct.Struct(">BBH")
@@ -39,7 +39,6 @@ TABLE_OWNER: Final = 0x2
 """Nobody but the socket that made the table may change it (Linux 5.12)."""
 TABLE_PERSIST: Final = 0x4
 """The table stays when that socket is closed (Linux 6.9)."""
-HOOK_OUTPUT: Final = 3
 """NF_INET_LOCAL_OUT."""
 OBJECT_COUNTER: Final = 1
 BYTE_ORDER_HOST, BYTE_ORDER_BIG = 1, 2
@@ -171,7 +170,7 @@ def _chain(table: str, chain: Chain) -> bytes:
     if chain.hook is None:
         return start
     priority = chain.hook.priority.to_bytes(4, "big", signed=True)
-    hook = nested(4, number(1, HOOK_OUTPUT), attribute(2, priority))
+    hook = nested(4, number(1, chain.hook.place), attribute(2, priority))
     return start + hook + number(5, 1) + text(7, chain.hook.kind)
 
 
@@ -236,8 +235,12 @@ def _hook(answer: Answer) -> Hook | None:
     place = int.from_bytes(found.get(1, b""), "big")
     kind = answer.attributes.get(7, b"").rstrip(b"\0").decode("ascii", "replace")
     # Another hook or policy than any plan has is told by a kind that no plan has.
-    exact = kind if (place, policy) == (HOOK_OUTPUT, 1) else f"{kind} at hook {place} with policy {policy}"
-    return Hook(kind=exact, priority=int.from_bytes(found.get(2, b""), "big", signed=True))
+    known = place in set(Place) and policy == 1
+    return Hook(
+        kind=kind if known else f"{kind} at hook {place} with policy {policy}",
+        priority=int.from_bytes(found.get(2, b""), "big", signed=True),
+        place=Place(place) if known else Place.OUTPUT,
+    )
 
 
 def _name(answer: Answer, kind: int) -> str:

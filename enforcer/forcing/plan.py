@@ -2,12 +2,14 @@
 
 What lives here: the decisions, each beside its reason. What must not: the kernel, bytes.
 
-Three base chains on the output of the host, in the order in which a packet meets them:
+Four base chains, three of them on the output of the host, in the order in which a packet meets them:
 
 1. `early` refuses the addresses of cloud metadata while the packet still has the destination the agent wrote.
 2. `steer` redirects DNS to the resolver and all other TCP to the proxy: every port, loopback and the host's own addresses too.
 3. `guard` lets pass what was redirected and the answers of a run's own servers to this host, and refuses the rest: UDP and
    with it QUIC, ICMP, SCTP, raw IP, and TCP that was not redirected whatever the reason, such as a connection from before.
+4. `leave`, where the device is settled, drops what was redirected and does not go by loopback: a socket may be bound to a
+   device, by any user, and keeps it when its destination changes. The chains before see the device of the first one.
 
 Selected is what a socket's cgroup or its user says. The cgroup is the one above it at a fixed level, so that the permanent
 parent of all runs stands in the table and no run starts outside of it. A mark selects nothing and frees nothing: whoever has
@@ -40,6 +42,7 @@ from capd.enforcer.forcing.table import (
     LoadMeta,
     Mask,
     Meta,
+    Place,
     Redirect,
     Refusal,
     Reject,
@@ -92,7 +95,7 @@ REFUSED_KINDS: Final = ("metadata", "tcp", "udp", "icmp", "other")
 USERS_SET: Final = "agent_users"
 METADATA4_SET: Final = "metadata4"
 METADATA6_SET: Final = "metadata6"
-FORBIDDEN, REDIRECTED, JUDGED = "forbidden", "redirected", "judged"
+FORBIDDEN, REDIRECTED, JUDGED, ASTRAY = "forbidden", "redirected", "judged", "astray"
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -144,9 +147,15 @@ def plan(facts: Facts) -> Table:
             Chain(name=FORBIDDEN, rules=tuple(_forbidden(facts))),
             Chain(name=REDIRECTED, rules=tuple(_redirected(facts))),
             Chain(name=JUDGED, rules=tuple(_judged(facts))),
+            Chain(name=ASTRAY, rules=tuple(_astray(facts))),
             _base("early", "filter", EARLY_PRIORITY, FORBIDDEN, facts),
             _base("steer", "nat", STEER_PRIORITY, REDIRECTED, facts),
             _base("guard", "filter", GUARD_PRIORITY, JUDGED, facts),
+            Chain(
+                name="leave",
+                hook=Hook(kind="filter", priority=GUARD_PRIORITY, place=Place.POSTROUTING),
+                rules=tuple(_leaving()),
+            ),
         ),
     )
 
@@ -212,11 +221,16 @@ def _redirected(facts: Facts) -> Iterator[Rule]:
     yield (*_transport(socket.IPPROTO_TCP), Redirect(port=facts.proxy_port))
 
 
-def _judged(facts: Facts) -> Iterator[Rule]:
+def _listeners(facts: Facts) -> list[tuple[int, int]]:
+    """Give protocol and port of what selected sockets are redirected to."""
     wanted = [(socket.IPPROTO_TCP, facts.proxy_port)]
     if facts.mode == "enforce":
         wanted += [(socket.IPPROTO_TCP, facts.resolver_port), (socket.IPPROTO_UDP, facts.resolver_port)]
-    for protocol, port in wanted:
+    return wanted
+
+
+def _judged(facts: Facts) -> Iterator[Rule]:
+    for protocol, port in _listeners(facts):
         for loopback in (_loopback4(), _loopback6()):
             yield (*loopback, *_transport(protocol), *_to_port(port), *_was_redirected(), End(verdict=Verdict.ACCEPT))
     yield _answer_to_this_host()
@@ -225,6 +239,23 @@ def _judged(facts: Facts) -> Iterator[Rule]:
         for protocol in protocols:
             yield (*_transport(protocol), Count(name=counter(name)), _refuse(facts, Refusal.PROHIBITED))
     yield (Count(name=counter("other")), _refuse(facts, Refusal.PROHIBITED))
+
+
+def _leaving() -> Iterator[Rule]:
+    """Everybody's packets come by here: nearly all end with the first rule, or match none."""
+    yield (*_by_loopback(), End(verdict=Verdict.ACCEPT))
+    for loopback in (_loopback4(), _loopback6()):
+        yield (*loopback, End(verdict=Verdict.JUMP, chain=ASTRAY))
+
+
+def _astray(facts: Facts) -> Iterator[Rule]:
+    """Drop what was redirected: nothing for these addresses is ever meant for a network."""
+    if facts.mode != "enforce":
+        return
+    for protocol, port in _listeners(facts):
+        name = "tcp" if protocol == socket.IPPROTO_TCP else "udp"
+        drop = (Count(name=counter(name)), End(verdict=Verdict.DROP))
+        yield (*_transport(protocol), *_to_port(port), *_was_redirected(), *drop)
 
 
 def _refusals(facts: Facts, kind: str) -> Iterator[Rule]:
@@ -266,11 +297,14 @@ def _was_redirected() -> Rule:
     return LoadConntrack(key=Conntrack.STATUS), Mask(bits=bits), Compare(value=bytes(4), equal=False)
 
 
+def _by_loopback() -> Rule:
+    return LoadMeta(key=Meta.OUT_INTERFACE), Compare(value=_host_order(LOOPBACK_INDEX, 4))
+
+
 def _answer_to_this_host() -> Rule:
     """What a run's own server answers, by loopback: to the proxy that was let through to it, or to another program here."""
     return (
-        LoadMeta(key=Meta.OUT_INTERFACE),
-        Compare(value=_host_order(LOOPBACK_INDEX, 4)),
+        *_by_loopback(),
         *_transport(socket.IPPROTO_TCP),
         LoadConntrack(key=Conntrack.DIRECTION),
         Compare(value=REPLY),

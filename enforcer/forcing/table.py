@@ -38,8 +38,9 @@ class Header(IntEnum):
 
 
 class Verdict(IntEnum):
-    """How a rule ends: NF_ACCEPT and NFT_JUMP."""
+    """How a rule ends: NF_DROP, NF_ACCEPT and NFT_JUMP."""
 
+    DROP = 0
     ACCEPT = 1
     JUMP = -3
 
@@ -168,12 +169,22 @@ class Set:
     elements: frozenset[bytes]
 
 
+class Place(IntEnum):
+    """Which way of packets a base chain stands on: NF_INET_*."""
+
+    OUTPUT = 3
+    """What programs of this host send, before its way is settled: NAT may change it."""
+    POSTROUTING = 4
+    """All that leaves, when its device is settled; whose socket it is cannot be asked any more."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Hook:
-    """Where a base chain stands: always the output of this host; `kind` is filter or nat."""
+    """Where a base chain stands; `kind` is filter or nat."""
 
     kind: str
     priority: int
+    place: Place = Place.OUTPUT
 
 
 @dataclass(frozen=True, kw_only=True)

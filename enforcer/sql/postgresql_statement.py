@@ -40,6 +40,7 @@ from capd.enforcer.sql.statement import Statement
 UNKNOWN_COMMAND: Final = "unknown"
 UNKNOWN: Final = "capd does not know what this statement does"
 RUNS_CODE: Final = "it runs code that capd does not see"
+ENDS_ANOTHER: Final = "it ends a transaction whose statements were said elsewhere"
 _QUERIES: Final = frozenset({"select", "with", "values", "table", "insert", "update", "delete", "merge", "("})
 Reader = Callable[[Cursor, str], Effects]
 
@@ -91,7 +92,8 @@ def _start(cursor: Cursor, command: str) -> Effects:
 def _end(cursor: Cursor, command: str) -> Effects:
     if cursor.take("prepared"):
         cursor.at += 1
-        return _session(cursor, command, Change(setting=MEANS))  # what it defined is there from now on, or gone
+        # What it defined is there from now on, or gone.
+        return replace(_session(cursor, command, Change(setting=MEANS)), problems=(ENDS_ANOTHER,))
     cursor.take_any("work", "transaction")
     chain = False
     if cursor.take("and"):

@@ -271,3 +271,118 @@ const tried = async (what) => {
   await c.end();
 })();
 """
+
+PGX = """
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgconn"
+	"github.com/jackc/pgx/v4"
+	"github.com/jackc/pgx/v4/pgxpool"
+)
+
+var all = context.Background()
+
+func must(err error) {
+	if err != nil {
+		panic(err)
+	}
+}
+
+func code(err error) string {
+	if said, ok := err.(*pgconn.PgError); ok {
+		return said.Code
+	}
+	return fmt.Sprint(err)
+}
+
+func rows(c *pgx.Conn, sql string, more ...interface{}) (found []interface{}) {
+	read, err := c.Query(all, sql, more...)
+	for err == nil && read.Next() {
+		var values []interface{}
+		values, err = read.Values()
+		found = append(found, values)
+	}
+	if err == nil {
+		err = read.Err()
+	}
+	if err != nil {
+		return []interface{}{code(err)}
+	}
+	return found
+}
+
+func batch(c *pgx.Conn, said ...string) (found []string) {
+	batch := &pgx.Batch{}
+	for _, sql := range said {
+		batch.Queue(sql)
+	}
+	answers := c.SendBatch(all, batch)
+	for range said {
+		tag, err := answers.Exec()
+		found = append(found, tag.String(), code(err))
+	}
+	answers.Close()
+	return found
+}
+
+func main() {
+	c, err := pgx.Connect(all, "")
+	must(err)
+	_, err = c.Exec(all, "create table gone (a int primary key, b text, c bytea, d timestamptz, e jsonb, f int[], g float8)")
+	must(err)
+	var lines [][]interface{}
+	for i := 0; i < 500; i++ {
+		at := time.Unix(int64(1600000000+i), 0)
+		b, c, e := strings.Repeat("x", i), []byte{0, byte(i)}, map[string]int{"a": i}
+		lines = append(lines, []interface{}{i, b, c, at, e, []int32{1, 2}, 1.5})
+	}
+	columns := []string{"a", "b", "c", "d", "e", "f", "g"}
+	copied, err := c.CopyFrom(all, pgx.Identifier{"gone"}, columns, pgx.CopyFromRows(lines))
+	fmt.Println(copied, err)
+	for i := 0; i < 5; i++ {
+		fmt.Println(rows(c, "select a, length(b), c, e, f, g from gone where a = $1 and d > $2", i, time.Unix(0, 0)))
+	}
+	fmt.Println(rows(c, "select a, b from gone where a < $1 order by a", pgx.QuerySimpleProtocol(true), 3))
+	fmt.Println(rows(c, "select a from gone where a = any($1)", pgx.QueryResultFormats{pgx.TextFormatCode}, []int32{3, 4}))
+	fmt.Println(batch(c, "insert into gone (a) values (-1)", "update gone set b = 'y' where a = -1", "select 1"))
+	fmt.Println(batch(c, "insert into gone (a) values (-2)", "select * from secrets", "select 1"))
+	fmt.Println(rows(c, "select a, b from gone where a < 0"))
+	_, err = c.Prepare(all, "kept", "select b from gone where a = $1")
+	must(err)
+	fmt.Println(rows(c, "kept", 2), rows(c, "kept", 1))
+	tx, err := c.Begin(all)
+	must(err)
+	fmt.Println(rows(c, "select * from secrets"), string(c.PgConn().TxStatus()), rows(c, "select 1"))
+	fmt.Println(tx.Commit(all), rows(c, "select 'goes on'"))
+	fmt.Println(rows(c, "select * from secrets where a = $1", 1))
+	fmt.Println(rows(c, "select * from secrets", pgx.QuerySimpleProtocol(true)))
+	soon, end := context.WithTimeout(all, 300*time.Millisecond)
+	_, err = c.Exec(soon, "select pg_sleep(60)")
+	end()
+	fmt.Println(err != nil, c.IsClosed())
+	pool, err := pgxpool.Connect(all, "")
+	must(err)
+	sums := make(chan int)
+	for i := 0; i < 20; i++ {
+		go func(i int) {
+			var n int
+			must(pool.QueryRow(all, "select count(*)::int + $1 from gone", i).Scan(&n))
+			sums <- n
+		}(i)
+	}
+	sum := 0
+	for i := 0; i < 20; i++ {
+		sum += <-sums
+	}
+	fmt.Println(sum)
+	_, err = pool.Exec(all, "drop table gone")
+	must(err)
+	pool.Close()
+}
+"""

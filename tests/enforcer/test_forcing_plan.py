@@ -29,6 +29,7 @@ from capd.enforcer.forcing.table import (
     LoadMeta,
     Mask,
     Meta,
+    Place,
     Redirect,
     Refusal,
     Reject,
@@ -96,6 +97,7 @@ KINDS: list[Expression] = [
     InSet(name="agents_1"),
     Count(name="tcp"),
     End(verdict=Verdict.ACCEPT),
+    End(verdict=Verdict.DROP),
     End(verdict=Verdict.JUMP, chain="judged"),
     Redirect(port=15001),
     *(Reject(refusal=refusal) for refusal in Refusal),
@@ -147,9 +149,14 @@ def test_attributes_come_back(pairs: list[tuple[int, bytes]]) -> None:
     assert pairs == list(walk(b"".join(attribute(kind, payload) for kind, payload in pairs)))
 
 
+def asks_who(chain: Chain) -> bool:
+    """Say whether a chain is one of those that look for whose packets come by."""
+    return chain.hook is not None and chain.hook.place is Place.OUTPUT
+
+
 def test_only_capds_own_passes_first() -> None:
-    """The first rule of each base chain wants capd's user and its cgroup both; without a cgroup there is no such rule."""
-    base = [chain for chain in plan(FACTS).chains if chain.hook is not None]
+    """The first rule of each base chain that asks who sends wants capd's user and its cgroup both; without one none passes."""
+    base = [chain for chain in plan(FACTS).chains if asks_who(chain)]
     own = (
         LoadMeta(key=Meta.USER),
         Compare(value=struct.pack("=I", 999)),
@@ -159,7 +166,9 @@ def test_only_capds_own_passes_first() -> None:
     )
     assert [own] * 3 == [chain.rules[0] for chain in base]
     without = plan(Facts(**{**vars(FACTS), "enforcer_cgroup": None}))
-    accepted = [rule for chain in without.chains if chain.hook for rule in chain.rules if End(verdict=Verdict.ACCEPT) in rule]
+    accepted = [
+        rule for chain in without.chains if asks_who(chain) for rule in chain.rules if End(verdict=Verdict.ACCEPT) in rule
+    ]
     assert [] == accepted
 
 
@@ -173,7 +182,7 @@ def test_observing_refuses_nothing() -> None:
     """In mode `observe` what would be refused is counted and goes on, and DNS is left alone."""
     observed = plan(Facts(**{**vars(FACTS), "mode": "observe"}))
     parts = [part for chain in observed.chains for rule in chain.rules for part in rule]
-    assert [] == [part for part in parts if isinstance(part, Reject)]
+    assert [] == [part for part in parts if isinstance(part, Reject) or part == End(verdict=Verdict.DROP)]
     assert [Redirect(port=15001)] == [part for part in parts if isinstance(part, Redirect)]
     assert set(observed.counters) == {part.name for part in parts if isinstance(part, Count)}
 

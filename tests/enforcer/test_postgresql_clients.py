@@ -41,7 +41,11 @@ rules:
 """
 TABLE = "create table shown (a int, b text); insert into shown select n, n from generate_series(1, 9) n"
 JDBC = Path("/usr/share/java/postgresql.jar")
+GO = Path("/usr/share/gocode")
+"""Where the distribution keeps what is written in Go."""
 SECONDS = 120
+COMPILE_SECONDS = 500
+"""Of a compiler that has nothing yet, on a busy machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,6 +281,36 @@ def test_node(place: Place, clear: bool) -> None:
     assert 0 == done.returncode, done.stderr
     expected = place.direct(*words)
     assert 3 == expected.count("42P01")
+    assert expected.replace("42P01", "42501") == done.stdout
+
+
+@pytest.fixture(scope="module")
+def pgx(place: Place) -> Path:
+    """Give a program that uses pgx, compiled."""
+    require_command("go")
+    require((GO / "src/github.com/jackc/pgx/v4").exists(), "needs pgx, of golang-github-jackc-pgx-v4-dev")
+    source = place.home / "main.go"
+    source.write_text(scripts.PGX, encoding="ascii")
+    with TemporaryDirectory(prefix="capd-go-") as cache:
+        told = {
+            "PATH": os.environ["PATH"],
+            "HOME": cache,
+            "GOPATH": str(GO),
+            "GO111MODULE": "off",
+            "GOFLAGS": "-buildvcs=false",
+        }
+        subprocess.run(["go", "build", "-o", place.home / "pgx", source], check=True, env=told, timeout=COMPILE_SECONDS)
+    return place.home / "pgx"
+
+
+@pytest.mark.parametrize("clear", [False, True])
+def test_pgx(place: Place, pgx: Path, clear: bool) -> None:
+    """Go's pgx: all in binary, batches, COPY, what it prepares by itself, transactions, what it gives up, a pool."""
+    done = place.run(pgx, clear=clear)
+    assert 0 == done.returncode, done.stderr
+    expected = place.direct(pgx)
+    assert 6 == expected.count("42P01")
+    assert expected.startswith("500 <nil>\n[[0 0 [0 0]")
     assert expected.replace("42P01", "42501") == done.stdout
 
 

@@ -151,6 +151,32 @@ def test_a_users_mark_cannot_be_forged(ground: Yard, rules: Ruleset) -> None:
     assert "proxy 10.77.0.2 80" == ground.attempt('tcp("10.77.0.2", 80, mark=0x2000)')
 
 
+BY_DEVICE = [
+    'tcp("10.77.0.2", 80, made=device())',
+    'tcp("10.77.0.2", 53, made=device())',
+    f'tcp("fd77::2", 80, made=device(family={V6}))',
+    'udp("10.77.0.2", 53, made=device(socket.SOCK_DGRAM))',
+    f'udp("fd77::2", 53, made=device(socket.SOCK_DGRAM, {V6}))',
+]
+"""What is redirected keeps the device that its socket is bound to, which any user may do."""
+
+
+@pytest.mark.parametrize("user", [0, AGENT_USER])
+@pytest.mark.parametrize("layers", ["both", "table", "user"])
+def test_a_device_is_no_way_out(ground: Yard, rules: Ruleset, request: pytest.FixtureRequest, layers: str, user: int) -> None:
+    """What a socket that is bound to a device sends to capd's listener does not leave by that device."""
+    if layers == "both":
+        request.getfixturevalue("barrier")
+    if layers == "user":
+        rules.apply(plan(ground.facts(users=(user,))))
+    ground.seen()
+    cgroup = "outside" if layers == "user" else "run"
+    for attempt in BY_DEVICE:
+        found = ground.attempt(attempt, cgroup, user=user, patience=SHORT_SECONDS)
+        assert found in {*REFUSED, "timeout"}, attempt
+        assert [] == ground.seen(), attempt
+
+
 def test_a_cgroup_made_anew_is_found_again(ground: Yard, rules: Ruleset, barrier: Barrier) -> None:
     """The kernel knows cgroups by number: a parent that was removed and made anew is selected once both layers are refilled."""
     ground.cgroups["run"].rmdir()

@@ -95,8 +95,10 @@ def tcp(host, port, family=socket.AF_INET, seconds=None, mark=0, made=None):
         client.connect((host, port))
         client.sendall(b"tcp")
         return client.recv(100).decode()
-def udp(host, port, family=socket.AF_INET, mark=0, connected=False):
-    with socket.socket(family, socket.SOCK_DGRAM) as client:
+def device(kind=socket.SOCK_STREAM, family=socket.AF_INET):
+    made = socket.socket(family, kind); made.setsockopt(socket.SOL_SOCKET, 25, b"veth0"); return made
+def udp(host, port, family=socket.AF_INET, mark=0, connected=False, made=None):
+    with made or socket.socket(family, socket.SOCK_DGRAM) as client:
         client.settimeout(PATIENCE)
         if mark: client.setsockopt(socket.SOL_SOCKET, 36, mark)
         if connected:

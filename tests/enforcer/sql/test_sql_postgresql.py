@@ -276,6 +276,8 @@ UNCERTAIN = [
     "alter operator s.+ (int, int) set schema public; select 1 + 1",
     "alter type s.t set schema public; select 'x'::t",
     "commit prepared 'x'; select lower('x')",
+    "commit prepared 'x'",
+    "rollback prepared 'x'",
     "begin; drop function lower(varchar); rollback; select lower('x')",
     "begin; savepoint a; drop cast (int as text); rollback to a; insert into a select 1",
     "select" + " (" * (NESTING_MAX + 1) + ")" * (NESTING_MAX + 1),
