@@ -15,7 +15,7 @@ import click
 
 from capd.cli.bucket import bucket_at
 from capd.cli.moments import to_second
-from capd.cli.options import Moment, as_json, config_option, moment
+from capd.cli.options import CorrectedUsageError, Moment, as_json, config_option, moment
 from capd.cli.screen import standard_output
 from capd.cli.summary import json_array
 from capd.cli.table import Column, lay_out
@@ -64,6 +64,11 @@ def add(  # noqa: PLR0917 - click hands over the options
     """Place a hold, and print its id. Without anything named it holds everything."""
     from capd.recording.bucket.holds import Hold, place  # noqa: PLC0415 - `--help` must not pay for it
 
+    from_ns, until_ns = moment(since), moment(until)
+    if from_ns is not None and until_ns is not None and from_ns >= until_ns:
+        raise CorrectedUsageError(
+            "nothing is at --since or later and before --until", "capd hold add --since EARLIER --until LATER"
+        )
     hold = Hold(
         id=uuid4(),
         reason=reason,
@@ -72,8 +77,8 @@ def add(  # noqa: PLR0917 - click hands over the options
         hosts=frozenset(hosts),
         sessions=frozenset(sessions),
         runs=frozenset(runs),
-        from_ns=moment(since),
-        until_ns=moment(until),
+        from_ns=from_ns,
+        until_ns=until_ns,
     )
     place(_open(config, bucket), hold)
     click.echo(str(hold.id))

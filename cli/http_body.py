@@ -33,6 +33,7 @@ class Body:
         kept: its first bytes.
         length: how many there were.
         notes: why it is not all that was said.
+        left_out: whether the recording level left out what it holds.
         stream: of HTTP/2.
         events: what reads it as server-sent events, if it says that it is some.
     """
@@ -44,6 +45,7 @@ class Body:
     kept: bytearray = field(default_factory=bytearray)
     length: int = 0
     notes: list[str] = field(default_factory=list)
+    left_out: bool = False
     stream: int | None = None
     events: EventStream | None = None
 

@@ -12,6 +12,8 @@ from capd.cli import facts
 from capd.recording.record import Direction, Kind, Record
 
 APPLICATION: Final = frozenset({"", "application"})
+LEFT_OUT: Final = "not recorded: recording level metadata"
+"""Said of bytes whose record has a length and no payload."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -20,9 +22,11 @@ class Hole:
 
     Attributes:
         words: what is missing, where and why.
+        by_level: whether the recording level left them out, which is no loss.
     """
 
     words: str
+    by_level: bool = False
 
 
 class RawStream:
@@ -65,16 +69,22 @@ class RawStream:
         payload = facts.payload(record.body, "payload")
         position = facts.number(record.body, "position")
         left_out = facts.number(record.body, "length")
+        expected = self._expected
         if left_out and not payload:
             self._expected = None if position is None else position + left_out
-            return [Hole(words=f"{left_out:,} bytes not recorded: recording level metadata")]
-        expected = self._expected
+            hole = Hole(words=f"{left_out:,} bytes {LEFT_OUT}", by_level=True)
+            jumps = position is not None and expected is not None and position > expected
+            return [self._jump(expected or 0, position or 0), hole] if jumps else [hole]
         if position is None or expected is None or position == expected:
             start = expected if position is None else position
             self._expected = None if start is None else start + len(payload)
             return [payload] if payload else []
-        jump = Hole(words=f"the recording jumps from byte {expected:,} to byte {position:,} and does not say why")
+        jump = self._jump(expected, position)
         # What is told twice is written once.
         fresh = payload[max(expected - position, 0) :]
         self._expected = max(expected, position + len(payload))
         return [jump, fresh] if fresh else [jump]
+
+    @staticmethod
+    def _jump(expected: int, position: int) -> Hole:
+        return Hole(words=f"the recording jumps from byte {expected:,} to byte {position:,} and does not say why")

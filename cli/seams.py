@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import click
 
 from capd.cli import facts
+from capd.cli.facts import Facts
 from capd.cli.line import Line, Style, line
 from capd.recording.holes import EXPIRED, MISSING_SEGMENT
 from capd.recording.record import Direction, Kind, Record, Value
@@ -28,6 +29,8 @@ GONE: Final = "it was recorded, and is not here any more"
 """Reason of the gap."""
 COMPLETE: Final = "complete"
 PARTIAL: Final = "partial"
+NOT_RECORDED: Final = "not recorded"
+"""Begins what a session's end says of a time in which nothing was (daemon/masking/tally.py)."""
 VERDICTS: Final = {COMPLETE: 0, PARTIAL: 1, "opaque": 2}
 """The better the lower."""
 
@@ -124,7 +127,7 @@ class Seams:
         self._verdict = facts.text(completeness, "verdict") or PARTIAL
         self._reasons = [facts.text_of(reason) for reason in facts.sequence(completeness, "reasons")]
         self.ended = True
-        if self._verdict != COMPLETE or self._let_go or facts.sequence(completeness, "policy"):
+        if self._let_go or not is_counted(completeness):
             return
         for direction, at in self._next.items():
             total = facts.number(moved, direction.name.lower())
@@ -159,6 +162,15 @@ class Seams:
         payload = facts.payload(record.body, "payload")
         end = position + (len(payload) or facts.number(record.body, "length") or 0)
         self._next[direction] = max(end, expected or 0)
+
+
+def is_counted(completeness: Facts) -> bool:
+    """Tell whether the sums of a session's end are those of its records: nothing was lost, and at no time was the level `off`.
+
+    What is masked keeps its length, and so does, without a payload, what the level `metadata` leaves out.
+    """
+    kept = not any(facts.text_of(words).startswith(NOT_RECORDED) for words in facts.sequence(completeness, "policy"))
+    return kept and facts.text(completeness, "verdict") == COMPLETE
 
 
 def say_unsound(seams: Seams, what: str = "") -> None:

@@ -166,14 +166,14 @@ def told_of_host(host: HostReport) -> Told:
 
 
 def jumps_of(records: Iterable[Record]) -> list[str]:
-    """Give the places where a session's streams jump and no gap says why; gaps that are told are no damage."""
+    """Give the places where a session's streams jump and no gap says why; a gap that is told, or a level's, is no damage."""
     streams = {direction: RawStream(direction, from_start=False) for direction in Direction}
     return [
         f"{direction.name.lower()}: {part.words}"
         for record in records
         for direction, stream in streams.items()
         for part in stream.feed(record)
-        if isinstance(part, Hole) and record.kind is Kind.DATA
+        if isinstance(part, Hole) and record.kind is Kind.DATA and not part.by_level
     ]
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from capd.cli import facts
+from capd.cli.seams import is_counted
 from capd.cli.verify_report import jumps_of
 from capd.recording.record import Direction, Kind, Record
 
@@ -54,7 +55,7 @@ class Thread:
         body = record.body
         if record.kind in {Kind.DATA, Kind.GAP} and facts.text(body, "layer") in {"", "application"}:
             start = facts.number(body, "position")
-            length = len(facts.payload(body, "payload")) if record.kind is Kind.DATA else facts.number(body, "length") or 0
+            length = len(facts.payload(body, "payload")) or facts.number(body, "length") or 0
             if start is not None and record.direction is not None:
                 self._ends[record.direction] = max(self._ends[record.direction], start + length)
         elif record.kind is Kind.MESSAGE:
@@ -69,7 +70,7 @@ class Thread:
         """Hold what came against the sums of the end, where the session was recorded whole: it says what there must be."""
         self.closed = True
         completeness = facts.mapping(record.body, "completeness")
-        self._whole = facts.text(completeness, "verdict") == "complete" and not facts.sequence(completeness, "policy")
+        self._whole = is_counted(completeness)
         moved = facts.mapping(record.body, "bytes")
         for direction, end in self._ends.items():
             total = facts.number(moved, direction.name.lower())

@@ -17,6 +17,7 @@ from capd.cli.forms.http_exchanges import Exchange, Half, HttpExchanges
 from capd.cli.forms.spoken import Spoken, head_words
 from capd.cli.line import plain
 from capd.cli.payload import Limits, is_text, unpack
+from capd.cli.raw_stream import LEFT_OUT
 from capd.cli.record_json import Json
 from capd.cli.summary import to_json
 from capd.cli.transcript import gap_line, masked_line
@@ -181,7 +182,9 @@ def _content(half: Half, limits: Limits) -> dict[str, Json]:
     else:
         content["text"], content["encoding"] = base64.b64encode(unpacked.data).decode("ascii"), "base64"
     notes = [unpacked.note] if unpacked.note else []
-    if len(body.kept) < body.length:
+    if body.left_out:
+        notes.append(LEFT_OUT)
+    elif len(body.kept) < body.length:
         notes.append(f"the first {len(body.kept):,} of {body.length:,} bytes; --full gives more")
     if notes:
         content["comment"] = "; ".join(notes)

@@ -79,13 +79,16 @@ class HttpExchanges:
         """Begin; of each body no more than so many bytes are kept."""
         self._body_bytes_max = body_bytes_max
         self._windows = {direction: Window(body_bytes_max) for direction in Direction}
+        self._left_out = dict.fromkeys(Direction, False)
         self._open: dict[int | None, Exchange] = {}
 
     def feed(self, record: Record) -> Iterator[Exchange]:
         """Take the next record; give the exchanges that are over with it."""
         direction = record.direction
         if record.kind is Kind.DATA and direction is not None and facts.text(record.body, "layer") in APPLICATION:
-            self._windows[direction].put(facts.number(record.body, "position"), facts.payload(record.body, "payload"))
+            payload = facts.payload(record.body, "payload")
+            self._left_out[direction] = not payload and facts.number(record.body, "length") is not None
+            self._windows[direction].put(facts.number(record.body, "position"), payload)
         elif record.kind is Kind.MESSAGE and direction is not None:
             yield from self._message(direction, record)
 
@@ -128,6 +131,7 @@ class HttpExchanges:
         half.end_ns = record.time_ns
         if kind == "body":
             half.body.take(told, content, self._body_bytes_max)
+            half.body.left_out = half.body.left_out or self._left_out[direction]
         elif note := facts.text(told, "incomplete"):
             half.body.notes.append(note)
         half.ended = half.ended or kind == "end"

@@ -30,6 +30,7 @@ from capd.cli.forms.frames import (
 )
 from capd.cli.forms.spoken import HTTP, Spoken, head_words
 from capd.cli.line import plain
+from capd.cli.raw_stream import LEFT_OUT
 from capd.cli.transcript import gap_line, masked_line
 from capd.cli.veil import StreamVeil, credential_spans
 from capd.daemon.version import VERSION
@@ -123,6 +124,13 @@ class _Packets:
         if position is not None and position + side.shift != side.position:
             side.position = position + side.shift
             side.veil.hole()
+        left_out = facts.number(record.body, "length")
+        if left_out and not payload:
+            side.veil.hole()
+            side.position += left_out
+            side.sent = max(side.sent, side.position)
+            yield from self._remark(record.time_ns, Direction(1 - direction), f"{left_out:,} bytes {LEFT_OUT}")
+            return
         shown = side.veil.filled(payload, side.position - side.shift)
         if self._udp:
             yield self._datagram(direction, record, shown)

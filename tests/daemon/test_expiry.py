@@ -374,6 +374,14 @@ def test_a_hold_covers_what_fits_all_that_it_names(changes: dict[str, object], c
         assert hold.covers(HOST, None, 100, 200)
 
 
+@pytest.mark.parametrize("until", ["2026-10-01T00:00:00Z", "2026-11-01T00:00:00Z"])
+def test_a_hold_on_no_time_is_refused(tmp_path: Path, until: str) -> None:
+    """Who took beginning and end for each other is told, and does not leave with the id of a hold that holds nothing."""
+    done = call("hold", "add", "--bucket", str(tmp_path), "--reason", "x", "--since", "2026-11-01T00:00:00Z", "--until", until)
+    assert (2, "", []) == (done.returncode, done.stdout, read(Bucket.open(str(tmp_path))))
+    assert "--since" in done.stderr
+
+
 def test_records_of_deletion_are_read_as_written() -> None:
     """A record comes back as it was, its signature holds, and no change of it goes unnoticed."""
     signer = HostKey.new()

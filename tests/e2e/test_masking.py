@@ -112,6 +112,8 @@ def recorded(
         sessions = instance.settled("masked", 5, transport="tcp")
         assert {"http1", "http2", "postgresql", "websocket"} == {session["protocol"] for session in sessions}
         instance.wait_sealed()
+        for session in sessions:
+            instance.ask("verify", session["session"])
         sealed = len(list((instance.state / "segments").glob("*.seg")))
         wait_until(lambda: sealed <= len(list(bucket.rglob("*.seg"))), "everything is shipped")
         wait_until(lambda: sealed <= catalogued(bucket), "everything is in the catalogue")

@@ -9,7 +9,8 @@ from typing import Final, cast
 
 import pytest
 
-from capd.daemon.masking.levels import Levels
+from capd.cli.verify_thread import follow
+from capd.daemon.masking.levels import Level, Levels
 from capd.daemon.masking.side import Side
 from capd.daemon.masking.stage import Stage
 from capd.enforcer.masking.place import filled, joined
@@ -67,6 +68,13 @@ def test_no_secret_no_failure_no_difference(protocol: str, seed: int) -> None:
         assert all(now in (was, ord("*")) for was, now in zip(before, after, strict=True))
     assert _verdict(plain) == _verdict(shown)
     assert not lost or "complete" != _verdict(shown)
+    for level in (Level.MASKED, Level.METADATA):
+        other = Stage(rules, Levels(default=level))
+        kept = [
+            Record(Kind.OPEN, plain[0].session, 0, None, {}),
+            *(record for batch in batches for record in other.take(batch)),
+        ]
+        assert ([], []) == follow(kept), "the sums of the end hold"
 
 
 def _verdict(records: Sequence[Record]) -> Value:
