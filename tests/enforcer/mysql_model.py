@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
+from capd.enforcer.masking.rows.mysql_catalogue import ENCODING_QUESTION
 from tests.decoders import mysql_bytes as my
 
 INQUIRY = "/* capd */"
@@ -100,9 +101,11 @@ class Server:
         sql = body[1:].decode("utf-8", "replace")
         if INQUIRY in sql:
             self.asked += 1
-            cells = [self.mode, self.charset, self.schema]
+            cells = [self.mode, self.charset, None if self.schema is None else self.schema.hex().encode()]
             row = b"".join(b"\xfb" if cell is None else my.piece(cell) for cell in cells)
             return self._result(row, columns=3)
+        if sql == ENCODING_QUESTION:
+            return self._result(my.piece("utf8mb4"))
         if sql.startswith("SHOW COLUMNS FROM `shop`"):
             self.own.append(sql)
             rows = [b"".join(my.piece(cell) for cell in (name, b"varchar(9)", b"YES", b"", b"", b"")) for name in (b"a", b"b")]

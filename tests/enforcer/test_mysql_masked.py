@@ -30,12 +30,21 @@ SETUP = (
     "create table people (id int primary key, name varchar(20), ssn varchar(20) unique)",
     "insert into people values (1, 'a', '123-45-6789'), (2, 'b', null)",
     "create view shown as select id, ssn as other from people",
+    "create table named (`gehält` varchar(20)) character set utf8mb4",
+    "insert into named values ('123-45-6789')",
 )
-MASKS = Obligations(masks=(("hide", Mask(columns=(f"{DATABASE}.people.ssn",), replace=Replace.PARTIAL)),))
+HIDDEN = (f"{DATABASE}.people.ssn", "gehält")
+MASKS = Obligations(masks=(("hide", Mask(columns=HIDDEN, replace=Replace.PARTIAL)),))
+
+
+NAMED: list[tuple[str, str]] = []
+"""What statements were about."""
 
 
 def hiding(question: Question) -> Verdict:
     """Allow everything, and hide a column."""
+    if question.statement is not None:
+        NAMED.extend(question.statement.resources or ())
     obligations = MASKS if question.kind is Kind.STATEMENT else NOTHING
     return Verdict(number=question.number, allowed=True, rule="r", policy="1", obligations=obligations)
 
@@ -105,6 +114,46 @@ def test_text(place: Place) -> None:
         with pytest.raises(pymysql.err.IntegrityError) as error:
             cursor.execute("insert into people values (3, 'c', %s)", (SECRET,))
         assert SECRET not in str(error.value)
+
+
+ENCODINGS = {
+    **dict.fromkeys(("utf8mb4", "utf8mb3", "null", "binary"), (True, True)),
+    **dict.fromkeys(("latin1", "ascii", "koi8r", "greek"), (True, False)),
+    **dict.fromkeys(("ucs2", "utf16", "utf16le", "utf32", "gbk", "swe7", "sjis"), (False, False)),
+}
+"""Of answers, and whether columns whose names are ASCII, and others, can be hidden in them."""
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_in_which_encoding_the_server_answers(place: Place, encoding: str) -> None:
+    """It is capd that is answered so, too: where names would be others, or not all of them, nothing is shown."""
+    shown = []
+    for sql in ("select ssn from people where id = 1", "select `gehält` from named"):
+        with (
+            closing(pymysql.connect(**place.login, autocommit=True, read_timeout=60)) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(f"set character_set_results = {encoding}")
+            try:
+                cursor.execute(sql)
+            except pymysql.err.MySQLError as error:
+                assert 1142 == error.args[0]  # noqa: PT017 - one of two things comes
+                shown.append(False)
+            else:
+                assert cursor.fetchall() in ((("****6789",),), ((b"***",),))
+                shown.append(True)
+    assert ENCODINGS[encoding] == tuple(shown)
+
+
+def test_a_database_with_letters_that_encodings_lack(place: Place) -> None:
+    """A name without a schema is one of the session's database, whatever that is called, and however answers come."""
+    place.server.administer("create database if not exists `имя-ö`", "create table if not exists `имя-ö`.kept (a int)")
+    with closing(pymysql.connect(**place.login, autocommit=True, read_timeout=60)) as connection, connection.cursor() as cursor:
+        for sql in ("use `имя-ö`", "set character_set_results = latin1", "set sql_mode = default"):
+            cursor.execute(sql)
+        NAMED.clear()
+        cursor.execute("select a from kept")
+    assert ("имя-ö.kept", "read") in NAMED
 
 
 PLANNED = (

@@ -4,6 +4,9 @@ What lives here: the questions, reading their answers, and how long they count. 
 
 Of each relation it is asked for its columns, and whether it is a view: then for its query, and for what that names. Names stand
 in backticks, which mean the same in every mode, texts in hexadecimal.
+
+It answers in the encoding that the session says. So it is asked for that before: in UTF-16 no name would be the one in a rule,
+in others a letter that they do not have is a question mark.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from capd.enforcer.masking.rows.inquiry import STALE_SECONDS_MAX, UnreadableAnswerError
+from capd.enforcer.sql.encodings import safe_mysql
 from capd.enforcer.sql.lexeme import Dialect
 from capd.enforcer.sql.message import Reader
 from capd.enforcer.sql.session import UNKNOWN_SCHEMA, new_session
@@ -22,6 +26,8 @@ Name = tuple[str, str]
 Row = Sequence[bytes | None]
 RELATIONS_MAX: Final = 512
 """That are known at a time; a statement that leads to more is refused."""
+ENCODING_QUESTION: Final = "SELECT @@character_set_results"
+_AS_KEPT: Final = "binary"
 _GENERATED: Final = "generated"
 
 
@@ -60,6 +66,8 @@ class MysqlCatalogue:
         self.relations: dict[Name, MysqlRelation | None] = {}
         """None: the server gives none of that name, or does not tell."""
         self._asked: list[Name] = []
+        self._narrow: bool | None = None
+        """Whether answers are in an encoding that has not all letters; None: that is to be asked."""
         self._at = 0.0
         self._reader = Reader()
 
@@ -78,9 +86,11 @@ class MysqlCatalogue:
         if not self.relations:
             self._at = at
         if not self._asked:
-            self._asked = self._missing(names)
+            self._asked, self._narrow = self._missing(names), None
         if not self._asked:
             return None
+        if self._narrow is None:
+            return ENCODING_QUESTION
         if len(self.relations) >= RELATIONS_MAX:
             raise UnreadableAnswerError
         schema, name = self._asked[0]
@@ -101,14 +111,16 @@ class MysqlCatalogue:
         asked = self._asked[0]
         known = self.relations.get(asked)
         try:
-            if known is not None:
+            if self._narrow is None:
+                self._narrow = _is_narrow(rows)
+            elif known is not None:
                 self._asked.pop(0)
                 self.relations[asked] = self._defined(asked, known, rows)
             elif rows is None:
                 self._asked.pop(0)
                 self.relations[asked] = None
             else:
-                self.relations[asked] = _columns(rows)
+                self.relations[asked] = _columns(rows, narrow=self._narrow)
         except (UnicodeDecodeError, IndexError, AttributeError) as error:
             raise UnreadableAnswerError from error
 
@@ -135,7 +147,8 @@ class MysqlCatalogue:
     def _defined(self, name: Name, known: MysqlRelation, rows: Sequence[Row] | None) -> MysqlRelation:
         if rows is not None and not rows:
             return known
-        definition = (rows[0][0] or b"").decode("utf-8") if rows else ""
+        said = (rows[0][0] or b"") if rows else b""
+        definition = "" if self._narrow and not _is_plain(said) else said.decode("utf-8")
         if not definition:
             return replace(known, definition="", made_of=None)
         session = new_session(Dialect.MYSQL).told_schemas((name[0],))
@@ -144,11 +157,30 @@ class MysqlCatalogue:
         return replace(known, definition=definition, made_of=names_of(read.resources or ()) if whole else None)
 
 
-def _columns(rows: Sequence[Row]) -> MysqlRelation:
+def _is_narrow(rows: Sequence[Row] | None) -> bool:
+    """Read in which encoding the server answers."""
+    if not rows:
+        raise UnreadableAnswerError
+    said = rows[0][0]
+    name = _AS_KEPT if said is None else said.decode("ascii").lower()
+    encoding = safe_mysql(name)
+    if encoding is None:
+        raise UnreadableAnswerError
+    return encoding != "utf-8" and name != _AS_KEPT
+
+
+def _is_plain(said: bytes) -> bool:
+    """Say whether a text is the same in all encodings that are followed."""
+    return said.isascii() and b"?" not in said
+
+
+def _columns(rows: Sequence[Row], *, narrow: bool) -> MysqlRelation:
     """Read SHOW COLUMNS: the first column is the name, the last one says more."""
     names: list[str] = []
     generated: set[str] = set()
     for row in rows:
+        if narrow and not _is_plain(row[0] or b""):
+            raise UnreadableAnswerError
         name = (row[0] or b"").decode("utf-8").lower()
         names.append(name)
         if _GENERATED in (row[-1] or b"").decode("utf-8").lower():

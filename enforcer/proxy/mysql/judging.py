@@ -22,8 +22,11 @@ from capd.enforcer.sql.message import Message, Reader
 from capd.enforcer.sql.session import UNKNOWN_SCHEMA, Names, Session
 
 PROTOCOL: Final = "mysql"
-INQUIRY: Final = b"SELECT @@sql_mode, @@character_set_client, DATABASE() /* capd */"
-"""How the server reads text, and where it looks for names. Variables that a user cannot hide, and no table."""
+INQUIRY: Final = b"SELECT @@sql_mode, @@character_set_client, HEX(DATABASE()) /* capd */"
+"""How the server reads text, and where it looks for names. Variables that a user cannot hide, and no table.
+
+The name is in hexadecimal: the encoding in which a session is answered has not all letters.
+"""
 _INQUIRED: Final = 3
 _UNREAD: Final = Reading(dialect=Dialect.MYSQL, encoding=None, plain_backslash=None, double_quotes_name=None)
 _MARIADB: Final = re.compile(r"(?:5\.5\.5-)?([0-9]{1,2})\.([0-9]{1,2})\.([0-9]{1,2})-.*MariaDB", re.IGNORECASE)
@@ -88,8 +91,12 @@ class Judging:
         session = (
             replace(self.session, reading=self._unread).reported("sql_mode", mode).reported("character_set_client", charset)
         )
-        schema = values[2]
-        self.session = session.told_schemas(() if schema is None else (schema.decode("utf-8", "replace"),))
+        try:
+            schema = None if values[2] is None else bytes.fromhex(values[2].decode("ascii")).decode("utf-8")
+        except ValueError:
+            self.lost()
+            return
+        self.session = session.told_schemas(() if schema is None else (schema,))
 
     def lost(self) -> None:
         """Take that nothing is known any more."""
