@@ -12,6 +12,8 @@ from capd.cli import facts
 from capd.recording.record import Direction, Kind, Record
 
 APPLICATION: Final = frozenset({"", "application"})
+OFF: Final = "off"
+"""The level at which nothing is recorded of a session but that."""
 LEFT_OUT: Final = "not recorded: recording level metadata"
 """Said of bytes whose record has a length and no payload."""
 
@@ -39,6 +41,7 @@ class RawStream:
         self._direction = direction
         self._expected: int | None = 0 if from_start else None
         self._judges_start = from_start
+        self._off = False
         self.masked = 0
         """Bytes that were hidden before they were stored."""
 
@@ -48,6 +51,9 @@ class RawStream:
             late = self._judges_start and facts.flag(record.body, "mid_stream")
             self._judges_start = self._judges_start and not late
             return [Hole(words="what was said before capture began is missing")] if late else []
+        if record.kind is Kind.MARKER and facts.text(record.body, "name") == "recording":
+            self._level(facts.text(record.body, "level"))
+            return []
         if record.direction not in {None, self._direction} or facts.text(record.body, "layer") not in APPLICATION:
             return []
         if record.kind is Kind.GAP:
@@ -57,6 +63,11 @@ class RawStream:
             self.masked += sum(span[-1] for span in spans if span and isinstance(span[-1], int))
             return []
         return self._data(record) if record.kind is Kind.DATA and record.direction is self._direction else []
+
+    def _level(self, level: str) -> None:
+        """Behind a time in which nothing was recorded nobody knows where it goes on."""
+        self._expected = None if self._off else self._expected
+        self._off = level == OFF
 
     def _gap(self, record: Record) -> Hole:
         position, length = facts.number(record.body, "position"), facts.number(record.body, "length")

@@ -37,6 +37,8 @@ Records = Callable[[Callable[[], None]], Iterator[Record]]
 Writer = Callable[["Readable", "SessionRow", "Request"], int]
 
 POLL_SECONDS: Final = 0.1
+UNRECORDED: Final = "recording level off"
+"""Ends what is told of a session of which nothing, or not all, was recorded."""
 # A session may have slept for hours; nobody wants to sleep with it.
 PAUSE_SECONDS_MAX: Final = 5.0
 
@@ -224,6 +226,9 @@ def write_raw(archive: Readable, row: SessionRow, request: Request) -> int:
     if stream.masked:
         words = f"{stream.masked:,} byte{'' if stream.masked == 1 else 's'} masked before they were stored, written as *"
         click.echo(f"capd: not exact: {words}", err=True)
+    for words in (words for words in row.policy if words.endswith(UNRECORDED)):
+        click.echo(f"capd: not whole: {words}", err=True)
+        holes += 1
     if row.verdict == "opaque":
         reasons = "; ".join(row.reasons) or "what was said could not be read"
         click.echo(visible(f"capd: not whole: {reasons}"), err=True)

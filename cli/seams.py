@@ -19,6 +19,7 @@ import click
 from capd.cli import facts
 from capd.cli.facts import Facts
 from capd.cli.line import Line, Style, line
+from capd.cli.raw_stream import OFF
 from capd.recording.holes import EXPIRED, MISSING_SEGMENT
 from capd.recording.record import Direction, Kind, Record, Value
 
@@ -56,6 +57,7 @@ class Seams:
         self._messages = 0
         self._jumped = False
         self._let_go = False
+        self._off = False
         self._next: dict[Direction, int | None] = dict.fromkeys(Direction, 0)
 
     @property
@@ -112,6 +114,10 @@ class Seams:
             self.better = self._verdict
 
     def _marker(self, record: Record) -> None:
+        if facts.text(record.body, "name") == "recording":
+            if self._off:  # what was said meanwhile was not recorded
+                self._next = dict.fromkeys(Direction, None)
+            self._off = facts.text(record.body, "level") == OFF
         if facts.text(record.body, "name") == "witness" and facts.flag(record.body, "alarm") and self._verdict == COMPLETE:
             self._verdict, self._reasons = PARTIAL, [facts.text(record.body, "finding")]  # found after its end
 

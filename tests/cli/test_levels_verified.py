@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from capd.cli.seams import Seams
+from capd.cli.verify_thread import follow
 from capd.daemon.masking.levels import Level, Levels
 from capd.daemon.masking.stage import Stage
 from capd.enforcer.masking.rules import Choice, Rules
@@ -74,6 +76,31 @@ def test_forms_say_what_the_level_left_out(capd: Capd, recording: Recording, tmp
     numbers = [(packet[4:8], packet[8:12]) for packet in packets(content) if packet[13] & FIN]
     ends = [moved["request"] + 1, moved["response"] + 1]
     assert [ends, [ends[1], ends[0] + 1]] == [[int.from_bytes(number) for number in both] for both in numbers]
+
+
+@pytest.mark.parametrize("before", [0, 40])
+def test_what_follows_a_time_without_recording_is_not_said_to_be_behind_a_hole(before: int) -> None:
+    """While a scope may still say `off` nothing is kept of what there is no room for; what is kept then begins behind it."""
+    said = Conversation(b"late", port=80)
+    if before:
+        said.add(Kind.DATA, REQUEST, {"position": 0, "payload": bytes(before)})
+    for level in ("off", "masked"):
+        said.add(Kind.MARKER, None, {"name": "recording", "level": level})
+    said.positions[REQUEST] = 100
+    said.add(Kind.DATA, REQUEST, {"position": 100, "payload": bytes(10)})
+    said.add(Kind.DATA, REQUEST, {"position": 120, "payload": bytes(10)})
+    records = [*said.records, list(Stage(Rules(Choice()), Levels(default=Level.OFF)).take(said.close().records))[-1]]
+    seams = Seams()
+    gaps = [record.body["position"] for record in seams.follow(records) if record.kind is Kind.GAP]
+    assert ([110], 1) == (gaps, len(follow(records)[0])), "only the later one is a hole"
+
+
+def test_exact_bytes_of_what_was_not_recorded_are_told_to_be_none(capd: Capd, recording: Recording) -> None:
+    """Who reads the bytes of a session of the level `off` does not take the empty answer for all that was said."""
+    session = write(recording, kept(Level.OFF))
+    done = capd("replay", session, "--format", "raw", "--direction", "request")
+    assert (1, "") == (done.return_value, done.stdout)
+    assert "not whole: not recorded: recording level off" in done.stderr
 
 
 FIN = 1
