@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from capd.enforcer.masking.rows.mysql_catalogue import ENCODING_QUESTION
+from capd.enforcer.masking.rows.mysql_catalogue import FORM_QUESTION
 from tests.decoders import mysql_bytes as my
 
 INQUIRY = "/* capd */"
@@ -104,8 +104,8 @@ class Server:
             cells = [self.mode, self.charset, None if self.schema is None else self.schema.hex().encode()]
             row = b"".join(b"\xfb" if cell is None else my.piece(cell) for cell in cells)
             return self._result(row, columns=3)
-        if sql == ENCODING_QUESTION:
-            return self._result(my.piece("utf8mb4"))
+        if sql == FORM_QUESTION:
+            return self._result(my.piece("utf8mb4") + my.piece("18446744073709551615"), columns=2)
         if sql.startswith("SHOW COLUMNS FROM `shop`"):
             self.own.append(sql)
             rows = [b"".join(my.piece(cell) for cell in (name, b"varchar(9)", b"YES", b"", b"", b"")) for name in (b"a", b"b")]
