@@ -486,3 +486,12 @@ def _asked(connection: psycopg.Connection[tuple[object, ...]], sql: str, way: st
             return cursor.fetchall()
     done = connection.execute(sql, binary=way == "binary")
     return done.fetchall() if done.description else done.statusmessage
+
+
+def test_a_name_that_the_clients_encoding_lacks(place: Place) -> None:
+    """Where capd cannot ask about a column in the encoding of the session, COPY is refused, and the session goes on."""
+    place.direct('drop table if exists named; create table named ("имя" text); insert into named values (31337)')
+    place.verdicts.masks = Obligations(masks=(("hide", Mask(columns=("named.*",))),))
+    with place.connect(client_encoding="sql_ascii") as connection:
+        for _ in range(2):
+            assert b"42501" == connection.pgconn.exec_(b"copy named to stdout").error_field(ord("C"))

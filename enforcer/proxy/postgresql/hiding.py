@@ -225,13 +225,14 @@ class Hiding:
 
     def _describe(self, judged: Judged, types: bytes, then: Described) -> None:
         """Have the server describe a statement, without running it."""
-        assert judged.describe is not None
         if not self._may_ask:
             then(judged, (), PIPELINED)
             return
-        encoding = self._hub.judging.session.reading.encoding or "ascii"
-        name = DESCRIBED.encode() + b"\0"
-        said = messages.frame(b"P", name + judged.describe.encode(encoding) + b"\0" + types)
+        name, asked = DESCRIBED.encode() + b"\0", self._asked(judged)
+        if asked is None:
+            then(judged, (), NOT_TOLD)
+            return
+        said = messages.frame(b"P", name + asked + b"\0" + types)
         said += messages.frame(b"D", b"S" + name) + messages.frame(b"C", b"S" + name) + messages.SYNC
 
         def answered(due: Due) -> None:
@@ -264,16 +265,20 @@ class Hiding:
         def judged(found: Judged | Refused) -> None:
             if isinstance(found, Refused):
                 then(found.reason)
-            elif found.describe is None or found.describe.encode(self._encoding) == sql:
+            elif found.describe is None or self._asked(found) == sql:
                 then(MaskedAnswers(found, self._meant(masks)))
             else:  # of DECLARE and COPY the portal gives no columns
                 self._prepared(read, sql, types, masks, then, again=True)
 
         self.judged(read, sql, masks, judged)
 
-    @property
-    def _encoding(self) -> str:
-        return self._hub.judging.session.reading.encoding or "ascii"
+    def _asked(self, judged: Judged) -> bytes | None:
+        """Give what the server must describe, as the session writes it; None: its encoding lacks a letter of some name."""
+        assert judged.describe is not None
+        try:
+            return judged.describe.encode(self._hub.judging.session.reading.encoding or "ascii")
+        except UnicodeEncodeError:
+            return None
 
     def portal(self, name: bytes, portal: Portal, then: Then) -> None:
         """Have the server describe a portal that was bound, and give what its rows go through."""
