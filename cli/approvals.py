@@ -33,7 +33,7 @@ UNREACHABLE_LOOKS_MAX: Final = 120
     examples=(
         "capd approvals",
         "capd approvals --follow",
-        "capd approvals k3m9q          all of one, with its body",
+        "capd approvals k3m9q          # all of one, with its body",
         "capd approvals --all --json | jq '.[] | select(.state == \"denied\")'",
     ),
 )

@@ -18,7 +18,7 @@ from capd.daemon.errors import FleetExtraMissingError, NoBucketError
 EXAMPLES: Final = """\b
 Examples:
   sudo capd catalogue
-  systemctl start capd-catalogue.timer     every minute, when something was shipped
+  systemctl start capd-catalogue.timer     # every minute, when something was shipped
 """
 
 

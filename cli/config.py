@@ -96,7 +96,7 @@ def show(config: str | None, defaults: bool, as_json: bool) -> int:
 @command.command(
     cls=Verb,
     short_help="Have the daemon read the configuration anew.",
-    examples=("sudo capd config reload", "systemctl reload capd        the same"),
+    examples=("sudo capd config reload", "systemctl reload capd        # the same"),
 )
 @config_option
 @json_option

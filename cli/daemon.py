@@ -17,7 +17,7 @@ from capd.daemon.errors import NotRootError
 EXAMPLES: Final = """\b
 Examples:
   sudo capd daemon
-  systemctl start capd        the same as a service
+  systemctl start capd        # the same as a service
 """
 
 

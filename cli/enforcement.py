@@ -11,16 +11,13 @@ from typing import Final
 
 import click
 
-from capd.cli.options import config_option
+from capd.cli.options import Verb, config_option
 from capd.cli.screen import standard_output
 from capd.cli.summary import to_json
 
-EXAMPLES: Final = """\b
-Examples:
-  sudo capd enforcement off
-  sudo capd enforcement off --config ./capd.toml --json
-  sudo capd enforcement guard
-"""
+OFF: Final = ("sudo capd enforcement off", "sudo capd enforcement off --config ./capd.toml --json")
+GUARD: Final = ("sudo capd enforcement guard",)
+EXAMPLES: Final = "\n  ".join(("\b\nExamples:", *OFF, *GUARD))
 
 
 @click.group(epilog=EXAMPLES)
@@ -32,7 +29,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(cls=Verb, examples=OFF)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: `removed`, a list of what stood.")
 def off(config: str | None, as_json: bool) -> None:
@@ -59,7 +56,7 @@ def off(config: str | None, as_json: bool) -> None:
         click.echo(f"removed {' and '.join(removed)}" if removed else "nothing stood that forces traffic")
 
 
-@command.command()
+@command.command(cls=Verb, examples=GUARD)
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: `mode`, `closed`, a list of what stands.")
 def guard(config: str | None, as_json: bool) -> None:

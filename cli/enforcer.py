@@ -20,7 +20,7 @@ from capd.recording.errors import CapdError
 EXAMPLES: Final = """\b
 Examples:
   sudo capd enforcer
-  systemctl start capd-enforcer        the same as a service
+  systemctl start capd-enforcer        # the same as a service
 """
 NEEDED: Final = ("cel_expr_python", "encodings.idna", "capd.cli.line")
 """What is imported late; without rights its files may be out of reach, such as below /root."""

@@ -15,7 +15,7 @@ import click
 
 from capd.cli.bucket import bucket_at
 from capd.cli.moments import to_second
-from capd.cli.options import CorrectedUsageError, Moment, as_json, config_option, moment
+from capd.cli.options import CorrectedUsageError, Moment, Verb, as_json, config_option, moment
 from capd.cli.screen import standard_output
 from capd.cli.summary import json_array
 from capd.cli.table import Column, lay_out
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
     from capd.recording.bucket import Bucket
     from capd.recording.bucket.holds import Hold
 
-EXAMPLES: Final = """\b
-Examples:
-  capd hold add --reason "case 4711" --session 01993c7e-7d0a-7000-8000-00000000c0de
-  capd hold add --reason "audit 2026" --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z
-  capd hold list
-  capd hold remove 7b0c1f9e-1f0e-4c1b-9c58-0d5a8e0f9d11 --reason "case closed"
-"""
+ADD: Final = (
+    'capd hold add --reason "case 4711" --session 01993c7e-7d0a-7000-8000-00000000c0de',
+    'capd hold add --reason "audit 2026" --since 2026-11-01T00:00:00Z --until 2026-12-01T00:00:00Z',
+)
+LIST: Final = ("capd hold list",)
+REMOVE: Final = ('capd hold remove 7b0c1f9e-1f0e-4c1b-9c58-0d5a8e0f9d11 --reason "case closed"',)
+EXAMPLES: Final = "\n  ".join(("\b\nExamples:", *ADD, *LIST, *REMOVE))
 _bucket = click.option("--bucket", metavar="URL", help="The bucket (else `bucket_url` of the configuration).")
 
 
@@ -42,7 +42,7 @@ def command() -> None:
     """
 
 
-@command.command()
+@command.command(cls=Verb, examples=ADD)
 @config_option
 @_bucket
 @click.option("--reason", required=True, help="Why; it stays in the bucket.")
@@ -84,7 +84,7 @@ def add(  # noqa: PLR0917 - click hands over the options
     click.echo(str(hold.id))
 
 
-@command.command(name="list")
+@command.command(name="list", cls=Verb, examples=LIST)
 @config_option
 @_bucket
 @as_json
@@ -109,7 +109,7 @@ def list_(config: str | None, bucket: str | None, as_json: bool) -> None:
         screen.write(lay_out(columns, [_row(hold) for hold in holds], fit=screen.columns))
 
 
-@command.command()
+@command.command(cls=Verb, examples=REMOVE)
 @config_option
 @_bucket
 @click.argument("hold", type=click.UUID)

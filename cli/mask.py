@@ -13,8 +13,8 @@ from typing import BinaryIO, Final
 import click
 
 from capd.cli.line import EMPTY, Line, Span, Style
+from capd.cli.options import Verb, config_option
 from capd.cli.options import as_json as json_option
-from capd.cli.options import config_option
 from capd.cli.screen import answer
 from capd.daemon import configuration
 from capd.daemon.masking import policy
@@ -22,13 +22,13 @@ from capd.daemon.masking.trial import trial
 from capd.enforcer.masking.place import Place, joined
 from capd.recording.record import Direction
 
-EXAMPLES: Final = """\b
-Examples:
-  capd mask rules
-  capd mask test request.txt
-  capd mask test answer.bin --protocol postgresql --direction response
-  printf 'password=hunter2\\n' | capd mask test -
-"""
+RULES: Final = ("capd mask rules",)
+TEST: Final = (
+    "capd mask test request.txt",
+    "capd mask test answer.bin --protocol postgresql --direction response",
+    "printf 'password=hunter2\\n' | capd mask test -",
+)
+EXAMPLES: Final = "\n  ".join(("\b\nExamples:", *RULES, *TEST))
 INPUT_BYTES_MAX: Final = 1 << 30
 FULL: Final = "full"
 MASKED: Final = "masked"
@@ -39,7 +39,7 @@ def command() -> None:
     """Say what a recording would hide."""
 
 
-@command.command(epilog=EXAMPLES)
+@command.command(cls=Verb, examples=TEST)
 @click.argument("file", type=click.File("rb"))
 @click.option(
     "--protocol",
@@ -89,7 +89,7 @@ def _report(protocol: str, size: int, places: list[Place], level: str) -> Iterat
     yield (Span(f"where a scope says {MASKED}, {would}", Style.FAINT),)
 
 
-@command.command(epilog=EXAMPLES)
+@command.command(cls=Verb, examples=RULES)
 @config_option
 @json_option
 def rules(config: str | None, as_json: bool) -> int:

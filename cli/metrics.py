@@ -21,7 +21,7 @@ Examples:
   capd metrics --once
   capd metrics --once >capd.prom.new && mv capd.prom.new /var/lib/prometheus/node-exporter/capd.prom
   sudo capd metrics
-  systemctl start capd-metrics         the same as a service
+  systemctl start capd-metrics         # the same as a service
 """
 
 

@@ -199,8 +199,8 @@ def replay(  # noqa: PLR0917 - click hands over the options
 ) -> int:
     """Run a policy against what was recorded, and show what it would have stopped.
 
-    Everything is judged as if it were in force. Statements of SQL are incomplete: what they do is not known yet. Exit status: 0
-    nothing would have been denied or held, 1 something would.
+    Everything is judged as if it were in force. What the recording does not have is told, and judged as incomplete. Exit
+    status: 0 nothing would have been denied or held, 1 something would.
     """
     from capd.cli import policy_replay, policy_report  # noqa: PLC0415 - `--help` must not pay for it
     from capd.recording.index_search import SessionFilter  # noqa: PLC0415 - as above

@@ -18,7 +18,7 @@ from capd.enforcer.masking import identifiers
 EXAMPLES: Final = """\b
 Examples:
   sudo capd recorder
-  systemctl start capd-recorder        the same as a service
+  systemctl start capd-recorder        # the same as a service
 """
 
 NEEDED: Final = (

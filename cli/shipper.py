@@ -18,7 +18,7 @@ from capd.daemon.errors import NoBucketError
 EXAMPLES: Final = """\b
 Examples:
   sudo capd shipper
-  systemctl start capd-shipper         the same as a service
+  systemctl start capd-shipper         # the same as a service
 """
 
 

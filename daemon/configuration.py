@@ -47,7 +47,7 @@ def _bucket_url(value: str) -> str:
     try:
         parse_url(value)
     except BucketUrlError as error:
-        raise ValueError(str(error)) from error
+        raise ValueError(f"{error}; {error.hint}") from error
     return value
 
 
@@ -175,7 +175,10 @@ class SelectionSection(Section):
 class Configuration(Section, InstancePaths):
     """One capd instance."""
 
-    state_dir: AbsolutePath = Field(default=locations.STATE_DIRECTORY, description="what is recorded; survives a reboot")
+    state_dir: AbsolutePath = Field(
+        default=locations.STATE_DIRECTORY,
+        description="what is recorded; survives a reboot; under systemd not to be moved (docs/operations.md)",
+    )
     runtime_dir: AbsolutePath = Field(
         default=locations.RUNTIME_DIRECTORY, description="control socket and what is true only while capd runs; a tmpfs"
     )

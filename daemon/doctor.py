@@ -55,7 +55,15 @@ def check_host(config: str | None) -> list[Finding]:
         findings += problems(understood.problem)
     else:
         findings += _files(configuration_files.read_layered(config).files)
-    return [*findings, _clock(), *_state(settings), *_catalogue(settings), *_enforcement(settings), *_roles(settings)]
+    return [
+        *findings,
+        _clock(),
+        *_state(settings),
+        *_catalogue(settings),
+        *_selection(settings),
+        *_enforcement(settings),
+        *_roles(settings),
+    ]
 
 
 def problems(error: ConfigurationError) -> Iterator[Finding]:
@@ -223,6 +231,19 @@ def _catalogue(settings: Configuration) -> Iterator[Finding]:
     else:
         found = "what is shipped cannot be made searchable: the libraries for it are not installed"
         yield Finding(subject="catalogue", mark=Mark.NOTE, found=found, next_step=FleetExtraMissingError.hint)
+
+
+def _selection(settings: Configuration) -> Iterator[Finding]:
+    """Name the selectors for which nothing is there: it may come, or the name may be wrong."""
+    try:
+        hierarchy = cgroups.Hierarchy()
+    except CapdError:  # told of besides
+        return
+    chosen = [cgroups.slice_path(name) for name in settings.selection.slices if name != cgroups.AGENTS_SLICE]
+    for path in (*chosen, *(f"/{path.strip('/')}" for path in settings.selection.cgroups)):
+        if hierarchy.id_of(path) is None:
+            step = "none, if it is to come; `systemd-cgls` shows paths: a service is /system.slice/NAME.service"
+            yield Finding(subject="selection", mark=Mark.NOTE, found=f"there is no cgroup {path} now", next_step=step)
 
 
 def _enforcement(settings: Configuration) -> list[Finding]:

@@ -159,6 +159,14 @@ def _users(settings: Configuration) -> Iterator[Finding]:
     except CapdError as error:
         yield _bad("enforcer", str(error), "make it (`useradd --system NAME`), or set `enforcement.user` to another one")
         return
+    try:
+        enforcer_user.forced(settings.enforcement.users, number)
+    except CapdError as error:
+        yield _bad(
+            "users",
+            str(error),
+            "take it out of `enforcement.users`, or make it (`useradd NAME`); the daemon does not start before",
+        )
     if enforcer_user.is_named(number):
         yield Finding(subject="enforcer", mark=Mark.GOOD, found=f"user {number}")
         return

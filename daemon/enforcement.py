@@ -21,7 +21,6 @@ from capd.daemon.cgroups import CANARY, Hierarchy, slice_path
 from capd.daemon.enforcement_limits import LIMITS
 from capd.daemon.enforcement_names import EnforcementNames
 from capd.daemon.enforcement_standing import standing
-from capd.daemon.errors import ConfigurationError
 from capd.daemon.namespace_keeping import NamespaceKeeper, Wanted
 from capd.enforcer.forcing.plan import CgroupAt, Facts, plan
 from capd.enforcer.forcing.ruleset import Ruleset
@@ -116,10 +115,7 @@ class Enforcement:
         self._users, self._selection = self._numbers(users), selection
 
     def _numbers(self, users: Sequence[str]) -> tuple[int, ...]:
-        numbers = {enforcer_user.number_of(user, "enforcement.users") for user in users}
-        for mine in {0, self._user}.intersection(numbers):
-            raise ConfigurationError(f"enforcement.users: user {mine} must not be forced: capd itself needs the network by it")
-        return tuple(sorted(numbers))
+        return enforcer_user.forced(users, self._user)
 
     @property
     def enforced(self) -> bool:

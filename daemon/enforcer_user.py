@@ -1,6 +1,6 @@
 """Which user the enforcer is: its own, since the rules know capd's traffic by it.
 
-What lives here: the choice. What must not: becoming it.
+What lives here: the choice, and that it is none of those who are forced. What must not: becoming it.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from collections.abc import Sequence
 from typing import Final
 
 from capd.daemon.errors import ConfigurationError
@@ -74,6 +75,22 @@ def number_of(user: str, key: str) -> int:
         return pwd.getpwnam(user).pw_uid
     except KeyError as error:
         raise ConfigurationError(f"{key}: there is no user {user!r}") from error
+
+
+def forced(users: Sequence[str], own: int) -> tuple[int, ...]:
+    """Give the numbers of the users of `enforcement.users`.
+
+    Args:
+        users: as the configuration has them.
+        own: number of the enforcer's user.
+
+    Raises:
+        ConfigurationError: one does not exist, or capd itself needs the network by it.
+    """
+    numbers = {number_of(user, "enforcement.users") for user in users}
+    for mine in {0, own}.intersection(numbers):
+        raise ConfigurationError(f"enforcement.users: user {mine} must not be forced: capd itself needs the network by it")
+    return tuple(sorted(numbers))
 
 
 def _free() -> int:

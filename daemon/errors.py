@@ -189,7 +189,7 @@ class StateDirectoryFullError(CapdError):
     """The file system of the state directory has no room for a recording."""
 
     exit_status: ClassVar[int] = ExitStatus.STATE
-    hint: ClassVar[str] = "free space there, move `state_dir` to a larger file system, or lower `journal.free_bytes_min`"
+    hint: ClassVar[str] = "free space there, mount more (docs/operations.md, More room), or lower `journal.free_bytes_min`"
 
 
 class NotRecordingError(CapdError):

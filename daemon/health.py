@@ -272,7 +272,7 @@ def _storage(storage: StorageFacts, state_dir: str) -> Iterator[Reason]:
     yield Reason(
         alert=STORAGE_ALERTS[storage.state],
         reason=f"storage is {storage.state}: {state_dir} has {storage.described}{happens}",
-        next_step="free space on that file system, or move `state_dir` to a larger one; capd goes on by itself",
+        next_step="free space there, or mount a larger file system (docs/operations.md, More room); capd goes on by itself",
     )
     if storage.problems:
         yield Reason(

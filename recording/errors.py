@@ -63,7 +63,7 @@ class StateDirectoryError(CapdError):
 class StorageFullError(StateDirectoryError):
     """There is no room left for what has to be written. What was written before is whole; the call may be repeated."""
 
-    hint = "free space on that file system, or move `state_dir` to a larger one; capd goes on by itself once there is room"
+    hint = "free space on that file system, or mount a larger one (docs/operations.md, More room); capd goes on by itself"
 
 
 class NotReadableError(StateDirectoryError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os.path
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from tests.packaging_module import packaging_module
 
 REPOSITORY = Path(__file__).parents[1]
 LINK = re.compile(r"\]\(([^()#\s:]+)(?:#[^()]*)?\)")
+ANCHORED = re.compile(r"\]\(([^()#\s:]*)#([^()\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def test_links_lead_to_what_is_installed() -> None:
@@ -20,6 +23,24 @@ def test_links_lead_to_what_is_installed() -> None:
     links = [(place, link) for place, text in pages.items() for link in LINK.findall(text)]
     assert (Path("README.md"), "packages.md") in links
     assert [] == [(place, link) for place, link in links if not _leads(place, link, set(pages))]
+
+
+def test_links_into_pages_lead_to_their_headings() -> None:
+    """Whoever follows a link with a `#`, in a checkout or as packages install it, comes to that heading."""
+    pages = dict(packaging_module("documents").pages(REPOSITORY))
+    pages |= {path.relative_to(REPOSITORY): path.read_text(encoding="utf-8") for path in REPOSITORY.glob("docs/**/*.md")}
+    astray = []
+    for place, text in pages.items():
+        for link, anchor in ANCHORED.findall(text):
+            target = Path(os.path.normpath(place.parent / link)) if link else place
+            if anchor not in _anchors(pages[target]):
+                astray.append(f"{place}: {link}#{anchor}")
+    assert [] == astray
+
+
+def _anchors(text: str) -> set[str]:
+    """Give what headings are linked to by: small letters, dashes for spaces, without other signs."""
+    return {re.sub(r"[^\w\- ]", "", heading).lower().replace(" ", "-") for heading in HEADING.findall(text)}
 
 
 def _leads(place: Path, link: str, pages: set[Path]) -> bool:

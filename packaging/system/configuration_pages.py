@@ -57,7 +57,7 @@ configuration that is wrong in any place is refused as a whole, and what was in 
 No key holds a secret: keys that name one name the file, credential or program that has it.
 """
 EXAMPLE = """\
-state_dir = "/srv/capd"
+bucket_url = "s3://recordings"
 
 [capture]
 data_ring_bytes = 134217728

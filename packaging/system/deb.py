@@ -19,7 +19,7 @@ from layout import Layout
 
 from capd.daemon.version import VERSION
 
-SCRIPTS = ("postinst", "prerm", "postrm")
+SCRIPTS = ("preinst", "postinst", "prerm", "postrm")
 """Of a package that has something to do."""
 
 

@@ -99,7 +99,7 @@ def parse(url: str) -> Location:
     parts = urlsplit(url)
     kind = _SCHEMES.get(parts.scheme)
     if kind is None:
-        raise BucketUrlError(f"{url!r}: there are no buckets with the scheme {parts.scheme!r}")
+        raise BucketUrlError(f"{url!r}: there are no buckets of this scheme")
     if parts.username or parts.password:
         raise BucketUrlError(f"{parts.scheme}://...: credentials do not belong into a URL; set them in the environment")
     if parts.query or parts.fragment:

@@ -128,13 +128,15 @@ def test_what_is_wrong_is_found_with_what_to_do(
         ("tracefs", lambda patch: patch.setattr(mounts, "missing", lambda: ["tracefs"]), "the daemon mounts it"),
         ("clock", lambda patch: patch.setattr(clock, "facts", lambda: {"synchronised": False}), "timedatectl"),
         ("clock", lambda patch: patch.setattr(clock, "facts", lambda: {"synchronised": None}), "timedatectl"),
+        ("selection", lambda _: None, "`systemd-cgls`"),
     ],
 )
 def test_what_may_be_so_is_noted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, subject: str, spoil: Callable[[pytest.MonkeyPatch], None], step: str
 ) -> None:
     """What capd can live with is a note, and says what could be done."""
-    config(tmp_path).chmod(0o600 if subject == "configuration" else 0o644)
+    selected = '[selection]\ncgroups = ["/nothing-of-this-name.service"]'
+    config(tmp_path, selected if subject == "selection" else "").chmod(0o600 if subject == "configuration" else 0o644)
     spoil(monkeypatch)
     assert [True] == [step in one.next_step for one in found(tmp_path, subject) if one.mark is Mark.NOTE]
 

@@ -159,3 +159,12 @@ def test_the_policy_is_tried(directory: Path) -> None:
     mark, found, step = told(settings(directory, mode="off"))["policy"]
     assert (Mark.NOTE, True, True) == (mark, "there is no policy" in found, "write one" in step)
     assert "recorded" not in step  # what is recorded hangs on no policy where there is none
+
+
+@pytest.mark.parametrize(
+    ("users", "words"), [(["nobody-of-this-name"], "there is no user 'nobody-of-this-name'"), (["0"], "must not be forced")]
+)
+def test_users_with_whom_the_daemon_does_not_start_are_told(directory: Path, users: list[str], words: str) -> None:
+    """Who is to be forced and cannot be keeps the daemon from starting, and is named before."""
+    mark, found, step = told(settings(directory, users=users))["users"]
+    assert (Mark.BAD, True, True) == (mark, words in found, "`enforcement.users`" in step)

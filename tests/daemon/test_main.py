@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
 import json
 import os
 import pkgutil
 import pty
+import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -44,6 +47,40 @@ def test_verbs_help_begins_with_its_line_in_the_table(verb: str) -> None:
         assert main.VERBS[verb] == (command.help or "").splitlines()[0]
 
 
+def commands() -> dict[str, click.Command]:
+    """Give all commands that are no group of others, with all words that lead to them."""
+    found: dict[str, click.Command] = {}
+    waiting: list[tuple[str, click.Command]] = [("capd", main.capd)]
+    while waiting:
+        words, command = waiting.pop()
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            below = {name: command.get_command(context, name) for name in command.list_commands(context)}
+            waiting += [(f"{words} {name}", one) for name, one in below.items() if one is not None]
+        else:
+            found[words] = command
+    return found
+
+
+@pytest.mark.parametrize("words", sorted(commands()))
+def test_every_command_has_examples_that_can_be_typed(words: str) -> None:
+    """The help of each command has examples, and a shell and capd take every word of them."""
+    command = commands()[words]
+    text = command.get_help(click.Context(command, info_name=words, terminal_width=1000))
+    lines = [line.strip() for line in text.partition("Examples:")[2].splitlines() if line.strip()]
+    typed = [shlex.split(re.sub(r"\$\([^)]*\)", "1", line), comments=True) for line in lines]
+    own = [example for example in typed if f"capd {words.removeprefix('capd ')}" in " ".join(example)]
+    assert own, text
+    for example in own:
+        begin = example.index("capd") + len(words.split())
+        given = list(
+            itertools.takewhile(lambda word: word not in {"|", "&&", ">"} and not word.startswith(">"), example[begin:])
+        )
+        context = click.Context(command, info_name=words, resilient_parsing=True)
+        _values, left, _order = command.make_parser(context).parse_args(given)
+        assert [] == left, example
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -53,7 +90,7 @@ def test_verbs_help_begins_with_its_line_in_the_table(verb: str) -> None:
         (["mask", "tets"], "capd: No such command 'tets'.\n  try: capd mask rules\n"),
         (
             ["mask", "test", "/none"],
-            "capd: Invalid value for 'FILE': '/none': No such file or directory\n  try: capd mask rules\n",
+            "capd: Invalid value for 'FILE': '/none': No such file or directory\n  try: capd mask test request.txt\n",
         ),
         (["policy", "chek"], "capd: No such command 'chek'.\n  try: capd policy check\n"),
     ],

@@ -36,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(body)
     def log_message(self, *_):
-        print(self.path, flush=True)
+        print(self.path, self.headers["Authorization"], flush=True)
 server = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Handler)
 context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
 context.load_cert_chain("/root/cert.pem", "/root/key.pem")
@@ -56,6 +56,22 @@ for path in sys.argv[1:]:
 SERVER_UNIT = "[Service]\nExecStart=/usr/bin/python3 /root/server.py\n"
 QUICK = "[Service]\nWatchdogSec=20s\n"
 """So that what hangs is found sooner than on a host."""
+SECRET = "a-key-that-no-agent-has"
+CREDENTIAL = "LoadCredential=crm-password:/root/crm-password\n"
+"""Of the enforcer's unit: docs/credentials.md."""
+CREDENTIALS = """\
+[credentials.crm]
+systemd = "crm-password"
+hosts = ["localhost"]
+ports = [8443]
+"""
+INJECTING = """\
+rules:
+  - id: key
+    match: {hosts: [localhost], ports: [8443], protocols: [http], paths: [/allowed/key]}
+    then: inject
+    inject: {credential: crm, form: bearer}
+"""
 POLICY = """\
 rules:
   - id: reading
@@ -168,6 +184,8 @@ def serve(machine: Machine) -> None:
     machine.must("openssl", "req", "-x509", *curve, "-subj", "/CN=localhost", "-addext", names, *out)
     for role in (*ROLES, "capd-enforcer"):
         machine.write(f"/etc/systemd/system/{role}.service.d/quick.conf", QUICK)
+    machine.write("/root/crm-password", f"{SECRET}\n", 0o600)
+    machine.write("/etc/systemd/system/capd-enforcer.service.d/credential.conf", f"[Service]\n{CREDENTIAL}")
     for role in ("capd-shipper", "capd-catalogue"):
         machine.write(f"/etc/systemd/system/{role}.service.d/bucket.conf", INTO_BUCKET)
     machine.must("systemctl", "daemon-reload")
@@ -316,6 +334,21 @@ def test_what_is_forced_is_judged(machine: Machine) -> None:
     assert "/secret" not in machine.must("journalctl", "--unit=server", "--output=cat", "--quiet")
 
 
+def test_a_credential_of_systemd_is_put_in(machine: Machine) -> None:
+    """What LoadCredential= gives to the enforcer's unit goes to the server with the request of an agent that has no key."""
+    machine.write("/etc/capd/conf.d/credentials.toml", CREDENTIALS)
+    machine.write("/etc/capd/policy.d/key.yaml", INJECTING)
+    machine.must("systemctl", "restart", "capd", "capd-recorder", "capd-enforcer")
+    wait_healthy(machine)
+    trusts = ("SSL_CERT_FILE=/var/lib/capd/trust/bundle.pem",)
+    assert ["told /allowed/key"] == agent(machine, "/allowed/key", variables=trusts)
+    assert f"/allowed/key Bearer {SECRET}" in machine.must("journalctl", "--unit=server", "--output=cat", "--quiet")
+    # With credentials status tells for ten minutes of each death of the enforcer: what was said then was not searched for them.
+    machine.must("rm", "/etc/capd/conf.d/credentials.toml", "/etc/capd/policy.d/key.yaml")
+    machine.must("systemctl", "restart", "capd", "capd-recorder", "capd-enforcer")
+    wait_healthy(machine)
+
+
 @pytest.mark.parametrize("role", [*ROLES, "capd-enforcer"])
 def test_a_killed_role_comes_back(machine: Machine, role: str) -> None:
     """SIGKILL of any role: it is healthy again by itself, and agents are judged as before."""
@@ -413,6 +446,20 @@ def test_removing_stops_it_and_leaves_the_rules(machine: Machine) -> None:
     (said,) = agent(machine, "/allowed/five", variables=("SSL_CERT_FILE=/root/cert.pem",))
     assert said.startswith("failed")
     assert "/allowed/five" not in machine.must("journalctl", "--unit=server", "--output=cat", "--quiet")
+
+
+def test_installed_again_it_goes_on(machine: Machine, packages: tuple[Path, Path]) -> None:
+    """What was removed and not purged records and enforces again once it is installed, with its keys and what it recorded."""
+    before = machine.must("cat", "/var/lib/capd/host")
+    machine.install(packages[1])
+    wait_until(lambda: forced(machine), "forced anew")
+    assert before == machine.must("cat", "/var/lib/capd/host")
+    trusts = ("SSL_CERT_FILE=/var/lib/capd/trust/bundle.pem",)
+    assert ["told /allowed/again", "refused 403"] == agent(machine, "/allowed/again", "/secret", variables=trusts)
+    wait_shipped(machine)
+    assert machine.must("capd", "verify", f"file://{BUCKET}")
+    assert 0 == machine("apt-get", "remove", "--quiet", "--yes", "capd").returncode
+    assert 0 == machine("/var/lib/dpkg/info/capd.postrm", "purge").returncode  # interrupted, and begun anew below
 
 
 def test_purging_leaves_nothing(machine: Machine, before: dict[str, set[str]], tmp_path: Path) -> None:

@@ -10,11 +10,24 @@ from pathlib import Path
 
 import pytest
 
-from tests.requirements import require_command
+from tests.daemon.conftest import REPOSITORY
+from tests.requirements import require_command, require_root
 from tests.system.building import build, digest
 from tests.system.contents import contents
 
 pytestmark = [pytest.mark.slow]
+
+PURGE = """\
+mkdir -p /var/lib/capd /etc/capd
+mount -t tmpfs none /var/lib/capd
+mkdir /var/lib/capd/keys
+touch /var/lib/capd/host /var/lib/capd/keys/host.key
+useradd --system capd
+sh /root/postrm purge || exit
+find /var/lib/capd /etc/capd
+getent passwd capd
+exit 0
+"""
 
 
 def test_the_same_commit_gives_the_same_bytes(package: Path, place: Path) -> None:
@@ -31,3 +44,15 @@ def test_lintian_has_nothing_to_say(package: Path) -> None:
     require_command("lintian")
     done = subprocess.run(["lintian", "--allow-root", str(package)], capture_output=True, text=True, check=False)
     assert ("", 0) == (done.stdout, done.returncode), done.stderr
+
+
+def test_purging_ends_where_a_file_system_is_mounted(place: Path, debian: Path) -> None:
+    """Where the recording has a file system of its own, purging empties that and takes all else away."""
+    require_root()
+    root = place / "purged"
+    subprocess.run(["cp", "--archive", "--reflink=auto", f"{debian}/.", str(root)], check=True)
+    (root / "root/postrm").write_bytes((REPOSITORY / "packaging/system/deb/capd/postrm").read_bytes())
+    command = ["unshare", "--mount", "--net", "chroot", str(root), "sh", "-c", PURGE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (0, "/var/lib/capd\n") == (done.returncode, done.stdout), done.stderr
+    assert "Device or resource busy" in done.stderr
