@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 LIMITS: Final = (
-    "what programs outside of a run do for it, by a unix socket (by path or abstract) or D-Bus, is theirs and not forced",
+    "what programs outside of a run do for it, by a unix socket (path or abstract) or D-Bus, is not forced: an alarm",
     "a connection that a program outside opened and passed to a run is not forced; bytes on it are an alarm (`undecided flow`)",
     "packet sockets (CAP_NET_RAW) and AF_VSOCK pass by both layers",
     "who has CAP_NET_ADMIN in a network namespace with a way out can lead packets there, behind both layers",

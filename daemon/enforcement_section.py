@@ -5,7 +5,7 @@ What lives here: the pydantic model of the section. What must not: any rule (enf
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -19,6 +19,10 @@ class ClientCertificateSection(Section):
     host: str = Field(min_length=1, description="name of the target, exactly")
     certificate: AbsolutePath = Field(description="PEM, with its chain; the enforcer reads it when it starts, as root")
     key: AbsolutePath = Field(description="PEM; the same")
+
+
+HELPERS: Final = ("/run/systemd/journal/*", "/run/systemd/notify", "/run/systemd/userdb/*")
+"""What programs tell or ask services of their host, which do nothing for them: log lines, readiness, names of users."""
 
 
 class EnforcementSection(Section):
@@ -36,6 +40,11 @@ class EnforcementSection(Section):
     )
     users: tuple[str, ...] = Field(
         default=(), description="users (names or numbers) whose traffic is forced wherever their processes live"
+    )
+    helpers: tuple[str, ...] = Field(
+        default=HELPERS,
+        description="unix sockets of programs outside of runs, to which runs may speak without an alarm: patterns of their "
+        "names; abstract ones begin with `@`",
     )
     proxy_port: Port = Field(default=17861, description="where the enforcer listens for redirected connections")
     resolver_port: Port = Field(default=17853, description="where it answers DNS")

@@ -19,6 +19,7 @@ class WitnessFacts:
     Attributes:
         undecided, unseen, differing, requests: connections about which they disagree, by kind, in total.
         unknown: connections of which decisions are missing, in total.
+        helpers: sessions with programs outside of runs, over unix sockets.
         alarmed_ns: wall time of the latest of these, None: there was none.
         damages: parts of the decision log that could not be read, in total; entries of no known form count.
         missing, missing_files: entries and files of it that are gone unread, as far as their numbers tell.
@@ -31,6 +32,7 @@ class WitnessFacts:
     differing: int = 0
     requests: int = 0
     unknown: int = 0
+    helpers: int = 0
     alarmed_ns: int | None = None
     damages: int = 0
     missing: int = 0
@@ -56,12 +58,14 @@ def witness_reasons(facts: WitnessFacts, mode: str, now_ns: int) -> Iterator[Rea
                 "whose bytes differ": facts.differing,
                 "whose requests differ": facts.requests,
                 "whose decisions are not known": facts.unknown,
+                "over unix sockets with programs outside, which are not forced": facts.helpers,
             }
         )
         yield Reason(
             alert=Alert.WITNESS_ALARM,
             reason=f"probes and enforcer disagree about connections of runs: {told}",
-            next_step="`capd sessions` has them: the reasons of such a session say which; `capd show ID` tells more",
+            next_step="`capd sessions` has them: the reasons of such a session say which; `capd show ID` tells more. "
+            "`enforcement.helpers` has what may be spoken to over unix sockets",
         )
     if facts.damaged_ns is not None and now_ns - facts.damaged_ns < LOSS_NS_RECENT:
         told = _counted(

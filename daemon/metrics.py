@@ -30,7 +30,7 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 ROLES: Final = ("daemon", "recorder", "shipper", "enforcer", "metrics")
 CERTIFICATES: Final = ("authority", "client", "listener")
 RINGS: Final = ("control", "data")
-DISAGREEMENTS: Final = ("undecided", "unseen", "differing", "requests", "unknown")
+DISAGREEMENTS: Final = ("undecided", "unseen", "differing", "requests", "unknown", "helpers")
 PROBE_COUNTERS: Final = tuple(sorted({*COUNTERS, *LOST}))
 LABEL_CHARACTERS_MAX: Final = 64
 """Of the daemon's version and tier."""

@@ -100,6 +100,7 @@ class RecorderWitness:
             recorded=recorded,
             level=level,
             said_key=partial(said_key.find, configuration.decisions_dir),
+            helpers=(*configuration.enforcement.helpers, f"{configuration.runtime_dir}/*"),
         )
         self._drained_file, self._seen_ns = configuration.drained_file, 0
         self._due_at = 0.0

@@ -105,6 +105,7 @@ def witness_facts(status: Mapping[str, object]) -> WitnessFacts:
         differing=whole(found, "differing") or 0,
         requests=whole(found, "requests") or 0,
         unknown=whole(found, "unknown") or 0,
+        helpers=whole(found, "helpers") or 0,
         alarmed_ns=whole(found, "alarmed_ns"),
         damages=(whole(log, "damages") or 0) + (whole(found, "malformed") or 0),
         missing=whole(found, "missing") or 0,

@@ -43,3 +43,9 @@ def _died(books: Books, writer: str, now_ns: int) -> None:
     for flow in books.flows.values():
         if flow.writer == writer and flow.closed_ns is None:
             flow.closed_ns = now_ns
+
+
+def damaged(books: Books, now_ns: int) -> None:
+    """Count an entry that is of no known form."""
+    books.counts.malformed += 1
+    books.counts.malformed_ns = now_ns

@@ -33,6 +33,8 @@ LONG_PATIENCE_NS: Final = 60_000_000_000
 AGE_NS: Final = 5_000_000_000
 """How long one witness may be behind the other: the enforcer writes before it forwards, the recorder reads after a tenth of a
 second. A worker that is too busy for so long has its connections turned away or cut, which is told as well."""
+FAREWELL_NS: Final = 600_000_000_000
+"""How long the enforcer may keep a connection that the agent has closed: twice what it does itself."""
 QUEUE_NS: Final = 60_000_000_000
 """How long a connection on which the agent heard nothing may wait in the kernel's queue for an enforcer that is started anew:
 2 s, and more than 5 where packages are set up at the same time. An agent that gets no answer waits about as long."""

@@ -218,6 +218,14 @@ class Away:
 
 
 @dataclass(slots=True, kw_only=True)
+class Helped:
+    """A session over a unix socket, until it is known who listens: its name, and since when anything was said."""
+
+    name: str
+    since_ns: int | None = None
+
+
+@dataclass(slots=True, kw_only=True)
 class Counts:
     """What is told in the status.
 
@@ -230,6 +238,7 @@ class Counts:
         requests: connections with a request or statement without a decision, with a decision without a request, or with one
             about another.
         unknown: connections of which decisions may be missing.
+        helpers: sessions of runs with programs outside of all of them, over unix sockets.
         unpaired: connections whose requests could not be held against decisions.
         missing: entries of the log that are missing, as far as their numbers tell; missing_ns: when that was found last.
         incomparable: connections whose bytes could not be compared.
@@ -248,6 +257,7 @@ class Counts:
     differing: int = 0
     requests: int = 0
     unknown: int = 0
+    helpers: int = 0
     unpaired: int = 0
     missing: int = 0
     missing_ns: int | None = None
@@ -265,6 +275,7 @@ class Books:
     Attributes:
         since_ns: connections that began before are not held against the log: nothing was enforced then.
         seen: by session; flows: by the enforcer's id; away: not found yet.
+        helped: sessions over unix sockets; served: names at which runs listened, and when.
         counts: for the status.
         sequences: number of the latest entry, by writer.
         given_up: open sessions for which there was no room, so that their ends say so.
@@ -277,6 +288,8 @@ class Books:
     seen: dict[UUID, Seen] = field(default_factory=dict)
     flows: dict[UUID, Flow] = field(default_factory=dict)
     away: list[Away] = field(default_factory=list)
+    helped: dict[UUID, Helped] = field(default_factory=dict)
+    served: dict[str, int] = field(default_factory=dict)
     counts: Counts = field(default_factory=Counts)
     sequences: dict[str, int] = field(default_factory=dict)
     given_up: set[UUID] = field(default_factory=set)

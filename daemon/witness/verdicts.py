@@ -62,6 +62,11 @@ def finding(session: UUID, words: str, time_ns: int, *, alarm: bool) -> Record:
     return Record(Kind.MARKER, session, time_ns, None, body)
 
 
+def incomparable(seen: Seen, why: str) -> Record:
+    """Give the marker that the bytes of a connection could not be compared."""
+    return finding(seen.session, f"cannot be compared with what the enforcer says: {why}", seen.last_ns, alarm=False)
+
+
 def told(body: dict[str, Value], alarms: list[str]) -> dict[str, Value]:
     """Give the body of a CLOSE record that says what is wrong: a session with a finding is not complete."""
     before = body.get("completeness")

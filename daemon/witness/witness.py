@@ -32,13 +32,12 @@ from capd.daemon.witness.entries import (
     sequence_of,
 )
 from capd.daemon.witness.files import writer_of
+from capd.daemon.witness.helpers import Helpers
 from capd.daemon.witness.opened import cookie_of, ends_of, incomparable_of, is_outward, uuid_of
 from capd.daemon.witness.pairs import Pairs
 from capd.daemon.witness.state import Away, Books, Flow, Pending, Seen
 from capd.recording.record import Direction, Kind, Record, Value
 
-FAREWELL_NS: Final = 600_000_000_000
-"""How long the enforcer may keep a connection that the agent has closed: twice what it does itself."""
 SEEN_MAX: Final = 65_536
 """Connections in the books: open ones, and those that ended in the last seconds. Half a kilobyte each."""
 FLOWS_MAX: Final = 65_536
@@ -57,6 +56,7 @@ class Witness:
         recorded: Iterable[str] = (),
         level: Callable[[UUID], Level | None] = lambda _: None,
         said_key: Callable[[], bytes] = bytes,
+        helpers: Sequence[str] = (),
     ) -> None:
         """Begin with what is remembered.
 
@@ -67,6 +67,7 @@ class Witness:
             recorded: keys of what was written after those books were remembered.
             level: says how much of an open session is recorded.
             said_key: gives the key of digests of what is said; empty: there is none yet.
+            helpers: patterns of names of unix sockets that runs may speak to.
         """
         self.books = books
         self._level = level
@@ -78,6 +79,7 @@ class Witness:
         self._connections = Connections(books)
         self._away_ends = {(away.client, away.destination) for away in books.away}
         self._digests = Digests(said_key)
+        self._helpers = Helpers(books, helpers if enforced else ("*",))
         self._flow_by_cookie = {flow.cookie: flow.id for flow in books.flows.values() if flow.session is None}
         self._pending = sum(len(flow.pending) for flow in books.flows.values())
         self.changed = False
@@ -88,15 +90,13 @@ class Witness:
     def take(self, key: str, body: bytes, now_ns: int) -> None:
         """Take an entry of the log; what follows from it is in `ready`."""
         self.changed = True
-        counts = self.books.counts
-        counts.entries += 1
+        self.books.counts.entries += 1
         writer = writer_of(key.rpartition(":")[0]) or ""
         try:
             continuity.count(self.books, writer, sequence_of(body), now_ns)
             entry = parse(body)
         except MalformedEntryError:
-            counts.malformed += 1
-            counts.malformed_ns = now_ns
+            continuity.damaged(self.books, now_ns)
             return
         match entry:
             case Opened():
@@ -182,10 +182,13 @@ class Witness:
         """Take the same records before anything in them is hidden: what the agent asked for, and what was answered."""
         for record in records:
             seen = self.books.seen.get(record.session)
-            if record.kind is Kind.OPEN and seen is None and record.session not in self.books.given_up:
-                if is_outward(record.body):
-                    self._begin(record)
-            elif seen is not None:
+            if record.kind is Kind.OPEN and not is_outward(record.body):
+                self._helpers.opened(record)
+            elif seen is None and record.kind is Kind.OPEN and record.session not in self.books.given_up:
+                self._begin(record)
+            elif seen is None:
+                self._helpers.observe(record)
+            else:
                 self._digests.observe(seen, record)
                 self._pairs.observe(seen, record, self._flow(seen.flow))
 
@@ -324,6 +327,8 @@ class Witness:
                 self._end_alone(flow)
         for seen in list(books.seen.values()):
             self._examine(seen, heard_ns)
+        for key, found in self._helpers.due(seen_ns, heard_ns):
+            self._give(key, [found], self._ready)
         books.away = [away for away in books.away if seen_ns < away.at_ns + matching.AGE_NS]
         self._away_ends = {(away.client, away.destination) for away in books.away}
 
@@ -341,7 +346,7 @@ class Witness:
         if flow is None:
             if seen.turned_away or heard_ns >= seen.closed_ns + matching.telling_ns(seen):
                 self._forget_seen(seen)
-        elif flow.closed_ns is not None or heard_ns >= seen.closed_ns + FAREWELL_NS:
+        elif flow.closed_ns is not None or heard_ns >= seen.closed_ns + matching.FAREWELL_NS:
             self._compare(seen, flow, heard_ns)
             self._forget_seen(seen)
             self._forget_flow(flow)
@@ -363,16 +368,11 @@ class Witness:
         words = matching.differing(seen, flow)
         self.books.counts.digested += why is None and matching.digested(seen, flow)
         if why is not None:
-            self._cannot_compare(seen, why)
+            self.books.counts.incomparable += 1
+            self._give(f"incomparable:{seen.session}", [verdicts.incomparable(seen, why)], self._ready)
         elif words is not None and self._enforced:
             self.books.counts.differing += 1
             self._alarm("differing", seen, words, now_ns)
-
-    def _cannot_compare(self, seen: Seen, why: str) -> None:
-        self.books.counts.incomparable += 1
-        words = f"cannot be compared with what the enforcer says: {why}"
-        marker = verdicts.finding(seen.session, words, seen.last_ns, alarm=False)
-        self._give(f"incomparable:{seen.session}", [marker], self._ready)
 
     def _alarm(self, kind: str, seen: Seen, words: str, now_ns: int) -> None:
         seen.alarms.append(words)

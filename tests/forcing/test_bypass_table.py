@@ -354,25 +354,44 @@ def helper(place: Instance) -> Iterator[str]:
         process.kill()
 
 
-def test_6_what_a_helper_does_is_its_own(place: Instance, helper: str) -> None:
-    """A known limit: a program outside relays what an abstract socket brings it; the status says that this is not closed."""
+def alarms(place: Instance, kind: str) -> int:
+    """Give how many alarms of a kind the recorder tells of."""
+    path = place.daemon.directory / "run" / "recorder" / "recorder.status.json"
+    wait_until(path.exists, "the recorder tells")
+    found: int = json.loads(path.read_bytes())["witness"][kind]
+    return found
+
+
+def test_6_what_a_helper_does_is_an_alarm(place: Instance, helper: str) -> None:
+    """A program outside relays what an abstract socket brings it: that is not forced, and an alarm of who spoke to it."""
+    before = alarms(place, "helpers")
     assert "HTTP/1.1 200" in place.user.does(RELAYED.format(name=helper))
+    wait_until(lambda: alarms(place, "helpers") > before, "it is found")
     limits = place.daemon.status()["enforcement"]["limits"]
     assert any("unix socket" in limit and "abstract" in limit for limit in limits)
 
 
+INSIDE = """
+server = socket.socket(socket.AF_UNIX); server.bind("\\0{name}-inside"); server.listen()
+client = socket.socket(socket.AF_UNIX); client.connect("\\0{name}-inside"); accepted, _ = server.accept()
+client.sendall(b"within"); return accepted.recv(9).decode()
+"""
+
+
+def test_6_what_runs_say_to_each_other_is_none(place: Instance, helper: str) -> None:
+    """A run that speaks to a run, both of which are forced, is no alarm; what it says outside afterwards is the only one."""
+    before = alarms(place, "helpers")
+    assert "within" == place.user.does(INSIDE.format(name=helper))
+    place.user.does(RELAYED.format(name=helper))
+    wait_until(lambda: alarms(place, "helpers") > before, "what was said later is found")
+    assert before + 1 == alarms(place, "helpers")
+
+
 def test_2_a_connection_from_outside_is_an_alarm(place: Instance, helper: str) -> None:
     """A connection that a program outside passes to the run is not forced: when bytes move on it, that is a witness alarm."""
-    path = place.daemon.directory / "run" / "recorder" / "recorder.status.json"
-    wait_until(path.exists, "the recorder tells")
-
-    def alarms() -> int:
-        found: int = json.loads(path.read_bytes())["witness"]["undecided"]
-        return found
-
-    before = alarms()
+    before = alarms(place, "undecided")
     assert "HTTP/1.1 200" in place.user.does(PASSED.format(name=helper))
-    wait_until(lambda: alarms() > before, "it is found")
+    wait_until(lambda: alarms(place, "undecided") > before, "it is found")
 
 
 def test_4_another_root_flushes_the_rules(place: Instance) -> None:

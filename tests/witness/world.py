@@ -205,10 +205,19 @@ def witness(
     recorded: set[str] | None = None,
     key: bytes = SAID_KEY,
     level: Level | None = None,
+    helpers: tuple[str, ...] = (),
 ) -> Witness:
     """Give a witness."""
     begun = books or Books(since_ns=START - SECOND)
-    return Witness(HOST, begun, enforced=enforced, recorded=recorded or (), level=lambda _: level, said_key=lambda: key)
+    return Witness(
+        HOST,
+        begun,
+        enforced=enforced,
+        recorded=recorded or (),
+        level=lambda _: level,
+        said_key=lambda: key,
+        helpers=helpers,
+    )
 
 
 def hear(made: Witness, *entries: bytes, now_ns: int = START) -> list[Record]:
