@@ -38,6 +38,7 @@ from capd.daemon.shipper_pace import Backoff, DiskTrend, Throttle
 from capd.daemon.shipper_status import describe
 from capd.daemon.shipping import Progress, Shipping, failed, succeeded
 from capd.daemon.state_directory import read_host
+from capd.daemon.steady_clock import JUMPED, SteadyClock
 from capd.daemon.version import VERSION
 from capd.recording.bucket import Bucket, Kind, Options
 from capd.recording.bucket.errors import BucketError
@@ -101,6 +102,7 @@ class Shipper:
         )
         self._expired_at: float | None = None
         self._expiry_error: str | None = None
+        self._clock = SteadyClock()
         self._worker = threading.Thread(target=self._work, name="ship", daemon=True)
 
     @property
@@ -183,8 +185,11 @@ class Shipper:
         now = time.monotonic()
         if self._expired_at is not None and now - self._expired_at < EXPIRY_SECONDS:
             return
+        if not self._clock.steady(now_ns := time.time_ns(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)):
+            self._expiry_error = JUMPED
+            return
         try:
-            self._expiry.turn(time.time_ns())
+            self._expiry.turn(now_ns)
             self._expiry_error = None
         except BucketError as error:
             if error.transient:

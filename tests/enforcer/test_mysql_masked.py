@@ -145,6 +145,19 @@ def test_in_which_encoding_the_server_answers(place: Place, encoding: str) -> No
     assert ENCODINGS[encoding] == tuple(shown)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 2, 3, 4])
+def test_how_many_rows_the_server_gives(place: Place, rows: int) -> None:
+    """It is capd that is given so few, too: where columns may be missing, nothing is shown."""
+    with pymysql.connect(**place.login, autocommit=True, read_timeout=60) as connection, connection.cursor() as cursor:
+        cursor.execute(f"set sql_select_limit = {rows}")
+        if rows > len(SHOWN["select * from people order by id"][0]):
+            cursor.execute("select ssn from people where id = 1")
+            assert (("****6789",),) == cursor.fetchall()
+        else:
+            with pytest.raises(pymysql.err.MySQLError, match="did not say"):
+                cursor.execute("select ssn from people where id = 1")
+
+
 def test_a_database_with_letters_that_encodings_lack(place: Place) -> None:
     """A name without a schema is one of the session's database, whatever that is called, and however answers come."""
     place.server.administer("create database if not exists `имя-ö`", "create table if not exists `имя-ö`.kept (a int)")

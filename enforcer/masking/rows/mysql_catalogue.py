@@ -6,7 +6,7 @@ Of each relation it is asked for its columns, and whether it is a view: then for
 in backticks, which mean the same in every mode, texts in hexadecimal.
 
 It answers in the encoding that the session says. So it is asked for that before: in UTF-16 no name would be the one in a rule,
-in others a letter that they do not have is a question mark.
+in others a letter that they do not have is a question mark. And it gives no more rows than the session wants of a SELECT.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ Name = tuple[str, str]
 Row = Sequence[bytes | None]
 RELATIONS_MAX: Final = 512
 """That are known at a time; a statement that leads to more is refused."""
-ENCODING_QUESTION: Final = "SELECT @@character_set_results"
+FORM_QUESTION: Final = "SELECT @@character_set_results, @@sql_select_limit"
+_ABSENT: Final = frozenset({0, 1044, 1049, 1051, 1102, 1103, 1109, 1142, 1143, 1146})
+"""Errors for a database or relation that is not there, has no such name, or may not be seen; 0: it is not said which."""
 _AS_KEPT: Final = "binary"
 _GENERATED: Final = "generated"
 
@@ -66,8 +68,8 @@ class MysqlCatalogue:
         self.relations: dict[Name, MysqlRelation | None] = {}
         """None: the server gives none of that name, or does not tell."""
         self._asked: list[Name] = []
-        self._narrow: bool | None = None
-        """Whether answers are in an encoding that has not all letters; None: that is to be asked."""
+        self._form: _Form | None = None
+        """None: that is to be asked."""
         self._at = 0.0
         self._reader = Reader()
 
@@ -86,11 +88,11 @@ class MysqlCatalogue:
         if not self.relations:
             self._at = at
         if not self._asked:
-            self._asked, self._narrow = self._missing(names), None
+            self._asked, self._form = self._missing(names), None
         if not self._asked:
             return None
-        if self._narrow is None:
-            return ENCODING_QUESTION
+        if self._form is None:
+            return FORM_QUESTION
         if len(self.relations) >= RELATIONS_MAX:
             raise UnreadableAnswerError
         schema, name = self._asked[0]
@@ -102,8 +104,12 @@ class MysqlCatalogue:
             f" WHERE table_schema = {_text(schema)} AND table_name = {_text(name)}"
         )
 
-    def answered(self, rows: Sequence[Row] | None) -> None:
+    def answered(self, rows: Sequence[Row] | None, error: int = 0) -> None:
         """Take the rows that answer the question; None: the server answered with an error.
+
+        Args:
+            rows: of the answer.
+            error: its number. That a relation is not there, or not to be seen, counts; that it took too long says nothing.
 
         Raises:
             UnreadableAnswerError: they do not.
@@ -111,18 +117,20 @@ class MysqlCatalogue:
         asked = self._asked[0]
         known = self.relations.get(asked)
         try:
-            if self._narrow is None:
-                self._narrow = _is_narrow(rows)
+            if self._form is None:
+                self._form = _form(rows)
             elif known is not None:
                 self._asked.pop(0)
                 self.relations[asked] = self._defined(asked, known, rows)
             elif rows is None:
+                if error not in _ABSENT:
+                    raise UnreadableAnswerError
                 self._asked.pop(0)
                 self.relations[asked] = None
             else:
-                self.relations[asked] = _columns(rows, narrow=self._narrow)
-        except (UnicodeDecodeError, IndexError, AttributeError) as error:
-            raise UnreadableAnswerError from error
+                self.relations[asked] = _columns(rows, self._form)
+        except (ValueError, IndexError, AttributeError) as broken:
+            raise UnreadableAnswerError from broken
 
     def forget(self) -> None:
         """What was known may not hold any more."""
@@ -148,7 +156,8 @@ class MysqlCatalogue:
         if rows is not None and not rows:
             return known
         said = (rows[0][0] or b"") if rows else b""
-        definition = "" if self._narrow and not _is_plain(said) else said.decode("utf-8")
+        narrow = self._form is None or self._form.narrow
+        definition = "" if narrow and not _is_plain(said) else said.decode("utf-8")
         if not definition:
             return replace(known, definition="", made_of=None)
         session = new_session(Dialect.MYSQL).told_schemas((name[0],))
@@ -157,16 +166,28 @@ class MysqlCatalogue:
         return replace(known, definition=definition, made_of=names_of(read.resources or ()) if whole else None)
 
 
-def _is_narrow(rows: Sequence[Row] | None) -> bool:
-    """Read in which encoding the server answers."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Form:
+    """How the server answers in this session.
+
+    Attributes:
+        narrow: in an encoding that has not all letters.
+        rows_max: at most so many rows.
+    """
+
+    narrow: bool
+    rows_max: int
+
+
+def _form(rows: Sequence[Row] | None) -> _Form:
     if not rows:
         raise UnreadableAnswerError
-    said = rows[0][0]
+    said, most = rows[0]
     name = _AS_KEPT if said is None else said.decode("ascii").lower()
     encoding = safe_mysql(name)
-    if encoding is None:
+    if encoding is None or not (most or b"").isdigit():
         raise UnreadableAnswerError
-    return encoding != "utf-8" and name != _AS_KEPT
+    return _Form(narrow=encoding != "utf-8" and name != _AS_KEPT, rows_max=int(most or b""))
 
 
 def _is_plain(said: bytes) -> bool:
@@ -174,12 +195,14 @@ def _is_plain(said: bytes) -> bool:
     return said.isascii() and b"?" not in said
 
 
-def _columns(rows: Sequence[Row], *, narrow: bool) -> MysqlRelation:
+def _columns(rows: Sequence[Row], form: _Form) -> MysqlRelation:
     """Read SHOW COLUMNS: the first column is the name, the last one says more."""
+    if len(rows) >= form.rows_max:
+        raise UnreadableAnswerError
     names: list[str] = []
     generated: set[str] = set()
     for row in rows:
-        if narrow and not _is_plain(row[0] or b""):
+        if form.narrow and not _is_plain(row[0] or b""):
             raise UnreadableAnswerError
         name = (row[0] or b"").decode("utf-8").lower()
         names.append(name)
