@@ -244,16 +244,16 @@ class Attendant:
             os.eventfd_write(self._wake_fd, 1)
 
     def _hold_back(self) -> None:
-        """Do to the runs what is configured for as little room as there is, or undo it."""
-        runs = self._keeper.cgroups()
+        """Do to the runs, and to what could not become one, what is configured for as little room as there is, or undo it."""
+        runs, held = self._keeper.cgroups(), self._keeper.to_hold_back()
         loose = self._enforcement is not None and self._enforcement.loose()
-        self._holding.apply(runs if self._storage.state >= State.CRITICAL else {}, stopped=runs if loose else {})
+        self._holding.apply(held if self._storage.state >= State.CRITICAL else {}, stopped=runs if loose else {})
 
     def _cgroups_changed(self) -> None:
         self._keeper.changed()
         if self._enforcement is not None:
             self._enforcement.follow(self._keeper.cgroups())
-            self._hold_back()
+        self._hold_back()
 
     def _force(self) -> None:
         """Keep what is selected forced, and have it tried."""

@@ -242,6 +242,11 @@ class RunKeeper:
         """Give the cgroups of the live runs, by the kernel's number."""
         return {run.cgroup.id: run.cgroup.path for run in self._registry}
 
+    def to_hold_back(self) -> dict[int, str]:
+        """Give the cgroups that are to be held back where room is short: of the live runs, and what could not become one."""
+        waiting = {number: path for path in self.unselected if (number := self._hierarchy.id_of(path)) is not None}
+        return waiting | self.cgroups()
+
     def escaped(self) -> list[str]:
         """Name the processes that belong to a run and left its cgroup: one phrase for each."""
         found = []
@@ -322,6 +327,9 @@ class RunKeeper:
         )
         try:
             self._registry.check_room(None)
+            reason = self._stoppage()
+            if reason is not None:  # known at once, so that it can be held back at once
+                raise NotRecordingError(f"capd cannot record at the moment: {reason}")
             self._open(run, set(self._hierarchy.members(path)), resumed=False)
         except (CapdError, OSError) as error:
             # Nobody waits for an answer here; it is shown in the status, and tried again.

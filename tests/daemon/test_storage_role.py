@@ -211,6 +211,48 @@ def test_new_connections_are_refused_until_there_is_room(daemons: Make, small: P
     assert 0 == checked.returncode, checked.stdout
 
 
+CONNECTS = """
+import socket, sys
+try:
+    with socket.create_connection(("127.0.0.1", int(sys.argv[1])), timeout=20): print("connected")
+except OSError as error: print(error.strerror)
+"""
+
+
+def enter(cgroup: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a process in a cgroup, as a service manager would."""
+    command = ["/bin/sh", "-c", f'echo $$ >{cgroup}/cgroup.procs; exec "$@"', "sh", *words]
+    return subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True)
+
+
+def test_what_starts_in_a_selected_slice_without_room_is_refused_too(daemons: Make, small: Path, port: int) -> None:
+    """What cannot become a run because nothing can be written connects to nothing; with room it is a run, and connects."""
+    parent = Hierarchy().root / "capd-test-full"
+    parent.mkdir()
+    (parent / "late.service").mkdir()
+    daemon = daemons(f'{SETTINGS.format("refuse")}[selection]\nslices = ["/capd-test-full"]\n', "up")
+    daemon.start()
+    wait_for(daemon, "ok")
+    fill(small, 5 * MIB)
+    wait_for(daemon, "out")
+    stays = enter(parent / "late.service", "/bin/sleep", "600")
+    try:
+        wait_until(lambda: daemon.status()["unselected"], "told")
+        wait_until(lambda: daemon.status()["storage"]["held"] == 1, "held", 20)
+        words = ("/usr/bin/python3", "-c", CONNECTS, str(port))
+        assert "Operation not permitted\n" == enter(parent / "late.service", *words).communicate()[0]
+        fill(small, 0)
+        wait_until(lambda: [run["name"] for run in daemon.status()["runs"]] == ["late.service"], "a run after all")
+        assert "connected\n" == enter(parent / "late.service", *words).communicate()[0]
+    finally:
+        stays.kill()
+        stays.communicate()
+        assert 0 == daemon.stop()
+        wait_until(lambda: "populated 0" in (parent / "cgroup.events").read_text(), "they have ended")
+        (parent / "late.service").rmdir()
+        parent.rmdir()
+
+
 STREAM = """
 import socket, sys, os, time
 until = time.monotonic() + 150

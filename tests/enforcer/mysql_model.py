@@ -26,6 +26,7 @@ class Server:
         own: what capd asked of relations.
         asked: how often it was asked how it reads.
         mode, charset, schema: what it says then.
+        own_error: with which SHOW COLUMNS fails; 0: it does not.
         over: whether the client said that it goes.
     """
 
@@ -38,6 +39,7 @@ class Server:
     mode: bytes = b"STRICT_TRANS_TABLES"
     charset: bytes = b"utf8mb4"
     schema: bytes | None = b"shop"
+    own_error: int = 0
     over: bool = False
     login: bytes = b""
     _data: bytearray = field(default_factory=bytearray)
@@ -106,6 +108,8 @@ class Server:
             return self._result(row, columns=3)
         if sql == FORM_QUESTION:
             return self._result(my.piece("utf8mb4") + my.piece("18446744073709551615"), columns=2)
+        if sql.startswith("SHOW COLUMNS FROM `shop`") and self.own_error:
+            return my.err(1, self.own_error)
         if sql.startswith("SHOW COLUMNS FROM `shop`"):
             self.own.append(sql)
             rows = [b"".join(my.piece(cell) for cell in (name, b"varchar(9)", b"YES", b"", b"", b"")) for name in (b"a", b"b")]

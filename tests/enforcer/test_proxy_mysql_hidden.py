@@ -73,6 +73,15 @@ def test_what_cannot_be_hidden_is_not_sent(sql: str) -> None:
     assert ["select 1"] == [one for one, _ in talk.server.ran]
 
 
+@pytest.mark.parametrize(("error", "sent"), [(1146, True), (1969, False), (3024, False), (1317, False)])
+def test_a_relation_of_which_nothing_is_told(error: int, sent: bool) -> None:
+    """One that is not there may be named; one of which the server had no time to tell may be a view of what is hidden."""
+    talk = Talk(judge=hiding).begin()
+    talk.server.own_error = error
+    talk.says(my.query("select b from v"))
+    assert (["select b from v"] if sent else []) == talk.server.heard
+
+
 @pytest.mark.parametrize(
     "by", ["2", "(2)", "b, ((2))", "+2", "- -2", "-(-2)", "not false", "!false", "(true) desc", "2 limit 1", "?"]
 )

@@ -25,6 +25,7 @@ collect_ignore = [
         "test_first_steps.py",
         "test_fleet.py",
         "test_fleet_running.py",
+        "test_full_disk.py",
         "test_package.py",
         "test_rpm.py",
         "test_rpm_running.py",

@@ -27,6 +27,8 @@ Row = Sequence[bytes | None]
 RELATIONS_MAX: Final = 512
 """That are known at a time; a statement that leads to more is refused."""
 FORM_QUESTION: Final = "SELECT @@character_set_results, @@sql_select_limit"
+_ABSENT: Final = frozenset({0, 1044, 1049, 1051, 1102, 1103, 1109, 1142, 1143, 1146})
+"""Errors for a database or relation that is not there, has no such name, or may not be seen; 0: it is not said which."""
 _AS_KEPT: Final = "binary"
 _GENERATED: Final = "generated"
 
@@ -102,8 +104,12 @@ class MysqlCatalogue:
             f" WHERE table_schema = {_text(schema)} AND table_name = {_text(name)}"
         )
 
-    def answered(self, rows: Sequence[Row] | None) -> None:
+    def answered(self, rows: Sequence[Row] | None, error: int = 0) -> None:
         """Take the rows that answer the question; None: the server answered with an error.
+
+        Args:
+            rows: of the answer.
+            error: its number. That a relation is not there, or not to be seen, counts; that it took too long says nothing.
 
         Raises:
             UnreadableAnswerError: they do not.
@@ -117,12 +123,14 @@ class MysqlCatalogue:
                 self._asked.pop(0)
                 self.relations[asked] = self._defined(asked, known, rows)
             elif rows is None:
+                if error not in _ABSENT:
+                    raise UnreadableAnswerError
                 self._asked.pop(0)
                 self.relations[asked] = None
             else:
                 self.relations[asked] = _columns(rows, self._form)
-        except (ValueError, IndexError, AttributeError) as error:
-            raise UnreadableAnswerError from error
+        except (ValueError, IndexError, AttributeError) as broken:
+            raise UnreadableAnswerError from broken
 
     def forget(self) -> None:
         """What was known may not hold any more."""

@@ -73,6 +73,7 @@ class Due:
         own: whether capd asked: then the client gets nothing of it.
         cursor: whether an open cursor may stand in the place of rows.
         failed: the server answered with an ERR.
+        error: its number.
         rows: of an answer to capd: what packets of rows hold.
         told_bytes: how much these take.
         prepared: of a COM_STMT_PREPARE: number, columns and parameters of the statement.
@@ -88,6 +89,7 @@ class Due:
     own: bool = False
     cursor: bool = False
     failed: bool = False
+    error: int = 0
     rows: list[bytes] = field(default_factory=list)
     told_bytes: int = 0
     prepared: tuple[int, int, int] | None = None
@@ -273,7 +275,7 @@ class Answers:
         first = body[0]
         if first == ERR:
             packets.err(body)  # which tells of progress only where that was agreed on
-            due.failed = True
+            due.failed, due.error = True, int.from_bytes(body[1:3], "little")
             self._over(due)
         elif self._step is _Step.FIRST:
             self._first(due, body)

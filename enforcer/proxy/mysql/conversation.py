@@ -305,9 +305,9 @@ class Conversation:
         """Whether a credential that is put in may be used where the message goes."""
         return self._sign_in is None or all(self._sign_in.admits(name) for name in self._judging.databases(message))
 
-    def ask(self, question: str, then: Callable[[Sequence[Sequence[bytes | None]] | None], None]) -> None:
+    def ask(self, question: str, then: Callable[[Sequence[Sequence[bytes | None]] | None, int], None]) -> None:
         """Ask the server something of capd's own (hiding.Asks)."""
-        self._expect(Due(own=True), lambda due: then(None if due.failed else [_cells(row) for row in due.rows]))
+        self._expect(Due(own=True), lambda due: then(None if due.failed else [_cells(row) for row in due.rows], due.error))
         said = question.encode(self._judging.encoding, "replace")
         self._outbox.up(packets.packet(0, bytes([Command.QUERY]) + said))
 

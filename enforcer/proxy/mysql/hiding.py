@@ -30,8 +30,8 @@ Rows = Sequence[Sequence[bytes | None]]
 class Asks(Protocol):
     """Who asks the server on the session's connection."""
 
-    def ask(self, question: str, then: Callable[[Rows | None], None]) -> None:
-        """Ask; `then` is given the rows, or None when it fails."""
+    def ask(self, question: str, then: Callable[[Rows | None, int], None]) -> None:
+        """Ask; `then` is given the rows, or None when it fails, and the number of the error."""
 
 
 class Hiding:
@@ -84,9 +84,9 @@ class Hiding:
             then(True)
             return
 
-        def answered(rows: Rows | None) -> None:
+        def answered(rows: Rows | None, error: int) -> None:
             try:
-                self._catalogue.answered(rows)
+                self._catalogue.answered(rows, error)
             except UnreadableAnswerError:
                 self._catalogue.forget()
                 then(False)
