@@ -53,6 +53,7 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "enforcement": Effect(roles=("daemon", "enforcer")),
     "enforcement.mode": Effect(roles=("daemon", "recorder", "enforcer")),
     "enforcement.users": RELOAD,
+    "enforcement.helpers": Effect(roles=("recorder",)),
     "enforcement.approvers": Effect(roles=("enforcer",)),
     "enforcement.workers": Effect(roles=("enforcer",)),
     "enforcement.ca_file": Effect(roles=("enforcer",)),
