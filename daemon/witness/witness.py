@@ -32,8 +32,8 @@ from capd.daemon.witness.entries import (
     sequence_of,
 )
 from capd.daemon.witness.files import writer_of
-from capd.daemon.witness.helpers import Helpers
 from capd.daemon.witness.opened import cookie_of, ends_of, incomparable_of, is_outward, uuid_of
+from capd.daemon.witness.outside import Outside
 from capd.daemon.witness.pairs import Pairs
 from capd.daemon.witness.state import Away, Books, Flow, Pending, Seen
 from capd.recording.record import Direction, Kind, Record, Value
@@ -79,7 +79,7 @@ class Witness:
         self._connections = Connections(books)
         self._away_ends = {(away.client, away.destination) for away in books.away}
         self._digests = Digests(said_key)
-        self._helpers = Helpers(books, helpers if enforced else ("*",))
+        self._outside = Outside(books, helpers if enforced else ("*",))
         self._flow_by_cookie = {flow.cookie: flow.id for flow in books.flows.values() if flow.session is None}
         self._pending = sum(len(flow.pending) for flow in books.flows.values())
         self.changed = False
@@ -183,11 +183,11 @@ class Witness:
         for record in records:
             seen = self.books.seen.get(record.session)
             if record.kind is Kind.OPEN and not is_outward(record.body):
-                self._helpers.opened(record)
+                self._outside.opened(record)
             elif seen is None and record.kind is Kind.OPEN and record.session not in self.books.given_up:
                 self._begin(record)
             elif seen is None:
-                self._helpers.observe(record)
+                self._outside.observe(record)
             else:
                 self._digests.observe(seen, record)
                 self._pairs.observe(seen, record, self._flow(seen.flow))
@@ -327,7 +327,7 @@ class Witness:
                 self._end_alone(flow)
         for seen in list(books.seen.values()):
             self._examine(seen, heard_ns)
-        for key, found in self._helpers.due(seen_ns, heard_ns):
+        for key, found in self._outside.due(seen_ns, heard_ns):
             self._give(key, [found], self._ready)
         books.away = [away for away in books.away if seen_ns < away.at_ns + matching.AGE_NS]
         self._away_ends = {(away.client, away.destination) for away in books.away}

@@ -27,7 +27,7 @@ SERVED_MAX: Final = 4_096
 FINDING: Final = "helper: a program outside of all runs is spoken to here; what it does for this run is forced through nothing"
 
 
-class Helpers:
+class Outside:
     """What is known of sessions over unix sockets. Not thread-safe."""
 
     def __init__(self, books: Books, allowed: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from capd.daemon.witness import helpers
+from capd.daemon.witness import outside
 from capd.daemon.witness.witness import Witness
 from capd.recording.record import Record, Value
 from tests.witness.world import Connection, findings, later, seen, witness
@@ -71,7 +71,7 @@ def test_without_enforcement_it_is_none() -> None:
 def test_what_waits_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of more than can wait the oldest are judged at once; names that were listened at are forgotten, the oldest first."""
     for name in ("HELPED_MAX", "SERVED_MAX"):
-        monkeypatch.setattr(helpers, name, 3)
+        monkeypatch.setattr(outside, name, 3)
     made = looking()
     many = [Connection(number=number) for number in range(10, 20)]
     records = [record for one in many for record in (opened(one, DOCKER), one.data())]
