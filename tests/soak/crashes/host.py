@@ -157,6 +157,8 @@ class Host:
     """How many of them a power cut took."""
     sealed: dict[int, bytes] = field(default_factory=dict)
     """SHA-256 of every segment that a recorder called sealed, by number."""
+    settled: int = 0
+    """The last one whose name a recorder made survive a power cut."""
     jump_ns: int = 0
     """How much the wall clock is wrong."""
     boot: UUID = BOOT
@@ -354,7 +356,7 @@ class Host:
         defaults["raw_bytes_max"] = self.frames["SEGMENT"]
         right, jump_ns = time.time_ns, self.jump_ns
         time.time_ns = lambda: right() + jump_ns
-        seal = SegmentWriter.seal
+        seal, settle = SegmentWriter.seal, SegmentWriter.settle
 
         def told(writer: SegmentWriter, losses: dict[str, int]) -> Path | None:
             path = seal(writer, losses)
@@ -362,7 +364,12 @@ class Host:
                 say(f"sealed {int(path.stem)} {sha256(path.read_bytes()).hexdigest()}")
             return path
 
+        def settled(writer: SegmentWriter) -> None:
+            settle(writer)
+            say(f"settled {writer.sequence - 1}")
+
         SegmentWriter.seal = told  # type: ignore[method-assign,assignment]
+        SegmentWriter.settle = settled  # type: ignore[method-assign,assignment]
 
     def recorded(self, said: list[str]) -> None:
         """Remember what a recorder sealed."""
@@ -370,6 +377,8 @@ class Host:
             match line.split():
                 case ["sealed", number, digest]:
                     self.sealed[int(number)] = bytes.fromhex(digest)
+                case ["settled", number]:
+                    self.settled = max(self.settled, int(number))
         for path in self.settings.segments_dir.glob("*.seg"):
             self.sealed.setdefault(int(path.stem), sha256(path.read_bytes()).digest())
 
@@ -415,6 +424,9 @@ class Host:
         """Lose what was not synced, and start again."""
         self.follow()
         self.disk.cut(self.chance)
+        # The name of one that was not settled may be lost; what it held is in the journal, and is sealed anew.
+        known = {path.stem for place in (self.settings.segments_dir, self.bucket) for path in place.rglob("*.seg")}
+        self.sealed = {one: sum_ for one, sum_ in self.sealed.items() if one <= self.settled or f"{one:012d}" in known}
         shutil.rmtree(self.run)
         self.lost_keys = True
         self._make_directories()
