@@ -15,13 +15,13 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from capd.daemon.witness import verdicts
-from capd.daemon.witness.matching import AGE_NS
+from capd.daemon.witness.matching import AGE_NS, QUEUE_NS
 from capd.daemon.witness.opened import uuid_of
 from capd.daemon.witness.state import Books, Helped
 from capd.recording.record import Kind, Record
 
 HELPED_MAX: Final = 4_096
-"""Sessions that are not judged yet: those that open within some seconds. Above it the oldest are judged at once."""
+"""Sessions that are not judged yet: new ones, and those on which nothing was said. Above it the oldest are judged at once."""
 SERVED_MAX: Final = 4_096
 """Names at which runs listened, the newest."""
 FINDING: Final = "helper: a program outside of all runs is spoken to here; what it does for this run is forced through nothing"
@@ -35,28 +35,38 @@ class Outside:
         self._books, self._allowed = books, allowed
 
     def opened(self, record: Record) -> None:
-        """Take the OPEN record of a session that does not go through the enforcer."""
-        body, target = record.body, record.body.get("target")
-        name = target.get("host") if isinstance(target, dict) else None
-        if body.get("transport") != "unix" or not isinstance(name, str) or not name:
+        """Take an OPEN record of a session that does not go through the enforcer; a later one may know more."""
+        body, target, books = record.body, record.body.get("target"), self._books
+        host = target.get("host") if isinstance(target, dict) else None
+        name = host if isinstance(host, str) else ""
+        if body.get("transport") != "unix":
             return
-        books = self._books
         if body.get("role") == "server":
-            books.served.pop(name, None)
-            books.served[name] = record.time_ns
-            if len(books.served) > SERVED_MAX:
-                del books.served[next(iter(books.served))]
-            return
-        outside = uuid_of(body.get("run")) is not None and record.time_ns >= books.since_ns and not body.get("mid_stream")
-        if outside and not any(fnmatchcase(name, pattern) for pattern in self._allowed):
-            books.helped.setdefault(record.session, Helped(name=name))
+            books.helped.pop(record.session, None)
+            if name:
+                self._serve(name, record.time_ns)
+        elif any(fnmatchcase(name, pattern) for pattern in self._allowed):
+            books.helped.pop(record.session, None)
+        else:
+            helped = books.helped.setdefault(record.session, Helped())
+            # Of one that began before capture and whose opener nobody saw, the other end may as well be this run's.
+            whole = body.get("role") == "client" or not body.get("mid_stream")
+            known = uuid_of(body.get("run")) is not None and record.time_ns >= books.since_ns
+            helped.name = name if whole and known else ""
+
+    def _serve(self, name: str, time_ns: int) -> None:
+        served = self._books.served
+        served.pop(name, None)
+        served[name] = time_ns
+        if len(served) > SERVED_MAX:
+            del served[next(iter(served))]
 
     def observe(self, record: Record) -> None:
         """Take any other record of such a session."""
         helped = self._books.helped.get(record.session)
         if helped is None:
             return
-        if record.kind is Kind.DATA and helped.since_ns is None:
+        if record.kind in (Kind.DATA, Kind.GAP) and helped.since_ns is None:
             helped.since_ns = record.time_ns
         elif record.kind is Kind.CLOSE and helped.since_ns is None:
             del self._books.helped[record.session]
@@ -71,10 +81,12 @@ class Outside:
         books = self._books
         surplus = len(books.helped) - HELPED_MAX
         for place, (session, helped) in enumerate(list(books.helped.items())):
-            late = helped.since_ns is not None and seen_ns >= helped.since_ns + AGE_NS
+            since_ns = helped.since_ns
+            late = since_ns is not None and (seen_ns >= since_ns + AGE_NS or now_ns >= since_ns + QUEUE_NS)
             if late or place < surplus:
                 del books.helped[session]
-                if helped.since_ns is not None and helped.name not in books.served:
+                if helped.name and helped.name not in books.served:
                     books.counts.helpers += 1
                     books.counts.alarmed_ns = now_ns
-                    yield f"helper:{session}", verdicts.finding(session, FINDING, helped.since_ns, alarm=True)
+                    at_ns = now_ns if since_ns is None else since_ns
+                    yield f"helper:{session}", verdicts.finding(session, FINDING, at_ns, alarm=True)

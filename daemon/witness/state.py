@@ -219,9 +219,14 @@ class Away:
 
 @dataclass(slots=True, kw_only=True)
 class Helped:
-    """A session over a unix socket, until it is known who listens: its name, and since when anything was said."""
+    """A session over a unix socket, until it is known who listens.
 
-    name: str
+    Attributes:
+        name: at which that is; "": not known, or of no run, or from before.
+        since_ns: wall time since when anything is said; None: nothing was.
+    """
+
+    name: str = ""
     since_ns: int | None = None
 
 

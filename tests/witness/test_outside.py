@@ -6,8 +6,8 @@ import pytest
 
 from capd.daemon.witness import outside
 from capd.daemon.witness.witness import Witness
-from capd.recording.record import Record, Value
-from tests.witness.world import Connection, findings, later, seen, witness
+from capd.recording.record import Kind, Record, Value
+from tests.witness.world import START, Connection, findings, later, seen, witness
 
 ONE, TWO = Connection(number=1), Connection(number=2)
 DOCKER = "/run/docker.sock"
@@ -24,6 +24,7 @@ def served(one: Connection, name: str) -> Record:
     return opened(one, name, role="server")
 
 
+LOST = Record(Kind.GAP, ONE.session, START, None, {"position": 0, "length": 9, "layer": "application", "reason": "ring full"})
 CASES: dict[str, tuple[list[Record], list[str]]] = {
     "a container runtime": ([opened(ONE, DOCKER), ONE.data()], ["helper"]),
     "an abstract name": ([opened(ONE, "@relay"), ONE.data(), ONE.closed()], ["helper"]),
@@ -35,7 +36,11 @@ CASES: dict[str, tuple[list[Record], list[str]]] = {
     "a run's own server": ([served(ONE, "/tmp/a"), ONE.data()], []),
     "no name": ([opened(ONE, None), ONE.data()], []),
     "no run": ([opened(ONE, DOCKER, run=None), ONE.data()], []),
-    "it began before capture": ([opened(ONE, DOCKER, mid_stream=True), ONE.data()], []),
+    "it began before capture": ([opened(ONE, DOCKER, mid_stream=True, role="unknown"), ONE.data()], []),
+    "its beginning was lost, and not its connect": ([opened(ONE, DOCKER, mid_stream=True), ONE.data()], ["helper"]),
+    "what was said was lost": ([opened(ONE, DOCKER), LOST], ["helper"]),
+    "whose it is is known later": ([opened(ONE, DOCKER, run=None), ONE.data(), opened(ONE, DOCKER)], ["helper"]),
+    "its name is known later": ([opened(ONE, None), ONE.data(), opened(ONE, DOCKER)], ["helper"]),
     "a name that is allowed": ([opened(ONE, "/run/log/lines"), ONE.data()], []),
     "a name like one": ([opened(ONE, "@/run/log/lines"), ONE.data()], ["helper"]),
 }
