@@ -11,7 +11,7 @@ from capd.daemon.witness import statements
 from capd.daemon.witness.state import Pending, Seen
 
 PENDING_MAX: Final = 4_096
-"""Decisions of one connection that wait for their messages: what one says while the recorder reads on, a kilobyte each."""
+"""Decisions of one connection that wait for their messages: what one says while the recorder reads on."""
 PENDING_FEW: Final = 256
 """The same where all connections together have PENDING_ALL_MAX; clients that pipeline stop below."""
 PENDING_ALL_MAX: Final = 16_384

@@ -24,7 +24,7 @@ from capd.recording.record import Value
 WAITING_MAX: Final = 4_096
 """Statements, or decisions, of one connection that wait for the other; clients that pipeline stay below."""
 UNPLACED_MAX: Final = 4_096
-"""Statements of one connection that may yet get a decision to stand beside them: half a second, 0.2 kB each."""
+"""Statements of one connection that may yet get a decision to stand beside them: half a second of the fastest."""
 UNLINKED_MAX: Final = 1_024
 """The same of a connection that the enforcer did not tell of so far, and may never tell of."""
 HELD: Final = "held"

@@ -39,7 +39,6 @@ TABLE_OWNER: Final = 0x2
 """Nobody but the socket that made the table may change it (Linux 5.12)."""
 TABLE_PERSIST: Final = 0x4
 """The table stays when that socket is closed (Linux 6.9)."""
-"""NF_INET_LOCAL_OUT."""
 OBJECT_COUNTER: Final = 1
 BYTE_ORDER_HOST, BYTE_ORDER_BIG = 1, 2
 ELEMENTS_PER_MESSAGE: Final = 1000
